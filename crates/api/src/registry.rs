@@ -1,0 +1,162 @@
+//! The registry of resource descriptors: all the generic handlers know of a kind.
+
+use serde_json::Value;
+
+/// One served resource, e.g. `deployments.v1.apps`. Static for built-in kinds.
+pub struct Resource {
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+    pub plural: &'static str,
+    pub singular: &'static str,
+    pub short_names: &'static [&'static str],
+    pub categories: &'static [&'static str],
+    pub namespaced: bool,
+    /// status is its own subresource: writes to the main resource keep the old status, writes to /status keep the rest
+    pub has_status: bool,
+    pub scale: Option<Scale>,
+    /// names of further subresources: "log", "exec", "binding", "eviction", "ephemeralcontainers", "finalize", "approval" …
+    pub subresources: &'static [&'static str],
+    /// `(jsonpath-like field name as in a fieldSelector, getter)`; metadata.name and metadata.namespace are always there
+    pub selectable_fields: &'static [(&'static str, fn(&Value) -> String)],
+    pub columns: &'static [Column],
+    pub strategy: &'static dyn Strategy,
+}
+/// JSON pointers (RFC 6901) of the scale subresource.
+pub struct Scale {
+    pub spec_replicas: &'static str,
+    pub status_replicas: &'static str,
+    pub selector: Selector,
+}
+pub enum Selector {
+    /** map of labels at this pointer (RC) */
+    Labels(&'static str),
+    /** LabelSelector at this pointer */
+    LabelSelector(&'static str),
+}
+
+/// A printer column (meta.k8s.io/v1 TableColumnDefinition). `priority` 0 = default output, 1 = wide. `cell` must give what upstream's printer prints.
+pub struct Column {
+    pub name: &'static str,
+    pub r#type: &'static str,
+    pub format: &'static str,
+    pub description: &'static str,
+    pub priority: i32,
+    pub cell: fn(&Value) -> Value,
+}
+
+/// One failed field, in upstream's `field.Error` wording; rendered by the engine as `spec.replicas: Invalid value: -1: must be greater than or equal to 0`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FieldError {
+    Required {
+        field: String,
+        detail: String,
+    },
+    Invalid {
+        field: String,
+        value: Value,
+        detail: String,
+    },
+    NotSupported {
+        field: String,
+        value: Value,
+        supported: Vec<String>,
+    },
+    Duplicate {
+        field: String,
+        value: Value,
+    },
+    Forbidden {
+        field: String,
+        detail: String,
+    },
+    TooLong {
+        field: String,
+        value: Value,
+        max: usize,
+    },
+    TooMany {
+        field: String,
+        actual: usize,
+        max: usize,
+    },
+    NotFound {
+        field: String,
+        value: Value,
+    },
+    TypeInvalid {
+        field: String,
+        value: Value,
+        detail: String,
+    },
+}
+
+/// What hooks may look up while a request is handled.
+pub trait Lookup: Send + Sync {
+    fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value>;
+    fn list(&self, group: &str, plural: &str, namespace: Option<&str>) -> Vec<Value>;
+    fn service_cidr(&self) -> (std::net::Ipv4Addr, u8);
+    fn node_port_range(&self) -> (u16, u16);
+}
+
+/// Per-kind behaviour, as upstream's rest strategy. Objects are JSON after decoding, pruning and schema defaulting. All calls are pure and quick.
+pub trait Strategy: Send + Sync {
+    /// upstream's SetDefaults_* for this kind (run on create, update, patch; before validation; also nested templates)
+    fn default(&self, _object: &mut Value) {}
+    /// drop/initialise server-owned fields on create (status = {}, generation = 1 is done by the engine when `has_status`)
+    fn prepare_create(
+        &self,
+        _object: &mut Value,
+        _lookup: &dyn Lookup,
+    ) -> Result<(), Vec<FieldError>> {
+        Ok(())
+    }
+    /// `old` is the stored object; e.g. keep clusterIP; the engine bumps generation when spec changed
+    fn prepare_update(
+        &self,
+        _new: &mut Value,
+        _old: &Value,
+        _lookup: &dyn Lookup,
+    ) -> Result<(), Vec<FieldError>> {
+        Ok(())
+    }
+    fn validate(&self, _object: &Value) -> Vec<FieldError> {
+        vec![]
+    }
+    fn validate_update(&self, _new: &Value, _old: &Value) -> Vec<FieldError> {
+        vec![]
+    }
+    /// metadata.name check: defaults to DNS-1123 subdomain
+    fn name(&self) -> NameRule {
+        NameRule::DnsSubdomain
+    }
+    /// warnings for the Warning header
+    fn warnings(&self, _object: &Value) -> Vec<String> {
+        vec![]
+    }
+    /// may unconditional update (no resourceVersion) happen; upstream AllowUnconditionalUpdate
+    fn unconditional_update(&self) -> bool {
+        true
+    }
+    /// may PUT create
+    fn create_on_update(&self) -> bool {
+        false
+    }
+    /// pods: graceful deletion seconds to record; None = delete at once. (object, requested) → seconds
+    fn grace_period(&self, _object: &Value, _requested: Option<i64>) -> Option<i64> {
+        None
+    }
+}
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameRule {
+    DnsSubdomain,
+    DnsLabel,
+    /** RFC 1035 label: Services */
+    Dns1035Label,
+    /** path segment: RBAC names */
+    PathSegment,
+}
+
+/// The plain kinds' strategy.
+pub struct Generic;
+impl Strategy for Generic {}
