@@ -5,42 +5,17 @@
 //! It must never know: requests, controllers, containers.
 #![forbid(unsafe_code)]
 
+mod decode;
+mod scalar;
+mod table;
+mod types;
+
+pub use decode::{DecodeError, Decoded, conform, decode};
+pub use types::{TypeRef, kind, named};
+
 use bytes::Bytes;
 use serde_json::Value;
 
-/// A type of the table (`io.k8s.api.core.v1.PodSpec`). Cheap to copy.
-#[derive(Clone, Copy)]
-pub struct TypeRef {
-    _p: (),
-}
-
-/// The root type of a built-in kind; None when it isn't one.
-pub fn kind(group: &str, version: &str, kind: &str) -> Option<TypeRef> {
-    let _ = (group, version, kind);
-    todo!()
-}
-
-/// What decoding found, in upstream's wording (`unknown field "spec.foo"`, `duplicate field "metadata.name"`).
-#[derive(Debug, Default)]
-pub struct Decoded {
-    pub value: Value,
-    pub unknown: Vec<String>,
-    pub duplicate: Vec<String>,
-}
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct DecodeError(pub String);
-
-/// Parses JSON, checks types with upstream's wording (`json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32`), prunes unknown fields, drops nulls, applies the table's `default:`s (not the kinds' SetDefaults).
-pub fn decode(ty: TypeRef, json: &[u8]) -> Result<Decoded, DecodeError> {
-    let _ = (ty, json);
-    todo!()
-}
-/// Same for an already parsed value (patch results, YAML).
-pub fn conform(ty: TypeRef, value: Value) -> Result<Decoded, DecodeError> {
-    let _ = (ty, value);
-    todo!()
-}
 /// `k8s\0` envelope (application/vnd.kubernetes.protobuf) to JSON. Returns (apiVersion, kind, value).
 pub fn decode_protobuf(bytes: &[u8]) -> Result<(String, String, Value), DecodeError> {
     let _ = bytes;

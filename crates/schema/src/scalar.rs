@@ -1,0 +1,173 @@
+//! The checks of values that have a syntax of their own: quantities, times, base64.
+
+use jiff::Timestamp;
+use jiff::fmt::temporal::DateTimeParser;
+
+/// Upstream's `resource.ErrFormatWrong`.
+pub(crate) const QUANTITY_ERROR: &str =
+    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+const SUFFIX_ERROR: &str = "unable to parse quantity's suffix";
+const NUMBER_ERROR: &str = "unable to parse numeric part of quantity";
+
+/// Whether `resource.ParseQuantity` takes the text.
+pub(crate) fn check_quantity(text: &str) -> Result<(), String> {
+    let text = text.trim();
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let digits = unsigned.len()
+        - unsigned
+            .trim_start_matches(|c: char| c.is_ascii_digit() || c == '.')
+            .len();
+    let (number, suffix) = unsigned.split_at(digits);
+    if text.is_empty() || digits == 0 {
+        return Err(QUANTITY_ERROR.to_owned());
+    }
+    let letters = suffix.trim_start_matches(|c: char| "eEinumkKMGTP".contains(c));
+    let exponent = letters.strip_prefix(['+', '-']).unwrap_or(letters);
+    if !exponent.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(QUANTITY_ERROR.to_owned());
+    }
+    if number.matches('.').count() > 1 || number == "." {
+        return Err(NUMBER_ERROR.to_owned());
+    }
+    let known = [
+        "", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei",
+    ]
+    .contains(&suffix);
+    let scientific = suffix.strip_prefix(['e', 'E']).is_some_and(|e| {
+        let e = e.strip_prefix(['+', '-']).unwrap_or(e);
+        !e.is_empty() && e.len() <= 9 && e.bytes().all(|b| b.is_ascii_digit())
+    });
+    if known || scientific {
+        Ok(())
+    } else {
+        Err(SUFFIX_ERROR.to_owned())
+    }
+}
+
+/// Go's `base64.StdEncoding`, which takes line breaks anywhere.
+pub(crate) fn check_base64(text: &str) -> Result<(), String> {
+    let kept: Vec<(usize, u8)> = text
+        .bytes()
+        .enumerate()
+        .filter(|(_, b)| !matches!(b, b'\r' | b'\n'))
+        .collect();
+    let padding = kept
+        .iter()
+        .rev()
+        .take(2)
+        .take_while(|(_, b)| *b == b'=')
+        .count();
+    let body = &kept[..kept.len() - padding];
+    if let Some((at, _)) = body
+        .iter()
+        .find(|(_, b)| !(b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/')))
+    {
+        return Err(format!("illegal base64 data at input byte {at}"));
+    }
+    if kept.len() % 4 != 0 || body.len() % 4 == 1 {
+        return Err(format!(
+            "illegal base64 data at input byte {}",
+            text.len()
+                .saturating_sub(if padding > 0 { padding } else { text.len() % 4 })
+        ));
+    }
+    Ok(())
+}
+
+/// RFC 3339 text as `metav1.Time` writes it: whole seconds, UTC.
+pub(crate) fn time(text: &str) -> Result<String, String> {
+    let at = parse_time(text, "2006-01-02T15:04:05Z07:00")?;
+    Ok(at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+}
+
+/// RFC 3339 text as `metav1.MicroTime` writes it: microseconds, UTC.
+pub(crate) fn micro_time(text: &str) -> Result<String, String> {
+    let at = parse_time(text, "2006-01-02T15:04:05.000000Z07:00")?;
+    Ok(at.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string())
+}
+
+fn parse_time(text: &str, layout: &str) -> Result<Timestamp, String> {
+    static PARSER: DateTimeParser = DateTimeParser::new();
+    let shaped = text.len() >= 20
+        && text.as_bytes()[10] == b'T'
+        && text.ends_with(|c: char| c == 'Z' || c.is_ascii_digit())
+        && !text.contains('[');
+    match PARSER.parse_timestamp(text) {
+        Ok(at) if shaped => Ok(at),
+        _ => Err(format!(
+            "parsing time {text:?} as {layout:?}: cannot parse {text:?} as \"2006\""
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities() {
+        let check = |text: &str, error: Option<&str>| {
+            assert_eq!(check_quantity(text).err().as_deref(), error, "{text:?}")
+        };
+        for good in [
+            "0", "1", "100m", "1.5Gi", "-3", "+4k", "12e6", "1E3", "5E", ".5", "1.", "1e-3",
+            "100n", "3u",
+        ] {
+            check(good, None);
+        }
+        for bad in ["", "a", "1x", "1 Gi", "--1", "m", "1e3x"] {
+            check(bad, Some(QUANTITY_ERROR));
+        }
+        for bad in ["1mm", "1Kii", "1K", "1e", "1mi"] {
+            check(bad, Some(SUFFIX_ERROR));
+        }
+        check("1.2.3", Some(NUMBER_ERROR));
+    }
+
+    #[test]
+    fn base64_text() {
+        for good in ["", "YQ==", "YWI=", "YWJj", "YW\nJj\n"] {
+            assert!(check_base64(good).is_ok(), "{good:?}");
+        }
+        for bad in ["Y", "YQ", "YQ=", "YWJj=", "!!!!", "=YWJ", "a b="] {
+            assert!(check_base64(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(
+            check_base64("hell o").unwrap_err(),
+            "illegal base64 data at input byte 4"
+        );
+    }
+
+    #[test]
+    fn times() {
+        assert_eq!(
+            time("2024-01-02T03:04:05Z").unwrap(),
+            "2024-01-02T03:04:05Z"
+        );
+        assert_eq!(
+            time("2024-01-02T03:04:05.9+02:00").unwrap(),
+            "2024-01-02T01:04:05Z"
+        );
+        assert_eq!(
+            micro_time("2024-01-02T03:04:05.123456789Z").unwrap(),
+            "2024-01-02T03:04:05.123456Z"
+        );
+        assert_eq!(
+            micro_time("2024-01-02T03:04:05Z").unwrap(),
+            "2024-01-02T03:04:05.000000Z"
+        );
+        for bad in [
+            "",
+            "yesterday",
+            "2024-01-02",
+            "2024-01-02 03:04:05Z",
+            "2024-13-02T03:04:05Z",
+            "2024-01-02T03:04:05",
+        ] {
+            assert!(
+                time(bad).unwrap_err().starts_with("parsing time"),
+                "{bad:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! The maintainers' tools that make files of this repository. Not part of the product, not run by CI.
+//!
+//! It is: a generator of data that we own from sources that we don't.
+//! It is not: needed to build or test knarr.
+//! It must never know: the product's crates.
+#![forbid(unsafe_code)]
+
+mod go_source;
+mod schema_table;
+mod smd_defaults;
+
+use std::path::PathBuf;
+
+const USAGE: &str = "usage: xtask schema-table <definitions.json> <go module cache>/k8s.io <kubernetes version, e.g. v0.36.0> <output folder>
+
+  definitions.json   the `_definitions.json` of PyPI's kubernetes-validate (kubernetes-json-schema/v1.36.0-local)
+  k8s.io             holds api@VERSION, apimachinery@VERSION, client-go@VERSION, apiextensions-apiserver@VERSION, kube-aggregator@VERSION (`go mod download` puts them there)
+  output folder      crates/schema/data";
+
+fn main() -> anyhow::Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args
+        .iter()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .as_slice()
+    {
+        ["schema-table", definitions, modules, version, out] => {
+            schema_table::run(&schema_table::Sources {
+                definitions: PathBuf::from(definitions),
+                modules: PathBuf::from(modules),
+                version: (*version).to_owned(),
+                out: PathBuf::from(out),
+            })
+        }
+        _ => anyhow::bail!("{USAGE}"),
+    }
+}
