@@ -6,6 +6,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 pub(crate) const SPARE: &str = "spare.seg";
 pub(crate) const TMP_SUFFIX: &str = ".tmp";
@@ -14,6 +15,9 @@ pub(crate) const TMP_SUFFIX: &str = ".tmp";
 pub(crate) struct Disk {
     dir: PathBuf,
     handle: File,
+    /// `spare.seg` is there and nobody's. While this is true only the writer may touch the file, while it is false
+    /// only the keeper may.
+    pub(crate) has_spare: AtomicBool,
     pub(crate) faults: Faults,
 }
 
@@ -39,6 +43,7 @@ impl Disk {
         Ok(Disk {
             dir: dir.to_owned(),
             handle,
+            has_spare: AtomicBool::new(false),
             faults: Faults::default(),
         })
     }

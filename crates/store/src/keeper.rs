@@ -61,9 +61,9 @@ impl Keeper {
                 let snapshot = wishes.snapshot.take();
                 (snapshot, std::mem::take(&mut wishes.spare), wishes.stop)
             };
-            if spare && !shared.has_spare.load(Ordering::Acquire) {
+            if spare && !shared.disk.has_spare.load(Ordering::Acquire) {
                 match segment::make_spare(&shared.disk, shared.options.segment_bytes) {
-                    Ok(()) => shared.has_spare.store(true, Ordering::Release),
+                    Ok(()) => shared.disk.has_spare.store(true, Ordering::Release),
                     // the writer makes its own then, or reports that it can't
                     Err(error) => tracing::warn!(%error, "no spare log segment could be made"),
                 }
@@ -88,13 +88,16 @@ impl Keeper {
     }
 }
 
-fn snapshot_and_trim(
+/// Writes a snapshot and lets go of the segments it covers. `Ok(false)`: there was nothing to do, or it was cancelled.
+pub(crate) fn snapshot_and_trim(
     shared: &Shared,
     state: &State,
     cancelled: impl Fn() -> bool,
 ) -> io::Result<bool> {
+    // the writer comes here itself when the disk is full
+    let _one_at_a_time = shared.snapshotting.lock();
     let before = shared.snapshot_revision.load(Ordering::Acquire);
-    if state.revision == before {
+    if state.revision <= before {
         return Ok(false);
     }
     if snapfile::write(&shared.disk, state, cancelled)?.is_none() {
@@ -121,14 +124,14 @@ fn snapshot_and_trim(
             return Ok(true);
         };
         let path = shared.disk.segment_path(old.id);
-        let reuse =
-            !shared.has_spare.load(Ordering::Acquire) && old.bytes == shared.options.segment_bytes;
+        let reuse = !shared.disk.has_spare.load(Ordering::Acquire)
+            && old.bytes == shared.options.segment_bytes;
         if reuse {
             // durable before the file can get a new header: no crash may show that under the old name
             shared
                 .disk
                 .publish(&path, &shared.disk.path(crate::disk::SPARE))?;
-            shared.has_spare.store(true, Ordering::Release);
+            shared.disk.has_spare.store(true, Ordering::Release);
         } else {
             fs::remove_file(path)?;
         }

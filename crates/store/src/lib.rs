@@ -12,6 +12,8 @@
 
 mod disk;
 mod error;
+#[cfg(test)]
+mod fault_tests;
 mod frame;
 mod keeper;
 mod recovery;

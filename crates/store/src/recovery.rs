@@ -18,6 +18,7 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 pub(crate) struct Recovered {
     pub(crate) state: State,
@@ -27,7 +28,6 @@ pub(crate) struct Recovered {
     /// All segments that are still needed, the active one last.
     pub(crate) segments: VecDeque<segment::Header>,
     pub(crate) snapshot_revision: u64,
-    pub(crate) has_spare: bool,
 }
 
 /// Reads everything, then tidies up. Changes nothing when it refuses.
@@ -101,14 +101,16 @@ pub(crate) fn recover(disk: &Disk, options: &Options) -> Result<Recovered, OpenE
     }
 
     // From here on things are changed.
+    disk.has_spare.store(listing.spare, Relaxed);
     let active = match segments.pop_back() {
         Some(active) => {
             reverify(disk, &active, last_frame)?;
             active
         }
-        None => Segment::create(disk, listing.spare, 1, 1, options.segment_bytes).map_err(
-            OpenError::io("create the first log segment in", &options.dir),
-        )?,
+        None => Segment::create(disk, 1, 1, options.segment_bytes).map_err(OpenError::io(
+            "create the first log segment in",
+            &options.dir,
+        ))?,
     };
     let mut kept: VecDeque<_> = segments.iter().map(|s| s.header).collect();
     kept.push_back(active.header);
@@ -128,7 +130,6 @@ pub(crate) fn recover(disk: &Disk, options: &Options) -> Result<Recovered, OpenE
         active,
         segments: kept,
         snapshot_revision,
-        has_spare: listing.spare && disk.path(crate::disk::SPARE).exists(),
     })
 }
 

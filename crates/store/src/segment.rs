@@ -12,6 +12,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::atomic::Ordering::{Acquire, Release};
 
 const MAGIC: [u8; 8] = *b"KNARRWAL";
 /// Raised whenever an older program could misread what a newer one writes.
@@ -105,18 +106,20 @@ impl Segment {
     /// blocks. It has its final name only when it is complete. `ENOSPC` leaves nothing behind.
     pub(crate) fn create(
         disk: &Disk,
-        use_spare: bool,
         id: u64,
         first_revision: u64,
         bytes: u64,
     ) -> io::Result<Segment> {
-        let mut source = disk.path(SPARE);
-        let file = match use_spare.then(|| File::options().read(true).write(true).open(&source)) {
-            Some(Ok(file)) if file.metadata()?.len() == bytes => file,
-            _ => {
-                source = disk.path(&format!("wal{TMP_SUFFIX}"));
-                new_zeroed(&source, bytes)?
-            }
+        let tmp = disk.path(&format!("wal{TMP_SUFFIX}"));
+        if disk.has_spare.load(Acquire) {
+            // out of the way before the keeper may put the next one there
+            let taken = fs::rename(disk.path(SPARE), &tmp);
+            disk.has_spare.store(false, Release);
+            taken?;
+        }
+        let file = match File::options().read(true).write(true).open(&tmp) {
+            Ok(file) if file.metadata()?.len() == bytes => file,
+            _ => new_zeroed(&tmp, bytes)?,
         };
         let header = Header {
             id,
@@ -127,7 +130,7 @@ impl Segment {
         file.write_all_at(&header.encode(), 0)?;
         disk.faults.before_sync()?;
         file.sync_all()?;
-        disk.publish(&source, &disk.segment_path(id))?;
+        disk.publish(&tmp, &disk.segment_path(id))?;
         Ok(Segment {
             file,
             header,

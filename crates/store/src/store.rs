@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -37,7 +37,7 @@ pub(crate) struct Shared {
     pub(crate) keeper: Keeper,
     /// All segments still needed, the active one last.
     pub(crate) segments: Mutex<VecDeque<segment::Header>>,
-    pub(crate) has_spare: AtomicBool,
+    pub(crate) snapshotting: Mutex<()>,
     pub(crate) snapshot_revision: AtomicU64,
     pub(crate) counters: Counters,
     /// Why nothing can be written any more.
@@ -97,11 +97,11 @@ pub struct Stats {
 /// directory.
 #[derive(Clone)]
 pub struct Store {
-    handle: Arc<Handle>,
+    pub(crate) handle: Arc<Handle>,
 }
 
-struct Handle {
-    shared: Arc<Shared>,
+pub(crate) struct Handle {
+    pub(crate) shared: Arc<Shared>,
     /// `None` while dropping.
     requests: Option<mpsc::Sender<Request>>,
     queue_bytes: Arc<Semaphore>,
@@ -121,7 +121,6 @@ impl Store {
             active,
             segments,
             snapshot_revision,
-            has_spare,
         } = recovery::recover(&disk, &options)?;
         let unsnapped_bytes = segments
             .iter()
@@ -137,7 +136,7 @@ impl Store {
             ring: Arc::new(ring),
             keeper: Keeper::default(),
             segments: Mutex::new(segments),
-            has_spare: AtomicBool::new(has_spare),
+            snapshotting: Mutex::new(()),
             snapshot_revision: AtomicU64::new(snapshot_revision),
             counters: Counters::default(),
             failed: OnceLock::new(),
@@ -153,7 +152,7 @@ impl Store {
             frame: Default::default(),
             spare_wanted: false,
             unsnapped_bytes,
-            snapshot_tried: 0,
+            room_made: None,
         };
         let writer = match spawn("store-writer", &shared, move |_| writer.run()) {
             Ok(writer) => writer,

@@ -3,6 +3,7 @@
 
 use crate::error::CommitError;
 use crate::frame::Builder;
+use crate::keeper;
 use crate::recovery;
 use crate::ring::Event;
 use crate::segment::{AppendError, DATA_START, Segment};
@@ -14,10 +15,12 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 /// A batch takes no more commits beyond this size.
 const BATCH_BYTES_MAX: usize = 1 << 20;
+const MAKE_ROOM_EVERY: Duration = Duration::from_secs(1);
 /// The frame buffer's size between batches.
 const BUFFER_BYTES_KEPT: usize = 64 << 10;
 
@@ -45,8 +48,8 @@ pub(crate) struct Writer {
     pub(crate) spare_wanted: bool,
     /// Log bytes since the last snapshot was asked for.
     pub(crate) unsnapped_bytes: u64,
-    /// The revision of which a snapshot was last tried to get out of a full disk.
-    pub(crate) snapshot_tried: Revision,
+    /// When, and of which revision, a snapshot was last tried to get out of a full disk.
+    pub(crate) room_made: Option<(Instant, Revision)>,
 }
 
 /// A commit that was decided, waiting for the batch to be durable.
@@ -202,28 +205,55 @@ impl Writer {
         }
     }
 
+    /// Goes on in a new segment; on a full disk, after having made room.
     fn roll(&mut self, first_revision: Revision) -> Result<(), CommitError> {
-        let shared = &self.shared;
-        let spare = shared.has_spare.swap(false, Acquire);
-        let id = self.active.header.id + 1;
-        let bytes = shared.options.segment_bytes;
-        match Segment::create(&shared.disk, spare, id, first_revision, bytes) {
+        let created = match self.create_segment(first_revision) {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull && self.make_room() => {
+                self.create_segment(first_revision)
+            }
+            other => other,
+        };
+        match created {
             Ok(segment) => {
-                shared.segments.lock().push_back(segment.header);
+                self.shared.segments.lock().push_back(segment.header);
                 self.active = segment;
                 self.spare_wanted = false;
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                // a snapshot may still fit, and frees the segments it covers; one try per state
-                let state = shared.state.load_full();
-                if self.snapshot_tried != state.revision {
-                    self.snapshot_tried = state.revision;
-                    shared.keeper.want_snapshot(state);
-                }
                 Err(CommitError::NoSpace(error.to_string()))
             }
             Err(error) => Err(self.fail("starting a segment of", &error)),
+        }
+    }
+
+    fn create_segment(&self, first_revision: Revision) -> io::Result<Segment> {
+        let id = self.active.header.id + 1;
+        Segment::create(
+            &self.shared.disk,
+            id,
+            first_revision,
+            self.shared.options.segment_bytes,
+        )
+    }
+
+    /// Where no segment fits any more a snapshot may, and it frees the segments it covers. True if it has.
+    fn make_room(&mut self) -> bool {
+        let state = self.shared.state.load_full();
+        // with an unchanged state the next try is worth it only once someone else may have freed space
+        let in_vain = self.room_made.is_some_and(|(at, revision)| {
+            revision == state.revision && at.elapsed() < MAKE_ROOM_EVERY
+        });
+        if in_vain {
+            return false;
+        }
+        self.room_made = Some((Instant::now(), state.revision));
+        match keeper::snapshot_and_trim(&self.shared, &state, || false) {
+            Ok(done) => done,
+            Err(error) => {
+                tracing::warn!(%error, "the disk is full, and a snapshot to make room failed");
+                false
+            }
         }
     }
 
@@ -251,7 +281,7 @@ impl Writer {
     fn ask_keeper(&mut self) {
         let shared = &self.shared;
         let half_full = self.active.end > DATA_START + (self.active.header.bytes - DATA_START) / 2;
-        if half_full && !self.spare_wanted && !shared.has_spare.load(Acquire) {
+        if half_full && !self.spare_wanted && !shared.disk.has_spare.load(Acquire) {
             self.spare_wanted = true;
             shared.keeper.want_spare();
         }

@@ -51,3 +51,31 @@ pub fn contents(snapshot: &Snapshot) -> Contents {
 pub fn open(options: Options) -> Store {
     Store::open(options).unwrap_or_else(|error| panic!("{error}"))
 }
+
+/// A directory in memory: for tests that open a store thousands of times and lose nothing by a sync being free.
+pub fn memory_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").expect("these tests need a tmpfs on /dev/shm")
+}
+
+/// All files of a store's directory but its lock.
+pub fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let read = std::fs::read_dir(dir).unwrap().map(|item| {
+        let item = item.unwrap();
+        let name = item.file_name().into_string().unwrap();
+        (name, std::fs::read(item.path()).unwrap())
+    });
+    read.filter(|(name, _)| name != "LOCK").collect()
+}
+
+/// Makes the directory hold exactly these files.
+pub fn lay_out(dir: &Path, files: &BTreeMap<String, Vec<u8>>) {
+    for item in std::fs::read_dir(dir).unwrap() {
+        let item = item.unwrap();
+        if !files.contains_key(item.file_name().to_str().unwrap()) {
+            std::fs::remove_file(item.path()).unwrap();
+        }
+    }
+    for (name, bytes) in files {
+        std::fs::write(dir.join(name), bytes).unwrap();
+    }
+}
