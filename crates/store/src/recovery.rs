@@ -248,14 +248,12 @@ fn find_later_frame(
 /// Applies one intact frame, as far as the snapshot doesn't contain it.
 fn apply(payload: &[u8], header: Header, state: &mut State, ring: &Ring) -> Result<(), String> {
     let mut events = Vec::new();
-    let mut revision = header.first_revision;
     let mut ops = 0;
-    for op in frame::decode_ops(payload) {
+    for (op, revision) in frame::decode_ops(payload).zip(header.first_revision..) {
         let op = op?;
         if revision > state.revision {
             events.push(Arc::new(apply_op(&op, revision, state)?));
         }
-        revision += 1;
         ops += 1;
     }
     if ops != header.ops {

@@ -6,6 +6,8 @@ use knarr_store::{OpenError, Options, Store};
 use std::collections::BTreeMap;
 use std::path::Path;
 
+type Files = BTreeMap<String, Vec<u8>>;
+
 const WAL_1: &str = "wal-00000000000000000001.seg";
 const WAL_2: &str = "wal-00000000000000000002.seg";
 const DATA_START: usize = 4096;
@@ -100,7 +102,7 @@ async fn torn_tail_at_every_byte() {
 }
 
 /// Two segments behind a snapshot, closed so that all parts of the format are there.
-async fn sample(dir: &Path) -> (BTreeMap<String, Vec<u8>>, Contents, Contents) {
+async fn sample(dir: &Path) -> (Files, Contents, Contents) {
     let options = small(dir);
     let store = open(options.clone());
     write(&store, 0..12).await;
@@ -166,7 +168,7 @@ async fn missing_and_foreign_files_are_refused() {
         .find(|name| name.ends_with(".snap"))
         .unwrap()
         .clone();
-    let check = |name: &str, change: &dyn Fn(&mut BTreeMap<String, Vec<u8>>)| {
+    let check = |name: &str, change: &dyn Fn(&mut Files)| {
         let mut changed = whole.clone();
         change(&mut changed);
         lay_out(dir.path(), &changed);
