@@ -5,8 +5,42 @@
 //! It must never know: containers, the network, files of the node (but the store's and PKI's handed to it).
 #![forbid(unsafe_code)]
 
+mod admission;
+mod body;
+mod bootstrap;
+mod catalog;
+mod decode;
+mod delete;
+mod discovery;
+mod encoding;
+mod field_error;
+mod health;
+mod identity;
 pub mod kinds;
+mod list;
+mod local;
+mod metrics;
+mod names;
+mod negotiate;
+mod object;
+mod openapi;
+mod pages;
+mod patch;
+mod pki;
+mod pods;
+mod query;
 pub mod registry;
+mod resource;
+mod review;
+mod scale;
+mod selector;
+mod serve;
+mod server;
+mod status;
+mod table;
+mod view;
+mod watch;
+mod write;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -55,38 +89,120 @@ pub struct Config {
     pub node_port_range: (u16, u16),
 }
 
-/// Shared handle.
+/// Shared handle (Clone = same server).
 #[derive(Clone)]
 pub struct ApiServer {
-    _p: (),
+    inner: Arc<server::Inner>,
 }
+
 impl ApiServer {
+    /// The API over a store, with all built-in kinds. Makes keys and certificates when there are none (blocking file
+    /// I/O); the first request makes the default namespaces.
     pub fn new(config: Config) -> Result<ApiServer, Error> {
-        let _ = config;
-        todo!()
+        ApiServer::with_resources(config, kinds::builtin())
     }
+
+    /// Like [`ApiServer::new`], serving these resources only.
+    pub fn with_resources(
+        config: Config,
+        resources: &'static [registry::Resource],
+    ) -> Result<ApiServer, Error> {
+        let (base, _) = config.service_cidr;
+        let service_ip = Ipv4Addr::from(u32::from(base).wrapping_add(1));
+        let pki = pki::Pki::open(&config.pki_dir, service_ip, &config.cluster_domain)?;
+        let catalog = catalog::Catalog::new(resources);
+        Ok(ApiServer {
+            inner: Arc::new(server::Inner::new(config, catalog, pki)),
+        })
+    }
+
+    /// A server with its store and keys below `dir`, for tests of crates that talk to the API: all built-in kinds,
+    /// services in 10.43.0.0/16, `cluster.local`. Panics when `dir` can't be used.
+    ///
+    /// ```no_run
+    /// # async fn example() {
+    /// let dir = std::env::temp_dir().join("my-test");
+    /// let api = knarr_api::ApiServer::for_tests(&dir);
+    /// let client = api.client("test", &["system:masters"], "my-test");
+    /// # }
+    /// ```
+    pub fn for_tests(dir: &std::path::Path) -> ApiServer {
+        let config = Config::for_tests(dir);
+        // for tests: a server that can't start is a failed test
+        #[allow(clippy::panic)]
+        ApiServer::new(config).unwrap_or_else(|e| panic!("test API server in {dir:?}: {e}"))
+    }
+
+    /// Hands over the node's streams; until then log, exec and attach answer 503.
     pub fn set_pod_streams(&self, streams: Arc<dyn PodStreams>) {
-        let _ = streams;
-        todo!()
+        self.inner.streams.store(Some(Arc::new(streams)));
     }
-    /// In-process client acting as `user` in `groups` (e.g. `system:kube-controller-manager`, [`system:masters`]); `user_agent` becomes the default field manager.
+
+    /// In-process client acting as `user` in `groups` (e.g. `system:kube-controller-manager`, [`system:masters`]); `user_agent`
+    /// up to its first `/` becomes the default field manager. Must be called in a tokio runtime. Default namespace: `default`.
     pub fn client(&self, user: &str, groups: &[&str], user_agent: &str) -> kube::Client {
-        let _ = (user, groups, user_agent);
-        todo!()
+        let who = identity::Identity::new(user, groups);
+        let service = local::LocalService::new(self.inner.clone(), who, user_agent);
+        kube::Client::new(service, "default")
     }
+
     /// HTTPS (HTTP/1.1 + HTTP/2 by ALPN) with client certificates, until dropped.
     pub async fn serve(&self, listener: tokio::net::TcpListener) -> Result<(), Error> {
-        let _ = listener;
-        todo!()
+        self.inner
+            .ready()
+            .await
+            .map_err(|f| Error::Bootstrap(f.message().to_string()))?;
+        match serve::serve(self.inner.clone(), listener).await {}
     }
+
     /// Admin kubeconfig (YAML) for `server`, with client certificate and CA inline.
     pub fn kubeconfig(&self, server: SocketAddr, context: &str) -> Result<String, Error> {
-        let _ = (server, context);
-        todo!()
+        use base64::{Engine, engine::general_purpose::STANDARD};
+        let pki = &self.inner.pki;
+        let ca = STANDARD.encode(&pki.ca_pem);
+        let cert = STANDARD.encode(&pki.admin_cert_pem);
+        let key = STANDARD.encode(pki.admin_key_pem()?);
+        // JSON strings are YAML strings, whatever the context is called
+        let context = serde_json::Value::from(context).to_string();
+        Ok(format!(
+            "apiVersion: v1\nkind: Config\nclusters:\n- name: {context}\n  cluster:\n    server: https://{server}\n    certificate-authority-data: {ca}\nusers:\n- name: {context}\n  user:\n    client-certificate-data: {cert}\n    client-key-data: {key}\ncontexts:\n- name: {context}\n  context:\n    cluster: {context}\n    user: {context}\ncurrent-context: {context}\n"
+        ))
     }
 }
+
+impl Config {
+    /// See [`ApiServer::for_tests`].
+    pub fn for_tests(dir: &std::path::Path) -> Config {
+        let options = knarr_store::Options {
+            dir: dir.join("store"),
+            ring_events_max: 4096,
+            ring_bytes_max: 8 << 20,
+            segment_bytes: 4 << 20,
+            snapshot_after_bytes: 16 << 20,
+        };
+        // for tests: a store that can't be opened is a failed test
+        #[allow(clippy::panic)]
+        let store = knarr_store::Store::open(options)
+            .unwrap_or_else(|e| panic!("test store in {dir:?}: {e}"));
+        Config {
+            store,
+            pki_dir: dir.join("pki"),
+            service_cidr: (Ipv4Addr::new(10, 43, 0, 0), 16),
+            dns_ip: Ipv4Addr::new(10, 43, 0, 10),
+            cluster_domain: "cluster.local".into(),
+            node_port_range: (30000, 32767),
+        }
+    }
+}
+
+/// Why the API can't start or hand out credentials.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{0}")]
-    Other(String),
+    /// Keys and certificates.
+    #[error(transparent)]
+    Pki(#[from] pki::Error),
+    /// Default objects.
+    #[error("the default namespaces can't be made: {0}")]
+    Bootstrap(String),
 }
+pub use pki::Error as PkiError;

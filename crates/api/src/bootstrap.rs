@@ -1,0 +1,67 @@
+//! What every cluster has from its first moment: the four namespaces and the Service `kubernetes`.
+
+use serde_json::{Value, json};
+
+use crate::{
+    registry::Resource,
+    server::Inner,
+    status::Failure,
+    write::{Part, Write},
+};
+
+const MANAGER: &str = "kube-apiserver";
+const NAMESPACES: [&str; 4] = ["kube-system", "kube-public", "kube-node-lease", "default"];
+
+/// Makes what is missing.
+pub async fn run(inner: &Inner) -> Result<(), Failure> {
+    if let Some(r) = inner.catalog.preferred("", "namespaces") {
+        for name in NAMESPACES {
+            let o = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+            ensure(inner, r, "", o).await?;
+        }
+    }
+    if let Some(r) = inner.catalog.preferred("", "services") {
+        let (base, _) = inner.config.service_cidr;
+        let address = std::net::Ipv4Addr::from(u32::from(base).wrapping_add(1)).to_string();
+        let o = json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "kubernetes", "namespace": "default",
+                "labels": {"component": "apiserver", "provider": "kubernetes"}},
+            "spec": {
+                "type": "ClusterIP", "sessionAffinity": "None", "clusterIP": address, "clusterIPs": [address],
+                "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack",
+                "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}],
+            },
+        });
+        ensure(inner, r, "default", o).await?;
+    }
+    Ok(())
+}
+
+/// Creates the object unless one of its name is there.
+pub async fn ensure(
+    inner: &Inner,
+    r: &'static Resource,
+    namespace: &str,
+    object: Value,
+) -> Result<(), Failure> {
+    let name = crate::object::meta(&object, "name").to_string();
+    let key = crate::catalog::key(r, namespace, &name);
+    if inner.store.snapshot().get(&key).is_some() {
+        return Ok(());
+    }
+    let mut w = Write {
+        inner,
+        r,
+        namespace,
+        name: &name,
+        part: Part::Main,
+        manager: MANAGER,
+        dry_run: false,
+        warnings: vec![],
+    };
+    match w.create(object, false).await {
+        Err(f) if f.reason() == "AlreadyExists" => Ok(()),
+        done => done.map(|_| ()),
+    }
+}

@@ -1,0 +1,428 @@
+//! Deletion as upstream's generic registry does it: preconditions, grace, finalizers, propagation.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use knarr_store::{CommitError, Expect, Op};
+use serde_json::{Value, json};
+
+use crate::{
+    admission::IMMORTAL,
+    catalog,
+    decode::Raw,
+    object::{self, meta_mut},
+    query::{self, Query},
+    registry::{FieldError, Resource},
+    server::Inner,
+    status::Failure,
+    write::{may_go, replace, unavailable},
+};
+
+const ATTEMPTS_MAX: usize = 64;
+/// Kinds whose delete answers with the object instead of a Status (`ReturnDeletedObject`).
+const RETURNS_OBJECT: [&str; 6] = [
+    "pods",
+    "podtemplates",
+    "persistentvolumes",
+    "persistentvolumeclaims",
+    "resourcequotas",
+    "serviceaccounts",
+];
+
+/// `metav1.DeleteOptions`.
+#[derive(Debug, Clone, Default)]
+pub struct DeleteOptions {
+    /// Seconds until the object is gone for good.
+    pub grace_period_seconds: Option<i64>,
+    /// What happens to dependents.
+    pub propagation: Option<Propagation>,
+    /// Only if the object has this uid.
+    pub uid: Option<String>,
+    /// Only if the object has this revision.
+    pub resource_version: Option<String>,
+    /// Do all but the commit.
+    pub dry_run: bool,
+}
+
+/// What happens to an object's dependents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Propagation {
+    /// They lose their owner.
+    Orphan,
+    /// They go later.
+    Background,
+    /// They go first.
+    Foreground,
+}
+
+impl DeleteOptions {
+    /// From the body, or else from the query.
+    pub fn read(headers: &HeaderMap, body: Bytes, query: &Query) -> Result<DeleteOptions, Failure> {
+        let value = if body.is_empty() {
+            json!({})
+        } else {
+            Raw::new(headers, body)?.value()?
+        };
+        Self::from_value(&value, query)
+    }
+
+    /// From a DeleteOptions object (may be null or empty) and the query.
+    pub fn from_value(value: &Value, query: &Query) -> Result<DeleteOptions, Failure> {
+        let mut errors = Vec::new();
+        let kind = value.get("kind").and_then(Value::as_str).unwrap_or("");
+        if !matches!(kind, "" | "DeleteOptions") {
+            return Err(Failure::bad_request(format!(
+                "decoded object cannot be converted to DeleteOptions: got {kind}"
+            )));
+        }
+        let dry_values: Vec<&str> = match value.get("dryRun").and_then(Value::as_array) {
+            Some(list) => list.iter().filter_map(Value::as_str).collect(),
+            None => query.all("dryRun").collect(),
+        };
+        let dry_run = query::dry_run(dry_values.into_iter(), &mut errors);
+        let grace = match value.get("gracePeriodSeconds").and_then(Value::as_i64) {
+            Some(n) => Some(n),
+            None => query.number("gracePeriodSeconds")?,
+        };
+        let policy = value
+            .get("propagationPolicy")
+            .and_then(Value::as_str)
+            .or_else(|| query.get("propagationPolicy"));
+        let orphan = match value.get("orphanDependents").and_then(Value::as_bool) {
+            Some(b) => Some(b),
+            None => query
+                .has("orphanDependents")
+                .then(|| query.flag("orphanDependents")),
+        };
+        if policy.is_some() && orphan.is_some() {
+            errors.push(FieldError::Invalid {
+                field: "propagationPolicy".into(),
+                value: policy.into(),
+                detail: "orphanDependents and deletionPropagation cannot be both set".into(),
+            });
+        }
+        let propagation = match policy {
+            Some("Orphan") => Some(Propagation::Orphan),
+            Some("Background") => Some(Propagation::Background),
+            Some("Foreground") => Some(Propagation::Foreground),
+            Some(other) => {
+                errors.push(FieldError::NotSupported {
+                    field: "propagationPolicy".into(),
+                    value: other.into(),
+                    supported: vec![
+                        "Foreground".into(),
+                        "Background".into(),
+                        "Orphan".into(),
+                        "nil".into(),
+                    ],
+                });
+                None
+            }
+            None => orphan.map(|o| {
+                if o {
+                    Propagation::Orphan
+                } else {
+                    Propagation::Background
+                }
+            }),
+        };
+        if !errors.is_empty() {
+            return Err(Failure::invalid(
+                "meta.k8s.io",
+                "DeleteOptions",
+                "",
+                &errors,
+            ));
+        }
+        let text = |p: &str| value.pointer(p).and_then(Value::as_str).map(String::from);
+        Ok(DeleteOptions {
+            grace_period_seconds: grace,
+            propagation,
+            uid: text("/preconditions/uid"),
+            resource_version: text("/preconditions/resourceVersion"),
+            dry_run,
+        })
+    }
+}
+
+/// What a delete came to.
+pub struct Deleted {
+    /// The object's bytes: its last state, or the state that waits for finalizers or grace.
+    pub object: Bytes,
+    /// It is gone.
+    pub gone: bool,
+    /// HTTP code and body as upstream answers.
+    pub answer: Bytes,
+}
+
+/// Deletes one object, or marks it for deletion.
+pub async fn delete(
+    inner: &Inner,
+    r: &'static Resource,
+    namespace: &str,
+    name: &str,
+    options: &DeleteOptions,
+) -> Result<Deleted, Failure> {
+    if is_namespace(r) && IMMORTAL.contains(&name) {
+        return Err(Failure::forbidden(
+            r,
+            name,
+            "this namespace may not be deleted",
+        ));
+    }
+    let key: Arc<str> = catalog::key(r, namespace, name).into();
+    for _ in 0..ATTEMPTS_MAX {
+        let snapshot = inner.store.snapshot();
+        let Some(entry) = snapshot.get(&key) else {
+            return Err(Failure::not_found(r, name));
+        };
+        let live = object::parse(&entry.value)?;
+        check_preconditions(r, name, &live, options)?;
+        let expect = Expect::Revision(entry.mod_revision);
+        match plan(r, &live, options) {
+            Plan::Nothing => {
+                return Ok(Deleted {
+                    object: entry.value.clone(),
+                    gone: false,
+                    answer: entry.value.clone(),
+                });
+            }
+            Plan::Mark(new) => {
+                let encoded = object::encode(&new);
+                if options.dry_run {
+                    let bytes = encoded.at(object::meta(&live, "resourceVersion"));
+                    return Ok(Deleted {
+                        object: bytes.clone(),
+                        gone: false,
+                        answer: bytes,
+                    });
+                }
+                match replace(inner, key.clone(), &encoded, expect).await {
+                    Ok(bytes) => {
+                        return Ok(Deleted {
+                            object: bytes.clone(),
+                            gone: false,
+                            answer: bytes,
+                        });
+                    }
+                    Err(CommitError::Conflict { .. }) => continue,
+                    Err(e) => return Err(unavailable(e)),
+                }
+            }
+            Plan::Remove(last) => {
+                let encoded = last.as_ref().map(object::encode);
+                let mut revision = entry.mod_revision;
+                if !options.dry_run {
+                    let op = Op::Delete {
+                        key: key.clone(),
+                        expect,
+                        last: encoded.as_ref().map(object::Encoded::spliced),
+                    };
+                    match inner.store.commit(vec![op]).await {
+                        Ok(n) => revision = n,
+                        Err(CommitError::Conflict { .. }) => continue,
+                        Err(e) => return Err(unavailable(e)),
+                    }
+                }
+                let bytes = match encoded {
+                    Some(e) => e.at(&revision.to_string()),
+                    None => object::with_revision(&entry.value, revision),
+                };
+                let answer = if r.group.is_empty() && RETURNS_OBJECT.contains(&r.plural) {
+                    bytes.clone()
+                } else {
+                    success(r, name, object::meta(&live, "uid"))
+                };
+                return Ok(Deleted {
+                    object: bytes,
+                    gone: true,
+                    answer,
+                });
+            }
+        }
+    }
+    Err(Failure::modified(r, name))
+}
+
+/// `Status: Success` naming what was deleted.
+pub fn success(r: &Resource, name: &str, uid: &str) -> Bytes {
+    let mut details = json!({"name": name, "kind": r.plural, "uid": uid});
+    if !r.group.is_empty() {
+        details["group"] = r.group.into();
+    }
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details,
+    });
+    status.to_string().into()
+}
+
+fn is_namespace(r: &Resource) -> bool {
+    r.group.is_empty() && r.plural == "namespaces"
+}
+
+fn check_preconditions(
+    r: &Resource,
+    name: &str,
+    live: &Value,
+    options: &DeleteOptions,
+) -> Result<(), Failure> {
+    let uid = object::meta(live, "uid");
+    if let Some(want) = &options.uid
+        && want != uid
+    {
+        return Err(Failure::conflict(
+            r,
+            name,
+            &format!(
+                "the UID in the precondition ({want}) does not match the UID in record ({uid}). The object might have been deleted and then recreated"
+            ),
+        ));
+    }
+    let version = object::meta(live, "resourceVersion");
+    if let Some(want) = &options.resource_version
+        && want != version
+    {
+        return Err(Failure::conflict(
+            r,
+            name,
+            &format!(
+                "the ResourceVersion in the precondition ({want}) does not match the ResourceVersion in record ({version}). The object might have been modified"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+enum Plan {
+    /// Already on its way; nothing to write.
+    Nothing,
+    /// Write this state, which waits for grace or finalizers.
+    Mark(Value),
+    /// Remove it; the last state if it differs from the stored.
+    Remove(Option<Value>),
+}
+
+fn plan(r: &Resource, live: &Value, options: &DeleteOptions) -> Plan {
+    let m = &live["metadata"];
+    let deleting = m.get("deletionTimestamp").is_some();
+    let pending_grace = m
+        .get("deletionGracePeriodSeconds")
+        .and_then(Value::as_i64)
+        .unwrap_or(0);
+    let graceful_kind = r.strategy.grace_period(live, options.grace_period_seconds);
+    let mut new = live.clone();
+    let mut graceful = None;
+    if deleting {
+        if graceful_kind.is_some() && pending_grace > 0 {
+            // may only be shortened
+            match options.grace_period_seconds {
+                Some(n) if n < pending_grace => {
+                    let n = n.max(0);
+                    set_deadline(&mut new, n, Some(pending_grace));
+                    graceful = Some(n);
+                }
+                _ => return Plan::Nothing,
+            }
+        }
+    } else if let Some(seconds) = graceful_kind {
+        let seconds = seconds.max(0);
+        set_deadline(&mut new, seconds, None);
+        bump_generation(&mut new);
+        graceful = Some(seconds);
+    }
+    let finalizers = finalizers_after(r, live, options);
+    let changed = finalizers != current_finalizers(live);
+    if changed {
+        meta_mut(&mut new).insert("finalizers".into(), finalizers.clone().into());
+    }
+    let mut pending = !finalizers.is_empty();
+    if is_namespace(r) {
+        pending |= live
+            .pointer("/spec/finalizers")
+            .and_then(Value::as_array)
+            .is_some_and(|l| !l.is_empty());
+        if !deleting {
+            new["status"]["phase"] = "Terminating".into();
+        }
+    }
+    if pending && graceful.is_none() && !deleting {
+        set_deadline(&mut new, 0, None);
+        if is_namespace(r) {
+            meta_mut(&mut new).remove("deletionGracePeriodSeconds");
+        }
+        bump_generation(&mut new);
+    }
+    if pending || graceful.unwrap_or(0) > 0 {
+        return if new == *live {
+            Plan::Nothing
+        } else {
+            Plan::Mark(new)
+        };
+    }
+    debug_assert!(graceful.is_none() || may_go(r, &new));
+    Plan::Remove((new != *live).then_some(new))
+}
+
+fn set_deadline(o: &mut Value, seconds: i64, old_grace: Option<i64>) {
+    let base = old_grace
+        .and_then(|grace| {
+            let t: jiff::Timestamp = object::meta(o, "deletionTimestamp").parse().ok()?;
+            t.checked_sub(jiff::SignedDuration::from_secs(grace)).ok()
+        })
+        .unwrap_or_else(jiff::Timestamp::now);
+    let at = base
+        .checked_add(jiff::SignedDuration::from_secs(seconds))
+        .unwrap_or(base);
+    let m = meta_mut(o);
+    m.insert("deletionTimestamp".into(), object::timestamp(at).into());
+    m.insert("deletionGracePeriodSeconds".into(), seconds.into());
+}
+
+fn bump_generation(o: &mut Value) {
+    if let Some(g) = o["metadata"].get("generation").and_then(Value::as_i64)
+        && g > 0
+    {
+        meta_mut(o).insert("generation".into(), (g + 1).into());
+    }
+}
+
+fn current_finalizers(o: &Value) -> Vec<String> {
+    o.pointer("/metadata/finalizers")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(|f| f.as_str().map(String::from))
+        .collect()
+}
+
+/// deletionFinalizersForGarbageCollection: the collector's two finalizers as the options (or what is there) want them.
+fn finalizers_after(r: &Resource, live: &Value, options: &DeleteOptions) -> Vec<String> {
+    let current = current_finalizers(live);
+    let has = |f: &str| current.iter().any(|c| c == f);
+    let orphan = match options.propagation {
+        Some(p) => p == Propagation::Orphan,
+        None if has("orphan") => true,
+        None if has("foregroundDeletion") => false,
+        // upstream's DefaultGarbageCollectionPolicy for core/v1 replication controllers
+        None => r.group.is_empty() && r.plural == "replicationcontrollers",
+    };
+    let foreground = match options.propagation {
+        Some(p) => p == Propagation::Foreground,
+        None => has("foregroundDeletion"),
+    };
+    if orphan == has("orphan") && foreground == has("foregroundDeletion") {
+        return current;
+    }
+    let mut out: Vec<String> = current
+        .into_iter()
+        .filter(|f| f != "orphan" && f != "foregroundDeletion")
+        .collect();
+    if orphan {
+        out.push("orphan".into());
+    }
+    if foreground {
+        out.push("foregroundDeletion".into());
+    }
+    out
+}

@@ -1,0 +1,99 @@
+//! `field.Error` in upstream's wording (apimachinery `pkg/util/validation/field`).
+
+use std::fmt;
+
+use serde_json::Value;
+
+use crate::registry::FieldError;
+
+impl FieldError {
+    /// Path of the field, e.g. `spec.replicas`.
+    pub fn field(&self) -> &str {
+        match self {
+            FieldError::Required { field, .. }
+            | FieldError::Invalid { field, .. }
+            | FieldError::NotSupported { field, .. }
+            | FieldError::Duplicate { field, .. }
+            | FieldError::Forbidden { field, .. }
+            | FieldError::TooLong { field, .. }
+            | FieldError::TooMany { field, .. }
+            | FieldError::NotFound { field, .. }
+            | FieldError::TypeInvalid { field, .. } => field,
+        }
+    }
+
+    /// `details.causes[].reason`.
+    pub fn cause_reason(&self) -> &'static str {
+        match self {
+            FieldError::Required { .. } => "FieldValueRequired",
+            FieldError::Invalid { .. } => "FieldValueInvalid",
+            FieldError::NotSupported { .. } => "FieldValueNotSupported",
+            FieldError::Duplicate { .. } => "FieldValueDuplicate",
+            FieldError::Forbidden { .. } => "FieldValueForbidden",
+            FieldError::TooLong { .. } => "FieldValueTooLong",
+            FieldError::TooMany { .. } => "FieldValueTooMany",
+            FieldError::NotFound { .. } => "FieldValueNotFound",
+            FieldError::TypeInvalid { .. } => "FieldValueTypeInvalid",
+        }
+    }
+
+    /// The message without the field's path.
+    pub fn body(&self) -> String {
+        let (head, detail) = match self {
+            FieldError::Required { detail, .. } => ("Required value".to_string(), detail.clone()),
+            FieldError::Forbidden { detail, .. } => ("Forbidden".to_string(), detail.clone()),
+            FieldError::Invalid { value, detail, .. }
+            | FieldError::TypeInvalid { value, detail, .. } => {
+                (format!("Invalid value: {}", show(value)), detail.clone())
+            }
+            FieldError::NotSupported {
+                value, supported, ..
+            } => {
+                let names: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
+                let detail = if names.is_empty() {
+                    String::new()
+                } else {
+                    format!("supported values: {}", names.join(", "))
+                };
+                (format!("Unsupported value: {}", show(value)), detail)
+            }
+            FieldError::Duplicate { value, .. } => {
+                (format!("Duplicate value: {}", show(value)), String::new())
+            }
+            FieldError::NotFound { value, .. } => {
+                (format!("Not found: {}", show(value)), String::new())
+            }
+            FieldError::TooLong { max, .. } => (
+                "Too long".to_string(),
+                format!("may not be more than {max} bytes"),
+            ),
+            FieldError::TooMany { actual, max, .. } => (
+                format!("Too many: {actual}"),
+                format!("must have at most {max} items"),
+            ),
+        };
+        if detail.is_empty() {
+            head
+        } else {
+            format!("{head}: {detail}")
+        }
+    }
+}
+
+/// Go's `%q` for strings, plain for numbers and booleans, JSON for the rest.
+fn show(value: &Value) -> String {
+    match value {
+        Value::Null => "null".into(),
+        other => other.to_string(),
+    }
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.field().is_empty() {
+            f.write_str(&self.body())
+        } else {
+            write!(f, "{}: {}", self.field(), self.body())
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Who asks, and whether they may.
+
+use std::sync::Arc;
+
+use crate::{catalog::Target, status::Failure};
+
+/// The authenticated user of a request; kept in the request's extensions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity(Arc<(String, Vec<String>)>);
+
+/// Group whose members may do everything.
+pub const MASTERS: &str = "system:masters";
+
+impl Identity {
+    /// A user that has proven who they are. `system:authenticated` is added to the groups.
+    pub fn new(user: &str, groups: &[&str]) -> Identity {
+        let mut groups: Vec<String> = groups.iter().map(|g| g.to_string()).collect();
+        if !groups.iter().any(|g| g == "system:authenticated") {
+            groups.push("system:authenticated".into());
+        }
+        Identity(Arc::new((user.to_string(), groups)))
+    }
+    /// User name.
+    pub fn user(&self) -> &str {
+        &self.0.0
+    }
+    /// Groups.
+    pub fn groups(&self) -> &[String] {
+        &self.0.1
+    }
+    /// May do everything.
+    pub fn is_master(&self) -> bool {
+        self.groups().iter().any(|g| g == MASTERS)
+    }
+}
+
+/// Paths anybody may read.
+pub fn is_public(path: &str) -> bool {
+    let root = path.trim_start_matches('/').split('/').next().unwrap_or("");
+    matches!(root, "healthz" | "livez" | "readyz" | "version")
+}
+
+/// 401 in upstream's words.
+pub fn unauthorized() -> Failure {
+    Failure::new(401, "Unauthorized", "Unauthorized")
+}
+
+/// Masters may do everything; the rest only ask about themselves (roles come with RBAC).
+pub fn authorize_resource(who: &Identity, verb: &str, t: &Target) -> Result<(), Failure> {
+    if who.is_master() {
+        return Ok(());
+    }
+    let mut plural = t.resource.plural.to_string();
+    if !t.subresource.is_empty() {
+        plural = format!("{plural}/{}", t.subresource);
+    }
+    let scope = if t.namespace.is_empty() {
+        "at the cluster scope".to_string()
+    } else {
+        format!("in the namespace {:?}", t.namespace)
+    };
+    let why = format!(
+        "User {:?} cannot {verb} resource {plural:?} in API group {:?} {scope}",
+        who.user(),
+        t.resource.group
+    );
+    Err(Failure::forbidden(t.resource, &t.name, &why))
+}
+
+/// Non-resource paths: discovery is for every authenticated user, the rest for masters.
+pub fn authorize_path(who: &Identity, verb: &str, path: &str) -> Result<(), Failure> {
+    let root = path.trim_start_matches('/').split('/').next().unwrap_or("");
+    if who.is_master() || matches!(root, "api" | "apis" | "openapi" | "") {
+        return Ok(());
+    }
+    Err(Failure::new(
+        403,
+        "Forbidden",
+        format!(
+            "forbidden: User {:?} cannot {verb} path {path:?}",
+            who.user()
+        ),
+    ))
+}

@@ -1,0 +1,302 @@
+//! GET of collections: selectors, chunks, revisions.
+
+use std::{collections::VecDeque, rc::Rc};
+
+use bytes::Bytes;
+use knarr_store::{Entry, Snapshot};
+use serde_json::Value;
+
+use crate::{
+    body::Body,
+    catalog::{self, Target},
+    negotiate::Form,
+    object,
+    pages::{self, Token},
+    query::Query,
+    registry::{FieldError, Resource},
+    selector::{FieldSelector, LabelSelector},
+    server::Inner,
+    status::Failure,
+    table,
+};
+
+/// What of a collection is wanted.
+#[derive(Clone, Default)]
+pub struct Filter {
+    /// `labelSelector`
+    pub labels: LabelSelector,
+    /// `fieldSelector`
+    pub fields: FieldSelector,
+}
+
+impl Filter {
+    /// Reads and checks both selectors; 400 as upstream.
+    pub fn read(r: &Resource, query: &Query) -> Result<Filter, Failure> {
+        let labels = LabelSelector::parse(query.get("labelSelector").unwrap_or(""))
+            .map_err(Failure::bad_request)?;
+        let fields = FieldSelector::parse(query.get("fieldSelector").unwrap_or(""))
+            .map_err(Failure::bad_request)?;
+        fields.check(r).map_err(Failure::bad_request)?;
+        Ok(Filter { labels, fields })
+    }
+    /// Takes everything.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty() && self.fields.is_empty()
+    }
+    /// Evaluates the selectors on stored bytes, reading no more of them than needed.
+    pub fn takes(&self, r: &Resource, key: &str, bytes: &[u8]) -> bool {
+        if self.is_empty() {
+            return true;
+        }
+        let (namespace, name) = catalog::split_key(r, key);
+        let mut parsed: Option<Rc<Value>> = None;
+        let mut whole = || {
+            if parsed.is_none() {
+                parsed = serde_json::from_slice(bytes).ok().map(Rc::new);
+            }
+            parsed.clone()
+        };
+        if !self.fields.is_empty() && !self.fields.matches(r, namespace, name, &mut whole) {
+            return false;
+        }
+        self.labels.is_empty()
+            || object::light(bytes).is_some_and(|light| self.labels.matches(&light))
+    }
+}
+
+/// Keys a request can touch at all.
+pub struct Scope {
+    /// Key prefix.
+    pub prefix: String,
+    /// The one key, when a selector or the URL names the object.
+    pub only: Option<String>,
+}
+
+/// Scope of a collection request with its field selector.
+pub fn scope(t: &Target, filter: &Filter) -> Scope {
+    let r = t.resource;
+    let namespace = if t.namespace.is_empty() && r.namespaced {
+        filter.fields.required("metadata.namespace").unwrap_or("")
+    } else {
+        &t.namespace
+    };
+    let name = if t.name.is_empty() {
+        filter.fields.required("metadata.name").unwrap_or("")
+    } else {
+        &t.name
+    };
+    let prefix = catalog::prefix(r, namespace);
+    let only = (!name.is_empty() && (!r.namespaced || !namespace.is_empty()))
+        .then(|| format!("{prefix}{name}"));
+    Scope { prefix, only }
+}
+
+/// Answers a list.
+pub fn list(inner: &Inner, t: &Target, query: &Query, form: Form) -> Result<Body, Failure> {
+    let r = t.resource;
+    let filter = Filter::read(r, query)?;
+    let limit = query.number("limit")?.unwrap_or(0).max(0) as usize;
+    let (snapshot, after, consistent) = choose(inner, query)?;
+    let scope = scope(t, &filter);
+    let start = after.map(|a| format!("{}{a}", scope.prefix));
+
+    let mut items: Vec<Entry> = Vec::new();
+    let mut more = false;
+    let mut remaining = 0usize;
+    if let Some(only) = &scope.only {
+        if start.as_ref().is_none_or(|s| only > s)
+            && let Some(e) = snapshot.get(only)
+            && filter.takes(r, &e.key, &e.value)
+        {
+            items.push(e.clone());
+        }
+    } else {
+        for e in snapshot.range(&scope.prefix, start.as_deref()) {
+            if more {
+                remaining += 1;
+                continue;
+            }
+            if !filter.takes(r, &e.key, &e.value) {
+                continue;
+            }
+            if limit > 0 && items.len() == limit {
+                more = true;
+                remaining = 1;
+                if !filter.is_empty() {
+                    break;
+                }
+                continue;
+            }
+            items.push(e.clone());
+        }
+    }
+    let mut metadata = serde_json::Map::new();
+    metadata.insert(
+        "resourceVersion".into(),
+        snapshot.revision().to_string().into(),
+    );
+    if more && let Some(last) = items.last() {
+        let revision = if consistent {
+            inner.pages.keep(&snapshot);
+            snapshot.revision() as i64
+        } else {
+            -1
+        };
+        let token = Token::new(revision, &last.key[scope.prefix.len()..]);
+        metadata.insert("continue".into(), token.encode().into());
+        if filter.is_empty() {
+            metadata.insert("remainingItemCount".into(), remaining.into());
+        }
+    }
+    render(r, query, form, metadata, items)
+}
+
+fn render(
+    r: &Resource,
+    query: &Query,
+    form: Form,
+    metadata: serde_json::Map<String, Value>,
+    items: Vec<Entry>,
+) -> Result<Body, Failure> {
+    let metadata = Value::Object(metadata);
+    match form {
+        Form::Plain => {
+            let head = format!(
+                "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
+                r.kind,
+                catalog::api_version(r)
+            );
+            let mut pieces: VecDeque<Bytes> = VecDeque::with_capacity(2 * items.len() + 2);
+            pieces.push_back(head.into());
+            for (i, e) in items.into_iter().enumerate() {
+                if i > 0 {
+                    pieces.push_back(Bytes::from_static(b","));
+                }
+                pieces.push_back(e.value);
+            }
+            pieces.push_back(Bytes::from_static(b"]}\n"));
+            Ok(Body::pieces(pieces))
+        }
+        Form::Table(version) => {
+            let include = table::Include::read(query)?;
+            let rows = items
+                .iter()
+                .map(|e| Ok(table::row(r, &object::parse(&e.value)?, version, include)))
+                .collect::<Result<Vec<Value>, Failure>>()?;
+            Ok(table::table(r, version, metadata, true, rows)
+                .to_string()
+                .into())
+        }
+        Form::Partial(version) | Form::PartialList(version) => {
+            let items: Vec<Value> = items
+                .iter()
+                .filter_map(|e| object::metadata(&e.value))
+                .map(|m| table::partial(m, version))
+                .collect();
+            let list = serde_json::json!({
+                "kind": "PartialObjectMetadataList", "apiVersion": format!("meta.k8s.io/{version}"),
+                "metadata": metadata, "items": items,
+            });
+            Ok(list.to_string().into())
+        }
+    }
+}
+
+/// Snapshot to list from, the key tail to go on after, and whether later chunks can be consistent.
+fn choose(inner: &Inner, query: &Query) -> Result<(Snapshot, Option<String>, bool), Failure> {
+    let version = query.get("resourceVersion").unwrap_or("");
+    let matching = query.get("resourceVersionMatch").unwrap_or("");
+    let token = query.get("continue");
+    check_version(version, matching, token.is_some())?;
+    if let Some(token) = token {
+        if !version.is_empty() && version != "0" {
+            return Err(Failure::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
+        }
+        let token = Token::decode(token)?;
+        let start = token.start().to_string();
+        return match token.revision() {
+            None => Ok((inner.store.snapshot(), Some(start), false)),
+            Some(n) => {
+                let current = inner.store.snapshot();
+                let snapshot = if current.revision() == n {
+                    Some(current)
+                } else {
+                    inner.pages.find(n)
+                };
+                let snapshot = snapshot.ok_or_else(|| pages::expired_continue(&start))?;
+                Ok((snapshot, Some(start), true))
+            }
+        };
+    }
+    let snapshot = inner.store.snapshot();
+    let wanted = parse_version(version)?;
+    if let Some(wanted) = wanted {
+        let current = snapshot.revision();
+        if wanted > current {
+            return Err(too_large(wanted, current));
+        }
+        if matching == "Exact" && wanted != current {
+            let kept = inner.pages.find(wanted).ok_or_else(pages::expired_exact)?;
+            return Ok((kept, None, true));
+        }
+    }
+    Ok((snapshot, None, true))
+}
+
+/// A `resourceVersion` parameter; None for empty and 0.
+pub fn parse_version(version: &str) -> Result<Option<u64>, Failure> {
+    if version.is_empty() || version == "0" {
+        return Ok(None);
+    }
+    version.parse().map(Some).map_err(|_| {
+        Failure::bad_request(format!(
+            "Invalid value: {version:?}: strconv.ParseUint: parsing {version:?}: invalid syntax"
+        ))
+    })
+}
+
+/// 504 for a revision that isn't there yet.
+pub fn too_large(wanted: u64, current: u64) -> Failure {
+    Failure::new(
+        504,
+        "Timeout",
+        format!("Timeout: Too large resource version: {wanted}, current: {current}"),
+    )
+    .cause("ResourceVersionTooLarge", "Too large resource version", "")
+    .retry_after(1)
+}
+
+fn check_version(version: &str, matching: &str, continues: bool) -> Result<(), Failure> {
+    if matching.is_empty() {
+        return Ok(());
+    }
+    let mut errors = Vec::new();
+    let mut forbid = |detail: &str| {
+        errors.push(FieldError::Forbidden {
+            field: "resourceVersionMatch".into(),
+            detail: detail.into(),
+        })
+    };
+    if continues {
+        forbid("resourceVersionMatch is forbidden when continue is provided");
+    }
+    if version.is_empty() {
+        forbid("resourceVersionMatch is forbidden unless resourceVersion is provided");
+    }
+    if matching == "Exact" && version == "0" {
+        forbid("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+    }
+    if !matches!(matching, "Exact" | "NotOlderThan") {
+        errors.push(FieldError::NotSupported {
+            field: "resourceVersionMatch".into(),
+            value: matching.into(),
+            supported: vec!["Exact".into(), "NotOlderThan".into(), "".into()],
+        });
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::invalid("meta.k8s.io", "ListOptions", "", &errors))
+}

@@ -1,0 +1,193 @@
+//! `/openapi/v2` and `/openapi/v3`: made on demand by the schema engine, kept compressed only.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use knarr_schema::openapi::{self, Served};
+use parking_lot::Mutex;
+use serde_json::json;
+
+use crate::{
+    body::Body,
+    catalog::{Catalog, Route},
+    discovery,
+    encoding::{gunzip, gzip},
+    negotiate,
+    server::{Call, Inner},
+    status::Failure,
+};
+
+const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+const V2_PROTOBUF_OLD: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// The documents asked for so far: at most one a group version and two for v2.
+#[derive(Default)]
+pub struct OpenApi(Mutex<HashMap<String, Document>>);
+
+#[derive(Clone)]
+struct Document {
+    tag: String,
+    gzipped: Bytes,
+}
+
+/// Answers a path below `openapi/`.
+pub async fn answer(
+    inner: &Arc<Inner>,
+    call: &Call,
+    path: &str,
+) -> Result<Response<Body>, Failure> {
+    if path == "openapi/v3" {
+        let mut response = Response::new(Body::from(index(&inner.catalog).to_string()));
+        response.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        return Ok(response);
+    }
+    let (key, content_type) = if path == "openapi/v2" {
+        v2_form(call)?
+    } else if let Some((group, version)) = group_version(&inner.catalog, path) {
+        negotiate::form(&call.parts.headers)?;
+        (format!("v3/{group}/{version}"), "application/json")
+    } else {
+        return Err(Failure::no_such_path());
+    };
+    let document = document(inner, &key).await?;
+    respond(call, content_type, document)
+}
+
+fn v2_form(call: &Call) -> Result<(String, &'static str), Failure> {
+    let ranges = negotiate::accepts(&call.parts.headers);
+    if ranges.is_empty() {
+        return Ok(("v2/json".into(), "application/json"));
+    }
+    for range in &ranges {
+        match range.media {
+            // clients of old ask with the @ and are answered with the dot, as upstream does
+            V2_PROTOBUF | V2_PROTOBUF_OLD => return Ok(("v2/protobuf".into(), V2_PROTOBUF)),
+            _ if range.takes_json() => return Ok(("v2/json".into(), "application/json")),
+            _ => {}
+        }
+    }
+    Err(negotiate::not_acceptable())
+}
+
+fn group_version(catalog: &Catalog, path: &str) -> Option<(String, String)> {
+    match catalog.route(path.strip_prefix("openapi/v3/")?)? {
+        Route::Version(g, v) if catalog.versions(&g).contains(&v.as_str()) => Some((g, v)),
+        _ => None,
+    }
+}
+
+/// The list of v3 documents; the hash is the server's version, as documents change with the program alone.
+fn index(catalog: &Catalog) -> serde_json::Value {
+    let mut paths = serde_json::Map::new();
+    let hash = &discovery::etag(crate::health::GIT_VERSION.as_bytes())[1..33];
+    let mut groups = vec![""];
+    groups.extend(catalog.groups());
+    for g in groups {
+        for v in catalog.versions(g) {
+            let path = if g.is_empty() {
+                format!("api/{v}")
+            } else {
+                format!("apis/{g}/{v}")
+            };
+            let url = json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")});
+            paths.insert(path, url);
+        }
+    }
+    json!({ "paths": paths })
+}
+
+async fn document(inner: &Arc<Inner>, key: &str) -> Result<Document, Failure> {
+    if let Some(d) = inner.openapi.0.lock().get(key) {
+        return Ok(d.clone());
+    }
+    let made = {
+        let inner = inner.clone();
+        let key = key.to_string();
+        tokio::task::spawn_blocking(move || make(&inner.catalog, &key))
+            .await
+            .map_err(Failure::internal)??
+    };
+    inner.openapi.0.lock().insert(key.to_string(), made.clone());
+    Ok(made)
+}
+
+fn make(catalog: &Catalog, key: &str) -> Result<Document, Failure> {
+    let (group, version) = match key.strip_prefix("v3/").and_then(|k| k.rsplit_once('/')) {
+        Some((g, v)) => (Some(g), Some(v)),
+        None => (None, None),
+    };
+    let resources: Vec<_> = catalog
+        .all()
+        .iter()
+        .filter(|r| group.is_none_or(|g| g == r.group) && version.is_none_or(|v| v == r.version))
+        .map(|r| {
+            let subs: Vec<&str> = discovery::subresources(r)
+                .into_iter()
+                .map(|s| s.0)
+                .collect();
+            (*r, discovery::verbs(r), subs)
+        })
+        .collect();
+    let served: Vec<Served<'_>> = resources
+        .iter()
+        .map(|(r, verbs, subs)| Served {
+            group: r.group,
+            version: r.version,
+            kind: r.kind,
+            plural: r.plural,
+            namespaced: r.namespaced,
+            verbs,
+            subresources: subs,
+        })
+        .collect();
+    let bytes = match (group, version, key) {
+        (Some(g), Some(v), _) => openapi::v3(g, v, &served),
+        (_, _, "v2/protobuf") => openapi::v2_protobuf(&served),
+        _ => openapi::v2_json(&served),
+    };
+    Ok(Document {
+        tag: discovery::etag(&bytes),
+        gzipped: gzip(&bytes).map_err(Failure::internal)?,
+    })
+}
+
+fn respond(
+    call: &Call,
+    content_type: &'static str,
+    document: Document,
+) -> Result<Response<Body>, Failure> {
+    let request = &call.parts.headers;
+    let known = request
+        .get_all(header::IF_NONE_MATCH)
+        .iter()
+        .any(|v| v.to_str().is_ok_and(|v| v.contains(&document.tag)));
+    let gzipped = negotiate::takes_gzip(request);
+    let body = if known {
+        Bytes::new()
+    } else if gzipped {
+        document.gzipped
+    } else {
+        gunzip(&document.gzipped).map_err(Failure::internal)?
+    };
+    let mut response = Response::new(Body::Whole(body));
+    if known {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(
+        header::VARY,
+        HeaderValue::from_static("Accept-Encoding, Accept"),
+    );
+    if gzipped && !known {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    if let Ok(v) = HeaderValue::from_str(&document.tag) {
+        headers.insert(header::ETAG, v);
+    }
+    Ok(response)
+}

@@ -1,0 +1,123 @@
+//! Chunked lists: continue tokens, and the few snapshots they stand for.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use knarr_store::Snapshot;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::status::Failure;
+
+/// Snapshots kept for continue tokens.
+const KEPT_MAX: usize = 32;
+/// How long one is kept (etcd's default compaction interval upstream).
+const LIFETIME: Duration = Duration::from_secs(300);
+
+const EXPIRED: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
+const EXPIRED_EXACT: &str = "The resourceVersion for the provided list is too old.";
+
+/// Content of a continue token; upstream's JSON.
+#[derive(Debug, Serialize, Deserialize, PartialEq)]
+pub struct Token {
+    v: String,
+    /// revision of the list; -1: whatever is newest
+    rv: i64,
+    /// last key given out, without its prefix
+    start: String,
+}
+
+impl Token {
+    /// A token for what follows `start` in the list at `revision`.
+    pub fn new(revision: i64, start: &str) -> Token {
+        Token {
+            v: "meta.k8s.io/v1".into(),
+            rv: revision,
+            start: start.into(),
+        }
+    }
+    /// As text.
+    pub fn encode(&self) -> String {
+        // a struct of strings and a number always serialises
+        URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).unwrap_or_default())
+    }
+    /// Reads a token; 400 as upstream.
+    pub fn decode(text: &str) -> Result<Token, Failure> {
+        let bad = |why: String| Failure::bad_request(format!("continue key is not valid: {why}"));
+        let bytes = URL_SAFE_NO_PAD
+            .decode(text.trim_end_matches('='))
+            .map_err(|e| bad(e.to_string()))?;
+        let token: Token = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
+        if token.v != "meta.k8s.io/v1" || token.start.contains("..") || token.rv == 0 {
+            return Err(bad("incorrect version or key".into()));
+        }
+        Ok(token)
+    }
+    /// Revision of the list begun; None: whatever is newest.
+    pub fn revision(&self) -> Option<u64> {
+        u64::try_from(self.rv).ok()
+    }
+    /// Key to go on after.
+    pub fn start(&self) -> &str {
+        &self.start
+    }
+}
+
+/// The bounded set of snapshots; entries go after five minutes, or when newer lists push them out.
+#[derive(Default, Clone)]
+pub struct Pages(Arc<Mutex<VecDeque<(Instant, Snapshot)>>>);
+
+impl Pages {
+    /// Keeps a snapshot for the tokens that name its revision.
+    pub fn keep(&self, snapshot: &Snapshot) {
+        let mut kept = self.0.lock();
+        let revision = snapshot.revision();
+        let idle = kept.is_empty();
+        kept.retain(|(_, s)| s.revision() != revision);
+        if kept.len() >= KEPT_MAX {
+            kept.pop_front();
+        }
+        kept.push_back((Instant::now() + LIFETIME, snapshot.clone()));
+        if idle {
+            tokio::spawn(sweep(Arc::downgrade(&self.0)));
+        }
+    }
+    /// The snapshot of this revision, if it is still kept.
+    pub fn find(&self, revision: u64) -> Option<Snapshot> {
+        let kept = self.0.lock();
+        kept.iter()
+            .find(|(_, s)| s.revision() == revision)
+            .map(|(_, s)| s.clone())
+    }
+}
+
+/// Lives as long as there are snapshots to let go of.
+async fn sweep(pages: std::sync::Weak<Mutex<VecDeque<(Instant, Snapshot)>>>) {
+    loop {
+        let Some(next) = pages
+            .upgrade()
+            .and_then(|p| p.lock().front().map(|(t, _)| *t))
+        else {
+            return;
+        };
+        tokio::time::sleep_until(next).await;
+        let Some(pages) = pages.upgrade() else { return };
+        let mut kept = pages.lock();
+        let now = Instant::now();
+        kept.retain(|(t, _)| *t > now);
+        if kept.is_empty() {
+            return;
+        }
+    }
+}
+
+/// 410 for a continue token whose snapshot is gone, with one to go on inconsistently.
+pub fn expired_continue(start: &str) -> Failure {
+    Failure::expired(EXPIRED).with_continue(Token::new(-1, start).encode())
+}
+
+/// 410 for `resourceVersionMatch=Exact`.
+pub fn expired_exact() -> Failure {
+    Failure::expired(EXPIRED_EXACT)
+}

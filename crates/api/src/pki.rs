@@ -1,0 +1,267 @@
+//! Keys and certificates: a CA, the serving certificate and the admin's, made at the first start and renewed in time.
+
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+
+use crate::identity::{Identity, MASTERS};
+
+const DAY_SECONDS: i64 = 86_400;
+const CA_DAYS: i64 = 3650;
+const LEAF_DAYS: i64 = 365;
+/// A certificate with less than this left is made anew at start.
+const RENEW_DAYS: i64 = 30;
+/// Clocks may differ by this much.
+const SKEW_SECONDS: i64 = 3600;
+
+/// What goes wrong with keys.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file can't be read or written.
+    #[error(
+        "{path}: {source}; check that the data directory is writable and on a disk with free space"
+    )]
+    File {
+        /// which
+        path: PathBuf,
+        /// why
+        source: std::io::Error,
+    },
+    /// A key or certificate doesn't parse.
+    #[error("{path} is not a usable key or certificate ({why}); remove it to have a new one made")]
+    Unusable {
+        /// which
+        path: PathBuf,
+        /// why
+        why: String,
+    },
+    /// rcgen or rustls refuse.
+    #[error("making certificates: {0}")]
+    Crypto(String),
+}
+
+/// The platform's certificates.
+pub struct Pki {
+    /// CA certificate, PEM.
+    pub ca_pem: String,
+    /// Admin's client certificate, PEM.
+    pub admin_cert_pem: String,
+    admin_key: PathBuf,
+    /// TLS with client certificates asked for, not demanded.
+    pub tls: Arc<rustls::ServerConfig>,
+}
+
+impl Pki {
+    /// Reads or makes everything; blocking.
+    pub fn open(dir: &Path, service_ip: std::net::Ipv4Addr, domain: &str) -> Result<Pki, Error> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(file(dir))?;
+        let (ca_pem, ca_key, new_ca) = authority(dir)?;
+        let issuer = Issuer::from_ca_cert_pem(&ca_pem, ca_key).map_err(crypto)?;
+        let names: Vec<String> = [
+            "127.0.0.1",
+            "::1",
+            "localhost",
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+        ]
+        .into_iter()
+        .map(String::from)
+        .chain([
+            format!("kubernetes.default.svc.{domain}"),
+            service_ip.to_string(),
+        ])
+        .collect();
+        let server = leaf(dir, "apiserver", &issuer, new_ca, Use::Server(names))?;
+        let admin = leaf(dir, "admin", &issuer, new_ca, Use::Admin)?;
+        let tls = server_config(&ca_pem, &server.0, &server.1)?;
+        Ok(Pki {
+            ca_pem,
+            admin_cert_pem: admin.0,
+            admin_key: admin.1,
+            tls: Arc::new(tls),
+        })
+    }
+
+    /// The admin's key, PEM; read when asked, not kept.
+    pub fn admin_key_pem(&self) -> Result<String, Error> {
+        fs::read_to_string(&self.admin_key).map_err(file(&self.admin_key))
+    }
+}
+
+fn file(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.to_path_buf();
+    move |source| Error::File { path, source }
+}
+fn crypto(e: impl std::fmt::Display) -> Error {
+    Error::Crypto(e.to_string())
+}
+
+/// Writes next to the file and renames, so that a crash leaves the old or the new. Mode 0600 for keys.
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
+    let temporary = path.with_extension("new");
+    let mut f = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(&temporary)
+        .map_err(file(&temporary))?;
+    f.set_permissions(fs::Permissions::from_mode(mode))
+        .and_then(|()| f.write_all(text.as_bytes()))
+        .and_then(|()| f.sync_all())
+        .map_err(file(&temporary))?;
+    fs::rename(&temporary, path).map_err(file(path))
+}
+
+/// The certificate's text when it is there and good for some time yet.
+fn still_good(path: &Path) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    let der = CertificateDer::from_pem_slice(text.as_bytes()).ok()?;
+    let (_, cert) = x509_parser::parse_x509_certificate(&der).ok()?;
+    let left = cert.validity().not_after.timestamp() - jiff::Timestamp::now().as_second();
+    (left > RENEW_DAYS * DAY_SECONDS).then_some(text)
+}
+
+fn params(name: &str, group: Option<&str>, days: i64) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    let mut dn = DistinguishedName::new();
+    if let Some(group) = group {
+        dn.push(DnType::OrganizationName, group);
+    }
+    dn.push(DnType::CommonName, name);
+    params.distinguished_name = dn;
+    let now = std::time::SystemTime::now();
+    let skew = std::time::Duration::from_secs(SKEW_SECONDS as u64);
+    let life = std::time::Duration::from_secs((days * DAY_SECONDS) as u64);
+    params.not_before = (now - skew).into();
+    params.not_after = (now + life).into();
+    params
+}
+
+fn authority(dir: &Path) -> Result<(String, KeyPair, bool), Error> {
+    let (cert_path, key_path) = (dir.join("ca.crt"), dir.join("ca.key"));
+    if let Some(cert) = still_good(&cert_path)
+        && key_path.exists()
+    {
+        let key = fs::read_to_string(&key_path).map_err(file(&key_path))?;
+        let key = KeyPair::from_pem(&key).map_err(|e| Error::Unusable {
+            path: key_path,
+            why: e.to_string(),
+        })?;
+        return Ok((cert, key, false));
+    }
+    let key = KeyPair::generate().map_err(crypto)?;
+    let id = uuid::Uuid::new_v4().simple().to_string();
+    let mut p = params(&format!("knarr-ca-{}", &id[..8]), None, CA_DAYS);
+    p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    p.key_usages = vec![
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::CrlSign,
+        KeyUsagePurpose::DigitalSignature,
+    ];
+    let cert = p.self_signed(&key).map_err(crypto)?.pem();
+    write(&key_path, &key.serialize_pem(), 0o600)?;
+    write(&cert_path, &cert, 0o644)?;
+    Ok((cert, key, true))
+}
+
+enum Use {
+    Server(Vec<String>),
+    Admin,
+}
+
+fn leaf(
+    dir: &Path,
+    name: &str,
+    issuer: &Issuer<'_, KeyPair>,
+    renew: bool,
+    purpose: Use,
+) -> Result<(String, PathBuf), Error> {
+    let cert_path = dir.join(format!("{name}.crt"));
+    let key_path = dir.join(format!("{name}.key"));
+    if !renew
+        && let Some(cert) = still_good(&cert_path)
+        && key_path.exists()
+    {
+        return Ok((cert, key_path));
+    }
+    let key = KeyPair::generate().map_err(crypto)?;
+    let mut p = match purpose {
+        Use::Server(names) => {
+            let mut p = params("kube-apiserver", None, LEAF_DAYS);
+            p.subject_alt_names = CertificateParams::new(names)
+                .map_err(crypto)?
+                .subject_alt_names;
+            p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+            p
+        }
+        Use::Admin => {
+            let mut p = params("kubernetes-admin", Some(MASTERS), LEAF_DAYS);
+            p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+            p
+        }
+    };
+    p.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    p.use_authority_key_identifier_extension = true;
+    let cert = p.signed_by(&key, issuer).map_err(crypto)?.pem();
+    write(&key_path, &key.serialize_pem(), 0o600)?;
+    write(&cert_path, &cert, 0o644)?;
+    Ok((cert, key_path))
+}
+
+fn server_config(ca: &str, cert: &str, key_path: &Path) -> Result<rustls::ServerConfig, Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let ca = CertificateDer::from_pem_slice(ca.as_bytes())
+        .map_err(|e| Error::Crypto(format!("{e:?}")))?;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(ca.clone()).map_err(crypto)?;
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+        Arc::new(roots),
+        provider.clone(),
+    )
+    .allow_unauthenticated()
+    .build()
+    .map_err(crypto)?;
+    let key = fs::read(key_path).map_err(file(key_path))?;
+    let key = PrivateKeyDer::from_pem_slice(&key).map_err(|e| Error::Unusable {
+        path: key_path.to_path_buf(),
+        why: format!("{e:?}"),
+    })?;
+    let cert = CertificateDer::from_pem_slice(cert.as_bytes())
+        .map_err(|e| Error::Crypto(format!("{e:?}")))?;
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(crypto)?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(vec![cert, ca], key)
+        .map_err(crypto)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// The user a verified client certificate names: CN is the user, each O a group.
+pub fn identity_of(cert: &CertificateDer<'_>) -> Option<Identity> {
+    let (_, cert) = x509_parser::parse_x509_certificate(cert).ok()?;
+    let subject = cert.subject();
+    let user = subject.iter_common_name().next()?.as_str().ok()?;
+    let groups: Vec<&str> = subject
+        .iter_organization()
+        .filter_map(|o| o.as_str().ok())
+        .collect();
+    (!user.is_empty()).then(|| Identity::new(user, &groups))
+}

@@ -1,0 +1,290 @@
+//! The Pod's own subresources: binding, eviction, log, exec and attach.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use knarr_remotecommand::StreamOptions;
+use serde_json::{Value, json};
+
+use crate::{
+    PodStreams,
+    body::Body,
+    catalog::{self, Target},
+    decode::Raw,
+    delete::{self, DeleteOptions},
+    object,
+    query::Query,
+    resource::{Outcome, options, write},
+    server::{Answer, Call, Inner},
+    status::Failure,
+    write::{Change, Part},
+};
+
+fn failure((code, reason, message): (u16, String, String)) -> Failure {
+    Failure::new(code, reason, message)
+}
+
+fn streams(inner: &Inner) -> Result<Arc<dyn PodStreams>, Failure> {
+    inner
+        .streams
+        .load_full()
+        .map(|s| Arc::clone(&*s))
+        .ok_or_else(|| {
+            Failure::new(
+                503,
+                "ServiceUnavailable",
+                "the node agent is not running yet; try again",
+            )
+            .retry_after(1)
+        })
+}
+
+fn must_exist(inner: &Inner, t: &Target) -> Result<(), Failure> {
+    let snapshot = inner.store.snapshot();
+    match snapshot.get(&catalog::key(t.resource, &t.namespace, &t.name)) {
+        Some(_) => Ok(()),
+        None => Err(Failure::not_found(t.resource, &t.name)),
+    }
+}
+
+/// `GET …/log`: the node's stream, as it comes.
+pub async fn log(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Failure> {
+    must_exist(inner, t)?;
+    let query = call.parts.uri.query().unwrap_or("");
+    let stream = streams(inner)?
+        .log(&t.namespace, &t.name, query)
+        .await
+        .map_err(failure)?;
+    let mut response = Response::new(Body::Stream(stream));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    Ok(Outcome::Response(response))
+}
+
+/// `GET|POST …/exec|attach`: checks, then the upgrade; the node pumps the streams.
+pub async fn exec(inner: &Inner, call: Call, t: &Target) -> Result<Outcome, Failure> {
+    must_exist(inner, t)?;
+    let raw = call.parts.uri.query().unwrap_or("").to_string();
+    let query = Query::parse(Some(&raw));
+    if !call.parts.headers.contains_key(header::UPGRADE) {
+        return Err(Failure::bad_request("Upgrade request required"));
+    }
+    let options = StreamOptions {
+        stdin: query.flag("stdin"),
+        stdout: query.flag("stdout"),
+        // upstream: a terminal has no stderr of its own
+        stderr: query.flag("stderr") && !query.flag("tty"),
+        tty: query.flag("tty"),
+    };
+    if !(options.stdin || options.stdout || options.stderr) {
+        return Err(Failure::bad_request(
+            "you must specify at least 1 of stdin, stdout, stderr",
+        ));
+    }
+    let node = streams(inner)?;
+    node.check(&t.namespace, &t.name, &raw)
+        .await
+        .map_err(failure)?;
+    let mut request: Request<()> = Request::from_parts(call.parts, ());
+    let (response, opening) = knarr_remotecommand::accept_exec(&mut request, options)
+        .map_err(|e| Failure::bad_request(e.to_string()))?;
+    let (namespace, pod) = (t.namespace.clone(), t.name.clone());
+    // attach is told from exec by this parameter, which no client sends
+    let raw = if t.subresource == "attach" {
+        format!("{raw}&attach=true")
+    } else {
+        raw
+    };
+    tokio::spawn(async move {
+        match opening.await {
+            Ok(streams) => node.exec(&namespace, &pod, &raw, streams).await,
+            Err(e) => tracing::debug!(%namespace, %pod, "exec session did not open: {e}"),
+        }
+    });
+    Ok(Outcome::Response(response.map(|()| Body::empty())))
+}
+
+/// `POST …/binding` and `POST …/bindings`: sets the Pod's node, once.
+pub async fn bind(
+    inner: &Inner,
+    call: &Call,
+    t: &Target,
+    name: Option<&str>,
+) -> Result<Outcome, Failure> {
+    let options = options(call, "CreateOptions", false)?;
+    let binding = Raw::new(&call.parts.headers, call.body.clone())?.value()?;
+    let given = object::meta(&binding, "name");
+    let name = name.unwrap_or(given).to_string();
+    if !given.is_empty() && given != name {
+        return Err(Failure::bad_request(
+            "name in URL does not match name in Binding object",
+        ));
+    }
+    let target = binding.get("target").cloned().unwrap_or(Value::Null);
+    let node = target.get("name").and_then(Value::as_str).unwrap_or("");
+    let kind = target.get("kind").and_then(Value::as_str).unwrap_or("");
+    if node.is_empty() || !matches!(kind, "" | "Node") {
+        return Err(Failure::invalid(
+            "",
+            "Binding",
+            &name,
+            &[crate::registry::FieldError::Required {
+                field: "target.name".into(),
+                detail: "a Node must be named".into(),
+            }],
+        ));
+    }
+    let t = Target {
+        name: name.clone(),
+        ..t.clone()
+    };
+    let uid = object::meta(&binding, "uid").to_string();
+    let annotations = binding.pointer("/metadata/annotations").cloned();
+    let mut w = write(inner, &t, &options, Part::Sub("binding"));
+    w.update(|live, _| {
+        let refuse = |why: String| Failure::conflict(t.resource, &name, &why);
+        if live["metadata"].get("deletionTimestamp").is_some() {
+            return Err(refuse(format!(
+                "pod {name} is being deleted, cannot be assigned to a host"
+            )));
+        }
+        let current = live
+            .pointer("/spec/nodeName")
+            .and_then(Value::as_str)
+            .unwrap_or("");
+        if !current.is_empty() {
+            return Err(refuse(format!(
+                "pod {name} is already assigned to node {current:?}"
+            )));
+        }
+        let gates = live
+            .pointer("/spec/schedulingGates")
+            .and_then(Value::as_array);
+        if gates.is_some_and(|g| !g.is_empty()) {
+            return Err(refuse(format!(
+                "pod {name} has non-empty .spec.schedulingGates"
+            )));
+        }
+        let mut object = live.clone();
+        object["spec"]["nodeName"] = node.into();
+        let m = object::meta_mut(&mut object);
+        // a retry must see the newest object, whatever its revision
+        m.remove("resourceVersion");
+        if !uid.is_empty() {
+            m.insert("uid".into(), uid.clone().into());
+        }
+        if let Some(Value::Object(more)) = &annotations {
+            let own = m.entry("annotations").or_insert_with(|| json!({}));
+            for (k, v) in more {
+                own[k] = v.clone();
+            }
+        }
+        set_condition(&mut object, "PodScheduled");
+        Ok(Change {
+            object,
+            applied: false,
+        })
+    })
+    .await?;
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    Ok(Answer::coded(StatusCode::CREATED, status.to_string()).into())
+}
+
+fn set_condition(o: &mut Value, kind: &str) {
+    let now = object::now();
+    let condition =
+        json!({"type": kind, "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
+    if !o["status"].is_object() {
+        o["status"] = json!({});
+    }
+    let list = &mut o["status"]["conditions"];
+    if !list.is_array() {
+        *list = json!([]);
+    }
+    if let Some(list) = list.as_array_mut() {
+        match list.iter_mut().find(|c| c["type"] == kind) {
+            Some(c) if c["status"] == "True" => {}
+            Some(c) => *c = condition,
+            None => list.push(condition),
+        }
+    }
+}
+
+/// `POST …/eviction`: a delete that a PodDisruptionBudget may refuse. Kind and version of the body may be left out.
+pub async fn evict(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Failure> {
+    let write_options = options(call, "CreateOptions", false)?;
+    let eviction = Raw::new(&call.parts.headers, call.body.clone())?.value()?;
+    let given = object::meta(&eviction, "name");
+    if !given.is_empty() && given != t.name {
+        return Err(Failure::bad_request(
+            "name in URL does not match name in Eviction object",
+        ));
+    }
+    let given_options = eviction
+        .get("deleteOptions")
+        .or_else(|| eviction.get("delete_options"))
+        .filter(|v| v.is_object())
+        .cloned()
+        .unwrap_or_else(|| json!({}));
+    let mut delete_options = DeleteOptions::from_value(&given_options, &Query::default())?;
+    delete_options.dry_run |= write_options.dry_run;
+    let snapshot = inner.store.snapshot();
+    let entry = snapshot
+        .get(&catalog::key(t.resource, &t.namespace, &t.name))
+        .ok_or_else(|| Failure::not_found(t.resource, &t.name))?;
+    let pod = object::parse(&entry.value)?;
+    let phase = pod
+        .pointer("/status/phase")
+        .and_then(Value::as_str)
+        .unwrap_or("");
+    let guarded = !matches!(phase, "Succeeded" | "Failed" | "Pending")
+        && pod["metadata"].get("deletionTimestamp").is_none();
+    if guarded {
+        budget(inner, t, &pod)?;
+    }
+    delete::delete(inner, t.resource, &t.namespace, &t.name, &delete_options).await?;
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    Ok(Answer::coded(StatusCode::CREATED, status.to_string()).into())
+}
+
+/// 429 while a PodDisruptionBudget that selects the Pod allows no disruption.
+fn budget(inner: &Inner, t: &Target, pod: &Value) -> Result<(), Failure> {
+    let Some(budgets) = inner.catalog.preferred("policy", "poddisruptionbudgets") else {
+        return Ok(());
+    };
+    let labels = pod.pointer("/metadata/labels").unwrap_or(&Value::Null);
+    let snapshot = inner.store.snapshot();
+    for e in snapshot.range(&catalog::prefix(budgets, &t.namespace), None) {
+        let b = object::parse(&e.value)?;
+        let selector = b.pointer("/spec/selector").unwrap_or(&Value::Null);
+        let text = crate::selector::label_selector_string(selector, false);
+        let Ok(selector) = crate::selector::LabelSelector::parse(&text) else {
+            continue;
+        };
+        if !selector.matches(labels) {
+            continue;
+        }
+        let number = |p: &str| b.pointer(p).and_then(Value::as_i64).unwrap_or(0);
+        if number("/status/disruptionsAllowed") > 0 {
+            continue;
+        }
+        let name = object::meta(&b, "name");
+        return Err(Failure::new(
+            429,
+            "TooManyRequests",
+            "Cannot evict pod as it would violate the pod's disruption budget.",
+        )
+        .cause(
+            "DisruptionBudget",
+            &format!(
+                "The disruption budget {name} needs {} healthy pods and has {} currently",
+                number("/status/desiredHealthy"),
+                number("/status/currentHealthy")
+            ),
+            "",
+        )
+        .retry_after(10));
+    }
+    Ok(())
+}

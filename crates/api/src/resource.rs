@@ -1,0 +1,374 @@
+//! Requests for objects and collections: method and subresource to the code that answers.
+
+use http::{Method, Response, StatusCode};
+use serde_json::{Value, json};
+
+use crate::{
+    body::Body,
+    catalog::{self, Target},
+    decode::Raw,
+    delete::{self, DeleteOptions},
+    identity, list, negotiate,
+    negotiate::Form,
+    object,
+    patch::{self, Patch},
+    pods,
+    query::WriteOptions,
+    scale,
+    server::{Answer, Call, Inner},
+    status::Failure,
+    table, watch,
+    write::{Change, Part, Write},
+};
+
+/// An answer to be encoded, or a response to be sent as it is.
+pub enum Outcome {
+    /// Encoded by the caller.
+    Answer(Answer),
+    /// Stream or upgrade.
+    Response(Response<Body>),
+}
+impl From<Answer> for Outcome {
+    fn from(a: Answer) -> Outcome {
+        Outcome::Answer(a)
+    }
+}
+
+/// What upstream's authorizer calls the request.
+fn verb(call: &Call, t: &Target) -> &'static str {
+    match call.parts.method {
+        Method::GET | Method::HEAD if t.watch || call.query.flag("watch") => "watch",
+        Method::GET | Method::HEAD if t.name.is_empty() => "list",
+        Method::GET | Method::HEAD => "get",
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE if t.name.is_empty() => "deletecollection",
+        Method::DELETE => "delete",
+        _ => "unknown",
+    }
+}
+
+/// Answers a resource request.
+pub async fn answer(inner: &Inner, call: Call, t: Target) -> Result<Outcome, Failure> {
+    let verb = verb(&call, &t);
+    identity::authorize_resource(&call.who, verb, &t)?;
+    match t.subresource.as_str() {
+        "" => object_request(inner, &call, &t, verb).await,
+        "status" if t.resource.has_status => match verb {
+            "get" => get(inner, &call, &t),
+            "update" => put(inner, &call, &t, Part::Status).await,
+            "patch" => do_patch(inner, &call, &t, Part::Status).await,
+            _ => Err(Failure::method_not_allowed()),
+        },
+        "scale" if t.resource.scale.is_some() => scale::answer(inner, &call, &t, verb).await,
+        sub if t.resource.subresources.contains(&sub) => subresource(inner, call, &t, verb).await,
+        _ => Err(Failure::no_such_path()),
+    }
+}
+
+async fn object_request(
+    inner: &Inner,
+    call: &Call,
+    t: &Target,
+    verb: &str,
+) -> Result<Outcome, Failure> {
+    match verb {
+        "watch" => {
+            let form = negotiate::form(&call.parts.headers)?;
+            let body = watch::watch(inner, t, &call.query, form)?;
+            let mut response = Response::new(body);
+            response.headers_mut().insert(
+                http::header::CONTENT_TYPE,
+                http::HeaderValue::from_static("application/json"),
+            );
+            response.headers_mut().insert(
+                http::header::CACHE_CONTROL,
+                http::HeaderValue::from_static("no-cache, private"),
+            );
+            Ok(Outcome::Response(response))
+        }
+        "list" => {
+            let form = negotiate::form(&call.parts.headers)?;
+            Ok(Answer::ok(list::list(inner, t, &call.query, form)?).into())
+        }
+        "get" => get(inner, call, t),
+        "create" if t.name.is_empty() => create(inner, call, t).await,
+        "update" if !t.name.is_empty() => put(inner, call, t, Part::Main).await,
+        "patch" if !t.name.is_empty() => do_patch(inner, call, t, Part::Main).await,
+        "delete" => {
+            let options = DeleteOptions::read(&call.parts.headers, call.body.clone(), &call.query)?;
+            let done = delete::delete(inner, t.resource, &t.namespace, &t.name, &options).await?;
+            Ok(Answer::ok(done.answer).into())
+        }
+        "deletecollection" => delete_collection(inner, call, t).await,
+        _ => Err(Failure::method_not_allowed()),
+    }
+}
+
+async fn subresource(
+    inner: &Inner,
+    call: Call,
+    t: &Target,
+    verb: &str,
+) -> Result<Outcome, Failure> {
+    let core = t.resource.group.is_empty();
+    match (core, t.resource.plural, t.subresource.as_str(), verb) {
+        (true, "pods", "log", "get") => pods::log(inner, &call, t).await,
+        (true, "pods", "exec" | "attach", "get" | "create") => pods::exec(inner, call, t).await,
+        (true, "pods", "binding", "create") => {
+            let name = t.name.clone();
+            pods::bind(inner, &call, t, Some(&name)).await
+        }
+        (true, "pods", "eviction", "create") => pods::evict(inner, &call, t).await,
+        (true, "namespaces", "finalize", "update") => {
+            put(inner, &call, t, Part::Sub("finalize")).await
+        }
+        (_, _, "ephemeralcontainers", "get")
+        | (_, _, "resize", "get")
+        | (_, _, "approval", "get") => get(inner, &call, t),
+        (true, "pods", "ephemeralcontainers", "update") => {
+            put(inner, &call, t, Part::Sub("ephemeralcontainers")).await
+        }
+        (true, "pods", "ephemeralcontainers", "patch") => {
+            do_patch(inner, &call, t, Part::Sub("ephemeralcontainers")).await
+        }
+        (
+            true,
+            "pods",
+            "log" | "exec" | "attach" | "binding" | "eviction" | "ephemeralcontainers",
+            _,
+        )
+        | (true, "namespaces", "finalize", _) => Err(Failure::method_not_allowed()),
+        _ => Err(Failure::no_such_path()),
+    }
+}
+
+/// Reads one object in the form asked for.
+fn get(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Failure> {
+    let form = negotiate::form(&call.parts.headers)?;
+    let version = call.query.get("resourceVersion").unwrap_or("");
+    let snapshot = inner.store.snapshot();
+    if let Some(wanted) = list::parse_version(version)?
+        && wanted > snapshot.revision()
+    {
+        return Err(list::too_large(wanted, snapshot.revision()));
+    }
+    let entry = snapshot
+        .get(&catalog::key(t.resource, &t.namespace, &t.name))
+        .ok_or_else(|| Failure::not_found(t.resource, &t.name))?;
+    Ok(Answer::ok(in_form(call, t, form, &entry.value)?).into())
+}
+
+/// Stored bytes in the form asked for.
+pub fn in_form(call: &Call, t: &Target, form: Form, bytes: &bytes::Bytes) -> Result<Body, Failure> {
+    Ok(match form {
+        Form::Plain => Body::Whole(bytes.clone()),
+        Form::Table(version) => {
+            let include = table::Include::read(&call.query)?;
+            let o = object::parse(bytes)?;
+            let metadata = json!({"resourceVersion": object::meta(&o, "resourceVersion")});
+            let rows = vec![table::row(t.resource, &o, version, include)];
+            table::table(t.resource, version, metadata, true, rows)
+                .to_string()
+                .into()
+        }
+        Form::Partial(version) => {
+            let m = object::metadata(bytes)
+                .ok_or_else(|| Failure::internal("stored object has no metadata"))?;
+            table::partial(m, version).to_string().into()
+        }
+        Form::PartialList(_) => return Err(negotiate::not_acceptable()),
+    })
+}
+
+fn user_agent(call: &Call) -> Option<&str> {
+    call.parts
+        .headers
+        .get(http::header::USER_AGENT)
+        .and_then(|v| v.to_str().ok())
+}
+
+/// The options of a write.
+pub fn options(call: &Call, kind: &str, apply: bool) -> Result<WriteOptions, Failure> {
+    WriteOptions::read(&call.query, user_agent(call), kind, apply)
+}
+
+/// A write of this request's target.
+pub fn write<'a>(
+    inner: &'a Inner,
+    t: &'a Target,
+    options: &'a WriteOptions,
+    part: Part,
+) -> Write<'a> {
+    Write {
+        inner,
+        r: t.resource,
+        namespace: &t.namespace,
+        name: &t.name,
+        part,
+        manager: &options.manager,
+        dry_run: options.dry_run,
+        warnings: vec![],
+    }
+}
+
+async fn create(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Failure> {
+    let form = negotiate::form(&call.parts.headers)?;
+    let options = options(call, "CreateOptions", false)?;
+    let mut w = write(inner, t, &options, Part::Main);
+    if t.resource.namespaced && t.namespace.is_empty() {
+        return Err(Failure::method_not_allowed());
+    }
+    let mut warnings = Vec::new();
+    let raw = Raw::new(&call.parts.headers, call.body.clone())?;
+    let o = raw.object(t.resource, options.validation, &mut warnings)?;
+    w.warnings = warnings;
+    let bytes = w.create(o, false).await?;
+    let warnings = std::mem::take(&mut w.warnings);
+    let body = in_form(call, t, form, &bytes)?;
+    Ok(Answer::coded(StatusCode::CREATED, body)
+        .warn(warnings)
+        .into())
+}
+
+async fn put(inner: &Inner, call: &Call, t: &Target, part: Part) -> Result<Outcome, Failure> {
+    let form = negotiate::form(&call.parts.headers)?;
+    let options = options(call, "UpdateOptions", false)?;
+    let mut w = write(inner, t, &options, part);
+    let mut warnings = Vec::new();
+    let raw = Raw::new(&call.parts.headers, call.body.clone())?;
+    let mut o = raw.object(t.resource, options.validation, &mut warnings)?;
+    w.warnings = warnings;
+    w.check_place(&mut o)?;
+    let r = t.resource;
+    let unconditional = object::meta(&o, "resourceVersion").is_empty();
+    if unconditional && !r.strategy.unconditional_update() && part == Part::Main {
+        return Err(Failure::invalid(
+            r.group,
+            r.kind,
+            &t.name,
+            &[crate::registry::FieldError::Invalid {
+                field: "metadata.resourceVersion".into(),
+                value: 0.into(),
+                detail: "must be specified for an update".into(),
+            }],
+        ));
+    }
+    let result = w
+        .update(|live, _| {
+            let object = if part == Part::Sub("finalize") {
+                finalized(live, &o)
+            } else {
+                o.clone()
+            };
+            Ok(Change {
+                object,
+                applied: false,
+            })
+        })
+        .await;
+    let (code, bytes) = match result {
+        Err(f) if f.code() == 404 && r.strategy.create_on_update() && part == Part::Main => {
+            if !unconditional {
+                return Err(Failure::modified(r, &t.name));
+            }
+            (StatusCode::CREATED, w.create(o, false).await?)
+        }
+        done => (StatusCode::OK, done?.into_bytes()),
+    };
+    let warnings = std::mem::take(&mut w.warnings);
+    Ok(Answer::coded(code, in_form(call, t, form, &bytes)?)
+        .warn(warnings)
+        .into())
+}
+
+/// `/finalize` changes the namespace's finalizers (and status) alone.
+fn finalized(live: &Value, given: &Value) -> Value {
+    let mut new = live.clone();
+    let finalizers = given
+        .pointer("/spec/finalizers")
+        .cloned()
+        .unwrap_or_else(|| json!([]));
+    new["spec"] = match finalizers.as_array() {
+        Some(list) if !list.is_empty() => json!({ "finalizers": finalizers }),
+        _ => json!({}),
+    };
+    if let Some(status) = given.get("status") {
+        new["status"] = status.clone();
+    }
+    let version = object::meta(given, "resourceVersion").to_string();
+    let uid = object::meta(given, "uid").to_string();
+    let m = object::meta_mut(&mut new);
+    m.insert("resourceVersion".into(), version.into());
+    if !uid.is_empty() {
+        m.insert("uid".into(), uid.into());
+    }
+    new
+}
+
+async fn do_patch(inner: &Inner, call: &Call, t: &Target, part: Part) -> Result<Outcome, Failure> {
+    let form = negotiate::form(&call.parts.headers)?;
+    let content_type = negotiate::content_type(&call.parts.headers);
+    let patch = Patch::read(&content_type, &call.body)?;
+    let options = options(call, "PatchOptions", Patch::is_apply(&content_type))?;
+    let mut w = write(inner, t, &options, part);
+    let (created, written) = patch::run(&mut w, patch, &options).await?;
+    let warnings = std::mem::take(&mut w.warnings);
+    let code = if created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    let body = in_form(call, t, form, &written.into_bytes())?;
+    Ok(Answer::coded(code, body).warn(warnings).into())
+}
+
+/// Objects deleted at once by one deletecollection; their commits share a flush.
+const DELETE_CONCURRENCY: usize = 32;
+
+async fn delete_collection(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Failure> {
+    use futures::{StreamExt, TryStreamExt};
+    let r = t.resource;
+    if r.group.is_empty() && r.plural == "namespaces" {
+        return Err(Failure::method_not_allowed());
+    }
+    let options = DeleteOptions::read(&call.parts.headers, call.body.clone(), &call.query)?;
+    let filter = list::Filter::read(r, &call.query)?;
+    let scope = list::scope(t, &filter);
+    let snapshot = inner.store.snapshot();
+    let keys: Vec<std::sync::Arc<str>> = snapshot
+        .range(&scope.prefix, None)
+        .filter(|e| filter.takes(r, &e.key, &e.value))
+        .map(|e| e.key.clone())
+        .collect();
+    let options = &options;
+    let deleted: Vec<bytes::Bytes> = futures::stream::iter(keys)
+        .map(|key| async move {
+            let (namespace, name) = catalog::split_key(r, &key);
+            match delete::delete(inner, r, namespace, name, options).await {
+                Ok(d) => Ok(Some(d.object)),
+                Err(f) if f.code() == 404 => Ok(None),
+                Err(f) => Err(f),
+            }
+        })
+        .buffered(DELETE_CONCURRENCY)
+        .try_filter_map(|o| async move { Ok(o) })
+        .try_collect()
+        .await?;
+    let head = format!(
+        "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{{\"resourceVersion\":\"{}\"}},\"items\":[",
+        r.kind,
+        catalog::api_version(r),
+        inner.store.snapshot().revision()
+    );
+    let mut pieces = std::collections::VecDeque::from([bytes::Bytes::from(head)]);
+    for (i, o) in deleted.into_iter().enumerate() {
+        if i > 0 {
+            pieces.push_back(bytes::Bytes::from_static(b","));
+        }
+        pieces.push_back(o);
+    }
+    pieces.push_back(bytes::Bytes::from_static(b"]}\n"));
+    Ok(Answer::ok(Body::pieces(pieces)).into())
+}

@@ -1,0 +1,82 @@
+//! HTTPS: TLS with client certificates, HTTP/1.1 and HTTP/2, upgrades; bounded in connections and patience.
+
+use std::{sync::Arc, time::Duration};
+
+use http::Request;
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
+
+use crate::{pki, server::Inner};
+
+/// Connections served at once; more wait in the listener's backlog.
+const CONNECTIONS_MAX: usize = 1024;
+/// Time for a TLS handshake, and for a request's head.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Pause after an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const H2_STREAMS_MAX: u32 = 250;
+
+/// Serves until dropped. Connections end with it.
+pub async fn serve(inner: Arc<Inner>, listener: TcpListener) -> std::convert::Infallible {
+    let acceptor = tokio_rustls::TlsAcceptor::from(inner.pki.tls.clone());
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    // dropping the set ends the connections' tasks
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let Ok(slot) = slots.clone().acquire_owned().await else {
+            // the semaphore is never closed; waiting is all that is left if it were
+            std::future::pending::<()>().await;
+            continue;
+        };
+        let socket = match listener.accept().await {
+            Ok((socket, _)) => socket,
+            Err(e) => {
+                tracing::warn!("accepting an API connection: {e}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let acceptor = acceptor.clone();
+        let inner = inner.clone();
+        connections.spawn(async move {
+            let _slot = slot;
+            let _ = socket.set_nodelay(true);
+            let tls = match tokio::time::timeout(PATIENCE, acceptor.accept(socket)).await {
+                Ok(Ok(tls)) => tls,
+                Ok(Err(e)) => return tracing::debug!("TLS handshake: {e}"),
+                Err(_) => return tracing::debug!("TLS handshake took too long"),
+            };
+            let who = tls
+                .get_ref()
+                .1
+                .peer_certificates()
+                .and_then(<[_]>::first)
+                .and_then(pki::identity_of);
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                let inner = inner.clone();
+                if let Some(who) = &who {
+                    request.extensions_mut().insert(who.clone());
+                }
+                async move { Ok::<_, std::convert::Infallible>(inner.handle(request).await) }
+            });
+            let mut builder = auto::Builder::new(TokioExecutor::new());
+            builder
+                .http1()
+                .timer(TokioTimer::new())
+                .header_read_timeout(PATIENCE)
+                .http2()
+                .timer(TokioTimer::new())
+                .keep_alive_interval(Some(Duration::from_secs(30)))
+                .max_concurrent_streams(H2_STREAMS_MAX);
+            let io = TokioIo::new(tls);
+            if let Err(e) = builder.serve_connection_with_upgrades(io, service).await {
+                tracing::debug!("API connection: {e}");
+            }
+        });
+    }
+}

@@ -1,0 +1,290 @@
+//! The server's state, and a request's way through it: authentication, routing, the answer's encoding.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use http_body_util::{BodyExt, Limited};
+use tokio::sync::OnceCell;
+
+use crate::{
+    Config, PodStreams,
+    body::Body,
+    bootstrap,
+    catalog::{Catalog, Route},
+    discovery, encoding, health, identity,
+    identity::Identity,
+    metrics::Metrics,
+    openapi::OpenApi,
+    pages::Pages,
+    pki::Pki,
+    query::Query,
+    resource, review,
+    status::Failure,
+};
+
+/// Largest request body, in bytes (upstream's limit).
+pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
+
+/// All a request needs.
+pub struct Inner {
+    /// The objects.
+    pub store: knarr_store::Store,
+    /// As given at the start.
+    pub config: Config,
+    /// Resources served.
+    pub catalog: Catalog,
+    /// The node's streams, once it is there.
+    pub streams: ArcSwapOption<Arc<dyn PodStreams>>,
+    /// Snapshots of chunked lists.
+    pub pages: Pages,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Compressed documents.
+    pub openapi: OpenApi,
+    /// Keys and certificates.
+    pub pki: Pki,
+    ready: OnceCell<()>,
+}
+
+/// A request whose body has been read.
+pub struct Call {
+    /// Method, URI, headers, extensions.
+    pub parts: Parts,
+    /// The body.
+    pub body: Bytes,
+    /// Decoded query.
+    pub query: Query,
+    /// Who asks.
+    pub who: Identity,
+}
+
+/// An answer before its encoding.
+pub struct Answer {
+    /// HTTP code.
+    pub code: StatusCode,
+    /// JSON, unless `content_type` says otherwise.
+    pub body: Body,
+    /// Content-Type.
+    pub content_type: &'static str,
+    /// For the Warning header.
+    pub warnings: Vec<String>,
+}
+impl Answer {
+    /// 200 with JSON.
+    pub fn ok(body: impl Into<Body>) -> Answer {
+        Answer::coded(StatusCode::OK, body)
+    }
+    /// JSON with another code.
+    pub fn coded(code: StatusCode, body: impl Into<Body>) -> Answer {
+        Answer {
+            code,
+            body: body.into(),
+            content_type: "application/json",
+            warnings: vec![],
+        }
+    }
+    /// With warnings.
+    pub fn warn(mut self, warnings: Vec<String>) -> Answer {
+        self.warnings = warnings;
+        self
+    }
+    fn into_response(self) -> Response<Body> {
+        let mut response = Response::new(self.body);
+        *response.status_mut() = self.code;
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static(self.content_type),
+        );
+        headers.insert(
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("no-cache, private"),
+        );
+        let mut unique: Vec<&String> = Vec::new();
+        for w in &self.warnings {
+            if unique.contains(&w) {
+                continue;
+            }
+            unique.push(w);
+            let quoted = w.replace('\\', "\\\\").replace('"', "\\\"");
+            if let Ok(v) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+                headers.append(header::WARNING, v);
+            }
+        }
+        response
+    }
+}
+impl From<Bytes> for Body {
+    fn from(b: Bytes) -> Body {
+        Body::Whole(b)
+    }
+}
+
+/// A failure as a response.
+pub fn failure_response(f: &Failure) -> Response<Body> {
+    let mut body = f.to_value().to_string();
+    body.push('\n');
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() =
+        StatusCode::from_u16(f.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    if let Some(s) = f.retry_after_seconds() {
+        headers.insert(header::RETRY_AFTER, s.into());
+    }
+    response
+}
+
+impl Inner {
+    /// The state around a store; nothing is written before the first request.
+    pub fn new(config: Config, catalog: Catalog, pki: Pki) -> Inner {
+        Inner {
+            store: config.store.clone(),
+            config,
+            catalog,
+            streams: ArcSwapOption::empty(),
+            pages: Pages::default(),
+            metrics: Metrics::default(),
+            openapi: OpenApi::default(),
+            pki,
+            ready: OnceCell::new(),
+        }
+    }
+
+    /// Makes what every cluster has, once.
+    pub async fn ready(&self) -> Result<(), Failure> {
+        self.ready
+            .get_or_try_init(|| bootstrap::run(self))
+            .await
+            .map(|_| ())
+    }
+
+    /// Answers one request.
+    pub async fn handle<B>(self: &Arc<Self>, request: Request<B>) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (parts, body) = request.into_parts();
+        let started = std::time::Instant::now();
+        let method = parts.method.clone();
+        let head = method == Method::HEAD;
+        let mut response = match self.authenticated(parts, body).await {
+            Ok(r) => r,
+            Err(f) => failure_response(&f),
+        };
+        self.metrics
+            .count(&method, response.status().as_u16(), started.elapsed());
+        if head {
+            *response.body_mut() = Body::empty();
+        }
+        response
+    }
+
+    async fn authenticated<B>(
+        self: &Arc<Self>,
+        parts: Parts,
+        body: B,
+    ) -> Result<Response<Body>, Failure>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let path = parts.uri.path();
+        if identity::is_public(path) {
+            return health::answer(self, &parts).await;
+        }
+        let who = parts
+            .extensions
+            .get::<Identity>()
+            .cloned()
+            .ok_or_else(identity::unauthorized)?;
+        let body = match parts.method {
+            Method::GET | Method::HEAD => Bytes::new(),
+            _ => read_body(body).await?,
+        };
+        self.ready().await?;
+        let query = Query::parse(parts.uri.query());
+        self.dispatch(Call {
+            parts,
+            body,
+            query,
+            who,
+        })
+        .await
+    }
+
+    async fn dispatch(self: &Arc<Self>, call: Call) -> Result<Response<Body>, Failure> {
+        let path = call.parts.uri.path().to_string();
+        if let Some(answer) = review::answer(self, &call, &path)? {
+            return Ok(encoding::encode(
+                &call.parts.headers,
+                answer.into_response(),
+            ));
+        }
+        let headers = call.parts.headers.clone();
+        let response = match self.catalog.route(&path) {
+            Some(Route::Resource(target)) => {
+                let outcome = resource::answer(self, call, target).await?;
+                match outcome {
+                    resource::Outcome::Answer(a) => a.into_response(),
+                    // streams and upgrades go out as they are
+                    resource::Outcome::Response(r) => return Ok(r),
+                }
+            }
+            Some(Route::Other) => {
+                identity::authorize_path(&call.who, &verb(&call.parts.method), &path)?;
+                match path.trim_matches('/') {
+                    "" => Answer::ok(discovery::root(&self.catalog).to_string()).into_response(),
+                    "metrics" => {
+                        let mut a = Answer::ok(self.metrics.text(self.store.snapshot().revision()));
+                        a.content_type = "text/plain; version=0.0.4; charset=utf-8";
+                        a.into_response()
+                    }
+                    p if p.starts_with("openapi/") => {
+                        return crate::openapi::answer(self, &call, p).await;
+                    }
+                    _ => return Err(Failure::no_such_path()),
+                }
+            }
+            Some(route) => {
+                identity::authorize_path(&call.who, &verb(&call.parts.method), &path)?;
+                if call.parts.method != Method::GET && call.parts.method != Method::HEAD {
+                    return Err(Failure::method_not_allowed());
+                }
+                discovery::answer(&self.catalog, &call, route)?
+            }
+            None => return Err(Failure::no_such_path()),
+        };
+        Ok(encoding::encode(&headers, response))
+    }
+}
+
+/// The verb of a non-resource request.
+fn verb(method: &Method) -> String {
+    method.as_str().to_ascii_lowercase()
+}
+
+async fn read_body<B>(body: B) -> Result<Bytes, Failure>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let limited = Limited::new(body, BODY_BYTES_MAX);
+    match limited.collect().await {
+        Ok(all) => Ok(all.to_bytes()),
+        Err(e) if e.is::<http_body_util::LengthLimitError>() => Err(Failure::new(
+            413,
+            "RequestEntityTooLarge",
+            format!("Request entity too large: limit is {BODY_BYTES_MAX}"),
+        )),
+        Err(e) => Err(Failure::bad_request(format!(
+            "the body of the request can't be read: {e}"
+        ))),
+    }
+}

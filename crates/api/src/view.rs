@@ -1,0 +1,44 @@
+//! What strategies may look up: one store snapshot.
+
+use std::net::Ipv4Addr;
+
+use knarr_store::Snapshot;
+use serde_json::Value;
+
+use crate::{catalog, catalog::Catalog, registry::Lookup};
+
+/// A consistent view for one request.
+pub struct View<'a> {
+    /// The state looked at.
+    pub snapshot: Snapshot,
+    /// Resources known.
+    pub catalog: &'a Catalog,
+    /// Range of Service addresses.
+    pub service_cidr: (Ipv4Addr, u8),
+    /// First and last node port.
+    pub node_port_range: (u16, u16),
+}
+
+impl Lookup for View<'_> {
+    fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+        let r = self.catalog.preferred(group, plural)?;
+        let entry = self.snapshot.get(&catalog::key(r, namespace, name))?;
+        serde_json::from_slice(&entry.value).ok()
+    }
+    fn list(&self, group: &str, plural: &str, namespace: Option<&str>) -> Vec<Value> {
+        let Some(r) = self.catalog.preferred(group, plural) else {
+            return vec![];
+        };
+        let prefix = catalog::prefix(r, namespace.unwrap_or(""));
+        self.snapshot
+            .range(&prefix, None)
+            .filter_map(|e| serde_json::from_slice(&e.value).ok())
+            .collect()
+    }
+    fn service_cidr(&self) -> (Ipv4Addr, u8) {
+        self.service_cidr
+    }
+    fn node_port_range(&self) -> (u16, u16) {
+        self.node_port_range
+    }
+}

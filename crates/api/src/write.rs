@@ -1,0 +1,624 @@
+//! The one way objects are written: create, and guarded update with retries.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use knarr_schema::managed;
+use knarr_store::{CommitError, Expect, Op};
+use rand::Rng;
+use serde_json::{Value, json};
+
+use crate::{
+    admission, catalog,
+    object::{self, Encoded, meta, meta_mut},
+    registry::{FieldError, Resource},
+    server::Inner,
+    status::Failure,
+    view::View,
+};
+
+/// Attempts of an unconditional write against concurrent writers.
+const ATTEMPTS_MAX: usize = 64;
+/// Attempts to find a free generated name (upstream's RetryGenerateName).
+const GENERATE_ATTEMPTS_MAX: usize = 8;
+/// Kinds with a status whose metadata.generation upstream never sets.
+const WITHOUT_GENERATION: [(&str, &str); 8] = [
+    ("", "services"),
+    ("", "nodes"),
+    ("", "namespaces"),
+    ("", "persistentvolumes"),
+    ("", "persistentvolumeclaims"),
+    ("", "resourcequotas"),
+    ("autoscaling", "horizontalpodautoscalers"),
+    ("certificates.k8s.io", "certificatesigningrequests"),
+];
+
+/// Part of the object a write is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// All but the status.
+    Main,
+    /// Status (and metadata).
+    Status,
+    /// Whatever the subresource's handler changed.
+    Sub(&'static str),
+}
+impl Part {
+    /// As managedFields names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::Main => "",
+            Part::Status => "status",
+            Part::Sub(s) => s,
+        }
+    }
+}
+
+/// One write request, after its options were read.
+pub struct Write<'a> {
+    /// The server.
+    pub inner: &'a Inner,
+    /// Resource written.
+    pub r: &'static Resource,
+    /// Namespace, empty for cluster scope.
+    pub namespace: &'a str,
+    /// Name; empty at a create that hasn't got one in its URL.
+    pub name: &'a str,
+    /// Part written.
+    pub part: Part,
+    /// Field manager.
+    pub manager: &'a str,
+    /// Do all but the commit.
+    pub dry_run: bool,
+    /// For the Warning header.
+    pub warnings: Vec<String>,
+}
+
+/// What an update's closure made of the live object.
+pub struct Change {
+    /// The new object.
+    pub object: Value,
+    /// managedFields are done (server-side apply).
+    pub applied: bool,
+}
+
+/// What a write came to.
+pub enum Written {
+    /// New bytes, or the old ones when nothing changed.
+    Object(Bytes),
+    /// The write took the last finalizer off a deleted object, and so removed it; the last state.
+    Deleted(Bytes),
+}
+impl Written {
+    /// The object as it is answered.
+    pub fn into_bytes(self) -> Bytes {
+        match self {
+            Written::Object(b) | Written::Deleted(b) => b,
+        }
+    }
+}
+
+impl Write<'_> {
+    fn view(&self) -> View<'_> {
+        View {
+            snapshot: self.inner.store.snapshot(),
+            catalog: &self.inner.catalog,
+            service_cidr: self.inner.config.service_cidr,
+            node_port_range: self.inner.config.node_port_range,
+        }
+    }
+
+    fn invalid(&self, name: &str, errors: &[FieldError]) -> Failure {
+        Failure::invalid(self.r.group, self.r.kind, name, errors)
+    }
+
+    /// Creates the object (already decoded and pruned). `applied`: managedFields are done.
+    pub async fn create(&mut self, mut o: Value, applied: bool) -> Result<Bytes, Failure> {
+        let r = self.r;
+        self.place(&mut o)?;
+        if !meta(&o, "resourceVersion").is_empty() {
+            return Err(Failure::bad_request(
+                "resourceVersion should not be set on objects to be created",
+            ));
+        }
+        let generate_name = meta(&o, "generateName").to_string();
+        let generated = meta(&o, "name").is_empty() && !generate_name.is_empty();
+        admission::namespace_for_create(self.inner, r, self.namespace, meta(&o, "name"))?;
+
+        let now = object::now();
+        {
+            let m = meta_mut(&mut o);
+            for k in [
+                "deletionTimestamp",
+                "deletionGracePeriodSeconds",
+                "selfLink",
+                "generation",
+                "uid",
+                "creationTimestamp",
+            ] {
+                m.remove(k);
+            }
+        }
+        if r.has_status
+            && let Some(map) = o.as_object_mut()
+        {
+            map.remove("status");
+        }
+        r.strategy.default(&mut o);
+        if !applied {
+            self.manage(None, &mut o, &now);
+        }
+        r.strategy
+            .prepare_create(&mut o, &self.view())
+            .map_err(|e| self.invalid(meta(&o, "name"), &e))?;
+        if is_namespace(r) {
+            namespace_defaults(&mut o);
+        }
+        if r.has_status && !WITHOUT_GENERATION.contains(&(r.group, r.plural)) {
+            meta_mut(&mut o).insert("generation".into(), 1.into());
+        }
+        {
+            let m = meta_mut(&mut o);
+            m.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
+            m.insert("creationTimestamp".into(), now.into());
+        }
+
+        for attempt in 1.. {
+            if generated {
+                let name = generate(&generate_name);
+                meta_mut(&mut o).insert("name".into(), name.into());
+            }
+            if is_namespace(r) {
+                namespace_label(&mut o);
+            }
+            if attempt == 1 {
+                let errors = self.validate(&o);
+                if !errors.is_empty() {
+                    return Err(self.invalid(meta(&o, "name"), &errors));
+                }
+                self.warnings.extend(r.strategy.warnings(&o));
+            }
+            let name = meta(&o, "name").to_string();
+            let key: Arc<str> = catalog::key(r, self.namespace, &name).into();
+            if self.dry_run {
+                if self.inner.store.snapshot().get(&key).is_some() {
+                    return Err(Failure::already_exists(r, &name));
+                }
+                return Ok(without_revision(&o));
+            }
+            let encoded = object::encode(&o);
+            let op = Op::Put {
+                key,
+                value: encoded.spliced(),
+                expect: Expect::Absent,
+            };
+            match self.inner.store.commit(vec![op]).await {
+                Ok(revision) => return Ok(encoded.at(&revision.to_string())),
+                Err(CommitError::Conflict { .. })
+                    if generated && attempt < GENERATE_ATTEMPTS_MAX => {}
+                Err(CommitError::Conflict { .. }) => {
+                    return Err(Failure::already_exists(r, &name));
+                }
+                Err(e) => return Err(unavailable(e)),
+            }
+        }
+        unreachable!("the loop above ends by return")
+    }
+
+    /// Name and namespace from the URL into the object, or 400 when they differ.
+    fn place(&self, o: &mut Value) -> Result<(), Failure> {
+        let (namespace, url_name) = (self.namespace.to_string(), self.name.to_string());
+        let m = meta_mut(o);
+        let given = m.get("namespace").and_then(Value::as_str).unwrap_or("");
+        if self.r.namespaced {
+            if given.is_empty() {
+                m.insert("namespace".into(), namespace.into());
+            } else if given != namespace {
+                return Err(Failure::bad_request(
+                    "the namespace of the provided object does not match the namespace sent on the request",
+                ));
+            }
+        }
+        let name = m.get("name").and_then(Value::as_str).unwrap_or("");
+        if !url_name.is_empty() {
+            if name.is_empty() {
+                m.insert("name".into(), url_name.into());
+            } else if name != url_name {
+                return Err(Failure::bad_request(format!(
+                    "the name of the object ({name}) does not match the name on the URL ({url_name})"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// 400 when a PUT's body names another object than its URL.
+    pub fn check_place(&self, o: &mut Value) -> Result<(), Failure> {
+        if meta(o, "name").is_empty() && self.part == Part::Main {
+            return Err(Failure::bad_request(
+                "name must be provided in the object's metadata",
+            ));
+        }
+        self.place(o)
+    }
+
+    fn validate(&self, o: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let metadata = o.get("metadata").unwrap_or(&Value::Null);
+        let strategy = self.r.strategy;
+        crate::names::object_meta(metadata, strategy.name(), self.r.namespaced, &mut errors);
+        errors.extend(strategy.validate(o));
+        // a strategy that checks metadata too must not make the client read it twice
+        let mut unique: Vec<FieldError> = Vec::with_capacity(errors.len());
+        for e in errors {
+            if !unique.contains(&e) {
+                unique.push(e);
+            }
+        }
+        unique
+    }
+
+    fn manage(&self, live: Option<&Value>, new: &mut Value, now: &str) {
+        if let Some(ty) = crate::decode::type_of(self.r) {
+            let manager = managed::Manager {
+                name: self.manager,
+                subresource: self.part.name(),
+                api_version: &catalog::api_version(self.r),
+                time: now,
+            };
+            managed::update(ty, live, new, &manager);
+        }
+    }
+
+    /// Reads the live object, lets `change` make the new one of it, and commits it unless somebody wrote in between: then
+    /// again, or 409 when the client named the revision it had seen.
+    pub async fn update<F>(&mut self, mut change: F) -> Result<Written, Failure>
+    where
+        F: FnMut(&Value, &mut Vec<String>) -> Result<Change, Failure>,
+    {
+        let r = self.r;
+        let key: Arc<str> = catalog::key(r, self.namespace, self.name).into();
+        for _ in 0..ATTEMPTS_MAX {
+            let snapshot = self.inner.store.snapshot();
+            let Some(entry) = snapshot.get(&key) else {
+                return Err(Failure::not_found(r, self.name));
+            };
+            let live = object::parse(&entry.value)?;
+            let mut warnings = Vec::new();
+            let changed = change(&live, &mut warnings)?;
+            let given = meta(&changed.object, "resourceVersion").to_string();
+            let live_version = meta(&live, "resourceVersion");
+            if !given.is_empty() && given != live_version {
+                return Err(Failure::modified(r, self.name));
+            }
+            let Some(new) = self.finish(changed, &live)? else {
+                self.warnings.extend(warnings);
+                return Ok(Written::Object(entry.value.clone()));
+            };
+            let gone = may_go(r, &new);
+            if self.dry_run {
+                self.warnings.extend(warnings);
+                return Ok(Written::Object(object::encode(&new).at(live_version)));
+            }
+            let encoded = object::encode(&new);
+            let expect = Expect::Revision(entry.mod_revision);
+            let op = if gone {
+                Op::Delete {
+                    key: key.clone(),
+                    expect,
+                    last: Some(encoded.spliced()),
+                }
+            } else {
+                Op::Put {
+                    key: key.clone(),
+                    value: encoded.spliced(),
+                    expect,
+                }
+            };
+            match self.inner.store.commit(vec![op]).await {
+                Ok(revision) => {
+                    self.warnings.extend(warnings);
+                    self.warnings.extend(r.strategy.warnings(&new));
+                    let bytes = encoded.at(&revision.to_string());
+                    return Ok(if gone {
+                        Written::Deleted(bytes)
+                    } else {
+                        Written::Object(bytes)
+                    });
+                }
+                // the next round sees the other writer's object: a named revision then gets its 409
+                Err(CommitError::Conflict { .. }) => {}
+                Err(e) => return Err(unavailable(e)),
+            }
+        }
+        Err(Failure::modified(r, self.name))
+    }
+
+    /// From what the client wants to what is stored; None when that is what is stored already.
+    fn finish(&self, change: Change, live: &Value) -> Result<Option<Value>, Failure> {
+        let r = self.r;
+        let Change {
+            object: mut new,
+            applied,
+        } = change;
+        let now = object::now();
+        self.keep_metadata(&mut new, live)?;
+        match self.part {
+            Part::Status => {
+                let mut base = live.clone();
+                copy(&mut base, &new, "status");
+                let m = meta_mut(&mut new);
+                copy_in(m, &live["metadata"], "ownerReferences");
+                let m = std::mem::take(m);
+                *meta_mut(&mut base) = m;
+                new = base;
+            }
+            Part::Main if r.has_status => copy(&mut new, live, "status"),
+            _ => {}
+        }
+        // the other subresources change one thing and leave the kind's update rules (a Pod's spec is immutable) aside
+        let regular = matches!(self.part, Part::Main | Part::Sub("scale"));
+        let full = self.part != Part::Status;
+        if full {
+            r.strategy.default(&mut new);
+        }
+        if !applied {
+            self.manage(Some(live), &mut new, &now);
+        }
+        if regular {
+            r.strategy
+                .prepare_update(&mut new, live, &self.view())
+                .map_err(|e| self.invalid(self.name, &e))?;
+        }
+        if is_namespace(r) {
+            namespace_label(&mut new);
+        }
+        if same(&new, live) {
+            return Ok(None);
+        }
+        let mut errors = Vec::new();
+        if full {
+            errors.extend(self.validate(&new));
+            if regular {
+                errors.extend(r.strategy.validate_update(&new, live));
+            }
+        } else {
+            let metadata = new.get("metadata").unwrap_or(&Value::Null);
+            let rule = r.strategy.name();
+            crate::names::object_meta(metadata, rule, r.namespaced, &mut errors);
+        }
+        no_new_finalizers(&new, live, &mut errors);
+        if !errors.is_empty() {
+            return Err(self.invalid(self.name, &errors));
+        }
+        if full && let Some(g) = live["metadata"].get("generation").and_then(Value::as_i64) {
+            // upstream's Deployment strategy counts annotations, too
+            let annotations = (r.group, r.plural) == ("apps", "deployments")
+                && new["metadata"].get("annotations") != live["metadata"].get("annotations");
+            if annotations || !same_spec(&new, live) {
+                meta_mut(&mut new).insert("generation".into(), (g + 1).into());
+            }
+        }
+        Ok(Some(new))
+    }
+
+    /// Server-owned metadata stays as it is.
+    fn keep_metadata(&self, new: &mut Value, live: &Value) -> Result<(), Failure> {
+        let uid = meta(new, "uid");
+        let live_uid = meta(live, "uid");
+        if !uid.is_empty() && uid != live_uid {
+            return Err(Failure::conflict(
+                self.r,
+                self.name,
+                &format!(
+                    "Precondition failed: UID in precondition: {uid}, UID in object meta: {live_uid}"
+                ),
+            ));
+        }
+        let mut errors = Vec::new();
+        for k in ["name", "namespace"] {
+            let given = meta(new, k);
+            if !given.is_empty() && given != meta(live, k) {
+                errors.push(FieldError::Invalid {
+                    field: format!("metadata.{k}"),
+                    value: given.into(),
+                    detail: "field is immutable".into(),
+                });
+            }
+        }
+        if !errors.is_empty() {
+            return Err(self.invalid(self.name, &errors));
+        }
+        let m = meta_mut(new);
+        for k in [
+            "name",
+            "namespace",
+            "uid",
+            "resourceVersion",
+            "creationTimestamp",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "generation",
+        ] {
+            copy_in(m, &live["metadata"], k);
+        }
+        Ok(())
+    }
+}
+
+/// A dry run's answer: the object as it would be, without a revision.
+fn without_revision(o: &Value) -> Bytes {
+    let mut o = o.clone();
+    meta_mut(&mut o).remove("resourceVersion");
+    // serde_json can't fail on a Value
+    serde_json::to_vec(&o).unwrap_or_default().into()
+}
+
+fn is_namespace(r: &Resource) -> bool {
+    r.group.is_empty() && r.plural == "namespaces"
+}
+
+/// A new namespace is active and held by the namespace controller's finalizer.
+fn namespace_defaults(o: &mut Value) {
+    let finalizers = o
+        .pointer("/spec/finalizers")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    if !finalizers.iter().any(|f| f == "kubernetes") {
+        let mut finalizers = finalizers;
+        finalizers.push("kubernetes".into());
+        o["spec"] = json!({ "finalizers": finalizers });
+    }
+    o["status"] = json!({"phase": "Active"});
+}
+
+fn namespace_label(o: &mut Value) {
+    let name = meta(o, "name").to_string();
+    let labels = meta_mut(o).entry("labels").or_insert_with(|| json!({}));
+    if let Some(map) = labels.as_object_mut() {
+        map.insert("kubernetes.io/metadata.name".into(), name.into());
+    }
+}
+
+/// A deleted object whose last finalizer and grace period are gone ceases to be.
+pub fn may_go(r: &Resource, o: &Value) -> bool {
+    let m = &o["metadata"];
+    let empty = |v: Option<&Value>| v.and_then(Value::as_array).is_none_or(|l| l.is_empty());
+    m.get("deletionTimestamp").is_some()
+        && empty(m.get("finalizers"))
+        && m.get("deletionGracePeriodSeconds")
+            .and_then(Value::as_i64)
+            .unwrap_or(0)
+            == 0
+        && (!is_namespace(r) || empty(o.pointer("/spec/finalizers")))
+}
+
+fn no_new_finalizers(new: &Value, live: &Value, errors: &mut Vec<FieldError>) {
+    if live["metadata"].get("deletionTimestamp").is_none() {
+        return;
+    }
+    let list = |o: &Value| -> Vec<String> {
+        o.pointer("/metadata/finalizers")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(|f| f.as_str().map(String::from))
+            .collect()
+    };
+    let old = list(live);
+    let added: Vec<String> = list(new).into_iter().filter(|f| !old.contains(f)).collect();
+    if !added.is_empty() {
+        let quoted: Vec<String> = added.iter().map(|f| format!("{f:?}")).collect();
+        errors.push(FieldError::Forbidden {
+            field: "metadata.finalizers".into(),
+            detail: format!(
+                "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+                quoted.join(", ")
+            ),
+        });
+    }
+}
+
+fn copy(to: &mut Value, from: &Value, key: &str) {
+    if let Some(m) = to.as_object_mut() {
+        copy_in(m, from, key);
+    }
+}
+fn copy_in(to: &mut serde_json::Map<String, Value>, from: &Value, key: &str) {
+    match from.get(key) {
+        Some(v) => {
+            to.insert(key.into(), v.clone());
+        }
+        None => {
+            to.remove(key);
+        }
+    }
+}
+
+/// Equal but for the times in managedFields: such a write keeps the revision.
+fn same(a: &Value, b: &Value) -> bool {
+    if !same_members(a, b, &["metadata"]) {
+        return false;
+    }
+    let (ma, mb) = (&a["metadata"], &b["metadata"]);
+    if !same_members(ma, mb, &["managedFields"]) {
+        return false;
+    }
+    let list = |m: &Value| -> Vec<Value> {
+        m.get("managedFields")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default()
+    };
+    let (fa, fb) = (list(ma), list(mb));
+    fa.len() == fb.len()
+        && fa
+            .iter()
+            .zip(&fb)
+            .all(|(x, y)| same_members(x, y, &["time"]))
+}
+
+fn same_spec(a: &Value, b: &Value) -> bool {
+    same_members(a, b, &["metadata", "status", "kind", "apiVersion"])
+}
+
+fn same_members(a: &Value, b: &Value, but: &[&str]) -> bool {
+    let (Some(a), Some(b)) = (a.as_object(), b.as_object()) else {
+        return a == b;
+    };
+    let kept = |m: &&String| !but.contains(&m.as_str());
+    a.keys().filter(kept).count() == b.keys().filter(kept).count()
+        && a.iter()
+            .filter(|(k, _)| kept(k))
+            .all(|(k, v)| b.get(k) == Some(v))
+}
+
+/// A store that can't commit.
+pub fn unavailable(e: CommitError) -> Failure {
+    match e {
+        CommitError::TooLarge(n) => Failure::new(
+            413,
+            "RequestEntityTooLarge",
+            format!("the object is too large to be stored: {n} bytes"),
+        ),
+        e => Failure::new(
+            503,
+            "ServiceUnavailable",
+            format!("the store can't commit: {e}; see the platform's log, and free disk space if there is none"),
+        )
+        .retry_after(1),
+    }
+}
+
+/// generateName's suffix: five characters of upstream's alphabet without vowels and look-alikes.
+pub fn generate(base: &str) -> String {
+    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    const BASE_BYTES_MAX: usize = 63 - 5;
+    let mut cut = base.len().min(BASE_BYTES_MAX);
+    while !base.is_char_boundary(cut) {
+        cut -= 1;
+    }
+    let mut name = base[..cut].to_string();
+    let mut rng = rand::rng();
+    for _ in 0..5 {
+        name.push(ALPHABET[rng.random_range(0..ALPHABET.len())] as char);
+    }
+    name
+}
+
+/// Commits an already encoded object against the revision it was made from. Used by deletes.
+pub async fn replace(
+    inner: &Inner,
+    key: Arc<str>,
+    encoded: &Encoded,
+    expect: Expect,
+) -> Result<Bytes, CommitError> {
+    let op = Op::Put {
+        key,
+        value: encoded.spliced(),
+        expect,
+    };
+    let revision = inner.store.commit(vec![op]).await?;
+    Ok(encoded.at(&revision.to_string()))
+}
