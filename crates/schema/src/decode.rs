@@ -300,7 +300,7 @@ impl Node<'_> {
                 out.insert(field.name.to_owned(), value);
             }
         }
-        apply_defaults(fields, &mut out);
+        complete(ctx.graph, fields, &mut out);
         Ok(Value::Object(out))
     }
 
@@ -353,12 +353,21 @@ impl Node<'_> {
     }
 }
 
-/// The table's defaults for fields that are absent (zero defaults are the absence itself).
-fn apply_defaults(fields: &[Field], out: &mut Map<String, Value>) {
-    for field in fields {
-        if let Some(default) = field.default
-            && !matches!(default, "\"\"" | "0" | "false" | "{}")
-            && !out.contains_key(field.name)
+/// What Go's types have though the input doesn't: structs held by value, and the table's defaults (zero defaults are the absence itself).
+fn complete(graph: &Graph, fields: &[Field], out: &mut Map<String, Value>) {
+    for field in fields.iter().filter(|f| f.always || f.default.is_some()) {
+        if out.contains_key(field.name) {
+            continue;
+        }
+        if field.always {
+            let mut inner = Map::new();
+            if let Some((_, fields)) = graph.fields_of(field.ty) {
+                complete(graph, fields, &mut inner);
+            }
+            out.insert(field.name.to_owned(), Value::Object(inner));
+        } else if let Some(default) = field
+            .default
+            .filter(|d| !matches!(*d, "\"\"" | "0" | "false" | "{}"))
             && let Ok(value) = serde_json::from_str(default)
         {
             out.insert(field.name.to_owned(), value);

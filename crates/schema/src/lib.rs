@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod decode;
+pub mod managed;
 mod scalar;
 mod table;
 mod types;
@@ -26,51 +27,6 @@ pub fn decode_protobuf(bytes: &[u8]) -> Result<(String, String, Value), DecodeEr
 pub fn strategic_merge(ty: TypeRef, original: &Value, patch: &Value) -> Result<Value, DecodeError> {
     let _ = (ty, original, patch);
     todo!()
-}
-
-/// Server-side apply and managedFields (structured-merge-diff).
-pub mod managed {
-    use super::*;
-    pub struct Manager<'a> {
-        pub name: &'a str,
-        pub subresource: &'a str,
-        /** e.g. "apps/v1" */
-        pub api_version: &'a str,
-        /** RFC 3339 seconds */
-        pub time: &'a str,
-    }
-    #[derive(Debug)]
-    pub struct Conflict {
-        pub manager: String,
-        /** rendered as upstream: `using apps/v1 at 2024-…` part, field path `.spec.replicas` */
-        pub message: String,
-        pub field: String,
-    }
-    #[derive(Debug)]
-    pub enum ApplyError {
-        /** 409 with causes FieldManagerConflict, upstream's wording */
-        Conflicts {
-            message: String,
-            causes: Vec<Conflict>,
-        },
-        Invalid(String),
-    }
-    /// `live` None = create. Returns the merged object with metadata.managedFields updated; equal to `live` (incl. managedFields timestamps) when nothing changed.
-    pub fn apply(
-        ty: TypeRef,
-        live: Option<&Value>,
-        applied: &Value,
-        manager: &Manager<'_>,
-        force: bool,
-    ) -> Result<Value, ApplyError> {
-        let _ = (ty, live, applied, manager, force);
-        todo!()
-    }
-    /// After create/update/patch by a non-apply manager: `new` gets its managedFields (from `live`'s, or the request's own if it set them validly; `[]` clears).
-    pub fn update(ty: TypeRef, live: Option<&Value>, new: &mut Value, manager: &Manager<'_>) {
-        let _ = (ty, live, new, manager);
-        todo!()
-    }
 }
 
 /// OpenAPI documents, made on demand from the table (not kept in memory).

@@ -7,7 +7,7 @@
 //!  FIELD TYPE [WORD]…
 //! ```
 //!
-//! TYPE is a scalar's word, `[TYPE]`, `{TYPE}` (a map), `.Name` (a type of the same package) or a full name. WORDs: `req`, `omit`, `set`, `keys=a,b` (a list-map), `atomic`, `granular`, `patch=merge,retainKeys`, `mergekey=K`, `go=TYPE`, `via=Embedded.Structs`, `#1.2` (protobuf numbers through embedded messages), `default=JSON` (JSON without spaces).
+//! TYPE is a scalar's word, `[TYPE]`, `{TYPE}` (a map), `.Name` (a type of the same package) or a full name. WORDs: `req`, `omit`, `always`, `set`, `keys=a,b` (a list-map), `atomic`, `granular`, `patch=merge,retainKeys`, `mergekey=K`, `go=TYPE`, `via=Embedded.Structs`, `#1.2` (protobuf numbers through embedded messages), `default=JSON` (JSON without spaces).
 
 use std::collections::HashMap;
 
@@ -114,6 +114,7 @@ impl Builder {
             name,
             ty: TypeId(0),
             required: false,
+            always: false,
             omit: matches!(name, "apiVersion" | "kind") && ty == "string" && !line.contains(" req"),
             default,
             patch_merge: false,
@@ -143,6 +144,7 @@ impl Builder {
                 _ => match word {
                     "req" => field.required = true,
                     "omit" => field.omit = true,
+                    "always" => field.always = true,
                     "set" => list = ListKind::Set,
                     "atomic" => atomic = Some(true),
                     "granular" => atomic = Some(false),

@@ -184,6 +184,8 @@ pub(crate) struct Field {
     pub required: bool,
     /// Go's `omitempty` on a value type: empty strings, zeros, false and empty lists and maps aren't written.
     pub omit: bool,
+    /// A struct by value in Go: written even when nothing is in it.
+    pub always: bool,
     /// JSON text.
     pub default: Option<&'static str>,
     pub patch_merge: bool,

@@ -13,6 +13,7 @@ pub struct GoField {
     pub go_type: String,
     pub protobuf: Option<u32>,
     pub omit_empty: bool,
+    pub omit_zero: bool,
 }
 
 /// The structs and named types of one Go package.
@@ -84,14 +85,14 @@ fn read_field(line: &str) -> Option<GoField> {
     if json == "-" || (json.is_empty() && !inline) {
         return None;
     }
-    let omit_empty = options
-        .split(',')
-        .any(|o| o == "omitempty" || o == "omitzero");
+    let has = |option: &str| options.split(',').any(|o| o == option);
+    let (omit_empty, omit_zero) = (has("omitempty") || has("omitzero"), has("omitzero"));
     Some(GoField {
         json: json.to_owned(),
         go_type,
         protobuf,
         omit_empty,
+        omit_zero,
     })
 }
 
@@ -107,6 +108,7 @@ pub struct FlatField {
     pub go_type: String,
     pub protobuf: Vec<u32>,
     pub omit_empty: bool,
+    pub omit_zero: bool,
     /// The embedded structs on the way (decoding errors name them).
     pub via: Vec<String>,
 }
@@ -140,6 +142,7 @@ impl Package {
                         go_type: field.go_type.clone(),
                         protobuf: if complete { path } else { Vec::new() },
                         omit_empty: field.omit_empty,
+                        omit_zero: field.omit_zero,
                         via: via.to_vec(),
                     },
                 );

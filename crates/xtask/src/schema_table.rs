@@ -203,6 +203,13 @@ impl Maker<'_> {
             if go.omit_empty && !go.go_type.starts_with('*') && !is_go_struct(property) {
                 self.table.push_str(" omit");
             }
+            if !go.omit_zero
+                && !go.go_type.starts_with('*')
+                && is_go_struct(property)
+                && !BUILT_IN.iter().any(|(_, word)| *word == natural)
+            {
+                self.table.push_str(" always");
+            }
             if !go.via.is_empty() {
                 write!(self.table, " via={}", go.via.join("."))?;
             }
