@@ -150,9 +150,8 @@ impl DeleteOptions {
 pub struct Deleted {
     /// The object's bytes: its last state, or the state that waits for finalizers or grace.
     pub object: Bytes,
-    /// It is gone.
-    pub gone: bool,
-    /// HTTP code and body as upstream answers.
+
+    /// What upstream answers: the object, or a Status.
     pub answer: Bytes,
 }
 
@@ -184,7 +183,6 @@ pub async fn delete(
             Plan::Nothing => {
                 return Ok(Deleted {
                     object: entry.value.clone(),
-                    gone: false,
                     answer: entry.value.clone(),
                 });
             }
@@ -194,7 +192,6 @@ pub async fn delete(
                     let bytes = encoded.at(object::meta(&live, "resourceVersion"));
                     return Ok(Deleted {
                         object: bytes.clone(),
-                        gone: false,
                         answer: bytes,
                     });
                 }
@@ -202,7 +199,6 @@ pub async fn delete(
                     Ok(bytes) => {
                         return Ok(Deleted {
                             object: bytes.clone(),
-                            gone: false,
                             answer: bytes,
                         });
                     }
@@ -236,7 +232,6 @@ pub async fn delete(
                 };
                 return Ok(Deleted {
                     object: bytes,
-                    gone: true,
                     answer,
                 });
             }

@@ -12,7 +12,7 @@ use crate::{
     Config, PodStreams,
     body::Body,
     bootstrap,
-    catalog::{Catalog, Route},
+    catalog::{Catalog, Route, Target},
     discovery, encoding, health, identity,
     identity::Identity,
     metrics::Metrics,
@@ -228,6 +228,14 @@ impl Inner {
             ));
         }
         let headers = call.parts.headers.clone();
+        if let Some(target) = self.bindings(&call, &path) {
+            let target = target?;
+            identity::authorize_resource(&call.who, "create", &target)?;
+            return match crate::pods::bind(self, &call, &target, None).await? {
+                resource::Outcome::Answer(a) => Ok(a.into_response()),
+                resource::Outcome::Response(r) => Ok(r),
+            };
+        }
         let response = match self.catalog.route(&path) {
             Some(Route::Resource(target)) => {
                 let outcome = resource::answer(self, call, target).await?;
@@ -262,6 +270,27 @@ impl Inner {
             None => return Err(Failure::no_such_path()),
         };
         Ok(encoding::encode(&headers, response))
+    }
+}
+
+impl Inner {
+    /// `POST /api/v1/namespaces/<ns>/bindings`, the Pod's binding without the Pod in the URL.
+    fn bindings(&self, call: &Call, path: &str) -> Option<Result<Target, Failure>> {
+        let namespace = path
+            .strip_prefix("/api/v1/namespaces/")?
+            .strip_suffix("/bindings")
+            .filter(|n| !n.contains('/'))?;
+        let pods = self.catalog.find("", "v1", "pods")?;
+        if call.parts.method != Method::POST {
+            return Some(Err(Failure::method_not_allowed()));
+        }
+        Some(Ok(Target {
+            resource: pods,
+            namespace: namespace.to_string(),
+            name: String::new(),
+            subresource: "binding".into(),
+            watch: false,
+        }))
     }
 }
 
