@@ -31,12 +31,12 @@ pub struct DecodeError(pub String);
 /// Parses JSON, checks types with upstream's wording (`json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32`), prunes unknown fields, drops nulls and what Go's `omitempty` drops, applies the table's `default:`s (not the kinds' SetDefaults).
 pub fn decode(ty: TypeRef, json: &[u8]) -> Result<Decoded, DecodeError> {
     let mut de = serde_json::Deserializer::from_slice(json);
-    let mut decoded = run(ty, &mut de, |e| syntax_error(json, e))?;
+    let decoded = run(ty, &mut de, |e| syntax_error(json, e))?;
     if let Err(e) = de.end() {
         return Err(syntax_error(json, &e));
     }
     if decoded.value.is_null() {
-        decoded.value = Value::Object(Map::new());
+        return conform(ty, Value::Object(Map::new()));
     }
     Ok(decoded)
 }
@@ -387,8 +387,8 @@ pub(crate) fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// What `null` means as a list element or map value.
-fn zero(kind: Kind) -> Value {
+/// Go's zero value: what `null` means as a list element or map value.
+pub(crate) fn zero(kind: Kind) -> Value {
     match kind {
         Kind::Struct { .. } => Value::Object(Map::new()),
         Kind::Scalar(Scalar::String | Scalar::Bytes) => "".into(),

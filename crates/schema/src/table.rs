@@ -7,11 +7,11 @@
 //!  FIELD TYPE [WORD]…
 //! ```
 //!
-//! TYPE is a scalar's word, `[TYPE]`, `{TYPE}` (a map), `.Name` (a type of the same package) or a full name. WORDs: `req`, `omit`, `always`, `set`, `keys=a,b` (a list-map), `atomic`, `granular`, `patch=merge,retainKeys`, `mergekey=K`, `go=TYPE`, `via=Embedded.Structs`, `#1.2` (protobuf numbers through embedded messages), `default=JSON` (JSON without spaces).
+//! TYPE is a scalar's word, `[TYPE]`, `{TYPE}` (a map), `.Name` (a type of the same package) or a full name. WORDs: `req`, `omit`, `always`, `null`, `zero`, `set`, `keys=a,b` (a list-map), `atomic`, `granular`, `patch=merge,retainKeys`, `mergekey=K`, `go=TYPE`, `via=Embedded.Structs`, `#1.2` (protobuf numbers through embedded messages), `default=JSON` (JSON without spaces).
 
 use std::collections::HashMap;
 
-use crate::types::{Field, Graph, Gvk, Kind, ListKind, Scalar, Struct, TypeId};
+use crate::types::{Absent, Field, Graph, Gvk, Kind, ListKind, Scalar, Struct, TypeId};
 
 /// The table is part of the program and a test reads all of it, so that a fault in it drops the faulty part rather than panics.
 pub(crate) fn parse(text: &'static str) -> Graph {
@@ -115,6 +115,7 @@ impl Builder {
             ty: TypeId(0),
             required: false,
             always: false,
+            absent: Absent::Missing,
             omit: matches!(name, "apiVersion" | "kind") && ty == "string" && !line.contains(" req"),
             default,
             patch_merge: false,
@@ -145,6 +146,8 @@ impl Builder {
                     "req" => field.required = true,
                     "omit" => field.omit = true,
                     "always" => field.always = true,
+                    "null" => field.absent = Absent::Null,
+                    "zero" => field.absent = Absent::Zero,
                     "set" => list = ListKind::Set,
                     "atomic" => atomic = Some(true),
                     "granular" => atomic = Some(false),

@@ -176,6 +176,14 @@ pub(crate) enum Kind {
     Struct { index: u16, atomic: bool },
 }
 
+/// What Go writes for a field that nothing was put into (the engine writes nothing, but must compare as if it did).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Absent {
+    Missing,
+    Null,
+    Zero,
+}
+
 /// One field of a struct.
 #[derive(Debug)]
 pub(crate) struct Field {
@@ -186,6 +194,7 @@ pub(crate) struct Field {
     pub omit: bool,
     /// A struct by value in Go: written even when nothing is in it.
     pub always: bool,
+    pub absent: Absent,
     /// JSON text.
     pub default: Option<&'static str>,
     pub patch_merge: bool,

@@ -210,6 +210,11 @@ impl Maker<'_> {
             {
                 self.table.push_str(" always");
             }
+            match go_absent(go, natural.as_str()) {
+                Absent::Missing => {}
+                Absent::Null => self.table.push_str(" null"),
+                Absent::Zero => self.table.push_str(" zero"),
+            }
             if !go.via.is_empty() {
                 write!(self.table, " via={}", go.via.join("."))?;
             }
@@ -284,6 +289,26 @@ fn json_type(schema: &Value) -> &str {
         Value::String(s) => s,
         Value::Array(a) => a.first().and_then(Value::as_str).unwrap_or_default(),
         _ => "",
+    }
+}
+
+/// What Go writes for a field that nothing was put into.
+enum Absent {
+    Missing,
+    Null,
+    Zero,
+}
+
+fn go_absent(go: &FlatField, natural: &str) -> Absent {
+    let by_pointer = go.go_type.starts_with('*');
+    let scalar = matches!(natural, "string" | "bool" | "int32" | "int64" | "double");
+    match natural {
+        "raw" | "time" | "microtime" | "json" if !by_pointer && !go.omit_zero => Absent::Null,
+        "quantity" | "intorstring" if !by_pointer && !go.omit_zero => Absent::Zero,
+        _ if go.omit_empty => Absent::Missing,
+        _ if by_pointer || natural == "bytes" || natural.starts_with(['[', '{']) => Absent::Null,
+        _ if scalar => Absent::Zero,
+        _ => Absent::Missing,
     }
 }
 

@@ -88,7 +88,7 @@ pub fn apply(
     }
     let mut records = records::read(live)
         .map_err(|e| ApplyError::Invalid(format!("failed to decode managed fields: {e}")))?;
-    let mut bare = live.cloned().unwrap_or_else(|| json!({}));
+    let mut bare = live.cloned().unwrap_or_else(|| empty(ty));
     records::set_entries(&mut bare, None);
     if records.is_empty() {
         let before = Manager {
@@ -96,7 +96,7 @@ pub fn apply(
             ..*manager
         };
         Engine::new(ty, &before)
-            .updated(&json!({}), &bare, &mut records)
+            .updated(&empty(ty), &bare, &mut records)
             .map_err(ApplyError::Invalid)?;
     }
     engine.check(applied)?;
@@ -148,7 +148,7 @@ pub fn update(ty: TypeRef, live: Option<&Value>, new: &mut Value, manager: &Mana
         },
     };
     records::set_entries(new, None);
-    let mut bare = live.cloned().unwrap_or_else(|| json!({}));
+    let mut bare = live.cloned().unwrap_or_else(|| empty(ty));
     records::set_entries(&mut bare, None);
     // An object whose managers were cleared isn't tracked until somebody applies to it.
     let untracked = records.is_empty() && live.is_some();
@@ -158,6 +158,13 @@ pub fn update(ty: TypeRef, live: Option<&Value>, new: &mut Value, manager: &Mana
     records::cap(&mut records);
     records::write(new, &records);
     *new = keep_times(live, std::mem::take(new));
+}
+
+/// An object of the type without anything in it.
+fn empty(ty: TypeRef) -> Value {
+    crate::conform(ty, json!({}))
+        .map(|d| d.value)
+        .unwrap_or_default()
 }
 
 /// `[]` and `[{}]` ask for the managers to be forgotten.

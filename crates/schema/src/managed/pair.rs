@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::element::{Element, equal};
 use super::set::Set;
 use super::shape::{Shape, Ty, field_type, item_element, scalar_error, shape};
-use crate::types::{Graph, ListKind};
+use crate::types::{Absent, Field, Graph, ListKind};
 
 /// The paths that differ between two values.
 #[derive(Debug, Default, Clone)]
@@ -76,11 +76,11 @@ impl Walk<'_> {
     }
 
     /// Returns whether the value was compared as a whole.
-    fn shaped(
+    fn shaped<'v>(
         &mut self,
         shape: Shape,
-        old: Option<&Value>,
-        new: Option<&Value>,
+        old: Option<&'v Value>,
+        new: Option<&'v Value>,
     ) -> Result<bool, String> {
         if is_leaf(shape, old, new)? {
             match (old, new) {
@@ -97,18 +97,49 @@ impl Walk<'_> {
                 let (old, new) = (map(old), map(new));
                 for name in keys(old, new) {
                     let ty = field_type(self.graph, of, elem, name).unwrap_or(Ty::Deduced);
+                    let absent = of
+                        .and_then(|id| self.graph.field(id, name))
+                        .and_then(|f| self.absent(f));
+                    let side =
+                        |fields: Option<&'v Map<String, Value>>| fields.and_then(|m| m.get(name));
+                    let written = |fields: Option<_>| absent.as_ref().filter(|_| fields.is_some());
                     self.path.push(Element::field(name));
-                    self.node(
-                        ty,
-                        old.and_then(|m| m.get(name)),
-                        new.and_then(|m| m.get(name)),
-                    )?;
+                    self.node(ty, side(old).or(written(old)), side(new).or(written(new)))?;
                     self.path.pop();
+                }
+                let fields = of
+                    .and_then(|id| self.graph.fields_of(id))
+                    .map(|(_, fields)| fields)
+                    .unwrap_or_default();
+                if old.is_none() != new.is_none() {
+                    let there = old.or(new);
+                    for field in fields.iter().filter(|f| {
+                        f.absent != Absent::Missing
+                            && there.is_some_and(|m| !m.contains_key(f.name))
+                    }) {
+                        let set = if old.is_none() {
+                            &mut self.out.added
+                        } else {
+                            &mut self.out.removed
+                        };
+                        self.path.push(Element::field(field.name));
+                        set.insert(&self.path);
+                        self.path.pop();
+                    }
                 }
             }
             Shape::Scalar(_) => {}
         }
         Ok(false)
+    }
+
+    /// What Go's types have where the object has nothing.
+    fn absent(&self, field: &Field) -> Option<Value> {
+        match field.absent {
+            Absent::Missing => None,
+            Absent::Null => Some(Value::Null),
+            Absent::Zero => Some(crate::decode::zero(self.graph.kind(field.ty))),
+        }
     }
 
     fn items(

@@ -79,7 +79,9 @@ pub(crate) fn shape(graph: &Graph, ty: Ty, value: Option<&Value>) -> Shape {
                 Scalar::Quantity | Scalar::IntOrString | Scalar::Time | Scalar::MicroTime => {
                     Shape::Scalar(Want::Any)
                 }
-                Scalar::Raw | Scalar::FieldsV1 | Scalar::Patch => Shape::Map {
+                // Every field of this type is marked atomic upstream.
+                Scalar::Raw => free(Ty::Whole, true),
+                Scalar::FieldsV1 | Scalar::Patch => Shape::Map {
                     of: None,
                     elem: Some(Ty::Deduced),
                     atomic: false,
