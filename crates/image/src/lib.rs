@@ -3,26 +3,40 @@
 //! It is: content by digest, names to manifests, layers unpacked once for overlay mounts.
 //! It is not: a builder or a container runtime.
 //! It must never know: Kubernetes.
+#![forbid(unsafe_code)]
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+mod archive;
+mod elf;
+mod layer;
+mod manifest;
+mod pack;
+mod reference;
+mod store;
 
-/// What a runtime needs of an image. `layers`: unpacked directories, topmost first (overlay `lowerdir` order).
+pub use reference::normalize;
+pub use store::ImageStore;
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+/// What a runtime needs of an image.
 #[derive(Debug, Clone)]
 pub struct Image {
+    /// Full name, e.g. `docker.io/library/redis:7`.
     pub name: String,
-    /** manifest digest `sha256:…` */
+    /// Manifest digest, `sha256:…`.
     pub digest: String,
-    /** config digest */
+    /// Config digest, `sha256:…` (what Docker calls the image id).
     pub id: String,
     pub config: ImageConfig,
+    /// Unpacked directories, topmost first (overlay `lowerdir` order).
     pub layers: Vec<PathBuf>,
+    /// Sum of the layer blobs.
     pub size_bytes: u64,
+    /// RFC 3339, when the config records it.
     pub created: Option<String>,
 }
-/// The OCI image config's `config` object.
+
+/// The OCI image configuration's `config` object (image-spec, config.md).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ImageConfig {
     pub user: String,
@@ -36,66 +50,42 @@ pub struct ImageConfig {
     pub stop_signal: Option<String>,
 }
 
+/// What `pack` makes an image of.
 #[derive(Debug, Clone, Default)]
 pub struct PackSpec {
-    /** executables; the first is the default entrypoint */
+    /// Executables; the first is the entrypoint unless `config` names one. Each lands at its own path.
     pub executables: Vec<PathBuf>,
-    /** extra (source, destination) files or folders */
+    /// Extra (source, destination) files or folders.
     pub add: Vec<(PathBuf, PathBuf)>,
     pub config: ImageConfig,
-    /** tag to set */
+    /// Tag to set.
     pub name: String,
-    /** CA certificates and time zones, default true */
+    /// Leave out CA certificates, time zones and account files.
     pub bare: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{0}")]
-    Other(String), /* NotFound { name, .. } etc. */
+    #[error("invalid reference format: {0:?}: use NAME[:TAG], e.g. docker.io/library/redis:7")]
+    Reference(String),
+    #[error(
+        "image {0} is not on this machine: load it with `knarr image load`, or make it with `knarr image pack`"
+    )]
+    NotFound(String),
+    #[error("{path}: {source}")]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{path}: not an image archive: {why}")]
+    Archive { path: PathBuf, why: String },
+    #[error("blob {digest} is damaged: {why}; remove the image and load it again")]
+    Corrupt { digest: String, why: String },
+    #[error("cannot pack {path}: {why}")]
+    Pack { path: PathBuf, why: String },
 }
 
-/// Shared handle on one directory; several processes may use it at once (file locks, atomic renames).
-#[derive(Clone)]
-pub struct ImageStore {
-    _p: (),
-}
-impl ImageStore {
-    pub fn open(dir: &Path) -> Result<ImageStore, Error> {
-        let _ = dir;
-        todo!()
-    }
-    /// `redis:7` → `docker.io/library/redis:7`; also by digest and id. Blocking, quick (no unpacking when already unpacked).
-    pub fn resolve(&self, name: &str) -> Result<Option<Image>, Error> {
-        let _ = name;
-        todo!()
-    }
-    pub fn list(&self) -> Result<Vec<Image>, Error> {
-        todo!()
-    }
-    /// Untags; drops what nothing refers to any more.
-    pub fn remove(&self, name: &str) -> Result<(), Error> {
-        let _ = name;
-        todo!()
-    }
-    /// OCI layout archive or docker-save archive (tar, tar.gz) or OCI layout folder; returns the names.
-    pub fn load(&self, path: &Path, name: Option<&str>) -> Result<Vec<Image>, Error> {
-        let _ = (path, name);
-        todo!()
-    }
-    /// Minimal reproducible image: executables, their ELF closure, CA certificates, time zones.
-    pub fn pack(&self, spec: &PackSpec) -> Result<Image, Error> {
-        let _ = spec;
-        todo!()
-    }
-    /// OCI layout archive.
-    pub fn save(&self, name: &str, to: &Path) -> Result<(), Error> {
-        let _ = (name, to);
-        todo!()
-    }
-}
-/// Normalises a reference as Docker does. Errors on bad grammar (`invalid reference format`).
-pub fn normalize(name: &str) -> Result<String, Error> {
-    let _ = name;
-    todo!()
+pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.into();
+    move |source| Error::Io { path, source }
 }
