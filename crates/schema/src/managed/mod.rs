@@ -309,8 +309,8 @@ impl<'a> Engine<'a> {
         Ty::Known(self.ty.id)
     }
 
-    fn compare(&self, old: &Value, new: &Value) -> Result<Comparison, String> {
-        compare(self.ty.graph, self.root(), old, new)
+    fn compare(&self, old: &Value, new: &Value, filled: bool) -> Result<Comparison, String> {
+        compare(self.ty.graph, self.root(), old, new, filled)
     }
 
     fn field_set(&self, value: &Value) -> Set {
@@ -416,7 +416,7 @@ impl<'a> Engine<'a> {
     /// Records a write that wasn't an apply.
     fn updated(&self, live: &Value, new: &Value, records: &mut Records) -> Result<(), String> {
         self.reconcile(records);
-        let comparison = self.compare(live, new)?.without(&self.ignored);
+        let comparison = self.compare(live, new, true)?.without(&self.ignored);
         // Forced: it can't conflict.
         let _ = self.take_over(records, &comparison, None, true);
         let set = comparison
@@ -475,7 +475,7 @@ impl<'a> Engine<'a> {
             _ => merged,
         };
         let comparison = self
-            .compare(live, &merged)
+            .compare(live, &merged, false)
             .map_err(|e| format!("failed to compare objects: {e}"))?
             .without(&self.ignored);
         self.take_over(&mut records, &comparison, Some(&id), force)?;
@@ -518,7 +518,7 @@ impl<'a> Engine<'a> {
         {
             return None;
         }
-        let comparison = self.compare(&last, live).ok()?;
+        let comparison = self.compare(&last, live, true).ok()?;
         Some(
             self.field_set(&last)
                 .difference(&comparison.modified)

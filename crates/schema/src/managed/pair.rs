@@ -32,17 +32,13 @@ impl Comparison {
     }
 }
 
-/// Compares two values of a type. Errors are upstream's words.
-pub(crate) fn compare(
-    graph: &Graph,
-    ty: Ty,
-    old: &Value,
-    new: &Value,
-) -> Result<Comparison, String> {
+/// Compares two values of a type. `filled`: the new one went through Go's types, so that what is new in it has what they write for absent fields. Errors are upstream's words.
+pub(crate) fn compare(graph: &Graph, ty: Ty, old: &Value, new: &Value, filled: bool) -> Result<Comparison, String> {
     let mut walk = Walk {
         graph,
         out: Comparison::default(),
         path: Vec::new(),
+        filled,
     };
     walk.node(ty, Some(old), Some(new))?;
     Ok(walk.out)
@@ -52,6 +48,7 @@ struct Walk<'g> {
     graph: &'g Graph,
     out: Comparison,
     path: Vec<Element>,
+    filled: bool,
 }
 
 impl Walk<'_> {
@@ -111,7 +108,7 @@ impl Walk<'_> {
                     .and_then(|id| self.graph.fields_of(id))
                     .map(|(_, fields)| fields)
                     .unwrap_or_default();
-                if old.is_none() != new.is_none() {
+                if old.is_none() != new.is_none() && (self.filled || new.is_none()) {
                     let there = old.or(new);
                     for field in fields.iter().filter(|f| {
                         f.absent != Absent::Missing
