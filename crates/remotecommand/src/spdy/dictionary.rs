@@ -1,0 +1,105 @@
+//! The preset dictionary of header compression: a constant of the SPDY/3 draft, section 2.6.10.1.
+
+use std::sync::LazyLock;
+
+/// Each is preceded by its length in four bytes.
+const WORDS: &[&str] = &[
+    "options",
+    "head",
+    "post",
+    "put",
+    "delete",
+    "trace",
+    "accept",
+    "accept-charset",
+    "accept-encoding",
+    "accept-language",
+    "accept-ranges",
+    "age",
+    "allow",
+    "authorization",
+    "cache-control",
+    "connection",
+    "content-base",
+    "content-encoding",
+    "content-language",
+    "content-length",
+    "content-location",
+    "content-md5",
+    "content-range",
+    "content-type",
+    "date",
+    "etag",
+    "expect",
+    "expires",
+    "from",
+    "host",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "last-modified",
+    "location",
+    "max-forwards",
+    "pragma",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "range",
+    "referer",
+    "retry-after",
+    "server",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+    "vary",
+    "via",
+    "warning",
+    "www-authenticate",
+    "method",
+    "get",
+    "status",
+    "200 OK",
+    "version",
+    "HTTP/1.1",
+    "url",
+    "public",
+    "set-cookie",
+    "keep-alive",
+    "origin",
+];
+
+const TEXT: &str = "100101201202205206300302303304305306307402405406407408409410411412413414415416417502504505\
+203 Non-Authoritative Information204 No Content301 Moved Permanently400 Bad Request401 Unauthorized403 Forbidden\
+404 Not Found500 Internal Server Error501 Not Implemented503 Service Unavailable\
+Jan Feb Mar Apr May Jun Jul Aug Sept Oct Nov Dec 00:00:00 Mon, Tue, Wed, Thu, Fri, Sat, Sun, GMT\
+chunked,text/html,image/png,image/jpg,image/gif,application/xml,application/xhtml+xml,text/plain,text/javascript,\
+publicprivatemax-age=gzip,deflate,sdchcharset=utf-8charset=iso-8859-1,utf-,*,enq=0.";
+
+pub(crate) static DICTIONARY: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let mut bytes = Vec::with_capacity(1423);
+    for word in WORDS {
+        bytes.extend_from_slice(&(word.len() as u32).to_be_bytes());
+        bytes.extend_from_slice(word.as_bytes());
+    }
+    bytes.extend_from_slice(TEXT.as_bytes());
+    bytes
+});
+
+#[cfg(test)]
+mod tests {
+    use super::DICTIONARY;
+
+    /// The checksum that every SPDY/3 implementation sends.
+    #[test]
+    fn it_is_the_drafts() {
+        let (mut a, mut b) = (1u32, 0u32);
+        for byte in DICTIONARY.iter() {
+            a = (a + u32::from(*byte)) % 65521;
+            b = (b + a) % 65521;
+        }
+        assert_eq!((DICTIONARY.len(), b << 16 | a), (1423, 0xe3c6_a7c2));
+    }
+}
