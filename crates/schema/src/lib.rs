@@ -6,12 +6,15 @@
 #![forbid(unsafe_code)]
 
 mod decode;
+mod go;
 pub mod managed;
+mod merge;
 mod scalar;
 mod table;
 mod types;
 
 pub use decode::{DecodeError, Decoded, conform, decode};
+pub use merge::strategic_merge;
 pub use types::{TypeRef, kind, named};
 
 use bytes::Bytes;
@@ -20,12 +23,6 @@ use serde_json::Value;
 /// `k8s\0` envelope (application/vnd.kubernetes.protobuf) to JSON. Returns (apiVersion, kind, value).
 pub fn decode_protobuf(bytes: &[u8]) -> Result<(String, String, Value), DecodeError> {
     let _ = bytes;
-    todo!()
-}
-
-/// Strategic merge patch with every directive ($patch, $retainKeys, $deleteFromPrimitiveList, $setElementOrder).
-pub fn strategic_merge(ty: TypeRef, original: &Value, patch: &Value) -> Result<Value, DecodeError> {
-    let _ = (ty, original, patch);
     todo!()
 }
 

@@ -33,7 +33,13 @@ impl Comparison {
 }
 
 /// Compares two values of a type. `filled`: the new one went through Go's types, so that what is new in it has what they write for absent fields. Errors are upstream's words.
-pub(crate) fn compare(graph: &Graph, ty: Ty, old: &Value, new: &Value, filled: bool) -> Result<Comparison, String> {
+pub(crate) fn compare(
+    graph: &Graph,
+    ty: Ty,
+    old: &Value,
+    new: &Value,
+    filled: bool,
+) -> Result<Comparison, String> {
     let mut walk = Walk {
         graph,
         out: Comparison::default(),

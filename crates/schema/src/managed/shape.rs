@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::element::{Element, Literal};
 use super::set::{Node, Set};
+use crate::go::{go_type, go_value};
 use crate::types::{Graph, Kind, ListKind, Scalar, TypeId};
 
 /// A type as the merge sees it. Free JSON has no entry in the table.
@@ -425,37 +426,4 @@ pub(crate) fn scalar_error(want: Want, value: &Value) -> Option<String> {
         Want::Bool => format!("expected boolean, got &{{{}}}", go_value(value)),
         Want::Any => format!("expected any scalar, got &{{{}}}", go_value(value)),
     })
-}
-
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(n) if n.is_i64() => "int64",
-        Value::Number(_) => "float64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
-}
-
-/// Go's `%v`.
-fn go_value(value: &Value) -> String {
-    match value {
-        Value::Null => "<nil>".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => format!(
-            "[{}]",
-            items.iter().map(go_value).collect::<Vec<_>>().join(" ")
-        ),
-        Value::Object(fields) => {
-            let mut parts: Vec<String> = fields
-                .iter()
-                .map(|(k, v)| format!("{k}:{}", go_value(v)))
-                .collect();
-            parts.sort_unstable();
-            format!("map[{}]", parts.join(" "))
-        }
-        other => other.to_string(),
-    }
 }
