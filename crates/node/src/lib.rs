@@ -3,17 +3,48 @@
 //! It is: Pod lifecycle, probes, volumes, images, logs, exec.
 //! It is not: a scheduler or an API server.
 //! It must never know: the store, other nodes.
+#![forbid(unsafe_code)]
+
+mod context;
+mod engine;
+mod events;
+mod inotify;
+mod logs;
+mod machine;
+mod pod;
+mod pods;
+mod probe;
+mod quantity;
+mod services;
+mod sources;
+mod spec;
+mod streams;
+#[cfg(test)]
+mod tests;
+mod volumes;
 
 use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
+
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+
+/// How long the API server may take to answer the first call.
+const REGISTER_DEADLINE: Duration = Duration::from_secs(30);
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What the node asks of the network (knarr wires it to `knarr-network`).
 #[async_trait::async_trait]
 pub trait PodNetwork: Send + Sync + 'static {
+    /// Gives the namespace at `netns` its address. Idempotent: the same Pod keeps its address.
     async fn attach(&self, pod_uid: &str, netns: &Path) -> Result<Ipv4Addr, String>;
+    /// Takes it back. Idempotent; a Pod that has none is no error.
     async fn detach(&self, pod_uid: &str) -> Result<(), String>;
 }
 
@@ -32,29 +63,132 @@ pub struct Config {
     pub client: Arc<dyn Fn() -> kube::Client + Send + Sync>,
 }
 
+/// Shared handle: the node runs until it's stopped or the last handle is dropped.
 #[derive(Clone)]
 pub struct Node {
-    _p: (),
+    inner: Arc<Inner>,
 }
+
+struct Inner {
+    context: Arc<context::Context>,
+    registry: pod::entry::Registry,
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+    _stop: DropGuard,
+}
+
+/// `Config` with the runtime and the image store behind the traits that tests can fake.
+pub(crate) struct Parts {
+    pub name: String,
+    pub data_dir: PathBuf,
+    pub host_ip: std::net::IpAddr,
+    pub dns_ip: Ipv4Addr,
+    pub cluster_domain: String,
+    pub engine: engine::Engine,
+    pub images: Arc<dyn engine::ImageSource>,
+    pub network: Arc<dyn PodNetwork>,
+    pub client: Arc<dyn Fn() -> kube::Client + Send + Sync>,
+}
+
 impl Node {
     /// Registers the Node object, adopts running containers, then reconciles until dropped/stopped.
+    ///
+    /// # Errors
+    /// When the data folder can't be made, or the API server doesn't take the Node object within 30 s.
     pub async fn start(config: Config) -> Result<Node, Error> {
-        let _ = config;
-        todo!()
+        Node::start_with(Parts {
+            name: config.name,
+            data_dir: config.data_dir,
+            host_ip: config.host_ip,
+            dns_ip: config.dns_ip,
+            cluster_domain: config.cluster_domain,
+            engine: Arc::new(engine::RuntimeEngine(config.runtime)),
+            images: Arc::new(engine::StoreImages(config.images)),
+            network: config.network,
+            client: config.client,
+        })
+        .await
     }
+
+    pub(crate) async fn start_with(parts: Parts) -> Result<Node, Error> {
+        let dir = parts.data_dir.join("pods");
+        std::fs::create_dir_all(&dir).map_err(|source| Error::DataDir { dir, source })?;
+        let machine = machine::Machine::read();
+        let registrar = machine::Registrar {
+            client: (parts.client)(),
+            name: parts.name.clone(),
+            host_ip: parts.host_ip,
+            data_dir: parts.data_dir.clone(),
+            machine: machine.clone(),
+        };
+        let uid = tokio::time::timeout(REGISTER_DEADLINE, registrar.register())
+            .await
+            .map_err(|_| Error::Register("the API server did not answer within 30 s".into()))?
+            .map_err(|e| Error::Register(e.to_string()))?;
+
+        let cancel = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let context = Arc::new(context::Context {
+            name: parts.name.clone(),
+            data_dir: parts.data_dir,
+            host_ip: parts.host_ip,
+            dns_ip: parts.dns_ip,
+            cluster_domain: parts.cluster_domain,
+            cpus_milli: i64::from(machine.cpus) * 1000,
+            memory_bytes: i64::try_from(machine.memory_bytes).unwrap_or(i64::MAX),
+            engine: parts.engine,
+            images: parts.images,
+            network: parts.network,
+            client: (parts.client)(),
+            events: events::Events::start((parts.client)(), parts.name),
+            sources: sources::Sources::new((parts.client)()),
+            services: services::Services::start((parts.client)(), cancel.clone()),
+        });
+        let registry = pod::entry::Registry::default();
+        let pods = Arc::new(pods::Pods {
+            context: context.clone(),
+            registry: registry.clone(),
+            tasks: tasks.clone(),
+            cancel: cancel.clone(),
+        });
+        let until = |work: futures::future::BoxFuture<'static, ()>| {
+            let cancel = cancel.clone();
+            tasks.spawn(async move {
+                let _ = cancel.run_until_cancelled(work).await;
+            });
+        };
+        until(Box::pin(registrar.run(uid)));
+        until(Box::pin(pods.clone().run()));
+        until(Box::pin(pods.run_images()));
+        let stop = cancel.clone().drop_guard();
+        let inner = Inner { context, registry, tasks, cancel, _stop: stop };
+        Ok(Node { inner: Arc::new(inner) })
+    }
+
     /// Stops reconciling; leaves all containers running.
     pub async fn stop(&self) {
-        todo!()
+        self.inner.cancel.cancel();
+        self.inner.tasks.close();
+        if tokio::time::timeout(STOP_DEADLINE, self.inner.tasks.wait()).await.is_err() {
+            tracing::warn!("some pod tasks did not stop in time; they end with the process");
+        }
     }
-    /// Body of `GET …/pods/{name}/log` (query as upstream: follow, tailLines, sinceSeconds, sinceTime, timestamps, previous, limitBytes, container, stream): a byte stream, or an error with upstream's status and text.
+
+    /// Body of `GET …/pods/{name}/log` (query as upstream: follow, tailLines, sinceSeconds, sinceTime, timestamps, previous, limitBytes, container): a byte stream, or an error with upstream's status and text.
+    ///
+    /// # Errors
+    /// 404 for no such Pod, 400 for a container that isn't named clearly, isn't there or has no log yet.
     pub async fn logs(
         &self,
         request: LogRequest,
-    ) -> Result<futures::stream::BoxStream<'static, std::io::Result<bytes::Bytes>>, StreamError>
-    {
-        let _ = request;
-        todo!()
+    ) -> Result<futures::stream::BoxStream<'static, std::io::Result<bytes::Bytes>>, StreamError> {
+        streams::logs(&self.inner.context, &self.inner.registry, request).await
     }
+
+    /// Runs a command in a running container; without a container name, in the only one or the one the Pod's `kubectl.kubernetes.io/default-container` annotation names.
+    ///
+    /// # Errors
+    /// As `logs`, 404 when the container doesn't run, 500 when the runtime refuses.
     pub async fn exec(
         &self,
         namespace: &str,
@@ -62,10 +196,20 @@ impl Node {
         container: Option<&str>,
         spec: knarr_runtime::ExecSpec,
     ) -> Result<knarr_runtime::ExecProcess, StreamError> {
-        let _ = (namespace, pod, container, spec);
-        todo!()
+        let inner = &self.inner;
+        streams::exec(&inner.context, &inner.registry, namespace, pod, container, spec).await
+    }
+
+    /// Whether `exec` could go ahead now, so that a plain error can be sent before a connection is upgraded.
+    ///
+    /// # Errors
+    /// As `exec`.
+    pub async fn check_exec(&self, namespace: &str, pod: &str, container: Option<&str>) -> Result<(), StreamError> {
+        let inner = &self.inner;
+        streams::exec_target(&inner.context, &inner.registry, namespace, pod, container).await.map(drop)
     }
 }
+
 #[derive(Debug, Clone, Default)]
 pub struct LogRequest {
     pub namespace: String,
@@ -79,6 +223,8 @@ pub struct LogRequest {
     pub previous: bool,
     pub limit_bytes: Option<i64>,
 }
+
+/// A `metav1.Status` to send.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct StreamError {
@@ -86,8 +232,11 @@ pub struct StreamError {
     pub reason: String,
     pub message: String,
 }
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{0}")]
-    Other(String),
+    #[error("cannot make the node's folder {dir}: {source}; choose a data folder that can be written")]
+    DataDir { dir: PathBuf, source: std::io::Error },
+    #[error("the node could not be registered: {0}; see that the API server runs and that its store has room")]
+    Register(String),
 }

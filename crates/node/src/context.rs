@@ -1,0 +1,39 @@
+//! What all parts of the node share.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use crate::{
+    PodNetwork,
+    engine::{Engine, ImageSource},
+    events::Events,
+    services::Services,
+    sources::Sources,
+};
+
+pub(crate) struct Context {
+    pub name: String,
+    pub data_dir: PathBuf,
+    pub host_ip: IpAddr,
+    pub dns_ip: Ipv4Addr,
+    pub cluster_domain: String,
+    pub cpus_milli: i64,
+    pub memory_bytes: i64,
+    pub engine: Engine,
+    pub images: Arc<dyn ImageSource>,
+    pub network: Arc<dyn PodNetwork>,
+    pub client: kube::Client,
+    pub events: Events,
+    pub sources: Sources,
+    pub services: Services,
+}
+
+impl Context {
+    /// Where `Localhost` seccomp profiles are looked up.
+    pub(crate) fn seccomp_dir(&self) -> PathBuf {
+        self.data_dir.join("seccomp")
+    }
+}

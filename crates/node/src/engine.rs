@@ -1,0 +1,147 @@
+//! What the pod machinery asks of the container runtime and the image store: two small traits, so that it runs on fakes in tests.
+
+use std::{path::PathBuf, sync::Arc};
+
+use knarr_runtime::{
+    Container, ContainerSpec, ExecProcess, ExecSpec, Exit, Resources, Runtime, Sandbox, SandboxSpec,
+};
+use tokio::io::AsyncReadExt;
+
+/// Containers and sandboxes; errors are texts meant for Pod status and events.
+#[async_trait::async_trait]
+pub(crate) trait ContainerEngine: Send + Sync + 'static {
+    async fn create_sandbox(&self, spec: SandboxSpec) -> Result<Sandbox, String>;
+    async fn delete_sandbox(&self, id: &str) -> Result<(), String>;
+    fn sandboxes(&self) -> Vec<Sandbox>;
+    async fn run(&self, spec: ContainerSpec) -> Result<Container, String>;
+    fn containers(&self) -> Vec<Container>;
+    fn container(&self, id: &str) -> Option<Container>;
+    async fn wait(&self, id: &str) -> Result<Exit, String>;
+    async fn signal(&self, id: &str, signal: i32) -> Result<(), String>;
+    async fn delete(&self, id: &str) -> Result<(), String>;
+    async fn exec(&self, id: &str, spec: ExecSpec) -> Result<ExecProcess, String>;
+    async fn update_resources(&self, id: &str, resources: Resources) -> Result<(), String>;
+    /// Runs a command to its end and gives its exit code and the first `output_bytes_max` bytes of its output; dropping the future kills it.
+    async fn exec_capture(
+        &self,
+        id: &str,
+        args: Vec<String>,
+        output_bytes_max: usize,
+    ) -> Result<(i32, Vec<u8>), String>;
+}
+
+/// Images by name. `resolve` blocks on files.
+pub(crate) trait ImageSource: Send + Sync + 'static {
+    fn resolve(&self, name: &str) -> Result<Option<knarr_image::Image>, String>;
+    /// A folder that changes whenever an image is added, when there is one to watch.
+    fn watch_dir(&self) -> Option<PathBuf>;
+}
+
+pub(crate) struct RuntimeEngine(pub(crate) Runtime);
+
+/// Kills the process if it's dropped before it has ended.
+struct KillOnDrop(Option<ExecProcess>);
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        if let Some(process) = &self.0 {
+            process.kill();
+        }
+    }
+}
+
+async fn read_some(
+    pipe: Option<tokio::net::unix::pipe::Receiver>,
+    bytes_max: usize,
+) -> std::io::Result<Vec<u8>> {
+    let mut kept = Vec::new();
+    let Some(mut pipe) = pipe else {
+        return Ok(kept);
+    };
+    let mut chunk = [0u8; 4096];
+    loop {
+        let n = pipe.read(&mut chunk).await?;
+        if n == 0 {
+            return Ok(kept);
+        }
+        let room = bytes_max.saturating_sub(kept.len()).min(n);
+        kept.extend_from_slice(&chunk[..room]);
+    }
+}
+
+#[async_trait::async_trait]
+impl ContainerEngine for RuntimeEngine {
+    async fn create_sandbox(&self, spec: SandboxSpec) -> Result<Sandbox, String> {
+        self.0.create_sandbox(spec).await.map_err(text)
+    }
+    async fn delete_sandbox(&self, id: &str) -> Result<(), String> {
+        self.0.delete_sandbox(id).await.map_err(text)
+    }
+    fn sandboxes(&self) -> Vec<Sandbox> {
+        self.0.sandboxes()
+    }
+    async fn run(&self, spec: ContainerSpec) -> Result<Container, String> {
+        self.0.run(spec).await.map_err(text)
+    }
+    fn containers(&self) -> Vec<Container> {
+        self.0.containers()
+    }
+    fn container(&self, id: &str) -> Option<Container> {
+        self.0.container(id)
+    }
+    async fn wait(&self, id: &str) -> Result<Exit, String> {
+        self.0.wait(id).await.map_err(text)
+    }
+    async fn signal(&self, id: &str, signal: i32) -> Result<(), String> {
+        self.0.signal(id, signal).await.map_err(text)
+    }
+    async fn delete(&self, id: &str) -> Result<(), String> {
+        self.0.delete(id).await.map_err(text)
+    }
+    async fn exec(&self, id: &str, spec: ExecSpec) -> Result<ExecProcess, String> {
+        self.0.exec(id, spec).await.map_err(text)
+    }
+    async fn update_resources(&self, id: &str, resources: Resources) -> Result<(), String> {
+        self.0.update_resources(id, resources).await.map_err(text)
+    }
+    async fn exec_capture(
+        &self,
+        id: &str,
+        args: Vec<String>,
+        output_bytes_max: usize,
+    ) -> Result<(i32, Vec<u8>), String> {
+        let spec = ExecSpec {
+            args,
+            ..ExecSpec::default()
+        };
+        let mut guard = KillOnDrop(Some(self.0.exec(id, spec).await.map_err(text)?));
+        let process = guard.0.as_mut().ok_or("process is gone")?;
+        let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
+        let (out, err) = tokio::join!(
+            read_some(stdout, output_bytes_max),
+            read_some(stderr, output_bytes_max)
+        );
+        let mut output = out.map_err(|e| e.to_string())?;
+        output.extend_from_slice(&err.map_err(|e| e.to_string())?);
+        output.truncate(output_bytes_max);
+        let code = process.wait().await;
+        guard.0 = None;
+        Ok((code, output))
+    }
+}
+
+fn text(error: knarr_runtime::Error) -> String {
+    error.to_string()
+}
+
+pub(crate) struct StoreImages(pub(crate) knarr_image::ImageStore);
+
+impl ImageSource for StoreImages {
+    fn resolve(&self, name: &str) -> Result<Option<knarr_image::Image>, String> {
+        self.0.resolve(name).map_err(|e| e.to_string())
+    }
+    fn watch_dir(&self) -> Option<PathBuf> {
+        Some(self.0.names_dir())
+    }
+}
+
+pub(crate) type Engine = Arc<dyn ContainerEngine>;

@@ -1,0 +1,29 @@
+//! One line of a CRI log: `<RFC 3339 time> stdout|stderr F|P <text>`.
+
+use jiff::Timestamp;
+
+pub(super) struct Line<'a> {
+    pub timestamp: &'a [u8],
+    pub partial: bool,
+    pub content: &'a [u8],
+}
+
+impl<'a> Line<'a> {
+    /// `text` without its newline; None when it isn't in the format (a torn line).
+    pub(super) fn parse(text: &'a [u8]) -> Option<Line<'a>> {
+        let mut parts = text.splitn(4, |b| *b == b' ');
+        let timestamp = parts.next()?;
+        let stream = parts.next()?;
+        let tags = parts.next()?;
+        let content = parts.next()?;
+        if !matches!(stream, b"stdout" | b"stderr") {
+            return None;
+        }
+        let partial = tags.split(|b| *b == b':').next() == Some(b"P");
+        Some(Line { timestamp, partial, content })
+    }
+
+    pub(super) fn time(&self) -> Option<Timestamp> {
+        std::str::from_utf8(self.timestamp).ok()?.parse().ok()
+    }
+}

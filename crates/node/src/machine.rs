@@ -1,0 +1,303 @@
+//! The Node object and its Lease: what this machine is, and that it's alive.
+//!
+//! Source: kubernetes `pkg/kubelet/kubelet_node_status.go`, `pkg/kubelet/nodestatus`, KEP-0009 (node heartbeat).
+
+use std::{collections::BTreeMap, net::IpAddr, path::Path, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{
+        coordination::v1::{Lease, LeaseSpec},
+        core::v1::{Node, NodeAddress, NodeCondition, NodeSpec, NodeStatus, NodeSystemInfo},
+    },
+    apimachinery::pkg::{
+        api::resource::Quantity,
+        apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time},
+    },
+};
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+
+const LEASE_NAMESPACE: &str = "kube-node-lease";
+const LEASE_SECONDS: i32 = 40;
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// The status itself is renewed every so many heartbeats (5 minutes), or when a condition has changed.
+const STATUS_EVERY: u32 = 30;
+const CALL_DEADLINE: Duration = Duration::from_secs(10);
+const PODS_MAX: u32 = 512;
+/// kubelet's default hard eviction thresholds.
+const MEMORY_AVAILABLE_BYTES_MIN: u64 = 100 << 20;
+const DISK_AVAILABLE_PERCENT_MIN: u64 = 10;
+const VERSION: &str = "v1.36.0+knarr";
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Machine {
+    pub cpus: u32,
+    pub memory_bytes: u64,
+}
+
+impl Machine {
+    /// Blocking, quick.
+    pub(crate) fn read() -> Machine {
+        Machine {
+            cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
+            memory_bytes: meminfo("MemTotal").unwrap_or(0),
+        }
+    }
+}
+
+fn meminfo(key: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|l| l.strip_prefix(key).is_some_and(|r| r.starts_with(':')))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// (total, available) bytes of the file system that holds `dir`.
+fn disk(dir: &Path) -> Option<(u64, u64)> {
+    let stat = rustix::fs::statvfs(dir).ok()?;
+    Some((stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize))
+}
+
+pub(crate) struct Registrar {
+    pub client: kube::Client,
+    pub name: String,
+    pub host_ip: IpAddr,
+    pub data_dir: std::path::PathBuf,
+    pub machine: Machine,
+}
+
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "powerpc64" => "ppc64le",
+        other => other,
+    }
+}
+
+impl Registrar {
+    fn labels(&self) -> BTreeMap<String, String> {
+        let pairs = [
+            ("kubernetes.io/hostname", self.name.as_str()),
+            ("kubernetes.io/os", "linux"),
+            ("kubernetes.io/arch", architecture()),
+            ("beta.kubernetes.io/os", "linux"),
+            ("beta.kubernetes.io/arch", architecture()),
+            ("node-role.kubernetes.io/control-plane", ""),
+        ];
+        pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).into()
+    }
+
+    /// Makes the Node object, or brings its labels up to date; then its status.
+    pub(crate) async fn register(&self) -> Result<String, kube::Error> {
+        let api: Api<Node> = Api::all(self.client.clone());
+        let node = match api.get_opt(&self.name).await? {
+            Some(_) => {
+                let patch = json!({"metadata": {"labels": self.labels()}});
+                api.patch(&self.name, &PatchParams::default(), &Patch::Merge(&patch)).await?
+            }
+            None => {
+                let node = Node {
+                    metadata: ObjectMeta {
+                        name: Some(self.name.clone()),
+                        labels: Some(self.labels()),
+                        ..ObjectMeta::default()
+                    },
+                    spec: Some(NodeSpec::default()),
+                    status: None,
+                };
+                api.create(&PostParams::default(), &node).await?
+            }
+        };
+        self.put_status(&node).await?;
+        Ok(node.metadata.uid.unwrap_or_default())
+    }
+
+    async fn put_status(&self, node: &Node) -> Result<(), kube::Error> {
+        let before = node.status.as_ref().and_then(|s| s.conditions.as_ref());
+        let name = self.name.clone();
+        let (host_ip, data_dir, machine) = (self.host_ip, self.data_dir.clone(), self.machine.clone());
+        let before = before.cloned().unwrap_or_default();
+        let status = tokio::task::spawn_blocking(move || status(&name, host_ip, &data_dir, &machine, &before)).await;
+        let Ok(status) = status else { return Ok(()) };
+        let api: Api<Node> = Api::all(self.client.clone());
+        let patch = json!({"status": status});
+        api.patch_status(&self.name, &PatchParams::default(), &Patch::Strategic(&patch)).await?;
+        Ok(())
+    }
+
+    /// Heartbeats until cancelled; every failure is retried at the next beat.
+    pub(crate) async fn run(self, uid: String) {
+        let mut beat = tokio::time::interval(HEARTBEAT);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut since_status = 0;
+        let mut pressure = self.pressure();
+        loop {
+            beat.tick().await;
+            match tokio::time::timeout(CALL_DEADLINE, self.renew(&uid)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "the node lease is renewed at the next beat"),
+                Err(_) => tracing::debug!("the node lease was not renewed in time"),
+            }
+            since_status += 1;
+            let now = self.pressure();
+            if since_status >= STATUS_EVERY || now != pressure {
+                since_status = 0;
+                pressure = now;
+                let again = async {
+                    let api: Api<Node> = Api::all(self.client.clone());
+                    match api.get_opt(&self.name).await? {
+                        Some(node) => self.put_status(&node).await,
+                        None => self.register().await.map(drop),
+                    }
+                };
+                if let Ok(Err(error)) = tokio::time::timeout(CALL_DEADLINE, again).await {
+                    tracing::debug!(%error, "the node status is renewed at a later beat");
+                }
+            }
+        }
+    }
+
+    fn pressure(&self) -> (bool, bool) {
+        pressure(&self.data_dir)
+    }
+
+    async fn renew(&self, uid: &str) -> Result<(), kube::Error> {
+        let api: Api<Lease> = Api::namespaced(self.client.clone(), LEASE_NAMESPACE);
+        let now = MicroTime(Timestamp::now());
+        let patch = json!({"spec": {"renewTime": now, "holderIdentity": self.name}});
+        match api.patch(&self.name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            other => return other.map(drop),
+        }
+        let lease = Lease {
+            metadata: ObjectMeta {
+                name: Some(self.name.clone()),
+                owner_references: Some(vec![OwnerReference {
+                    api_version: "v1".into(),
+                    kind: "Node".into(),
+                    name: self.name.clone(),
+                    uid: uid.to_owned(),
+                    ..OwnerReference::default()
+                }]),
+                ..ObjectMeta::default()
+            },
+            spec: Some(LeaseSpec {
+                holder_identity: Some(self.name.clone()),
+                lease_duration_seconds: Some(LEASE_SECONDS),
+                renew_time: Some(now),
+                ..LeaseSpec::default()
+            }),
+        };
+        api.create(&PostParams::default(), &lease).await.map(drop)
+    }
+}
+
+/// (memory, disk)
+fn pressure(data_dir: &Path) -> (bool, bool) {
+    let memory = meminfo("MemAvailable").is_some_and(|b| b < MEMORY_AVAILABLE_BYTES_MIN);
+    let full = disk(data_dir).is_some_and(|(total, free)| free.saturating_mul(100) < total.saturating_mul(DISK_AVAILABLE_PERCENT_MIN));
+    (memory, full)
+}
+
+fn status(name: &str, host_ip: IpAddr, data_dir: &Path, machine: &Machine, before: &[NodeCondition]) -> NodeStatus {
+    let (memory, full) = pressure(data_dir);
+    let now = Time(Timestamp::now());
+    let condition = |type_: &str, status: bool, reason: &str, message: &str| {
+        let text = if status { "True" } else { "False" };
+        let old = before.iter().find(|c| c.type_ == type_ && c.status == text);
+        NodeCondition {
+            type_: type_.into(),
+            status: text.into(),
+            reason: Some(reason.into()),
+            message: Some(message.into()),
+            last_heartbeat_time: Some(now.clone()),
+            last_transition_time: old.and_then(|c| c.last_transition_time.clone()).or(Some(now.clone())),
+        }
+    };
+    let conditions = vec![
+        if memory {
+            condition("MemoryPressure", true, "KubeletHasInsufficientMemory", "kubelet has insufficient memory available")
+        } else {
+            condition("MemoryPressure", false, "KubeletHasSufficientMemory", "kubelet has sufficient memory available")
+        },
+        if full {
+            condition("DiskPressure", true, "KubeletHasDiskPressure", "kubelet has disk pressure")
+        } else {
+            condition("DiskPressure", false, "KubeletHasNoDiskPressure", "kubelet has no disk pressure")
+        },
+        condition("PIDPressure", false, "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        condition("Ready", true, "KubeletReady", "kubelet is posting ready status"),
+    ];
+    let disk_bytes = disk(data_dir).map_or(0, |(total, _)| total);
+    let capacity: BTreeMap<String, Quantity> = [
+        ("cpu", machine.cpus.to_string()),
+        ("memory", format!("{}Ki", machine.memory_bytes / 1024)),
+        ("ephemeral-storage", format!("{}Ki", disk_bytes / 1024)),
+        ("pods", PODS_MAX.to_string()),
+    ]
+    .map(|(k, v)| (k.to_owned(), Quantity(v)))
+    .into();
+    let address = |type_: &str, address: String| NodeAddress { type_: type_.into(), address };
+    NodeStatus {
+        allocatable: Some(capacity.clone()),
+        capacity: Some(capacity),
+        conditions: Some(conditions),
+        addresses: Some(vec![address("InternalIP", host_ip.to_string()), address("Hostname", name.to_owned())]),
+        node_info: Some(info()),
+        ..NodeStatus::default()
+    }
+}
+
+fn info() -> NodeSystemInfo {
+    let first = |paths: &[&str]| {
+        let texts = paths.iter().filter_map(|p| std::fs::read_to_string(p).ok());
+        texts.map(|t| t.trim().to_owned()).find(|t| !t.is_empty()).unwrap_or_default()
+    };
+    let os = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let pretty = os.lines().find_map(|l| l.strip_prefix("PRETTY_NAME="));
+    let machine_id = first(&["/etc/machine-id", "/var/lib/dbus/machine-id"]);
+    let uuid = first(&["/sys/class/dmi/id/product_uuid"]);
+    NodeSystemInfo {
+        architecture: architecture().into(),
+        boot_id: first(&["/proc/sys/kernel/random/boot_id"]),
+        container_runtime_version: format!("knarr://{}", env!("CARGO_PKG_VERSION")),
+        kernel_version: first(&["/proc/sys/kernel/osrelease"]),
+        kubelet_version: VERSION.into(),
+        operating_system: "linux".into(),
+        os_image: pretty.map(|p| p.trim_matches('"').to_owned()).unwrap_or_else(|| "Linux".into()),
+        system_uuid: if uuid.is_empty() { machine_id.clone() } else { uuid },
+        machine_id,
+        ..NodeSystemInfo::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_what_the_machine_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let machine = Machine::read();
+        assert!(machine.cpus > 0 && machine.memory_bytes > 1 << 20);
+        let old = NodeCondition {
+            type_: "Ready".into(),
+            status: "True".into(),
+            last_transition_time: Some(Time(Timestamp::UNIX_EPOCH)),
+            ..NodeCondition::default()
+        };
+        let status = status("n1", IpAddr::from([10, 0, 0, 1]), dir.path(), &machine, &[old]);
+        let capacity = status.capacity.unwrap();
+        assert_eq!(capacity["cpu"].0, machine.cpus.to_string());
+        assert!(capacity["memory"].0.ends_with("Ki"));
+        let ready = status.conditions.unwrap().into_iter().find(|c| c.type_ == "Ready").unwrap();
+        assert_eq!(ready.last_transition_time, Some(Time(Timestamp::UNIX_EPOCH)), "it was ready all along");
+        assert_eq!(status.addresses.unwrap()[1].address, "n1");
+        assert!(!status.node_info.unwrap().kernel_version.is_empty());
+    }
+}

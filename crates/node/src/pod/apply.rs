@@ -1,0 +1,304 @@
+//! What a finished job means for the Pod's state.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::{
+    backoff,
+    jobs::{Done, PatchError, StartFailure, StartedContainer},
+    state::{self, Ended, ProbeRun, Running, State, Step},
+    worker::Worker,
+};
+use crate::probe::{self, Change, Outcome, Probe, Track};
+
+const RETRY_MIN: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(120);
+const PATCH_RETRY_MIN: Duration = Duration::from_millis(200);
+const PATCH_RETRY_MAX: Duration = Duration::from_secs(30);
+
+impl Worker {
+    pub(super) fn apply(&mut self, done: Done) {
+        let now = Instant::now();
+        match done {
+            Done::Sandbox(Ok(ip)) => {
+                self.pod_ip = ip;
+                self.sandbox = Step::Done;
+            }
+            Done::Sandbox(Err(message)) => {
+                let pod = self.pod();
+                self.context.events.pod(&pod, None, true, "FailedCreatePodSandBox", message.clone());
+                tracing::warn!(pod = %self.entry.name, namespace = %self.entry.namespace, %message, "no sandbox");
+                self.sandbox = again(&self.sandbox, now);
+            }
+            Done::Volumes(Ok(ready)) => {
+                self.paths = ready.paths.into();
+                self.renew_tokens_at = ready.renew_after.map(|after| now + after);
+                self.volumes = Step::Done;
+            }
+            Done::Volumes(Err(message)) => {
+                let pod = self.pod();
+                self.context.events.pod(&pod, None, true, "FailedMount", message);
+                self.volumes = again(&self.volumes, now);
+            }
+            Done::Started { index, attempt, result } => self.started(index, attempt, result, now),
+            Done::Exited { index, ended } => self.exited(index, ended),
+            Done::PostStart { index, id, result } => self.post_started(index, &id, result, now),
+            Done::Stopped { index, id } => {
+                if let Some(running) = self.units.get_mut(index).and_then(|u| u.running_mut(&id)) {
+                    // Its exit comes by itself; if it doesn't, the next decision stops it again.
+                    running.stopping = false;
+                }
+            }
+            Done::Probed { index, id, kind, outcome } => self.probed(index, &id, kind, &outcome, now),
+            Done::Cleaned(Ok(())) => self.cleaning = Step::Done,
+            Done::Cleaned(Err(message)) => {
+                tracing::warn!(pod = %self.entry.name, namespace = %self.entry.namespace, %message, "clean-up is retried");
+                self.cleaning = again(&self.cleaning, now);
+            }
+            Done::Patched { hash, result } => {
+                self.sent.in_flight = false;
+                match result {
+                    Ok(()) => {
+                        self.sent.hash = hash;
+                        self.sent.tries = 0;
+                        self.sent.retry_at = None;
+                    }
+                    Err(PatchError::Gone) => {
+                        self.sent.hash = hash;
+                        self.gone = true;
+                    }
+                    Err(PatchError::Failed(error)) => {
+                        tracing::debug!(pod = %self.entry.name, %error, "a status patch is retried");
+                        let wait = backoff::doubling(PATCH_RETRY_MIN, PATCH_RETRY_MAX, self.sent.tries);
+                        self.sent.tries += 1;
+                        self.sent.retry_at = Some(now + wait);
+                    }
+                }
+            }
+            Done::Deleted(Ok(())) => self.deleting = Step::Done,
+            Done::Deleted(Err(error)) => {
+                tracing::debug!(pod = %self.entry.name, %error, "the object's deletion is retried");
+                self.deleting = again(&self.deleting, now);
+            }
+        }
+    }
+
+    fn started(&mut self, index: usize, attempt: u32, result: Result<StartedContainer, StartFailure>, now: Instant) {
+        let pod = self.pod();
+        let Some(unit) = self.units.get_mut(index) else { return };
+        let field = Some(state::field_path(unit.kind, &unit.name));
+        match result {
+            Ok(started) => {
+                if unit.made && attempt > unit.attempt {
+                    unit.crash.restarted(now);
+                }
+                unit.attempt = attempt;
+                unit.made = true;
+                unit.tries = 0;
+                unit.image = started.image;
+                unit.image_id = started.image_id;
+                let container = state::container_at(&pod, index);
+                let hook = container
+                    .and_then(|c| c.lifecycle.as_ref())
+                    .is_some_and(|l| l.post_start.is_some());
+                unit.state = State::Running(Box::new(Running {
+                    id: started.id.clone(),
+                    since: started.since,
+                    in_post_start: hook,
+                    started: false,
+                    ready: false,
+                    stopping: false,
+                    probes: [None, None, None],
+                }));
+                self.watch_exit(index, &pod);
+                if hook {
+                    let job = super::jobs::post_start(self.context.clone(), pod, index, started.id, self.pod_ip);
+                    self.launch(job);
+                } else {
+                    self.begin_probes(index, None, now);
+                }
+            }
+            Err(StartFailure::Image { reason, message }) => {
+                let shown = format!("Failed to pull image {:?}: {message}", image_of(&pod, index));
+                let wait = backoff::doubling(backoff::CRASH_MIN, backoff::CRASH_MAX, unit.tries);
+                unit.tries += 1;
+                unit.state = State::Waiting {
+                    reason,
+                    message: message.into(),
+                    since: now,
+                    retry_at: Some(now + wait),
+                };
+                let events = &self.context.events;
+                events.pod(&pod, field.clone(), true, "Failed", shown);
+                events.pod(&pod, field, true, "Failed", format!("Error: {reason}"));
+            }
+            Err(StartFailure::Config { reason, message }) => {
+                let wait = backoff::doubling(Duration::from_secs(1), backoff::CRASH_MAX, unit.tries);
+                unit.tries += 1;
+                self.context.events.pod(&pod, field, true, "Failed", format!("Error: {message}"));
+                unit.state = State::Waiting {
+                    reason,
+                    message: message.into(),
+                    since: now,
+                    retry_at: Some(now + wait),
+                };
+                self.watch_env();
+            }
+            Err(StartFailure::Run { id, message, image, image_id }) => {
+                if unit.made && attempt > unit.attempt {
+                    unit.crash.restarted(now);
+                }
+                unit.attempt = attempt;
+                unit.made = true;
+                unit.image = image;
+                unit.image_id = image_id;
+                self.context.events.pod(&pod, field, true, "Failed", format!("Error: failed to start container {:?}: {message}", unit.name));
+                unit.state = State::Ended(Box::new(Ended {
+                    id,
+                    // As containerd reports it.
+                    exit_code: 128,
+                    reason: "StartError".into(),
+                    message: Some(message.into()),
+                    started_at: Some(Timestamp::UNIX_EPOCH),
+                    finished_at: Timestamp::now(),
+                    finished: now,
+                }));
+            }
+        }
+    }
+
+    pub(super) fn watch_exit(&mut self, index: usize, pod: &k8s_openapi::api::core::v1::Pod) {
+        let words = self.words(index, pod);
+        let Some(running) = self.units.get(index).and_then(|u| u.running()) else { return };
+        let job = super::jobs::exit(self.context.clone(), index, running.id.clone(), Some(running.since), words);
+        self.launch(job);
+    }
+
+    fn exited(&mut self, index: usize, ended: Box<Ended>) {
+        self.exits_to_learn.retain(|id| *id != ended.id);
+        if let Some(unit) = self.units.get_mut(index)
+            && unit.running_mut(&ended.id).is_some()
+        {
+            unit.state = State::Ended(ended);
+        }
+    }
+
+    fn post_started(&mut self, index: usize, id: &str, result: Result<(), String>, now: Instant) {
+        let pod = self.pod();
+        let Some(unit) = self.units.get_mut(index) else { return };
+        let field = Some(state::field_path(unit.kind, &unit.name));
+        let Some(running) = unit.running_mut(id) else { return };
+        running.in_post_start = false;
+        match result {
+            Ok(()) => self.begin_probes(index, None, now),
+            Err(message) => {
+                self.context.events.pod(&pod, field, true, "FailedPostStartHook", format!("PostStartHook failed: {message}"));
+                self.kill(index, "FailedPostStartHook", None);
+            }
+        }
+    }
+
+    /// Sets up what's asked of a container that now runs. `ready_before`: what was known before a restart of the platform.
+    pub(super) fn begin_probes(&mut self, index: usize, ready_before: Option<(bool, bool)>, now: Instant) {
+        let pod = self.pod();
+        let Some(container) = state::container_at(&pod, index) else { return };
+        let probes = probe::Kind::ALL.map(|kind| Probe::of(container, kind));
+        let Some(State::Running(running)) = self.units.get_mut(index).map(|u| &mut u.state) else { return };
+        let [startup, liveness, readiness] = probes;
+        let age = Timestamp::now().duration_since(running.since).unsigned_abs();
+        let born = now.checked_sub(age).unwrap_or(now);
+        let (started_before, was_ready) = ready_before.unwrap_or((false, false));
+        running.started = startup.is_none() || started_before;
+        running.ready = running.started && (readiness.is_none() || was_ready);
+        let run = |probe: Option<Probe>, kind: probe::Kind, from: Instant, known: Option<bool>| {
+            probe.map(|probe| ProbeRun {
+                track: Track::new(kind, &probe, from, now, known),
+                probe: probe.into(),
+            })
+        };
+        let waits = !running.started;
+        running.probes = [
+            if waits { run(startup, probe::Kind::Startup, born, None) } else { None },
+            run(liveness, probe::Kind::Liveness, born, None),
+            run(readiness, probe::Kind::Readiness, born, was_ready.then_some(true)),
+        ];
+        if waits {
+            self.ask(index, probe::Kind::Startup);
+        } else {
+            self.ask(index, probe::Kind::Liveness);
+            self.ask(index, probe::Kind::Readiness);
+        }
+    }
+
+    /// Has the probe asked at its next time.
+    fn ask(&mut self, index: usize, kind: probe::Kind) {
+        let Some(running) = self.units.get(index).and_then(|u| u.running()) else { return };
+        let Some(run) = &running.probes[kind as usize] else { return };
+        let request = super::jobs::ProbeRequest {
+            context: self.context.clone(),
+            probe: run.probe.clone(),
+            kind,
+            index,
+            id: running.id.clone(),
+            pod_ip: self.pod_ip,
+            at: run.track.next_at(),
+        };
+        self.launch(super::jobs::probe(request));
+    }
+
+    fn probed(&mut self, index: usize, id: &str, kind: probe::Kind, outcome: &Outcome, now: Instant) {
+        let stopping_pod = self.kill_at.is_some();
+        let Some(unit) = self.units.get_mut(index) else { return };
+        let field = Some(state::field_path(unit.kind, &unit.name));
+        let Some(running) = unit.running_mut(id) else { return };
+        // A Pod that is going is still asked whether it's ready, but no longer killed for being unwell.
+        if kind != probe::Kind::Readiness && (stopping_pod || running.stopping) {
+            return;
+        }
+        let Some(run) = &mut running.probes[kind as usize] else { return };
+        let change = run.track.observe(&run.probe, outcome, now);
+        let grace = run.probe.grace_seconds;
+        match (kind, &change) {
+            (probe::Kind::Startup, Change::Became(true)) => {
+                running.started = true;
+                running.probes[0] = None;
+                running.ready = running.probes[2].is_none();
+                for kind in [probe::Kind::Liveness, probe::Kind::Readiness] {
+                    if let Some(run) = &mut running.probes[kind as usize] {
+                        run.track = Track::new(kind, &run.probe, now, now, None);
+                    }
+                }
+                self.ask(index, probe::Kind::Liveness);
+                self.ask(index, probe::Kind::Readiness);
+                return;
+            }
+            (probe::Kind::Readiness, Change::Became(ready)) => running.ready = *ready,
+            _ => {}
+        }
+        if let (Change::Failed | Change::Became(false), Outcome::Failure(text)) = (&change, outcome) {
+            let pod = self.pod();
+            let message = format!("{} probe failed: {text}", kind.name());
+            self.context.events.pod(&pod, field, true, "Unhealthy", message);
+        }
+        if kind != probe::Kind::Readiness && change == Change::Became(false) {
+            let why = if kind == probe::Kind::Liveness { "liveness" } else { "startup" };
+            self.kill(index, why, grace);
+            return;
+        }
+        self.ask(index, kind);
+    }
+}
+
+fn again(step: &Step, now: Instant) -> Step {
+    let tries = step.tries();
+    Step::Failed {
+        until: now + backoff::doubling(RETRY_MIN, RETRY_MAX, tries),
+        tries: tries + 1,
+    }
+}
+
+fn image_of(pod: &k8s_openapi::api::core::v1::Pod, index: usize) -> String {
+    state::container_at(pod, index).and_then(|c| c.image.clone()).unwrap_or_default()
+}

@@ -1,0 +1,57 @@
+//! How the rest of the node speaks to one Pod's task: the latest word counts, nothing queues.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+#[derive(Default)]
+pub(crate) struct Mail {
+    /// the newest object, when it has changed
+    pub pod: Option<Arc<Pod>>,
+    /// the object is gone from the API
+    pub gone: bool,
+    /// a ConfigMap, Secret or claim it refers to has changed
+    pub sources: bool,
+    /// the image store has changed
+    pub images: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct Mailbox {
+    mail: Mutex<Mail>,
+    gone: std::sync::atomic::AtomicBool,
+    notify: Notify,
+}
+
+impl Mailbox {
+    pub(crate) fn pod_changed(&self, pod: Arc<Pod>) {
+        self.mail.lock().pod = Some(pod);
+        self.notify.notify_one();
+    }
+    pub(crate) fn pod_gone(&self) {
+        self.gone.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.mail.lock().gone = true;
+        self.notify.notify_one();
+    }
+    pub(crate) fn sources_changed(&self) {
+        self.mail.lock().sources = true;
+        self.notify.notify_one();
+    }
+    pub(crate) fn images_changed(&self) {
+        self.mail.lock().images = true;
+        self.notify.notify_one();
+    }
+    /// The object is no longer in the API.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(std::sync::atomic::Ordering::Relaxed)
+    }
+    /// Waits for mail. Cancel-safe.
+    pub(crate) async fn wait(&self) {
+        self.notify.notified().await;
+    }
+    pub(crate) fn take(&self) -> Mail {
+        std::mem::take(&mut *self.mail.lock())
+    }
+}

@@ -1,0 +1,12 @@
+//! One Pod from the API to the machine: a task of its own, whose state is small and whose waits all end.
+
+pub(crate) mod adopt;
+mod apply;
+pub(crate) mod backoff;
+pub(crate) mod entry;
+pub(crate) mod jobs;
+pub(crate) mod mailbox;
+pub(crate) mod state;
+mod status;
+mod step;
+pub(crate) mod worker;

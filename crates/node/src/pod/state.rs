@@ -1,0 +1,246 @@
+//! The states of a Pod's task, and of each of its containers.
+//!
+//! ```text
+//! Preparing ──► Live ──► Stopping ──► Cleaning ──► Settled ──► Cleaning ──► Deleting ──► (task ends)
+//!     └───────────────────────▲           └────────── object deleted ──────────►
+//! ```
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use tokio::time::Instant;
+
+use super::backoff::Crash;
+use crate::probe::{Probe, Track};
+
+/// Where the Pod is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// sandbox, network and volumes are being made (each with its own retry)
+    Preparing,
+    /// containers are started, watched and restarted
+    Live,
+    /// every container is being stopped; none is started any more
+    Stopping,
+    /// nothing runs: sandbox, network and volumes are being taken down
+    Cleaning,
+    /// the Pod has ended, its object stays: only logs are left here
+    Settled,
+    /// all is gone but the object: it's being deleted from the API
+    Deleting,
+    /// the task may end
+    Gone,
+}
+
+/// One thing that has to be done once, with retries.
+#[derive(Debug, Clone)]
+pub(crate) enum Step {
+    Todo,
+    /// a job is on its way
+    Doing {
+        tries: u32,
+    },
+    Done,
+    Failed { until: Instant, tries: u32 },
+}
+
+impl Step {
+    /// Whether it should be started at `now`.
+    pub(crate) fn due(&self, now: Instant) -> bool {
+        match self {
+            Step::Todo => true,
+            Step::Failed { until, .. } => now >= *until,
+            Step::Doing { .. } | Step::Done => false,
+        }
+    }
+    pub(crate) fn begin(&mut self) {
+        *self = Step::Doing { tries: self.tries() };
+    }
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(self, Step::Done)
+    }
+    pub(crate) fn is_doing(&self) -> bool {
+        matches!(self, Step::Doing { .. })
+    }
+    pub(crate) fn tries(&self) -> u32 {
+        match self {
+            Step::Failed { tries, .. } | Step::Doing { tries } => *tries,
+            _ => 0,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Init,
+    /// an init container with restartPolicy Always
+    Sidecar,
+    App,
+}
+
+/// How a container's process ended.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Ended {
+    /// the runtime's id
+    pub id: Box<str>,
+    pub exit_code: i32,
+    pub reason: Box<str>,
+    pub message: Option<Box<str>>,
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Timestamp,
+    /// the same moment on the clock of timers
+    pub finished: Instant,
+}
+
+pub(crate) struct Running {
+    pub id: Box<str>,
+    pub since: Timestamp,
+    /// postStart is still running
+    pub in_post_start: bool,
+    /// postStart and the startup probe are through
+    pub started: bool,
+    pub ready: bool,
+    /// a stop job is on its way
+    pub stopping: bool,
+    pub probes: [Option<ProbeRun>; 3],
+}
+
+pub(crate) struct ProbeRun {
+    pub probe: Arc<Probe>,
+    pub track: Track,
+}
+
+pub(crate) enum State {
+    /// never started, or can't be started at the moment
+    Waiting {
+        reason: &'static str,
+        message: Box<str>,
+        since: Instant,
+        /// None: as soon as it's its turn
+        retry_at: Option<Instant>,
+    },
+    /// a start job is on its way
+    Starting,
+    Running(Box<Running>),
+    Ended(Box<Ended>),
+}
+
+pub(crate) struct Unit {
+    pub name: Box<str>,
+    pub kind: Kind,
+    pub state: State,
+    /// of the newest container that was made; the restart count
+    pub attempt: u32,
+    /// at least one container was made
+    pub made: bool,
+    pub last: Option<Box<Ended>>,
+    pub crash: Crash,
+    /// the wait for its restart has been told in an event
+    pub backing_off: bool,
+    /// failed tries to get the image or the configuration, for the back-off
+    pub tries: u32,
+    pub image: Box<str>,
+    pub image_id: Box<str>,
+}
+
+impl Unit {
+    pub(crate) fn new(container: &Container, kind: Kind) -> Unit {
+        Unit {
+            name: container.name.as_str().into(),
+            kind,
+            state: State::Waiting {
+                reason: "",
+                message: "".into(),
+                since: Instant::now(),
+                retry_at: None,
+            },
+            attempt: 0,
+            made: false,
+            last: None,
+            crash: Crash::default(),
+            backing_off: false,
+            tries: 0,
+            image: "".into(),
+            image_id: "".into(),
+        }
+    }
+    pub(crate) fn running(&self) -> Option<&Running> {
+        match &self.state {
+            State::Running(running) => Some(running),
+            _ => None,
+        }
+    }
+    pub(crate) fn running_mut(&mut self, id: &str) -> Option<&mut Running> {
+        match &mut self.state {
+            State::Running(running) if &*running.id == id => Some(running),
+            _ => None,
+        }
+    }
+    /// Runs, or may run any moment.
+    pub(crate) fn alive(&self) -> bool {
+        matches!(self.state, State::Running(_) | State::Starting)
+    }
+    pub(crate) fn next_attempt(&self) -> u32 {
+        if self.made { self.attempt + 1 } else { 0 }
+    }
+}
+
+/// Init containers in order, then the others; the order of `Worker::units`.
+pub(crate) fn containers(pod: &Pod) -> impl Iterator<Item = (Kind, &Container)> {
+    let spec = pod.spec.as_ref();
+    let inits = spec.and_then(|s| s.init_containers.as_ref()).into_iter().flatten();
+    let apps = spec.map(|s| s.containers.as_slice()).unwrap_or_default();
+    inits
+        .map(|c| {
+            let sidecar = c.restart_policy.as_deref() == Some("Always");
+            (if sidecar { Kind::Sidecar } else { Kind::Init }, c)
+        })
+        .chain(apps.iter().map(|c| (Kind::App, c)))
+}
+
+pub(crate) fn container_at(pod: &Pod, index: usize) -> Option<&Container> {
+    containers(pod).nth(index).map(|(_, c)| c)
+}
+
+/// `spec.containers{web}`, as events name a container.
+pub(crate) fn field_path(kind: Kind, name: &str) -> String {
+    match kind {
+        Kind::App => format!("spec.containers{{{name}}}"),
+        Kind::Init | Kind::Sidecar => format!("spec.initContainers{{{name}}}"),
+    }
+}
+
+pub(crate) fn restart_policy(pod: &Pod) -> &str {
+    let policy = pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref());
+    policy.unwrap_or("Always")
+}
+
+/// Whether a container that ended like this starts again.
+///
+/// Source: kubernetes `pkg/kubelet/container/helpers.go` ShouldContainerBeRestarted, KEP-5307 (container restart rules).
+pub(crate) fn restarts(pod: &Pod, container: &Container, kind: Kind, exit_code: i32) -> bool {
+    for rule in container.restart_policy_rules.iter().flatten() {
+        let Some(codes) = &rule.exit_codes else { continue };
+        let listed = codes.values.iter().flatten().any(|v| *v == exit_code);
+        let matched = match codes.operator.as_str() {
+            "In" => listed,
+            "NotIn" => !listed,
+            _ => false,
+        };
+        if matched && rule.action == "Restart" {
+            return true;
+        }
+    }
+    let own = container.restart_policy.as_deref();
+    let policy = own.unwrap_or_else(|| restart_policy(pod));
+    match (kind, policy) {
+        (Kind::Sidecar, _) => true,
+        // An init container that succeeded is done, whatever the policy.
+        (Kind::Init, "Never") => false,
+        (Kind::Init, _) => exit_code != 0,
+        (Kind::App, "Never") => false,
+        (Kind::App, "OnFailure") => exit_code != 0,
+        (Kind::App, _) => true,
+    }
+}

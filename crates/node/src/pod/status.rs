@@ -1,0 +1,387 @@
+//! The Pod's status as the API shows it, made from the task's state; sent when it has changed, one patch at a time.
+//!
+//! Source: kubernetes `pkg/kubelet/kubelet_pods.go` (getPhase, generateAPIPodStatus), `pkg/kubelet/status/generate.go`.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::{
+        Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
+        ContainerStatus, Pod, VolumeMountStatus,
+    },
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
+    core::PartialObjectMeta,
+};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::{
+    jobs::{Done, PatchError},
+    state::{self, Ended, Kind, Stage, State, Unit},
+    worker::Worker,
+};
+use crate::{context::Context, spec::resources};
+
+const CALL_DEADLINE: Duration = Duration::from_secs(20);
+
+/// In upstream's order.
+pub(super) const OWN_CONDITIONS: [&str; 5] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+];
+
+struct Verdict {
+    status: bool,
+    reason: Option<&'static str>,
+    message: Option<String>,
+}
+
+const TRUE: Verdict = Verdict {
+    status: true,
+    reason: None,
+    message: None,
+};
+
+impl Worker {
+    /// Sends the status if the API has another one and nothing is on its way.
+    pub(super) fn report(&mut self, pod: &Arc<Pod>) {
+        if self.gone || self.was_terminal.is_some() || matches!(self.stage, Stage::Settled | Stage::Deleting | Stage::Gone) {
+            self.reported = true;
+            return;
+        }
+        if self.sent.in_flight {
+            return;
+        }
+        let now = Instant::now();
+        if let Some(at) = self.sent.retry_at
+            && now < at
+        {
+            self.wake_by(at);
+            return;
+        }
+        let status = self.status(pod);
+        let text = status.to_string();
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        let hash = hasher.finish();
+        if hash == self.sent.hash {
+            self.reported = true;
+            return;
+        }
+        self.sent.in_flight = true;
+        let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": status});
+        let job = patch_status(self.context.clone(), self.entry.namespace.clone(), self.entry.name.clone(), hash, patch);
+        self.launch(job);
+    }
+
+    fn status(&mut self, pod: &Pod) -> Value {
+        let (mut inits, mut apps) = (Vec::new(), Vec::new());
+        for (index, (_, container)) in state::containers(pod).enumerate() {
+            let Some(unit) = self.units.get(index) else { continue };
+            let status = self.container_status(pod, index, container);
+            if unit.kind == Kind::App { apps.push(status) } else { inits.push(status) }
+        }
+        let phase = self.phase(pod, &inits, &apps);
+        let verdicts = self.verdicts(pod, phase);
+        let generation = pod.metadata.generation.filter(|g| *g > 0);
+        let mut conditions = Vec::new();
+        for (slot, (type_, verdict)) in self.conditions.iter_mut().zip(OWN_CONDITIONS.iter().zip(verdicts)) {
+            if slot.since.is_none() || slot.status != verdict.status {
+                slot.since = Some(Timestamp::now());
+                slot.status = verdict.status;
+            }
+            // Nulls, because a strategic merge would keep what's left out.
+            conditions.push(json!({
+                "type": type_,
+                "status": if verdict.status { "True" } else { "False" },
+                "lastProbeTime": null,
+                "lastTransitionTime": slot.since.map(Time),
+                "reason": verdict.reason,
+                "message": verdict.message,
+                "observedGeneration": generation,
+            }));
+        }
+        let host_ip = self.context.host_ip.to_string();
+        let mut status = json!({
+            "phase": phase,
+            "conditions": conditions,
+            "hostIP": host_ip,
+            "hostIPs": [{"ip": host_ip}],
+            "startTime": Time(self.start_time),
+            "qosClass": resources::qos_class(pod),
+            "containerStatuses": apps,
+            "reason": self.failed.as_ref().map(|(reason, _)| reason),
+            "message": self.failed.as_ref().map(|(_, message)| message),
+        });
+        if !inits.is_empty() {
+            status["initContainerStatuses"] = json!(inits);
+        }
+        if let Some(generation) = generation {
+            status["observedGeneration"] = json!(generation);
+        }
+        if let Some(ip) = self.pod_ip.map(|ip| ip.to_string()) {
+            let mut ips = vec![json!({"ip": ip})];
+            if let Some(old) = self.old_ip.as_deref().filter(|old| *old != ip) {
+                ips.push(json!({"ip": old, "$patch": "delete"}));
+            }
+            status["podIP"] = json!(ip);
+            status["podIPs"] = json!(ips);
+        }
+        status
+    }
+
+    fn container_status(&self, pod: &Pod, index: usize, container: &Container) -> ContainerStatus {
+        let unit = &self.units[index];
+        let (mut current, mut last) = (ContainerState::default(), unit.last.as_deref().map(terminated));
+        let waiting = |reason: &str, message: &str| ContainerStateWaiting {
+            reason: Some(reason.to_owned()),
+            message: (!message.is_empty()).then(|| message.to_owned()),
+        };
+        let default = self.default_waiting(unit.kind);
+        let (mut ready, mut started, mut id) = (false, false, unit.last.as_ref().map(|e| e.id.clone()));
+        match &unit.state {
+            State::Waiting { reason: "", .. } => current.waiting = Some(waiting(default, "")),
+            State::Waiting { reason, message, .. } => current.waiting = Some(waiting(reason, message)),
+            State::Starting => match &unit.last {
+                Some(ended) => current.terminated = Some(terminated(ended)),
+                None => current.waiting = Some(waiting(default, "")),
+            },
+            State::Running(running) if running.in_post_start => {
+                current.waiting = Some(waiting(default, ""));
+                id = Some(running.id.clone());
+            }
+            State::Running(running) => {
+                current.running = Some(ContainerStateRunning {
+                    started_at: Some(Time(running.since)),
+                });
+                id = Some(running.id.clone());
+                started = running.started;
+                ready = running.ready && unit.kind != Kind::Init;
+            }
+            State::Ended(ended) => {
+                id = Some(ended.id.clone());
+                let stays = self.over || self.kill_at.is_some() || self.ended_for_good(pod, index);
+                if unit.backing_off && !stays {
+                    let seconds = unit.crash.delay().as_secs();
+                    let shown = if seconds >= 60 && seconds.is_multiple_of(60) {
+                        format!("{}m0s", seconds / 60)
+                    } else if seconds >= 60 {
+                        format!("{}m{}s", seconds / 60, seconds % 60)
+                    } else {
+                        format!("{seconds}s")
+                    };
+                    let text = format!(
+                        "back-off {shown} restarting failed container={} pod={}_{}({})",
+                        unit.name, self.entry.name, self.entry.namespace, self.entry.uid
+                    );
+                    current.waiting = Some(waiting("CrashLoopBackOff", &text));
+                    last = Some(terminated(ended));
+                } else {
+                    current.terminated = Some(terminated(ended));
+                    ready = unit.kind == Kind::Init && ended.exit_code == 0;
+                }
+            }
+        }
+        let given = container.resources.as_ref().filter(|r| r.limits.is_some() || r.requests.is_some());
+        let active = current.running.is_some();
+        ContainerStatus {
+            name: container.name.clone(),
+            state: Some(current),
+            last_state: Some(ContainerState {
+                terminated: last,
+                ..ContainerState::default()
+            }),
+            ready,
+            started: Some(started),
+            restart_count: i32::try_from(unit.attempt).unwrap_or(i32::MAX),
+            image: if unit.image.is_empty() { container.image.clone().unwrap_or_default() } else { unit.image.to_string() },
+            image_id: unit.image_id.to_string(),
+            container_id: id.map(|id| format!("knarr://{id}")),
+            resources: given.filter(|_| active).cloned(),
+            allocated_resources: given.and_then(|r| r.requests.clone()),
+            volume_mounts: mounts(container),
+            ..ContainerStatus::default()
+        }
+    }
+
+    fn phase(&self, pod: &Pod, inits: &[ContainerStatus], apps: &[ContainerStatus]) -> &'static str {
+        let (mut running, mut waiting, mut succeeded, mut failed) = (0, 0, 0, 0);
+        for status in apps {
+            let current = status.state.as_ref();
+            let last = status.last_state.as_ref().and_then(|s| s.terminated.as_ref());
+            if current.is_some_and(|s| s.running.is_some()) {
+                running += 1;
+            } else if let Some(ended) = current.and_then(|s| s.terminated.as_ref()) {
+                if ended.exit_code == 0 { succeeded += 1 } else { failed += 1 }
+            } else if last.is_some() {
+                failed += 1;
+            } else {
+                waiting += 1;
+            }
+        }
+        let never = state::restart_policy(pod) == "Never";
+        let init_failed = (0..self.units.len()).any(|i| self.units[i].kind == Kind::Init && self.failed_for_good(pod, i));
+        if self.over && !self.units.iter().any(Unit::alive) {
+            return if self.failed.is_some() || init_failed || failed > 0 || waiting > 0 { "Failed" } else { "Succeeded" };
+        }
+        if init_failed && never {
+            return "Failed";
+        }
+        let initializing = inits.iter().zip(&self.units).any(|(status, unit)| match unit.kind {
+            Kind::Init => !status.ready,
+            _ => status.started != Some(true),
+        });
+        let app_ran = self.units.iter().any(|u| u.kind == Kind::App && u.made);
+        if (initializing && !app_ran) || waiting > 0 {
+            return "Pending";
+        }
+        if running > 0 || failed > 0 || succeeded > 0 { "Running" } else { "Pending" }
+    }
+
+    fn verdicts(&self, pod: &Pod, phase: &str) -> [Verdict; 5] {
+        let names = |units: &mut dyn Iterator<Item = &Unit>| {
+            units.map(|u| u.name.as_ref()).collect::<Vec<&str>>().join(" ")
+        };
+        let no = |reason: &'static str, message: Option<String>| Verdict {
+            status: false,
+            reason: Some(reason),
+            message,
+        };
+        let app_ran = self.units.iter().any(|u| u.kind == Kind::App && u.made);
+        let incomplete = names(&mut self.units.iter().enumerate().filter_map(|(i, u)| {
+            let through = match u.kind {
+                Kind::Init => self.succeeded(i),
+                Kind::Sidecar => u.running().is_some_and(|r| r.started),
+                Kind::App => true,
+            };
+            (!through && !app_ran).then_some(u)
+        }));
+        let initialized = if phase == "Succeeded" {
+            Verdict { reason: Some("PodCompleted"), ..TRUE }
+        } else if incomplete.is_empty() {
+            TRUE
+        } else {
+            no("ContainersNotInitialized", Some(format!("containers with incomplete status: [{incomplete}]")))
+        };
+        let unready = names(&mut self.units.iter().filter(|u| {
+            u.kind != Kind::Init && !u.running().is_some_and(|r| r.ready && !r.in_post_start)
+        }));
+        let containers_ready = || match phase {
+            "Succeeded" => no("PodCompleted", None),
+            "Failed" => no("PodFailed", None),
+            _ if unready.is_empty() => TRUE,
+            _ => no("ContainersNotReady", Some(format!("containers with unready status: [{unready}]"))),
+        };
+        let mut ready = containers_ready();
+        if ready.status {
+            let problems = gates(pod);
+            if !problems.is_empty() {
+                ready = no("ReadinessGatesNotReady", Some(problems.join(", ")));
+            }
+        }
+        let sandboxed = match self.stage {
+            Stage::Cleaning if !matches!(self.cleaning, super::state::Step::Todo) => false,
+            _ => self.sandbox.is_done() || self.units.iter().any(|u| u.running().is_some()),
+        };
+        let sandbox = if sandboxed && !self.over { TRUE } else { Verdict { status: false, ..TRUE } };
+        [sandbox, initialized, ready, containers_ready(), TRUE]
+    }
+}
+
+/// What keeps the readiness gates shut.
+fn gates(pod: &Pod) -> Vec<String> {
+    let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_ref());
+    let gates = pod.spec.iter().flat_map(|s| s.readiness_gates.iter().flatten());
+    gates
+        .filter_map(|gate| {
+            let name = &gate.condition_type;
+            match conditions.into_iter().flatten().find(|c| &c.type_ == name) {
+                None => Some(format!("corresponding condition of pod readiness gate {name:?} does not exist.")),
+                Some(c) if c.status != "True" => Some(format!(
+                    "the status of pod readiness gate {name:?} is not \"True\", but {}",
+                    c.status
+                )),
+                Some(_) => None,
+            }
+        })
+        .collect()
+}
+
+fn terminated(ended: &Ended) -> ContainerStateTerminated {
+    ContainerStateTerminated {
+        container_id: Some(format!("knarr://{}", ended.id)),
+        exit_code: ended.exit_code,
+        reason: Some(ended.reason.to_string()),
+        message: ended.message.as_deref().map(str::to_owned),
+        signal: None,
+        started_at: ended.started_at.map(Time),
+        finished_at: Some(Time(ended.finished_at)),
+    }
+}
+
+fn mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
+    let list = container.volume_mounts.as_ref().filter(|m| !m.is_empty())?;
+    let one = |mount: &k8s_openapi::api::core::v1::VolumeMount| {
+        let read_only = mount.read_only.unwrap_or(false);
+        let recursive = matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"));
+        VolumeMountStatus {
+            name: mount.name.clone(),
+            mount_path: mount.mount_path.clone(),
+            read_only: read_only.then_some(true),
+            recursive_read_only: read_only.then(|| if recursive { "Enabled" } else { "Disabled" }.to_owned()),
+            ..Default::default()
+        }
+    };
+    Some(list.iter().map(one).collect())
+}
+
+async fn patch_status(context: Arc<Context>, namespace: Box<str>, name: Box<str>, hash: u64, patch: Value) -> Done {
+    let api: Api<PartialObjectMeta<Pod>> = Api::namespaced(context.client.clone(), &namespace);
+    let params = PatchParams::default();
+    let patch = Patch::Strategic(patch);
+    let call = api.patch_status(&name, &params, &patch);
+    let result = match tokio::time::timeout(CALL_DEADLINE, call).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(PatchError::Gone),
+        Ok(Err(kube::Error::Api(status))) if status.code == 409 && status.message.to_lowercase().contains("uid") => {
+            Err(PatchError::Gone)
+        }
+        Ok(Err(error)) => Err(PatchError::Failed(error.to_string())),
+        Err(_) => Err(PatchError::Failed("the API server did not answer in time".into())),
+    };
+    Done::Patched { hash, result }
+}
+
+/// The last word: the object itself is deleted, now that nothing of it is left here.
+pub(super) async fn delete_object(context: Arc<Context>, pod: Arc<Pod>) -> Done {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let api: Api<PartialObjectMeta<Pod>> = Api::namespaced(context.client.clone(), namespace);
+    let params = DeleteParams {
+        grace_period_seconds: Some(0),
+        preconditions: Some(Preconditions {
+            uid: pod.metadata.uid.clone(),
+            resource_version: None,
+        }),
+        ..DeleteParams::default()
+    };
+    let result = match tokio::time::timeout(CALL_DEADLINE, api.delete(name, &params)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("the API server did not answer in time".into()),
+    };
+    Done::Deleted(result)
+}

@@ -1,0 +1,400 @@
+//! The decision: given the Pod's object and the state of things, what is to be done now. Never waits, and may be run at any time.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use tokio::{sync::watch, time::Instant};
+
+use super::{
+    jobs::{self, StartRequest, StopRequest},
+    state::{self, Kind, Stage, State, Step},
+    worker::Worker,
+};
+
+const GRACE_SECONDS_DEFAULT: i64 = 30;
+/// A force-deleted Pod's processes still get this long.
+const GRACE_SECONDS_MIN: i64 = 1;
+/// How long `ErrImagePull` shows before it's `ImagePullBackOff`.
+const IMAGE_ERROR_SHOWS: Duration = Duration::from_secs(2);
+/// A status that can't be written holds up the end of a Pod at most for so many tries.
+const PATCH_TRIES_MAX: u32 = 20;
+
+impl Worker {
+    pub(super) fn step(&mut self) {
+        self.no_alarm();
+        self.reported = false;
+        if !self.exits_to_learn.is_empty() {
+            return;
+        }
+        let pod = self.pod();
+        loop {
+            let before = self.stage;
+            match self.stage {
+                Stage::Preparing => self.prepare(&pod),
+                Stage::Live => self.live(&pod),
+                Stage::Stopping => self.stop_all(&pod),
+                Stage::Cleaning => self.clean(&pod),
+                Stage::Settled => {
+                    if self.leaving(&pod) {
+                        self.cleaning = Step::Todo;
+                        self.stage = Stage::Cleaning;
+                    }
+                }
+                Stage::Deleting => self.delete(&pod),
+                Stage::Gone => return,
+            }
+            if self.stage == before {
+                break;
+            }
+        }
+        self.report(&pod);
+        // The report may be what the end was waiting for.
+        if self.stage == Stage::Cleaning && matches!(self.cleaning, Step::Todo) {
+            self.clean(&pod);
+        }
+    }
+
+    /// Its object is being deleted, or is gone.
+    pub(super) fn leaving(&self, pod: &Pod) -> bool {
+        self.gone || pod.metadata.deletion_timestamp.is_some()
+    }
+
+    fn prepare(&mut self, pod: &std::sync::Arc<Pod>) {
+        self.resume(pod);
+        if self.ends(pod) {
+            return;
+        }
+        let now = Instant::now();
+        if self.sandbox.due(now) {
+            self.sandbox.begin();
+            self.launch(jobs::sandbox(self.context.clone(), pod.clone()));
+        }
+        if self.volumes.due(now) {
+            self.volumes.begin();
+            self.launch(jobs::volumes(self.context.clone(), pod.clone(), false));
+        }
+        for step in [self.sandbox.clone(), self.volumes.clone()] {
+            if let Step::Failed { until, .. } = step {
+                self.wake_by(until);
+            }
+        }
+        // What was found running goes on even when a volume's source is missing by now.
+        let found_running = self.units.iter().any(|u| u.running().is_some());
+        if self.sandbox.is_done() && (self.volumes.is_done() || found_running) {
+            self.stage = Stage::Live;
+        }
+    }
+
+    /// Whether the Pod has to stop now (deleted, or past its deadline); then that has begun.
+    fn ends(&mut self, pod: &Pod) -> bool {
+        if self.was_terminal.is_some() {
+            self.over = true;
+            self.begin_stop(pod);
+            return true;
+        }
+        if self.leaving(pod) {
+            self.begin_stop(pod);
+            return true;
+        }
+        let limit = pod.spec.as_ref().and_then(|s| s.active_deadline_seconds);
+        if let Some(seconds) = limit.and_then(|s| u64::try_from(s).ok()) {
+            let age = jiff::Timestamp::now().duration_since(self.start_time).unsigned_abs();
+            let limit = Duration::from_secs(seconds);
+            if age >= limit {
+                let message = "Pod was active on the node longer than the specified deadline";
+                self.failed = Some(("DeadlineExceeded", message.into()));
+                self.context.events.pod(pod, None, false, "DeadlineExceeded", message.into());
+                self.begin_stop(pod);
+                return true;
+            }
+            self.wake_by(Instant::now() + (limit - age));
+        }
+        false
+    }
+
+    fn live(&mut self, pod: &std::sync::Arc<Pod>) {
+        if self.ends(pod) {
+            return;
+        }
+        self.refresh_volumes(pod);
+        let order: Vec<usize> = (0..self.units.len()).collect();
+        let app_ran = self.units.iter().any(|u| u.kind == Kind::App && u.made);
+        let mut ready_for_next = true;
+        for index in order {
+            let kind = self.units[index].kind;
+            match kind {
+                Kind::Init if app_ran || self.succeeded(index) => continue,
+                Kind::Init => {
+                    if self.failed_for_good(pod, index) {
+                        self.finish(pod);
+                        return;
+                    }
+                    self.want_running(pod, index);
+                    ready_for_next = false;
+                }
+                Kind::Sidecar => {
+                    self.want_running(pod, index);
+                    let started = self.units[index].running().is_some_and(|r| r.started);
+                    ready_for_next &= started || app_ran;
+                }
+                Kind::App => {
+                    if !self.ended_for_good(pod, index) {
+                        self.want_running(pod, index);
+                    }
+                    let busy = matches!(self.units[index].state, State::Starting)
+                        || self.units[index].running().is_some_and(|r| r.in_post_start);
+                    ready_for_next &= !busy;
+                }
+            }
+            if !ready_for_next {
+                break;
+            }
+        }
+        // Restarts don't wait for the turn of those before them.
+        for index in 0..self.units.len() {
+            if self.units[index].made && self.units[index].kind == Kind::App && !self.ended_for_good(pod, index) {
+                self.want_running(pod, index);
+            }
+        }
+        let all_over = (0..self.units.len())
+            .filter(|i| self.units[*i].kind == Kind::App)
+            .all(|i| self.ended_for_good(pod, i));
+        if all_over {
+            self.finish(pod);
+        }
+    }
+
+    fn refresh_volumes(&mut self, pod: &std::sync::Arc<Pod>) {
+        let now = Instant::now();
+        let renew = self.renew_tokens_at.is_some_and(|at| now >= at);
+        let retry = matches!(self.volumes, Step::Failed { .. }) && self.volumes.due(now);
+        if (self.volumes_stale || renew || retry) && !self.volumes.is_doing() {
+            self.volumes_stale = false;
+            self.renew_tokens_at = None;
+            self.volumes.begin();
+            self.launch(jobs::volumes(self.context.clone(), pod.clone(), renew));
+        }
+        if let Step::Failed { until, .. } = self.volumes {
+            self.wake_by(until);
+        }
+        if let Some(at) = self.renew_tokens_at {
+            self.wake_by(at);
+        }
+    }
+
+    /// An init container that is through.
+    pub(super) fn succeeded(&self, index: usize) -> bool {
+        matches!(&self.units[index].state, State::Ended(ended) if ended.exit_code == 0)
+    }
+
+    pub(super) fn failed_for_good(&self, pod: &Pod, index: usize) -> bool {
+        matches!(&self.units[index].state, State::Ended(ended) if ended.exit_code != 0)
+            && self.ended_for_good(pod, index)
+    }
+
+    /// Ended, and won't be started again.
+    pub(super) fn ended_for_good(&self, pod: &Pod, index: usize) -> bool {
+        let unit = &self.units[index];
+        let State::Ended(ended) = &unit.state else {
+            return false;
+        };
+        match state::container_at(pod, index) {
+            Some(container) => !state::restarts(pod, container, unit.kind, ended.exit_code),
+            None => true,
+        }
+    }
+
+    /// Nothing will run again: what still does (sidecars) is stopped.
+    fn finish(&mut self, pod: &Pod) {
+        self.over = true;
+        self.begin_stop(pod);
+    }
+
+    fn want_running(&mut self, pod: &std::sync::Arc<Pod>, index: usize) {
+        let now = Instant::now();
+        let container_name = self.units[index].name.clone();
+        let field = Some(state::field_path(self.units[index].kind, &container_name));
+        let unit = &mut self.units[index];
+        let old = match &mut unit.state {
+            State::Running(_) | State::Starting => return,
+            State::Waiting { reason, message, since, retry_at } => {
+                if let Some(at) = *retry_at
+                    && now < at
+                {
+                    let shown_until = *since + IMAGE_ERROR_SHOWS;
+                    if *reason == "ErrImagePull" && now >= shown_until {
+                        let image = state::container_at(pod, index).and_then(|c| c.image.clone()).unwrap_or_default();
+                        let text = format!("Back-off pulling image {image:?}");
+                        *message = format!("{text}: ErrImagePull: {message}").into();
+                        *reason = "ImagePullBackOff";
+                        self.context.events.pod(pod, field, false, "BackOff", text);
+                    } else if *reason == "ErrImagePull" {
+                        self.wake_by(shown_until);
+                    }
+                    self.wake_by(at);
+                    return;
+                }
+                None
+            }
+            State::Ended(ended) => {
+                let due = unit.crash.due(ended.finished);
+                if now < due {
+                    let text = format!(
+                        "Back-off restarting failed container {container_name} in pod {}_{}({})",
+                        self.entry.name, self.entry.namespace, self.entry.uid
+                    );
+                    if !unit.backing_off {
+                        unit.backing_off = true;
+                        self.context.events.pod(pod, field, true, "BackOff", text);
+                    }
+                    self.wake_by(due);
+                    return;
+                }
+                let old = ended.id.clone();
+                unit.last = Some(ended.clone());
+                Some(old)
+            }
+        };
+        unit.backing_off = false;
+        unit.state = State::Starting;
+        let attempt = unit.next_attempt();
+        let request = StartRequest {
+            context: self.context.clone(),
+            pod: pod.clone(),
+            index,
+            attempt,
+            paths: self.paths.clone(),
+            pod_ip: self.pod_ip,
+            old,
+        };
+        self.launch(jobs::start(request));
+    }
+
+    fn grace_seconds(&self, pod: &Pod) -> u64 {
+        let given = pod.metadata.deletion_grace_period_seconds;
+        let of_spec = pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds);
+        let deleted = self.leaving(pod).then_some(given).flatten();
+        let seconds = deleted.or(of_spec).unwrap_or(GRACE_SECONDS_DEFAULT);
+        seconds.max(GRACE_SECONDS_MIN).unsigned_abs()
+    }
+
+    fn begin_stop(&mut self, pod: &Pod) {
+        let at = Instant::now() + Duration::from_secs(self.grace_seconds(pod));
+        self.kill_at = Some(watch::Sender::new(at));
+        self.stage = Stage::Stopping;
+    }
+
+    fn stop_all(&mut self, pod: &std::sync::Arc<Pod>) {
+        // A second delete may shorten the patience; nothing makes it longer.
+        let wanted = Instant::now() + Duration::from_secs(self.grace_seconds(pod));
+        if let Some(kill_at) = &self.kill_at {
+            kill_at.send_if_modified(|at| {
+                let shorter = wanted < *at;
+                *at = wanted.min(*at);
+                shorter
+            });
+        }
+        let apps_alive = self.units.iter().any(|u| u.kind != Kind::Sidecar && u.alive());
+        for index in 0..self.units.len() {
+            if self.units[index].kind != Kind::Sidecar {
+                self.stop_one(pod, index);
+            }
+        }
+        if !apps_alive {
+            // Sidecars go in reverse order, each when the one after it is gone.
+            if let Some(last) = self.units.iter().rposition(|u| u.kind == Kind::Sidecar && u.alive()) {
+                self.stop_one(pod, last);
+            }
+        }
+        let busy = self.sandbox.is_doing() || self.volumes.is_doing();
+        if !busy && !self.units.iter().any(|u| u.alive()) {
+            self.over = true;
+            self.cleaning = Step::Todo;
+            self.stage = Stage::Cleaning;
+        }
+    }
+
+    fn stop_one(&mut self, pod: &std::sync::Arc<Pod>, index: usize) {
+        let Some(kill_at) = self.kill_at.as_ref().map(watch::Sender::subscribe) else { return };
+        let message = format!("Stopping container {}", self.units[index].name);
+        self.stop_job(pod, index, kill_at, message);
+    }
+
+    fn stop_job(&mut self, pod: &std::sync::Arc<Pod>, index: usize, kill_at: watch::Receiver<Instant>, message: String) {
+        let unit = &mut self.units[index];
+        let field = Some(state::field_path(unit.kind, &unit.name));
+        let State::Running(running) = &mut unit.state else { return };
+        if running.stopping {
+            return;
+        }
+        running.stopping = true;
+        let request = StopRequest {
+            context: self.context.clone(),
+            pod: pod.clone(),
+            index,
+            id: running.id.clone(),
+            pod_ip: self.pod_ip,
+            kill_at,
+        };
+        self.context.events.pod(pod, field, false, "Killing", message);
+        self.launch(jobs::stop(request));
+    }
+
+    /// Stops one container that will be restarted by its policy: a probe or a hook says it's unwell.
+    pub(super) fn kill(&mut self, index: usize, why: &str, grace_seconds: Option<i64>) {
+        let pod = self.pod();
+        let of_spec = pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds);
+        let seconds = grace_seconds.or(of_spec).unwrap_or(GRACE_SECONDS_DEFAULT).max(GRACE_SECONDS_MIN);
+        let name = &self.units[index].name;
+        let message = match why {
+            "liveness" | "startup" => format!("Container {name} failed {why} probe, will be restarted"),
+            why => why.to_owned(),
+        };
+        // The sender may go: the moment doesn't move.
+        let (_, kill_at) = watch::channel(Instant::now() + Duration::from_secs(seconds.unsigned_abs()));
+        self.stop_job(&pod, index, kill_at, message);
+    }
+
+    fn clean(&mut self, pod: &std::sync::Arc<Pod>) {
+        let now = Instant::now();
+        if matches!(self.cleaning, Step::Todo) && !self.reported && !self.gone && self.sent.tries <= PATCH_TRIES_MAX {
+            // Exit codes live in the runtime until the API has them.
+            return;
+        }
+        let keep_logs = !self.leaving(pod);
+        match &self.cleaning {
+            Step::Done if self.leaving(pod) && !self.cleaned_all => {
+                self.cleaning = Step::Todo;
+                self.clean(pod);
+            }
+            Step::Done if self.leaving(pod) => self.stage = Stage::Deleting,
+            Step::Done => self.stage = Stage::Settled,
+            Step::Failed { until, .. } if now < *until => {
+                let until = *until;
+                self.wake_by(until);
+            }
+            Step::Doing { .. } => {}
+            Step::Todo | Step::Failed { .. } => {
+                self.cleaned_all = !keep_logs;
+                self.cleaning.begin();
+                self.launch(jobs::clean(self.context.clone(), self.entry.uid.clone(), keep_logs));
+            }
+        }
+    }
+
+    fn delete(&mut self, pod: &std::sync::Arc<Pod>) {
+        // Finalizers may keep the object after our delete: then it's the others' turn, and the watch tells when it's gone.
+        if self.gone {
+            self.stage = Stage::Gone;
+            return;
+        }
+        let now = Instant::now();
+        if self.deleting.due(now) {
+            self.deleting.begin();
+            self.launch(super::status::delete_object(self.context.clone(), pod.clone()));
+        } else if let Step::Failed { until, .. } = &self.deleting {
+            let until = *until;
+            self.wake_by(until);
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! The task of one Pod: takes in what has happened, decides, and has jobs done; never waits inside a decision.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    adopt::Found,
+    entry::{Entry, Registry, UnitView},
+    jobs::{self, Done, Job},
+    mailbox::Mail,
+    state::{self, Kind, Stage, State, Step, Unit},
+};
+use crate::{context::Context, sources::Subscription, volumes::{self, Paths}};
+
+/// What has gone out to the API, and what is on its way.
+#[derive(Default)]
+pub(crate) struct Sent {
+    pub in_flight: bool,
+    /// hash of the status the API has taken
+    pub hash: u64,
+    pub tries: u32,
+    pub retry_at: Option<Instant>,
+}
+
+/// One of the five conditions the node owns.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Condition {
+    pub status: bool,
+    pub since: Option<Timestamp>,
+}
+
+pub(crate) struct Worker {
+    pub(super) context: Arc<Context>,
+    pub(super) entry: Arc<Entry>,
+    registry: Registry,
+    /// the object, without what doesn't matter here, as JSON: a tenth of its typed size
+    bytes: Bytes,
+    cache: Option<Arc<Pod>>,
+    pub(super) stage: Stage,
+    pub(super) sandbox: Step,
+    pub(super) volumes: Step,
+    /// volumes are out of date and must be done again after the present run
+    pub(super) volumes_stale: bool,
+    pub(super) renew_tokens_at: Option<Instant>,
+    pub(super) cleaning: Step,
+    /// the clean-up took the logs, too
+    pub(super) cleaned_all: bool,
+    pub(super) deleting: Step,
+    pub(super) pod_ip: Option<IpAddr>,
+    pub(super) paths: Arc<Paths>,
+    pub(super) units: Vec<Unit>,
+    pub(super) start_time: Timestamp,
+    pub(super) conditions: [Condition; 5],
+    pub(super) sent: Sent,
+    /// the last decision found that the API has the present status
+    pub(super) reported: bool,
+    /// what the API had as podIP before
+    pub(super) old_ip: Option<Box<str>>,
+    pub(super) kill_at: Option<watch::Sender<Instant>>,
+    /// the object is gone from the API
+    pub(super) gone: bool,
+    /// all containers are stopped and stay so
+    pub(super) over: bool,
+    /// why the Pod failed as a whole (`DeadlineExceeded`, …)
+    pub(super) failed: Option<(&'static str, Box<str>)>,
+    /// its phase was terminal when it was found
+    pub(super) was_terminal: Option<Box<str>>,
+    /// running containers taken over, with (started, ready) as the API has them
+    pub(super) resume: Vec<(usize, Option<(bool, bool)>)>,
+    /// containers that ended while the platform was away: nothing is decided before their exit records are read
+    pub(super) exits_to_learn: Vec<Box<str>>,
+    subscriptions: Vec<Subscription>,
+    env_watched: bool,
+    jobs: FuturesUnordered<Job>,
+    /// the earliest timer of the last decision
+    wake_at: Option<Instant>,
+}
+
+impl Worker {
+    pub(crate) fn new(context: Arc<Context>, registry: Registry, entry: Arc<Entry>, pod: &Arc<Pod>, found: Found) -> Worker {
+        let units = state::containers(pod).map(|(kind, c)| Unit::new(c, kind)).collect();
+        let mut worker = Worker {
+            context,
+            entry,
+            registry,
+            bytes: pack(pod),
+            cache: Some(pod.clone()),
+            stage: Stage::Preparing,
+            sandbox: Step::Todo,
+            volumes: Step::Todo,
+            volumes_stale: false,
+            renew_tokens_at: None,
+            cleaning: Step::Todo,
+            cleaned_all: false,
+            deleting: Step::Todo,
+            pod_ip: None,
+            paths: Arc::default(),
+            units,
+            start_time: Timestamp::now(),
+            conditions: Default::default(),
+            sent: Sent::default(),
+            reported: false,
+            old_ip: None,
+            kill_at: None,
+            gone: false,
+            over: false,
+            failed: None,
+            was_terminal: None,
+            resume: Vec::new(),
+            exits_to_learn: Vec::new(),
+            subscriptions: Vec::new(),
+            env_watched: false,
+            jobs: FuturesUnordered::new(),
+            wake_at: None,
+        };
+        worker.adopt(pod, found);
+        for reference in volumes::references(pod) {
+            let subscription = worker.context.sources.subscribe(reference, &worker.entry.mailbox);
+            worker.subscriptions.push(subscription);
+        }
+        worker
+    }
+
+    /// Runs until the Pod is gone from the machine and the API, or `cancel`.
+    pub(crate) async fn run(mut self, cancel: CancellationToken) {
+        loop {
+            self.step();
+            self.publish();
+            if self.stage == Stage::Gone {
+                break;
+            }
+            self.rest();
+            let entry = self.entry.clone();
+            let alarm = async {
+                match self.wake_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return,
+                () = entry.mailbox.wait() => {
+                    let mail = entry.mailbox.take();
+                    self.read(mail);
+                }
+                Some(done) = self.jobs.next(), if !self.jobs.is_empty() => {
+                    self.apply(done);
+                    // Whatever else is ready goes into the same decision, and so into one status patch.
+                    while let Some(Some(done)) = self.jobs.next().now_or_never() {
+                        self.apply(done);
+                    }
+                }
+                () = alarm => {}
+            }
+        }
+        self.registry.remove(&self.entry.uid);
+    }
+
+    pub(super) fn pod(&mut self) -> Arc<Pod> {
+        if let Some(pod) = &self.cache {
+            return pod.clone();
+        }
+        // It was written by `pack` from a Pod.
+        let pod: Arc<Pod> = Arc::new(serde_json::from_slice(&self.bytes).unwrap_or_default());
+        self.cache = Some(pod.clone());
+        pod
+    }
+
+    /// Lets go of the typed object while nothing is about to happen.
+    fn rest(&mut self) {
+        let busy = matches!(self.stage, Stage::Preparing | Stage::Stopping | Stage::Cleaning)
+            || self.sent.in_flight
+            || self.units.iter().any(|u| matches!(u.state, State::Starting));
+        if !busy {
+            self.cache = None;
+        }
+    }
+
+    pub(super) fn launch(&mut self, job: impl Future<Output = Done> + Send + 'static) {
+        self.jobs.push(Box::pin(job));
+    }
+
+    /// Asks to be woken at `at` at the latest.
+    pub(super) fn wake_by(&mut self, at: Instant) {
+        self.wake_at = Some(self.wake_at.map_or(at, |w| w.min(at)));
+    }
+    pub(super) fn no_alarm(&mut self) {
+        self.wake_at = None;
+    }
+
+    fn read(&mut self, mail: Mail) {
+        self.gone |= mail.gone;
+        if let Some(pod) = mail.pod {
+            let bytes = pack(&pod);
+            if bytes != self.bytes {
+                let before = self.pod();
+                self.bytes = bytes;
+                self.cache = Some(pod.clone());
+                let metadata = |p: &Pod| (p.metadata.labels.clone(), p.metadata.annotations.clone());
+                if volumes::shows_metadata(&pod) && metadata(&before) != metadata(&pod) {
+                    self.volumes_stale = true;
+                }
+                self.resize(&before, &pod);
+            }
+        }
+        if mail.sources {
+            self.volumes_stale = true;
+            self.retry_now(|reason| reason == "CreateContainerConfigError");
+            if let Step::Failed { until, .. } = &mut self.volumes {
+                *until = Instant::now();
+            }
+        }
+        if mail.images {
+            self.retry_now(|reason| matches!(reason, "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull"));
+        }
+    }
+
+    fn retry_now(&mut self, of: impl Fn(&str) -> bool) {
+        let now = Instant::now();
+        for unit in &mut self.units {
+            if let State::Waiting { reason, retry_at, .. } = &mut unit.state
+                && of(reason)
+            {
+                *retry_at = Some(now);
+            }
+        }
+    }
+
+    /// Watches what the environment refers to, from the first time that something was missing.
+    pub(super) fn watch_env(&mut self) {
+        if std::mem::replace(&mut self.env_watched, true) {
+            return;
+        }
+        let pod = self.pod();
+        for reference in volumes::env_references(&pod) {
+            let subscription = self.context.sources.subscribe(reference, &self.entry.mailbox);
+            self.subscriptions.push(subscription);
+        }
+    }
+
+    /// In-place resize: new limits go to the running containers' cgroups.
+    fn resize(&mut self, before: &Pod, after: &Pod) {
+        let pairs = state::containers(before).zip(state::containers(after)).enumerate();
+        let changed: Vec<_> = pairs
+            .filter(|(_, ((_, a), (_, b)))| a.resources != b.resources)
+            .filter_map(|(i, (_, (_, b)))| {
+                let id = self.units.get(i)?.running()?.id.clone();
+                Some((id, crate::spec::resources::cgroup(b)))
+            })
+            .collect();
+        for (id, resources) in changed {
+            let engine = self.context.engine.clone();
+            tokio::spawn(async move {
+                let work = engine.update_resources(&id, resources);
+                match tokio::time::timeout(Duration::from_secs(30), work).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::warn!(%id, %error, "new limits were not taken"),
+                    Err(_) => tracing::warn!(%id, "new limits were not taken in time"),
+                }
+            });
+        }
+    }
+
+    /// Shows the containers to logs and exec.
+    fn publish(&mut self) {
+        let views = self.units.iter().map(|u| UnitView {
+            name: u.name.clone(),
+            kind: u.kind,
+            attempt: u.made.then_some(u.attempt),
+            running: u.running().map(|r| r.id.clone()),
+            waiting: match &u.state {
+                State::Waiting { reason: "", .. } | State::Starting => Some(self.default_waiting(u.kind).into()),
+                State::Waiting { reason, .. } => Some((*reason).into()),
+                _ => None,
+            },
+        });
+        *self.entry.units.lock() = views.collect();
+    }
+
+    pub(super) fn default_waiting(&self, kind: Kind) -> &'static str {
+        match kind {
+            Kind::App if !self.units.iter().any(|u| u.kind != Kind::App) => "ContainerCreating",
+            _ => "PodInitializing",
+        }
+    }
+
+    pub(super) fn words(&self, index: usize, pod: &Pod) -> jobs::Words {
+        let container = state::container_at(pod, index);
+        let policy = container.and_then(|c| c.termination_message_policy.as_deref());
+        jobs::Words {
+            uid: self.entry.uid.clone(),
+            container: self.units.get(index).map(|u| u.name.clone()).unwrap_or_default(),
+            attempt: self.units.get(index).map_or(0, |u| u.attempt),
+            from_logs: policy == Some("FallbackToLogsOnError"),
+        }
+    }
+}
+
+/// The parts of the object that decide anything: all but managedFields, the version, and the node's own part of the status.
+fn pack(pod: &Pod) -> Bytes {
+    let mut lean = Pod {
+        metadata: pod.metadata.clone(),
+        spec: pod.spec.clone(),
+        status: None,
+    };
+    lean.metadata.managed_fields = None;
+    lean.metadata.resource_version = None;
+    let status = pod.status.as_ref();
+    let foreign: Vec<PodCondition> = status
+        .and_then(|s| s.conditions.as_ref())
+        .into_iter()
+        .flatten()
+        .filter(|c| !super::status::OWN_CONDITIONS.contains(&c.type_.as_str()))
+        .cloned()
+        .collect();
+    if !foreign.is_empty() {
+        lean.status = Some(k8s_openapi::api::core::v1::PodStatus {
+            conditions: Some(foreign),
+            ..Default::default()
+        });
+    }
+    // A Pod has only string keys and finite numbers, so this can't fail.
+    Bytes::from(serde_json::to_vec(&lean).unwrap_or_default())
+}

@@ -1,0 +1,196 @@
+//! From the watch of Pods to their tasks; and what's left of Pods that are no more.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::TryStreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use knarr_runtime::{Container, State};
+use kube::{
+    Api,
+    runtime::{WatchStreamExt, watcher},
+};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    context::Context,
+    inotify::Watcher,
+    pod::{
+        adopt::Found,
+        backoff,
+        entry::{Entry, Registry},
+        jobs,
+        mailbox::Mailbox,
+        worker::Worker,
+    },
+    spec::build::labels,
+};
+
+/// A default container may be named for `kubectl logs` and `exec`.
+const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+const ORPHAN_GRACE_MAX: Duration = Duration::from_secs(30);
+const ORPHAN_TRIES_MAX: u32 = 10;
+
+pub(crate) struct Pods {
+    pub context: Arc<Context>,
+    pub registry: Registry,
+    pub tasks: TaskTracker,
+    pub cancel: CancellationToken,
+}
+
+impl Pods {
+    /// Watches the node's Pods until cancelled; the first list decides what is adopted and what is orphaned.
+    pub(crate) async fn run(self: Arc<Self>) {
+        let api: Api<Pod> = Api::all(self.context.client.clone());
+        let selector = format!("spec.nodeName={}", self.context.name);
+        let config = watcher::Config::default().fields(&selector).page_size(50);
+        let stream = watcher(api, config).default_backoff();
+        let mut stream = Box::pin(stream);
+        let mut found = self.found();
+        let mut listed: HashSet<Box<str>> = HashSet::new();
+        let mut first = true;
+        loop {
+            match stream.try_next().await {
+                Ok(Some(watcher::Event::Init)) => listed.clear(),
+                Ok(Some(watcher::Event::InitApply(pod))) => {
+                    listed.insert(pod.metadata.uid.as_deref().unwrap_or_default().into());
+                    self.upsert(pod, &mut found);
+                }
+                Ok(Some(watcher::Event::InitDone)) => {
+                    for entry in self.registry.all() {
+                        if !listed.contains(&entry.uid) {
+                            entry.mailbox.pod_gone();
+                        }
+                    }
+                    if std::mem::take(&mut first) {
+                        self.clear_orphans(&listed).await;
+                        found.clear();
+                        found.shrink_to_fit();
+                    }
+                    listed = HashSet::new();
+                }
+                Ok(Some(watcher::Event::Apply(pod))) => self.upsert(pod, &mut found),
+                Ok(Some(watcher::Event::Delete(pod))) => {
+                    let uid = pod.metadata.uid.clone().unwrap_or_default();
+                    if let Some(entry) = self.registry.get(&uid) {
+                        entry.mailbox.pod_changed(Arc::new(pod));
+                        entry.mailbox.pod_gone();
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => tracing::debug!(%error, "watch of Pods is retried"),
+            }
+        }
+    }
+
+    /// The runtime's containers by Pod.
+    fn found(&self) -> HashMap<String, Vec<Container>> {
+        let mut out: HashMap<String, Vec<Container>> = HashMap::new();
+        for container in self.context.engine.containers() {
+            if let Some(uid) = container.spec.labels.get(labels::POD_UID) {
+                out.entry(uid.clone()).or_default().push(container);
+            }
+        }
+        out
+    }
+
+    fn upsert(&self, pod: Pod, found: &mut HashMap<String, Vec<Container>>) {
+        let Some(uid) = pod.metadata.uid.clone() else { return };
+        let pod = Arc::new(pod);
+        if let Some(entry) = self.registry.get(&uid) {
+            entry.mailbox.pod_changed(pod);
+            return;
+        }
+        let annotations = pod.metadata.annotations.as_ref();
+        let default_container = annotations.and_then(|a| a.get(DEFAULT_CONTAINER)).map(|c| c.as_str().into());
+        let entry = Arc::new(Entry {
+            uid: uid.as_str().into(),
+            namespace: pod.metadata.namespace.as_deref().unwrap_or_default().into(),
+            name: pod.metadata.name.as_deref().unwrap_or_default().into(),
+            default_container: Mutex::new(default_container),
+            mailbox: Arc::new(Mailbox::default()),
+            units: Mutex::default(),
+        });
+        self.registry.insert(entry.clone());
+        let found = Found(found.remove(&uid).unwrap_or_default());
+        let worker = Worker::new(self.context.clone(), self.registry.clone(), entry, &pod, found);
+        // Boxed, so that the task is as small as the state.
+        self.tasks.spawn(Box::pin(worker.run(self.cancel.clone())));
+    }
+
+    /// Containers, sandboxes and folders of Pods that the API doesn't have: deleted while the platform was away.
+    async fn clear_orphans(&self, listed: &HashSet<Box<str>>) {
+        let engine = &self.context.engine;
+        let mut uids: HashSet<String> = HashSet::new();
+        uids.extend(engine.containers().iter().filter_map(|c| c.spec.labels.get(labels::POD_UID).cloned()));
+        uids.extend(engine.sandboxes().into_iter().map(|s| s.spec.id));
+        let dir = self.context.data_dir.join("pods");
+        let folders = tokio::task::spawn_blocking(move || -> Vec<String> {
+            let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+            entries.filter_map(|e| e.file_name().into_string().ok()).collect()
+        });
+        uids.extend(folders.await.unwrap_or_default());
+        for uid in uids {
+            if listed.contains(uid.as_str()) || self.registry.get(&uid).is_some() {
+                continue;
+            }
+            tracing::info!(%uid, "clearing what is left of a pod that is no more");
+            let (context, cancel) = (self.context.clone(), self.cancel.clone());
+            self.tasks.spawn(async move {
+                let _ = cancel.run_until_cancelled(clear_orphan(context, uid)).await;
+            });
+        }
+    }
+
+    /// Wakes the Pods that wait for an image whenever one has come.
+    pub(crate) async fn run_images(self: Arc<Self>) {
+        let Some(dir) = self.context.images.watch_dir() else { return };
+        let watcher = match Watcher::on(&dir) {
+            Ok(watcher) => watcher,
+            Err(error) => {
+                tracing::warn!(%error, dir = %dir.display(), "the image store can't be watched: new images are found with the usual back-off");
+                return;
+            }
+        };
+        while watcher.changed().await.is_ok() {
+            for entry in self.registry.all() {
+                entry.mailbox.images_changed();
+            }
+        }
+    }
+}
+
+async fn clear_orphan(context: Arc<Context>, uid: String) {
+    let mine = |c: &Container| c.spec.labels.get(labels::POD_UID) == Some(&uid);
+    let stops = context.engine.containers().into_iter().filter(mine).map(|container| {
+        let context = context.clone();
+        async move {
+            if !matches!(container.state, State::Running { .. }) {
+                return;
+            }
+            let label = |key: &str| container.spec.labels.get(key).cloned().unwrap_or_default();
+            let grace = Duration::from_secs(label(labels::GRACE_SECONDS).parse().unwrap_or(0));
+            let signal = jobs::signal_number(&label(labels::STOP_SIGNAL)).unwrap_or(libc::SIGTERM);
+            let id = &container.spec.id;
+            let _ = context.engine.signal(id, signal).await;
+            let until = Instant::now() + grace.min(ORPHAN_GRACE_MAX);
+            // The clean-up kills what's left.
+            let _ = tokio::time::timeout_at(until, context.engine.wait(id)).await;
+        }
+    });
+    futures::future::join_all(stops).await;
+    for tries in 0..ORPHAN_TRIES_MAX {
+        match jobs::clean_up(&context, &uid, false).await {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(%uid, %error, "the clean-up of an orphaned pod is retried"),
+        }
+        let wait = backoff::doubling(Duration::from_millis(500), Duration::from_secs(60), tries);
+        tokio::time::sleep(wait).await;
+    }
+    tracing::error!(%uid, "an orphaned pod could not be cleaned up; the next start tries again");
+}

@@ -1,0 +1,207 @@
+//! One probe's answers over time: thresholds, and when to ask next.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Action, Kind, Outcome, Probe};
+
+/// The first quick step; doubled until it reaches the period.
+const QUICK_MIN: Duration = Duration::from_millis(10);
+/// Exec costs a process each time, so it starts slower.
+const QUICK_EXEC_MIN: Duration = Duration::from_millis(100);
+/// A liveness probe gives the process this long before its first look.
+const LIVENESS_HEAD_START: Duration = Duration::from_secs(1);
+
+/// What an answer changed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    None,
+    /// a failure that counted, though the threshold isn't reached
+    Failed,
+    /// the result is now this
+    Became(bool),
+}
+
+pub(crate) struct Track {
+    kind: Kind,
+    /// the current result; readiness and startup begin as false, liveness as true
+    pub result: bool,
+    last: Option<bool>,
+    run: u32,
+    /// the next quick step; None once steps are regular
+    quick: Option<Duration>,
+    counted_at: Instant,
+    next_at: Instant,
+}
+
+impl Track {
+    /// `started`: when the container's process (for liveness and readiness after a startup probe: that probe's success) came to be. `result`: what's known from before a restart of the platform.
+    pub(crate) fn new(kind: Kind, probe: &Probe, started: Instant, now: Instant, result: Option<bool>) -> Track {
+        let quick_min = match probe.action {
+            Action::Exec(_) => QUICK_EXEC_MIN,
+            _ => QUICK_MIN,
+        };
+        let quick = kind != Kind::Liveness && probe.initial_delay.is_zero() && result != Some(true);
+        let head_start = match kind {
+            Kind::Liveness => LIVENESS_HEAD_START.min(probe.period).max(probe.initial_delay),
+            _ => probe.initial_delay,
+        };
+        Track {
+            kind,
+            result: result.unwrap_or(kind == Kind::Liveness),
+            last: result,
+            run: 0,
+            quick: quick.then_some(quick_min),
+            counted_at: now,
+            next_at: (started + head_start).max(now),
+        }
+    }
+
+    pub(crate) fn next_at(&self) -> Instant {
+        self.next_at
+    }
+
+    /// Takes in an answer that came at `now` and sets when to ask next.
+    pub(crate) fn observe(&mut self, probe: &Probe, outcome: &Outcome, now: Instant) -> Change {
+        self.next_at = now + probe.period;
+        let good = match outcome {
+            Outcome::Success => true,
+            Outcome::Failure(_) => false,
+            Outcome::Unknown(_) => {
+                self.step_quickly(probe, now);
+                return Change::None;
+            }
+        };
+        if good {
+            self.quick = None;
+        } else if self.step_quickly(probe, now) && now < self.counted_at + probe.period {
+            return Change::None;
+        }
+        if !good {
+            self.counted_at = now;
+        }
+        if self.last == Some(good) {
+            self.run = self.run.saturating_add(1);
+        } else {
+            self.last = Some(good);
+            self.run = 1;
+        }
+        let threshold = if good { probe.success_threshold } else { probe.failure_threshold };
+        if self.run < threshold {
+            return if good { Change::None } else { Change::Failed };
+        }
+        let acts_again = !good && self.kind != Kind::Readiness;
+        if self.result == good && !acts_again {
+            return if good { Change::None } else { Change::Failed };
+        }
+        self.result = good;
+        Change::Became(good)
+    }
+
+    /// While in the quick phase: shortens the wait. True when it's still that phase.
+    fn step_quickly(&mut self, probe: &Probe, now: Instant) -> bool {
+        let Some(step) = self.quick else {
+            return false;
+        };
+        self.next_at = now + step.min(probe.period);
+        self.quick = Some((step * 2).min(probe.period));
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn probe(period: u64, success: u32, failure: u32, delay: u64) -> Probe {
+        Probe {
+            action: Action::Tcp { host: None, port: 1 },
+            initial_delay: Duration::from_secs(delay),
+            timeout: Duration::from_secs(1),
+            period: Duration::from_secs(period),
+            success_threshold: success,
+            failure_threshold: failure,
+            grace_seconds: None,
+        }
+    }
+    fn bad() -> Outcome {
+        Outcome::Failure("no".into())
+    }
+
+    /// Answers with failure whenever asked, and gives the seconds after which the result is failure.
+    fn fails_after(kind: Kind, probe: &Probe) -> f64 {
+        let start = Instant::now();
+        let mut track = Track::new(kind, probe, start, start, None);
+        for _ in 0..10_000 {
+            let at = track.next_at();
+            if track.observe(probe, &bad(), at) == Change::Became(false) {
+                return (at - start).as_secs_f64();
+            }
+        }
+        panic!("it never fails");
+    }
+
+    #[test]
+    fn a_startup_probe_gives_up_after_threshold_times_period_and_not_before() {
+        let after = fails_after(Kind::Startup, &probe(10, 1, 3, 0));
+        assert!((30.0..=41.0).contains(&after), "{after}");
+        let after = fails_after(Kind::Startup, &probe(1, 1, 30, 0));
+        assert!((30.0..=32.0).contains(&after), "{after}");
+    }
+
+    #[test]
+    fn liveness_waits_its_delay_and_kills_at_the_threshold() {
+        let after = fails_after(Kind::Liveness, &probe(10, 1, 3, 5));
+        assert!((25.0..=25.1).contains(&after), "{after}");
+        let after = fails_after(Kind::Liveness, &probe(10, 1, 1, 0));
+        assert!((1.0..=1.1).contains(&after), "{after}");
+    }
+
+    #[test]
+    fn ready_is_looked_for_quickly_at_first() {
+        let probe = probe(10, 1, 3, 0);
+        let start = Instant::now();
+        let mut track = Track::new(Kind::Readiness, &probe, start, start, None);
+        assert!(!track.result);
+        let mut asked = 0;
+        while track.next_at() < start + Duration::from_millis(300) {
+            let at = track.next_at();
+            assert_eq!(track.observe(&probe, &bad(), at), Change::None, "early failures don't count");
+            asked += 1;
+        }
+        assert!((4..=7).contains(&asked), "{asked}");
+        let at = track.next_at();
+        assert_eq!(track.observe(&probe, &Outcome::Success, at), Change::Became(true));
+        assert_eq!(track.next_at(), at + Duration::from_secs(10), "then as configured");
+        for n in 1..=3 {
+            let at = track.next_at();
+            let want = if n == 3 { Change::Became(false) } else { Change::Failed };
+            assert_eq!(track.observe(&probe, &bad(), at), want, "failure {n}");
+        }
+        let at = track.next_at();
+        assert_eq!(track.observe(&probe, &Outcome::Success, at), Change::Became(true));
+    }
+
+    #[test]
+    fn success_needs_its_threshold_and_delay_is_kept() {
+        let probe = probe(5, 2, 3, 7);
+        let start = Instant::now();
+        let mut track = Track::new(Kind::Readiness, &probe, start, start, None);
+        assert_eq!(track.next_at(), start + Duration::from_secs(7));
+        let at = track.next_at();
+        assert_eq!(track.observe(&probe, &Outcome::Success, at), Change::None);
+        let at = track.next_at();
+        assert_eq!(track.observe(&probe, &Outcome::Success, at), Change::Became(true));
+    }
+
+    #[test]
+    fn what_was_ready_before_a_restart_of_the_platform_stays_ready() {
+        let probe = probe(10, 1, 3, 0);
+        let now = Instant::now();
+        let mut track = Track::new(Kind::Readiness, &probe, now, now, Some(true));
+        assert!(track.result);
+        assert_eq!(track.observe(&probe, &bad(), now), Change::Failed);
+        assert!(track.result);
+    }
+}

@@ -1,0 +1,381 @@
+//! One container of a Pod, whole: image, environment, user, mounts and limits, as the runtime takes it.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
+use knarr_image::Image;
+use knarr_runtime::{ContainerSpec, Mount};
+
+use crate::{
+    context::Context,
+    spec::{env, expand::expand, fields::Facts, files, resources, security, user},
+    volumes::{self, Paths, mounts},
+};
+
+/// Labels by which a container is found again.
+pub(crate) mod labels {
+    pub(crate) const POD_UID: &str = "io.kubernetes.pod.uid";
+    pub(crate) const POD_NAME: &str = "io.kubernetes.pod.name";
+    pub(crate) const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
+    pub(crate) const CONTAINER: &str = "io.kubernetes.container.name";
+    pub(crate) const ATTEMPT: &str = "io.kubernetes.container.restartCount";
+    pub(crate) const GRACE_SECONDS: &str = "io.kubernetes.pod.terminationGracePeriod";
+    pub(crate) const IMAGE: &str = "knarr.io/image";
+    pub(crate) const IMAGE_ID: &str = "knarr.io/image-id";
+    pub(crate) const STOP_SIGNAL: &str = "knarr.io/stop-signal";
+}
+
+const LOG_BYTES_MAX: u64 = 10 << 20;
+const LOG_FILES_MAX: u32 = 5;
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+pub(crate) struct Request<'a> {
+    pub context: &'a Context,
+    pub pod: &'a Pod,
+    pub container: &'a Container,
+    pub id: String,
+    pub attempt: u32,
+    pub image: &'a Image,
+    pub paths: &'a Paths,
+    pub pod_ip: Option<IpAddr>,
+}
+
+pub(crate) fn log_path(data_dir: &Path, uid: &str, container: &str, attempt: u32) -> PathBuf {
+    let dir = volumes::pod_dir(data_dir, uid).join(container);
+    dir.join(format!("{attempt}.log"))
+}
+
+pub(crate) fn message_path(data_dir: &Path, uid: &str, container: &str, attempt: u32) -> PathBuf {
+    let dir = volumes::pod_dir(data_dir, uid).join(".messages");
+    dir.join(format!("{container}.{attempt}"))
+}
+
+/// `docker.io/library/redis@sha256:…`
+pub(crate) fn image_id(image: &Image) -> String {
+    let name = image.name.split('@').next().unwrap_or_default();
+    let slash = name.rfind('/').map_or(0, |i| i + 1);
+    let repository = match name[slash..].find(':') {
+        Some(colon) => &name[..slash + colon],
+        None => name,
+    };
+    if repository.is_empty() {
+        image.digest.clone()
+    } else {
+        format!("{repository}@{}", image.digest)
+    }
+}
+
+/// Everything for `Runtime::run`; also makes the container's folders and sub-path mounts. An error is a `CreateContainerConfigError`.
+pub(crate) async fn spec(request: Request<'_>) -> Result<ContainerSpec, String> {
+    let Request {
+        context,
+        pod,
+        container,
+        image,
+        pod_ip,
+        attempt,
+        ..
+    } = request;
+    let pod_spec = pod.spec.as_ref().ok_or("the pod has no spec")?;
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    let facts = Facts {
+        node_name: &context.name,
+        host_ip: context.host_ip,
+        pod_ip,
+        cpus_milli: context.cpus_milli,
+        memory_bytes: context.memory_bytes,
+    };
+    let links = pod_spec.enable_service_links.unwrap_or(true);
+    let services = context.services.of(namespace, links).await;
+    let own = env::container_variables(pod, container, &services, &context.sources, &facts).await?;
+    let lookup = |variable: &str| own.get(variable);
+    let expanded = |list: &Option<Vec<String>>| -> Option<Vec<String>> {
+        let list = list.as_ref().filter(|l| !l.is_empty())?;
+        Some(list.iter().map(|a| expand(a, lookup)).collect())
+    };
+
+    let (command, arguments) = (expanded(&container.command), expanded(&container.args));
+    let args = match (command, arguments) {
+        (Some(mut command), arguments) => {
+            command.extend(arguments.unwrap_or_default());
+            command
+        }
+        (None, Some(arguments)) => [image.config.entrypoint.clone(), arguments].concat(),
+        (None, None) => [image.config.entrypoint.clone(), image.config.cmd.clone()].concat(),
+    };
+    if args.is_empty() {
+        return Err("no command specified: set `command`, or use an image that has an entrypoint".into());
+    }
+
+    let mut mount_list = Vec::new();
+    for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
+        mount_list.push((index, mount.clone(), sub_path(mount, lookup)?));
+    }
+    let confinement = security::confinement(pod, container, &context.seccomp_dir())?;
+    let log_path = log_path(&context.data_dir, uid, &container.name, attempt);
+    let message = message_path(&context.data_dir, uid, &container.name, attempt);
+    let message_target = container
+        .termination_message_path
+        .clone()
+        .filter(|p| !p.is_empty())
+        .unwrap_or_else(|| "/dev/termination-log".into());
+    let pod_dir = volumes::pod_dir(&context.data_dir, uid);
+
+    // All that touches files, in one go off the event loop.
+    let files = {
+        let (pod, container, paths) = (pod.clone(), container.clone(), request.paths.clone());
+        let (layers, image_user) = (image.layers.clone(), image.config.user.clone());
+        let (log_path, message) = (log_path.clone(), message.clone());
+        tokio::task::spawn_blocking(move || -> Result<_, String> {
+            let user = user::resolve(&pod, &container, &image_user, &layers)?;
+            let failed = |e: std::io::Error| format!("cannot prepare the container's files: {e}");
+            if let Some(dir) = log_path.parent() {
+                std::fs::create_dir_all(dir).map_err(failed)?;
+            }
+            if let Some(dir) = message.parent() {
+                std::fs::create_dir_all(dir).map_err(failed)?;
+            }
+            std::fs::write(&message, b"").map_err(failed)?;
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+            std::fs::set_permissions(&message, mode).map_err(failed)?;
+            drop_old_logs(&log_path, attempt);
+            let mut out: Vec<Mount> = Vec::new();
+            for (index, mount, sub_path) in mount_list {
+                out.push(volume_mount(&pod_dir, &container.name, index, &mount, &sub_path, &paths)?);
+            }
+            managed_mounts(&pod_dir, &message, &message_target, &mut out);
+            Ok((user, out))
+        })
+        .await
+        .unwrap_or_else(|e| Err(format!("a file task failed: {e}")))?
+    };
+    let (user, mounts) = files;
+
+    let hostname = files::kernel_hostname(pod, &context.cluster_domain, &context.name);
+    let mut environment = env::merged(&image.config.env, own);
+    let mut default = |variable: &str, value: String| {
+        if environment.get(variable).is_none() {
+            environment.set(variable, value);
+        }
+    };
+    default("PATH", DEFAULT_PATH.into());
+    default("HOSTNAME", hostname);
+    default("HOME", user.home.clone().unwrap_or_else(|| "/".into()));
+    let tty = container.tty.unwrap_or(false);
+    if tty {
+        default("TERM", "xterm".into());
+    }
+    let cwd = [container.working_dir.as_deref(), Some(&image.config.working_dir)]
+        .into_iter()
+        .flatten()
+        .find(|dir| !dir.is_empty())
+        .unwrap_or("/");
+
+    let grace = pod_spec.termination_grace_period_seconds.unwrap_or(30);
+    let stop_signal = container
+        .lifecycle
+        .as_ref()
+        .and_then(|l| l.stop_signal.clone())
+        .or_else(|| image.config.stop_signal.clone())
+        .unwrap_or_default();
+    let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let labels = BTreeMap::from([
+        label(labels::POD_UID, uid),
+        label(labels::POD_NAME, name),
+        label(labels::POD_NAMESPACE, namespace),
+        label(labels::CONTAINER, &container.name),
+        label(labels::ATTEMPT, &attempt.to_string()),
+        label(labels::GRACE_SECONDS, &grace.to_string()),
+        label(labels::IMAGE, &image.name),
+        label(labels::IMAGE_ID, &image_id(image)),
+        label(labels::STOP_SIGNAL, &stop_signal),
+    ]);
+    Ok(ContainerSpec {
+        cgroup: format!("pod{uid}/{}", request.id),
+        id: request.id,
+        sandbox: uid.to_owned(),
+        labels,
+        lower: image.layers.clone(),
+        read_only_rootfs: confinement.read_only_rootfs,
+        args,
+        env: environment.lines(),
+        cwd: PathBuf::from(cwd),
+        user: knarr_runtime::User {
+            uid: user.uid,
+            gid: user.gid,
+            additional_gids: user.additional_gids,
+            umask: None,
+        },
+        mounts,
+        resources: resources::cgroup(container),
+        privileged: confinement.privileged,
+        capabilities: confinement.capabilities,
+        no_new_privileges: confinement.no_new_privileges,
+        seccomp: confinement.seccomp,
+        masked_paths: confinement.masked_paths,
+        readonly_paths: confinement.readonly_paths,
+        tty,
+        stdin: container.stdin.unwrap_or(false),
+        stdin_once: container.stdin_once.unwrap_or(false),
+        log_path,
+        log_max_bytes: LOG_BYTES_MAX,
+        log_files_max: LOG_FILES_MAX,
+        oom_score_adj: resources::oom_score_adj(pod, container, context.memory_bytes),
+    })
+}
+
+fn sub_path<'a>(
+    mount: &VolumeMount,
+    lookup: impl Fn(&str) -> Option<&'a str>,
+) -> Result<Option<String>, String> {
+    if let Some(text) = mount.sub_path_expr.as_deref().filter(|p| !p.is_empty()) {
+        let expanded = expand(text, lookup);
+        if expanded.contains("$(") {
+            return Err(format!("subPathExpr {text:?} refers to a variable that isn't set"));
+        }
+        return Ok(Some(expanded));
+    }
+    Ok(mount.sub_path.clone().filter(|p| !p.is_empty()))
+}
+
+/// Only this attempt's log and the one before it are kept.
+fn drop_old_logs(log_path: &Path, attempt: u32) {
+    let Some(dir) = log_path.parent() else { return };
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|n| n.split('.').next()).and_then(|n| n.parse::<u32>().ok());
+        if number.is_some_and(|n| n + 1 < attempt) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn volume_mount(
+    pod_dir: &Path,
+    container: &str,
+    index: usize,
+    mount: &VolumeMount,
+    sub_path: &Option<String>,
+    paths: &Paths,
+) -> Result<Mount, String> {
+    let volume = paths
+        .get(mount.name.as_str())
+        .ok_or_else(|| format!("volumeMount {:?} names no volume of the pod", mount.name))?;
+    let source = match sub_path {
+        None => volume.clone(),
+        Some(sub_path) => {
+            let target = pod_dir.join(".subpaths").join(container).join(index.to_string());
+            mounts::bind_sub_path(volume, sub_path, &target)?;
+            target
+        }
+    };
+    let propagation = match mount.mount_propagation.as_deref() {
+        Some("HostToContainer") => "rslave",
+        Some("Bidirectional") => "rshared",
+        _ => "private",
+    };
+    let read_only = mount.read_only.unwrap_or(false);
+    let recursive = matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"));
+    let mount_path = Path::new("/").join(&mount.mount_path);
+    Ok(Mount {
+        source,
+        destination: mount_path,
+        read_only,
+        propagation: propagation.into(),
+        recursive_read_only: read_only && recursive,
+    })
+}
+
+/// The files that the node keeps for the container, unless the Pod mounts its own there.
+fn managed_mounts(pod_dir: &Path, message: &Path, message_target: &str, out: &mut Vec<Mount>) {
+    let etc = pod_dir.join(".etc");
+    let candidates = [
+        (etc.join("hosts"), PathBuf::from("/etc/hosts")),
+        (etc.join("hostname"), PathBuf::from("/etc/hostname")),
+        (etc.join("resolv.conf"), PathBuf::from("/etc/resolv.conf")),
+        (message.to_owned(), PathBuf::from(message_target)),
+    ];
+    for (source, destination) in candidates {
+        if out.iter().all(|m| m.destination != destination) {
+            out.push(Mount {
+                source,
+                destination,
+                read_only: false,
+                propagation: "private".into(),
+                recursive_read_only: false,
+            });
+        }
+    }
+}
+
+/// Writes the files that all containers of the Pod share. Blocking; keeps what is right already.
+pub(crate) fn write_shared_files(
+    context: &Context,
+    pod: &Pod,
+    pod_ip: Option<IpAddr>,
+) -> Result<(), String> {
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    let dir = volumes::pod_dir(&context.data_dir, uid).join(".etc");
+    let domain = &context.cluster_domain;
+    let host = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let dns = IpAddr::V4(context.dns_ip);
+    let wanted = [
+        ("hosts", files::hosts(pod, pod_ip, domain, &host("/etc/hosts"))),
+        ("hostname", format!("{}\n", files::kernel_hostname(pod, domain, &context.name))),
+        ("resolv.conf", files::resolv(pod, dns, domain, &host("/etc/resolv.conf"))),
+    ];
+    let failed = |e: std::io::Error| format!("cannot write the pod's files: {e}");
+    std::fs::create_dir_all(&dir).map_err(failed)?;
+    for (name, text) in wanted {
+        let path = dir.join(name);
+        if std::fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
+            continue;
+        }
+        // In place: the file itself is bind-mounted into containers.
+        std::fs::write(&path, text).map_err(failed)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn image_ids() {
+        let check = |name: &str, want: &str| {
+            let image = Image {
+                name: name.into(),
+                digest: "sha256:ab".into(),
+                id: String::new(),
+                config: knarr_image::ImageConfig::default(),
+                layers: vec![],
+                size_bytes: 0,
+                created: None,
+            };
+            assert_eq!(image_id(&image), want);
+        };
+        check("docker.io/library/redis:7", "docker.io/library/redis@sha256:ab");
+        check("localhost:5000/x", "localhost:5000/x@sha256:ab");
+        check("localhost:5000/x:v1", "localhost:5000/x@sha256:ab");
+        check("a/b@sha256:ab", "a/b@sha256:ab");
+    }
+
+    #[test]
+    fn old_logs_go_and_the_previous_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["1.log", "1.log.20260101", "2.log", "3.log"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        drop_old_logs(&dir.path().join("3.log"), 3);
+        let mut left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().flatten().map(|e| e.file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["2.log", "3.log"]);
+    }
+}

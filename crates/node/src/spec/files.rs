@@ -1,0 +1,228 @@
+//! The files every Pod gets: `/etc/hosts`, `/etc/hostname`, `/etc/resolv.conf`.
+//!
+//! Source: kubernetes `pkg/kubelet/kubelet_pods.go` (hosts), `pkg/kubelet/network/dns/dns.go` (resolv.conf).
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::Pod;
+
+const NAMESERVERS_MAX: usize = 3;
+const SEARCHES_MAX: usize = 32;
+const SEARCH_CHARS_MAX: usize = 2048;
+const HOSTNAME_CHARS_MAX: usize = 63;
+
+/// The Pod's host name and its cluster domain (`sub.ns.svc.cluster.local`), which is empty without a subdomain.
+pub(crate) fn hostname(pod: &Pod, cluster_domain: &str) -> (String, String) {
+    let spec = pod.spec.as_ref();
+    if let Some(name) = spec.and_then(|s| s.hostname_override.as_deref()) {
+        return (name.to_owned(), String::new());
+    }
+    let wanted = spec
+        .and_then(|s| s.hostname.as_deref())
+        .filter(|h| !h.is_empty())
+        .or(pod.metadata.name.as_deref())
+        .unwrap_or("localhost");
+    let cut: String = wanted.chars().take(HOSTNAME_CHARS_MAX).collect();
+    let name = cut.trim_end_matches(['-', '.']).to_owned();
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let domain = spec
+        .and_then(|s| s.subdomain.as_deref())
+        .filter(|s| !s.is_empty())
+        .map(|s| format!("{s}.{namespace}.svc.{cluster_domain}"))
+        .unwrap_or_default();
+    (name, domain)
+}
+
+/// What `hostname` says inside: the short name, or the full one with `setHostnameAsFQDN`.
+pub(crate) fn kernel_hostname(pod: &Pod, cluster_domain: &str, node_name: &str) -> String {
+    let spec = pod.spec.as_ref();
+    if spec.and_then(|s| s.host_network).unwrap_or(false)
+        && spec.is_some_and(|s| s.hostname_override.is_none())
+    {
+        return node_name.to_owned();
+    }
+    let (name, domain) = hostname(pod, cluster_domain);
+    let full = spec.and_then(|s| s.set_hostname_as_fqdn).unwrap_or(false);
+    if full && !domain.is_empty() {
+        format!("{name}.{domain}")
+    } else {
+        name
+    }
+}
+
+/// `host_file` is the node's own `/etc/hosts`, used with hostNetwork.
+pub(crate) fn hosts(
+    pod: &Pod,
+    pod_ip: Option<IpAddr>,
+    cluster_domain: &str,
+    host_file: &str,
+) -> String {
+    let spec = pod.spec.as_ref();
+    let mut out;
+    if spec.and_then(|s| s.host_network).unwrap_or(false) {
+        out = format!("# Kubernetes-managed hosts file (host network).\n{host_file}");
+    } else {
+        out = String::from(
+            "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
+        );
+        let (name, domain) = hostname(pod, cluster_domain);
+        if let Some(ip) = pod_ip {
+            if domain.is_empty() {
+                out.push_str(&format!("{ip}\t{name}\n"));
+            } else {
+                out.push_str(&format!("{ip}\t{name}.{domain}\t{name}\n"));
+            }
+        }
+    }
+    let aliases = spec.and_then(|s| s.host_aliases.as_ref());
+    if let Some(aliases) = aliases.filter(|a| !a.is_empty()) {
+        out.push_str("\n# Entries added by HostAliases.\n");
+        for alias in aliases {
+            let names = alias.hostnames.clone().unwrap_or_default().join("\t");
+            out.push_str(&format!("{}\t{names}\n", alias.ip));
+        }
+    }
+    out
+}
+
+#[derive(Default, Clone)]
+struct Resolv {
+    servers: Vec<String>,
+    searches: Vec<String>,
+    options: Vec<String>,
+}
+
+fn parse(text: &str) -> Resolv {
+    let mut out = Resolv::default();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some("nameserver") => out.servers.extend(words.next().map(str::to_owned)),
+            Some("search") => {
+                out.searches = words.map(|w| w.trim_end_matches('.').to_owned()).collect();
+                out.searches.retain(|s| !s.is_empty());
+            }
+            Some("options") => out.options = words.map(str::to_owned).collect(),
+            _ => {}
+        }
+    }
+    out
+}
+
+/// `host_file` is the node's own `/etc/resolv.conf`.
+pub(crate) fn resolv(pod: &Pod, dns_ip: IpAddr, cluster_domain: &str, host_file: &str) -> String {
+    let spec = pod.spec.as_ref();
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let host_network = spec.and_then(|s| s.host_network).unwrap_or(false);
+    let host = parse(host_file);
+    let cluster = || {
+        let mut searches = vec![
+            format!("{namespace}.svc.{cluster_domain}"),
+            format!("svc.{cluster_domain}"),
+            cluster_domain.to_owned(),
+        ];
+        searches.extend(host.searches.iter().cloned());
+        Resolv {
+            servers: vec![dns_ip.to_string()],
+            searches,
+            options: vec!["ndots:5".into()],
+        }
+    };
+    let policy = spec.and_then(|s| s.dns_policy.as_deref()).unwrap_or("ClusterFirst");
+    let mut resolv = match policy {
+        "None" => Resolv::default(),
+        "ClusterFirstWithHostNet" => cluster(),
+        "ClusterFirst" if !host_network => cluster(),
+        _ => host.clone(),
+    };
+    if let Some(config) = spec.and_then(|s| s.dns_config.as_ref()) {
+        resolv.servers.extend(config.nameservers.iter().flatten().cloned());
+        resolv.searches.extend(config.searches.iter().flatten().cloned());
+        for option in config.options.iter().flatten() {
+            let name = option.name.as_deref().unwrap_or_default();
+            let text = match option.value.as_deref() {
+                Some(value) if !value.is_empty() => format!("{name}:{value}"),
+                _ => name.to_owned(),
+            };
+            resolv.options.retain(|o| o.split(':').next() != Some(name));
+            resolv.options.push(text);
+        }
+    }
+    dedup(&mut resolv.servers);
+    dedup(&mut resolv.searches);
+    resolv.servers.truncate(NAMESERVERS_MAX);
+    resolv.searches.truncate(SEARCHES_MAX);
+    while resolv.searches.join(" ").len() > SEARCH_CHARS_MAX {
+        resolv.searches.pop();
+    }
+    let mut out = String::new();
+    if !resolv.searches.is_empty() {
+        out.push_str(&format!("search {}\n", resolv.searches.join(" ")));
+    }
+    for server in &resolv.servers {
+        out.push_str(&format!("nameserver {server}\n"));
+    }
+    if !resolv.options.is_empty() {
+        out.push_str(&format!("options {}\n", resolv.options.join(" ")));
+    }
+    out
+}
+
+fn dedup(list: &mut Vec<String>) {
+    let mut seen = std::collections::HashSet::new();
+    list.retain(|item| seen.insert(item.clone()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(spec: serde_json::Value) -> Pod {
+        let mut spec = spec;
+        spec["containers"] = json!([]);
+        serde_json::from_value(json!({"metadata": {"name": "web-0", "namespace": "shop"}, "spec": spec}))
+            .unwrap()
+    }
+
+    #[test]
+    fn resolv_conf_by_policy() {
+        let host = "search corp.example\nnameserver 9.9.9.9\noptions edns0\n";
+        let check = |spec: serde_json::Value, want: &str| {
+            let dns = "10.96.0.10".parse().unwrap();
+            assert_eq!(resolv(&pod(spec.clone()), dns, "cluster.local", host), want, "{spec}");
+        };
+        let cluster = "search shop.svc.cluster.local svc.cluster.local cluster.local corp.example\nnameserver 10.96.0.10\noptions ndots:5\n";
+        check(json!({}), cluster);
+        check(json!({"dnsPolicy": "ClusterFirst"}), cluster);
+        check(json!({"hostNetwork": true, "dnsPolicy": "ClusterFirst"}), host);
+        check(json!({"hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"}), cluster);
+        check(json!({"dnsPolicy": "Default"}), host);
+        check(
+            json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["1.1.1.1"], "searches": ["a.b"],
+                "options": [{"name": "ndots", "value": "2"}, {"name": "rotate"}]}}),
+            "search a.b\nnameserver 1.1.1.1\noptions ndots:2 rotate\n",
+        );
+        check(
+            json!({"dnsConfig": {"options": [{"name": "ndots", "value": "1"}]}}),
+            "search shop.svc.cluster.local svc.cluster.local cluster.local corp.example\nnameserver 10.96.0.10\noptions ndots:1\n",
+        );
+    }
+
+    #[test]
+    fn hosts_and_names() {
+        let plain = pod(json!({"hostAliases": [{"ip": "1.2.3.4", "hostnames": ["a", "b"]}]}));
+        let ip = Some("10.1.0.7".parse().unwrap());
+        let text = hosts(&plain, ip, "cluster.local", "");
+        assert!(text.starts_with("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n"));
+        assert!(text.contains("\n10.1.0.7\tweb-0\n"), "{text}");
+        assert!(text.ends_with("\n# Entries added by HostAliases.\n1.2.3.4\ta\tb\n"), "{text}");
+        let sub = pod(json!({"hostname": "h", "subdomain": "db", "setHostnameAsFQDN": true}));
+        let text = hosts(&sub, ip, "cluster.local", "");
+        assert!(text.contains("10.1.0.7\th.db.shop.svc.cluster.local\th\n"), "{text}");
+        assert_eq!(kernel_hostname(&sub, "cluster.local", "n"), "h.db.shop.svc.cluster.local");
+        assert_eq!(kernel_hostname(&pod(json!({"hostNetwork": true})), "c", "n"), "n");
+        let long = format!("{}-x", "a".repeat(62));
+        assert_eq!(hostname(&pod(json!({"hostname": long})), "c").0, "a".repeat(62));
+    }
+}

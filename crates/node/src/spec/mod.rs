@@ -1,0 +1,10 @@
+//! From a Pod's container to what the runtime needs: pure functions, but for looking up objects and image files.
+
+pub(crate) mod build;
+pub(crate) mod env;
+pub(crate) mod expand;
+pub(crate) mod fields;
+pub(crate) mod files;
+pub(crate) mod resources;
+pub(crate) mod security;
+pub(crate) mod user;

@@ -1,0 +1,174 @@
+//! Requests and limits to cgroup numbers, quality-of-service class and OOM score.
+//!
+//! Source: kubernetes `pkg/kubelet/cm/helpers_linux.go`, `pkg/kubelet/qos/policy.go`, `pkg/apis/core/v1/helper/qos`.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::core::v1::{Container, Pod, ResourceRequirements},
+    apimachinery::pkg::api::resource::Quantity,
+};
+use knarr_runtime::Resources;
+
+use crate::quantity;
+
+const CPU_PERIOD_US: i64 = 100_000;
+const CPU_QUOTA_US_MIN: i64 = 1_000;
+const CPU_SHARES_MIN: i64 = 2;
+const CPU_SHARES_MAX: i64 = 262_144;
+const SYSTEM_CRITICAL_PRIORITY: i32 = 2_000_000_000;
+
+type List = BTreeMap<String, Quantity>;
+
+fn get(list: Option<&List>, name: &str) -> Option<Quantity> {
+    list.and_then(|l| l.get(name)).cloned()
+}
+
+/// What the container's cgroup gets. CPU without a request counts as its limit, and without both as the least share.
+pub(crate) fn cgroup(container: &Container) -> Resources {
+    let empty = ResourceRequirements::default();
+    let resources = container.resources.as_ref().unwrap_or(&empty);
+    let limit = get(resources.limits.as_ref(), "cpu").map(|q| quantity::milli_value(&q));
+    let request = get(resources.requests.as_ref(), "cpu")
+        .map(|q| quantity::milli_value(&q))
+        .or(limit)
+        .unwrap_or(0);
+    let shares = (request.saturating_mul(1024) / 1000).clamp(CPU_SHARES_MIN, CPU_SHARES_MAX);
+    let quota = limit
+        .filter(|milli| *milli > 0)
+        .map(|milli| (milli.saturating_mul(CPU_PERIOD_US) / 1000).max(CPU_QUOTA_US_MIN));
+    let memory = get(resources.limits.as_ref(), "memory")
+        .map(|q| quantity::value(&q))
+        .filter(|bytes| *bytes > 0);
+    Resources {
+        cpu_shares: u64::try_from(shares).ok(),
+        cpu_quota_us: quota,
+        cpu_period_us: quota.and(u64::try_from(CPU_PERIOD_US).ok()),
+        memory_limit_bytes: memory,
+        pids_limit: None,
+    }
+}
+
+/// `Guaranteed`, `Burstable` or `BestEffort`.
+pub(crate) fn qos_class(pod: &Pod) -> &'static str {
+    let Some(spec) = &pod.spec else {
+        return "BestEffort";
+    };
+    let inits = spec.init_containers.iter().flatten();
+    let mut any = false;
+    let mut guaranteed = true;
+    let pod_level = spec.resources.as_ref();
+    let each = |resources: Option<&ResourceRequirements>, any: &mut bool| -> bool {
+        let mut all = true;
+        for name in ["cpu", "memory"] {
+            let positive = |list: Option<&List>| {
+                get(list, name)
+                    .and_then(|q| quantity::milli(&q.0))
+                    .filter(|m| *m > 0)
+            };
+            let limit = positive(resources.and_then(|r| r.limits.as_ref()));
+            let request = positive(resources.and_then(|r| r.requests.as_ref()));
+            *any |= limit.is_some() || request.is_some();
+            all &= limit.is_some() && request.is_none_or(|r| Some(r) == limit);
+        }
+        all
+    };
+    if pod_level.is_some_and(|r| r.limits.is_some() || r.requests.is_some()) {
+        guaranteed = each(pod_level, &mut any);
+    } else {
+        for container in spec.containers.iter().chain(inits) {
+            guaranteed &= each(container.resources.as_ref(), &mut any);
+        }
+    }
+    match (any, guaranteed) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+    }
+}
+
+/// Less is safer from the kernel's OOM killer.
+pub(crate) fn oom_score_adj(pod: &Pod, container: &Container, node_memory_bytes: i64) -> i32 {
+    let priority = pod.spec.as_ref().and_then(|s| s.priority).unwrap_or(0);
+    if priority >= SYSTEM_CRITICAL_PRIORITY {
+        return -997;
+    }
+    match qos_class(pod) {
+        "Guaranteed" => -997,
+        "BestEffort" => 1000,
+        _ => {
+            let requests = container.resources.as_ref().and_then(|r| r.requests.as_ref());
+            let request = get(requests, "memory").map_or(0, |q| quantity::value(&q));
+            let score = 1000 - request.saturating_mul(1000) / node_memory_bytes.max(1);
+            i32::try_from(score.clamp(3, 999)).unwrap_or(999)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(containers: serde_json::Value) -> Pod {
+        serde_json::from_value(json!({"metadata": {}, "spec": {"containers": containers}})).unwrap()
+    }
+
+    #[test]
+    fn classes_scores_and_cgroups() {
+        let check = |resources: serde_json::Value, class: &str, score: i32, cgroup_want: Resources| {
+            let pod = pod(json!([{"name": "c", "resources": resources.clone()}]));
+            let container = &pod.spec.as_ref().unwrap().containers[0];
+            assert_eq!(qos_class(&pod), class, "{resources}");
+            assert_eq!(oom_score_adj(&pod, container, 4 << 30), score, "{resources}");
+            let got = cgroup(container);
+            assert_eq!(
+                (got.cpu_shares, got.cpu_quota_us, got.cpu_period_us, got.memory_limit_bytes),
+                (
+                    cgroup_want.cpu_shares,
+                    cgroup_want.cpu_quota_us,
+                    cgroup_want.cpu_period_us,
+                    cgroup_want.memory_limit_bytes
+                ),
+                "{resources}"
+            );
+        };
+        let shares = |n| Resources {
+            cpu_shares: Some(n),
+            ..Resources::default()
+        };
+        check(json!({}), "BestEffort", 1000, shares(2));
+        check(json!({"requests": {"cpu": "250m"}}), "Burstable", 999, shares(256));
+        check(json!({"requests": {"memory": "1Gi"}}), "Burstable", 750, shares(2));
+        check(
+            json!({"limits": {"cpu": "500m", "memory": "64Mi"}}),
+            "Guaranteed",
+            -997,
+            Resources {
+                cpu_shares: Some(512),
+                cpu_quota_us: Some(50_000),
+                cpu_period_us: Some(100_000),
+                memory_limit_bytes: Some(64 << 20),
+                ..Resources::default()
+            },
+        );
+        check(
+            json!({"limits": {"cpu": "1m"}}),
+            "Burstable",
+            999,
+            Resources {
+                cpu_shares: Some(2),
+                cpu_quota_us: Some(1000),
+                cpu_period_us: Some(100_000),
+                ..Resources::default()
+            },
+        );
+    }
+
+    #[test]
+    fn one_burstable_container_decides() {
+        let full = json!({"limits": {"cpu": "1", "memory": "1Gi"}});
+        let two = pod(json!([{"name": "a", "resources": full}, {"name": "b"}]));
+        assert_eq!(qos_class(&two), "Burstable");
+    }
+}

@@ -1,0 +1,4 @@
+//! The node against a real API server and a fake runtime.
+
+mod fake;
+mod lifecycle;

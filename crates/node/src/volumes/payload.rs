@@ -1,0 +1,202 @@
+//! What configMap, secret, downwardAPI and projected volumes show: objects to files.
+
+use k8s_openapi::api::{
+    authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
+    core::v1::{
+        Container, DownwardAPIVolumeFile, KeyToPath, Pod, ServiceAccount,
+        ServiceAccountTokenProjection, Volume,
+    },
+};
+use kube::{Api, api::PostParams};
+
+use super::atomic::{File, Payload};
+use crate::{
+    sources::{Data, Sources},
+    spec::fields::{self, Facts},
+};
+
+const DEFAULT_MODE: i32 = 0o644;
+const TOKEN_SECONDS: i64 = 3600;
+
+/// Where tokens come from: a fresh one, or the file's present content when it's still good.
+pub(crate) struct Tokens<'a> {
+    pub client: &'a kube::Client,
+    /// the present file, when it needn't be renewed
+    pub present: &'a (dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync),
+}
+
+/// None: not one of these kinds of volume. Also gives the seconds after which tokens in it must be renewed.
+pub(crate) async fn render(
+    pod: &Pod,
+    volume: &Volume,
+    sources: &Sources,
+    facts: &Facts<'_>,
+    tokens: &Tokens<'_>,
+) -> Result<Option<(Payload, Option<u64>)>, String> {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let mut out = Payload::new();
+    let mut renew_seconds = None;
+    if let Some(source) = &volume.config_map {
+        let optional = source.optional.unwrap_or(false);
+        let data = sources.config_map(namespace, &source.name, optional).await?;
+        let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
+        project(data, source.items.as_deref(), mode, optional, "config", &mut out)?;
+    } else if let Some(source) = &volume.secret {
+        let name = source.secret_name.as_deref().unwrap_or_default();
+        let optional = source.optional.unwrap_or(false);
+        let data = sources.secret(namespace, name, optional).await?;
+        let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
+        project(data, source.items.as_deref(), mode, optional, "secret", &mut out)?;
+    } else if let Some(source) = &volume.downward_api {
+        let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
+        downward(pod, source.items.as_deref().unwrap_or_default(), mode, facts, &mut out)?;
+    } else if let Some(source) = &volume.projected {
+        let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
+        for source in source.sources.iter().flatten() {
+            if let Some(s) = &source.config_map {
+                let optional = s.optional.unwrap_or(false);
+                let data = sources.config_map(namespace, &s.name, optional).await?;
+                project(data, s.items.as_deref(), mode, optional, "config", &mut out)?;
+            }
+            if let Some(s) = &source.secret {
+                let optional = s.optional.unwrap_or(false);
+                let data = sources.secret(namespace, &s.name, optional).await?;
+                project(data, s.items.as_deref(), mode, optional, "secret", &mut out)?;
+            }
+            if let Some(s) = &source.downward_api {
+                downward(pod, s.items.as_deref().unwrap_or_default(), mode, facts, &mut out)?;
+            }
+            if let Some(s) = &source.service_account_token {
+                let seconds = s.expiration_seconds.unwrap_or(TOKEN_SECONDS).max(600);
+                let due = (seconds as u64).saturating_mul(8) / 10;
+                renew_seconds = Some(renew_seconds.map_or(due, |r: u64| r.min(due)));
+                let bytes = match (tokens.present)(&s.path) {
+                    Some(bytes) => bytes,
+                    None => token(pod, s, seconds, tokens.client).await?,
+                };
+                let as_user = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
+                // Upstream: 0600 for the container's user when all run as one; readable by the group with fsGroup.
+                let mode = if as_user.is_some_and(|c| c.fs_group.is_some()) { 0o640 } else { mode as u32 };
+                out.insert(s.path.clone(), File { bytes, mode });
+            }
+            if source.cluster_trust_bundle.is_some() || source.pod_certificate.is_some() {
+                return Err(format!(
+                    "volume {:?}: clusterTrustBundle and podCertificate are not supported by this node",
+                    volume.name
+                ));
+            }
+        }
+    } else {
+        return Ok(None);
+    }
+    Ok(Some((out, renew_seconds)))
+}
+
+fn project(
+    data: Option<Data>,
+    items: Option<&[KeyToPath]>,
+    mode: i32,
+    optional: bool,
+    what: &str,
+    out: &mut Payload,
+) -> Result<(), String> {
+    let data = data.unwrap_or_default();
+    match items.filter(|i| !i.is_empty()) {
+        None => {
+            for (key, value) in data.0 {
+                out.insert(key, File { bytes: value, mode: mode as u32 });
+            }
+        }
+        Some(items) => {
+            for item in items {
+                match data.get(&item.key) {
+                    Some(value) => {
+                        let file = File {
+                            bytes: value.clone(),
+                            mode: item.mode.unwrap_or(mode) as u32,
+                        };
+                        out.insert(item.path.clone(), file);
+                    }
+                    None if optional => {}
+                    None => return Err(format!("references non-existent {what} key: {}", item.key)),
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn downward(
+    pod: &Pod,
+    items: &[DownwardAPIVolumeFile],
+    mode: i32,
+    facts: &Facts<'_>,
+    out: &mut Payload,
+) -> Result<(), String> {
+    for item in items {
+        let text = if let Some(field) = &item.field_ref {
+            fields::field(pod, &field.field_path, facts)?
+        } else if let Some(selector) = &item.resource_field_ref {
+            let name = selector.container_name.as_deref().unwrap_or_default();
+            let container = find(pod, name)
+                .ok_or_else(|| format!("resourceFieldRef: no container {name:?} in the pod"))?;
+            fields::resource(selector, container, facts)?
+        } else {
+            String::new()
+        };
+        let file = File {
+            bytes: text.into_bytes(),
+            mode: item.mode.unwrap_or(mode) as u32,
+        };
+        out.insert(item.path.clone(), file);
+    }
+    Ok(())
+}
+
+fn find<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
+    let spec = pod.spec.as_ref()?;
+    let inits = spec.init_containers.iter().flatten();
+    spec.containers.iter().chain(inits).find(|c| c.name == name)
+}
+
+async fn token(
+    pod: &Pod,
+    source: &ServiceAccountTokenProjection,
+    seconds: i64,
+    client: &kube::Client,
+) -> Result<Vec<u8>, String> {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let account = pod
+        .spec
+        .as_ref()
+        .and_then(|s| s.service_account_name.as_deref())
+        .filter(|s| !s.is_empty())
+        .unwrap_or("default");
+    let request = TokenRequest {
+        spec: Some(TokenRequestSpec {
+            audiences: Some(source.audience.iter().cloned().collect()),
+            expiration_seconds: Some(seconds),
+            bound_object_ref: Some(BoundObjectReference {
+                api_version: Some("v1".into()),
+                kind: Some("Pod".into()),
+                name: pod.metadata.name.clone(),
+                uid: pod.metadata.uid.clone(),
+            }),
+        }),
+        ..TokenRequest::default()
+    };
+    let failed = |e: String| format!("failed to fetch token of service account {namespace}/{account}: {e}");
+    let api: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
+    let answer = tokio::time::timeout(
+        super::READ_DEADLINE,
+        api.create_token_request(account, &PostParams::default(), &request),
+    )
+    .await
+    .map_err(|_| failed("the API server did not answer in time".into()))?
+    .map_err(|e| failed(e.to_string()))?;
+    answer
+        .status
+        .and_then(|s| s.token)
+        .map(String::into_bytes)
+        .ok_or_else(|| failed("the answer carries no token".into()))
+}
