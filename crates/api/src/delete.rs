@@ -21,13 +21,18 @@ use crate::{
 
 const ATTEMPTS_MAX: usize = 64;
 /// Kinds whose delete answers with the object instead of a Status (`ReturnDeletedObject`).
-const RETURNS_OBJECT: [&str; 6] = [
-    "pods",
-    "podtemplates",
-    "persistentvolumes",
-    "persistentvolumeclaims",
-    "resourcequotas",
-    "serviceaccounts",
+const RETURNS_OBJECT: [(&str, &str); 11] = [
+    ("", "pods"),
+    ("", "podtemplates"),
+    ("", "persistentvolumes"),
+    ("", "persistentvolumeclaims"),
+    ("", "resourcequotas"),
+    ("", "serviceaccounts"),
+    ("", "services"),
+    ("storage.k8s.io", "storageclasses"),
+    ("storage.k8s.io", "csidrivers"),
+    ("storage.k8s.io", "csinodes"),
+    ("storage.k8s.io", "volumeattachments"),
 ];
 
 /// `metav1.DeleteOptions`.
@@ -225,7 +230,7 @@ pub async fn delete(
                     Some(e) => e.at(&revision.to_string()),
                     None => object::with_revision(&entry.value, revision),
                 };
-                let answer = if r.group.is_empty() && RETURNS_OBJECT.contains(&r.plural) {
+                let answer = if RETURNS_OBJECT.contains(&(r.group, r.plural)) {
                     bytes.clone()
                 } else {
                     success(r, name, object::meta(&live, "uid"))

@@ -148,11 +148,21 @@ impl ApiServer {
 
     /// HTTPS (HTTP/1.1 + HTTP/2 by ALPN) with client certificates, until dropped.
     pub async fn serve(&self, listener: tokio::net::TcpListener) -> Result<(), Error> {
+        self.serve_until(listener, std::future::pending()).await
+    }
+    /// Like [`ApiServer::serve`], until `stop` is ready: then no more connections are taken, watches (in-process ones,
+    /// too) end, and requests under way have five seconds.
+    pub async fn serve_until(
+        &self,
+        listener: tokio::net::TcpListener,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), Error> {
         self.inner
             .ready()
             .await
             .map_err(|f| Error::Bootstrap(f.message().to_string()))?;
-        match serve::serve(self.inner.clone(), listener).await {}
+        serve::serve(self.inner.clone(), listener, stop).await;
+        Ok(())
     }
 
     /// Admin kubeconfig (YAML) for `server`, with client certificate and CA inline.

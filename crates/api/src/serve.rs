@@ -20,31 +20,43 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const H2_STREAMS_MAX: u32 = 250;
 
-/// Serves until dropped. Connections end with it.
-pub async fn serve(inner: Arc<Inner>, listener: TcpListener) -> std::convert::Infallible {
+/// Time that requests under way have when the server ends.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Serves until `stop` is ready, then lets requests under way end (watches are ended at once; streams have five seconds).
+/// When dropped, connections end with it.
+pub async fn serve(inner: Arc<Inner>, listener: TcpListener, stop: impl Future<Output = ()>) {
     let acceptor = tokio_rustls::TlsAcceptor::from(inner.pki.tls.clone());
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     // dropping the set ends the connections' tasks
     let mut connections = JoinSet::new();
+    let mut stop = std::pin::pin!(stop);
     loop {
         while connections.try_join_next().is_some() {}
-        let Ok(slot) = slots.clone().acquire_owned().await else {
-            // the semaphore is never closed; waiting is all that is left if it were
-            std::future::pending::<()>().await;
-            continue;
-        };
-        let socket = match listener.accept().await {
-            Ok((socket, _)) => socket,
-            Err(e) => {
-                tracing::warn!("accepting an API connection: {e}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
+        let next = async {
+            // the semaphore is never closed
+            let slot = slots.clone().acquire_owned().await.ok()?;
+            match listener.accept().await {
+                Ok((socket, _)) => Some((slot, socket)),
+                Err(e) => {
+                    tracing::warn!("accepting an API connection: {e}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    None
+                }
             }
+        };
+        let (slot, socket) = tokio::select! {
+            () = &mut stop => break,
+            next = next => match next {
+                Some(next) => next,
+                None => continue,
+            },
         };
         let acceptor = acceptor.clone();
         let inner = inner.clone();
         connections.spawn(async move {
             let _slot = slot;
+            let stopping = inner.stopping.clone();
             let _ = socket.set_nodelay(true);
             let tls = match tokio::time::timeout(PATIENCE, acceptor.accept(socket)).await {
                 Ok(Ok(tls)) => tls,
@@ -74,9 +86,24 @@ pub async fn serve(inner: Arc<Inner>, listener: TcpListener) -> std::convert::In
                 .keep_alive_interval(Some(Duration::from_secs(30)))
                 .max_concurrent_streams(H2_STREAMS_MAX);
             let io = TokioIo::new(tls);
-            if let Err(e) = builder.serve_connection_with_upgrades(io, service).await {
+            let mut connection =
+                std::pin::pin!(builder.serve_connection_with_upgrades(io, service));
+            let served = tokio::select! {
+                served = connection.as_mut() => served,
+                () = stopping.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(e) = served {
                 tracing::debug!("API connection: {e}");
             }
         });
+    }
+    drop(listener);
+    inner.stopping.cancel();
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN, drained).await.is_err() {
+        tracing::debug!("API connections cut after {DRAIN:?}");
     }
 }

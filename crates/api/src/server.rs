@@ -1,12 +1,14 @@
 //! The server's state, and a request's way through it: authentication, routing, the answer's encoding.
 
-use std::sync::Arc;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
+use futures::FutureExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use http_body_util::{BodyExt, Limited};
 use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config, PodStreams,
@@ -45,6 +47,8 @@ pub struct Inner {
     pub openapi: OpenApi,
     /// Keys and certificates.
     pub pki: Pki,
+    /// Cancelled when the server is to end: watches do, too.
+    pub stopping: CancellationToken,
     ready: OnceCell<()>,
 }
 
@@ -152,6 +156,7 @@ impl Inner {
             metrics: Metrics::default(),
             openapi: OpenApi::default(),
             pki,
+            stopping: CancellationToken::new(),
             ready: OnceCell::new(),
         }
     }
@@ -174,9 +179,18 @@ impl Inner {
         let started = std::time::Instant::now();
         let method = parts.method.clone();
         let head = method == Method::HEAD;
-        let mut response = match self.authenticated(parts, body).await {
-            Ok(r) => r,
-            Err(f) => failure_response(&f),
+        let path = parts.uri.path().to_string();
+        // a bug in one kind's hook must not take the connection's other requests with it
+        let answered = AssertUnwindSafe(self.authenticated(parts, body))
+            .catch_unwind()
+            .await;
+        let mut response = match answered {
+            Ok(Ok(r)) => r,
+            Ok(Err(f)) => failure_response(&f),
+            Err(_) => {
+                tracing::error!(%method, path, "the handler of this request panicked");
+                failure_response(&Failure::internal("the request's handler panicked"))
+            }
         };
         self.metrics
             .count(&method, response.status().as_u16(), started.elapsed());

@@ -7,6 +7,7 @@ use knarr_store::{Compacted, Cursor, Entry, Event};
 use rand::Rng;
 use serde_json::{Value, json};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     body::Body,
@@ -45,6 +46,7 @@ struct Watch {
     deadline: Instant,
     next_bookmark: Instant,
     bookmarked: u64,
+    stopping: CancellationToken,
 }
 
 enum State {
@@ -117,6 +119,7 @@ pub fn watch(inner: &Inner, t: &Target, query: &Query, form: Form) -> Result<Bod
         deadline: now + Duration::from_secs(seconds),
         next_bookmark: now + BOOKMARK_EVERY,
         bookmarked: from,
+        stopping: inner.stopping.clone(),
     };
     Ok(Body::Stream(Box::pin(futures::stream::unfold(
         watch,
@@ -197,6 +200,7 @@ impl Watch {
                         self.error(&mut out, c);
                     }
                 },
+                () = self.stopping.cancelled() => return None,
                 () = tokio::time::sleep_until(self.deadline) => {
                     let position = cursor.position();
                     self.state = State::Done;
@@ -238,10 +242,11 @@ impl Watch {
             (true, _, value) => {
                 // deleted, or no longer selected: the last state selected, at this revision
                 let last = match (value, &e.last, &e.prev) {
-                    (None, Some(last), _) => last.clone(),
-                    (_, _, Some(prev)) => object::with_revision(&prev.value, e.revision),
+                    (None, Some(last), _) => last,
+                    (_, _, Some(prev)) => &prev.value,
                     _ => return,
                 };
+                let last = object::with_revision(last, e.revision);
                 self.frame(out, "DELETED", &last);
             }
             _ => {}

@@ -643,7 +643,7 @@ async fn unknown_fields_warn_are_dropped_or_ignored() {
 #[tokio::test]
 async fn bodies_in_other_encodings() {
     let f = start();
-    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: y}\ndata:\n  k: |\n    line\n";
+    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: yam}\ndata:\n  k: |\n    line\n";
     let a = f
         .send(
             Method::POST,
@@ -673,7 +673,7 @@ async fn bodies_in_other_encodings() {
     let a = f
         .send(
             Method::PATCH,
-            &format!("{CONFIGMAPS}/y"),
+            &format!("{CONFIGMAPS}/yam"),
             &[("content-type", "application/json")],
             b"{}".to_vec(),
         )
@@ -814,7 +814,7 @@ async fn server_side_apply() {
     let mine = |v: &str| {
         format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\ndata:\n  k: {v}\n")
     };
-    let a = f.patch(&path, "apply", &mine("x")).await;
+    let a = f.patch(&path, "apply", &mine("one")).await;
     assert_eq!(a.code, 422);
     assert!(
         a.json()["message"]
@@ -823,17 +823,17 @@ async fn server_side_apply() {
             .contains("fieldManager: Required value: is required for apply patch")
     );
     let a = f
-        .patch(&format!("{path}?fieldManager=one"), "apply", &mine("x"))
+        .patch(&format!("{path}?fieldManager=one"), "apply", &mine("one"))
         .await;
     assert_eq!(a.code, 201, "{}", a.json());
     let first = a.json();
     assert_eq!(first["metadata"]["managedFields"][0]["operation"], "Apply");
     let again = f
-        .patch(&format!("{path}?fieldManager=one"), "apply", &mine("x"))
+        .patch(&format!("{path}?fieldManager=one"), "apply", &mine("one"))
         .await;
     assert_eq!((again.code, again.json()), (200, first.clone()));
     let a = f
-        .patch(&format!("{path}?fieldManager=two"), "apply", &mine("y"))
+        .patch(&format!("{path}?fieldManager=two"), "apply", &mine("two"))
         .await;
     assert_eq!(a.code, 409, "{}", a.json());
     let s = a.json();
@@ -850,10 +850,10 @@ async fn server_side_apply() {
         .patch(
             &format!("{path}?fieldManager=two&force=true"),
             "apply",
-            &mine("y"),
+            &mine("two"),
         )
         .await;
-    assert_eq!((a.code, &a.json()["data"]["k"]), (200, &json!("y")));
+    assert_eq!((a.code, &a.json()["data"]["k"]), (200, &json!("two")));
     let gone = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n";
     let a = f
         .patch(&format!("{path}?fieldManager=two"), "apply", gone)
