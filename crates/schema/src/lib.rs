@@ -9,22 +9,17 @@ mod decode;
 mod go;
 pub mod managed;
 mod merge;
+mod protobuf;
 mod scalar;
 mod table;
 mod types;
 
 pub use decode::{DecodeError, Decoded, conform, decode};
 pub use merge::strategic_merge;
+pub use protobuf::decode_protobuf;
 pub use types::{TypeRef, kind, named};
 
 use bytes::Bytes;
-use serde_json::Value;
-
-/// `k8s\0` envelope (application/vnd.kubernetes.protobuf) to JSON. Returns (apiVersion, kind, value).
-pub fn decode_protobuf(bytes: &[u8]) -> Result<(String, String, Value), DecodeError> {
-    let _ = bytes;
-    todo!()
-}
 
 /// OpenAPI documents, made on demand from the table (not kept in memory).
 pub mod openapi {

@@ -130,7 +130,8 @@ impl Package {
     ) -> Option<()> {
         for field in self.structs.get(name)? {
             let path: Vec<u32> = prefix.iter().copied().chain(field.protobuf).collect();
-            let complete = field.protobuf.is_some();
+            // An embedded struct without a number isn't in the message, and nothing in it is.
+            let complete = field.protobuf.is_some() && path.len() == via.len() + 1;
             if field.json.is_empty() {
                 let embedded = field.go_type.trim_start_matches('*');
                 let via: Vec<String> = via.iter().cloned().chain([embedded.to_owned()]).collect();
