@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use http::{HeaderMap, HeaderValue};
+
 use crate::{catalog::Target, status::Failure};
 
 /// The authenticated user of a request; kept in the request's extensions.
@@ -32,6 +34,40 @@ impl Identity {
     pub fn is_master(&self) -> bool {
         self.groups().iter().any(|g| g == MASTERS)
     }
+}
+
+/// The user in whose name the request is made (`Impersonate-User`, `Impersonate-Group`); only masters may do that.
+pub fn impersonated(who: Identity, headers: &HeaderMap) -> Result<Identity, Failure> {
+    let text = |v: &HeaderValue| v.to_str().map(String::from).unwrap_or_default();
+    let user = headers
+        .get("impersonate-user")
+        .map(text)
+        .unwrap_or_default();
+    let groups: Vec<String> = headers
+        .get_all("impersonate-group")
+        .iter()
+        .map(text)
+        .collect();
+    if user.is_empty() {
+        if groups.is_empty() {
+            return Ok(who);
+        }
+        return Err(Failure::bad_request(
+            "requested group impersonation without impersonating a user",
+        ));
+    }
+    if !who.is_master() {
+        return Err(Failure::new(
+            403,
+            "Forbidden",
+            format!(
+                "users {user:?} is forbidden: User {:?} cannot impersonate resource \"users\" in API group \"\" at the cluster scope",
+                who.user()
+            ),
+        ));
+    }
+    let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
+    Ok(Identity::new(&user, &groups))
 }
 
 /// Paths anybody may read.

@@ -15,14 +15,15 @@ struct Latency {
     sum_seconds: f64,
 }
 
+#[derive(Default)]
+struct Counts {
+    requests: BTreeMap<(&'static str, u16), u64>,
+    latencies: BTreeMap<&'static str, Latency>,
+}
+
 /// Counts by verb and code: a few dozen series at most.
 #[derive(Default)]
-pub struct Metrics(
-    Mutex<(
-        BTreeMap<(&'static str, u16), u64>,
-        BTreeMap<&'static str, Latency>,
-    )>,
-);
+pub struct Metrics(Mutex<Counts>);
 
 fn known(method: &Method) -> &'static str {
     match *method {
@@ -40,7 +41,10 @@ impl Metrics {
     /// Counts one answered request.
     pub fn count(&self, method: &Method, code: u16, took: Duration) {
         let mut guard = self.0.lock();
-        let (counts, latencies) = &mut *guard;
+        let Counts {
+            requests: counts,
+            latencies,
+        } = &mut *guard;
         *counts.entry((known(method), code)).or_default() += 1;
         let latency = latencies.entry(known(method)).or_default();
         let seconds = took.as_secs_f64();
@@ -56,7 +60,10 @@ impl Metrics {
     /// The exposition text.
     pub fn text(&self, revision: u64) -> String {
         let guard = self.0.lock();
-        let (counts, latencies) = &*guard;
+        let Counts {
+            requests: counts,
+            latencies,
+        } = &*guard;
         let mut out = String::from(
             "# HELP apiserver_request_total Requests answered, by verb and HTTP code.\n# TYPE apiserver_request_total counter\n",
         );

@@ -2,6 +2,9 @@
 
 use serde_json::Value;
 
+/// Reads a field selector's value out of an object; empty when absent.
+pub type Getter = fn(&Value) -> String;
+
 /// One served resource, e.g. `deployments.v1.apps`. Static for built-in kinds.
 pub struct Resource {
     pub group: &'static str,
@@ -18,7 +21,7 @@ pub struct Resource {
     /// names of further subresources: "log", "exec", "binding", "eviction", "ephemeralcontainers", "finalize", "approval" …
     pub subresources: &'static [&'static str],
     /// `(jsonpath-like field name as in a fieldSelector, getter)`; metadata.name and metadata.namespace are always there
-    pub selectable_fields: &'static [(&'static str, fn(&Value) -> String)],
+    pub selectable_fields: &'static [(&'static str, Getter)],
     pub columns: &'static [Column],
     pub strategy: &'static dyn Strategy,
 }

@@ -283,7 +283,7 @@ async fn put(inner: &Inner, call: &Call, t: &Target, part: Part) -> Result<Outco
         .into())
 }
 
-/// `/finalize` changes the namespace's finalizers (and status) alone.
+/// `/finalize` changes the namespace's finalizers alone.
 fn finalized(live: &Value, given: &Value) -> Value {
     let mut new = live.clone();
     let finalizers = given
@@ -294,9 +294,6 @@ fn finalized(live: &Value, given: &Value) -> Value {
         Some(list) if !list.is_empty() => json!({ "finalizers": finalizers }),
         _ => json!({}),
     };
-    if let Some(status) = given.get("status") {
-        new["status"] = status.clone();
-    }
     let version = object::meta(given, "resourceVersion").to_string();
     let uid = object::meta(given, "uid").to_string();
     let m = object::meta_mut(&mut new);

@@ -10,12 +10,22 @@ use hyper_util::{
 };
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 
-use crate::{pki, server::Inner};
+use crate::{
+    pki,
+    server::{self, Inner},
+    status::Failure,
+};
 
 /// Connections served at once; more wait in the listener's backlog.
 const CONNECTIONS_MAX: usize = 1024;
-/// Time for a TLS handshake, and for a request's head.
+/// Time for a TLS handshake.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// Time for a request's head, which is also how long an idle HTTP/1.1 connection is kept: longer than clients keep theirs.
+const HEAD_PATIENCE: Duration = Duration::from_secs(120);
+/// Requests answered at once (streams count until their head is sent).
+const REQUESTS_MAX: usize = 400;
+/// Time a request may wait for its turn before 429.
+const TURN_PATIENCE: Duration = Duration::from_secs(10);
 /// Pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const H2_STREAMS_MAX: u32 = 250;
@@ -28,6 +38,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub async fn serve(inner: Arc<Inner>, listener: TcpListener, stop: impl Future<Output = ()>) {
     let acceptor = tokio_rustls::TlsAcceptor::from(inner.pki.tls.clone());
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let turns = Arc::new(Semaphore::new(REQUESTS_MAX));
     // dropping the set ends the connections' tasks
     let mut connections = JoinSet::new();
     let mut stop = std::pin::pin!(stop);
@@ -54,6 +65,7 @@ pub async fn serve(inner: Arc<Inner>, listener: TcpListener, stop: impl Future<O
         };
         let acceptor = acceptor.clone();
         let inner = inner.clone();
+        let turns = turns.clone();
         connections.spawn(async move {
             let _slot = slot;
             let stopping = inner.stopping.clone();
@@ -74,13 +86,27 @@ pub async fn serve(inner: Arc<Inner>, listener: TcpListener, stop: impl Future<O
                 if let Some(who) = &who {
                     request.extensions_mut().insert(who.clone());
                 }
-                async move { Ok::<_, std::convert::Infallible>(inner.handle(request).await) }
+                let turns = turns.clone();
+                async move {
+                    let turn = tokio::time::timeout(TURN_PATIENCE, turns.acquire()).await;
+                    Ok::<_, std::convert::Infallible>(match turn {
+                        Ok(_turn) => inner.handle(request).await,
+                        Err(_) => server::failure_response(
+                            &Failure::new(
+                                429,
+                                "TooManyRequests",
+                                "too many requests, please try again later",
+                            )
+                            .retry_after(1),
+                        ),
+                    })
+                }
             });
             let mut builder = auto::Builder::new(TokioExecutor::new());
             builder
                 .http1()
                 .timer(TokioTimer::new())
-                .header_read_timeout(PATIENCE)
+                .header_read_timeout(HEAD_PATIENCE)
                 .http2()
                 .timer(TokioTimer::new())
                 .keep_alive_interval(Some(Duration::from_secs(30)))

@@ -29,6 +29,9 @@ use crate::{
 /// Largest request body, in bytes (upstream's limit).
 pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
 
+/// Time a request's body may take to arrive.
+const BODY_PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// All a request needs.
 pub struct Inner {
     /// The objects.
@@ -218,6 +221,7 @@ impl Inner {
             .get::<Identity>()
             .cloned()
             .ok_or_else(identity::unauthorized)?;
+        let who = identity::impersonated(who, &parts.headers)?;
         let body = match parts.method {
             Method::GET | Method::HEAD => Bytes::new(),
             _ => read_body(body).await?,
@@ -319,7 +323,17 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let limited = Limited::new(body, BODY_BYTES_MAX);
-    match limited.collect().await {
+    let collected = match tokio::time::timeout(BODY_PATIENCE, limited.collect()).await {
+        Ok(collected) => collected,
+        Err(_) => {
+            return Err(Failure::new(
+                504,
+                "Timeout",
+                "Timeout: the body of the request did not arrive in time",
+            ));
+        }
+    };
+    match collected {
         Ok(all) => Ok(all.to_bytes()),
         Err(e) if e.is::<http_body_util::LengthLimitError>() => Err(Failure::new(
             413,

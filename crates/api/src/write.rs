@@ -286,7 +286,10 @@ impl Write<'_> {
             let live = object::parse(&entry.value)?;
             let mut warnings = Vec::new();
             let changed = change(&live, &mut warnings)?;
-            let given = meta(&changed.object, "resourceVersion").to_string();
+            let given = match meta(&changed.object, "resourceVersion") {
+                "0" => String::new(), // upstream: unconditional, too
+                version => version.to_string(),
+            };
             let live_version = meta(&live, "resourceVersion");
             if !given.is_empty() && given != live_version {
                 return Err(Failure::modified(r, self.name));

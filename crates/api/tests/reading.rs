@@ -617,6 +617,29 @@ async fn who_may_what() {
         );
         assert_eq!(a.json()["spec"], review["spec"]);
     }
+    for (client, headers, code) in [
+        (&f.client, &[("impersonate-user", "eve")][..], 403),
+        (
+            &f.client,
+            &[
+                ("impersonate-user", "bob"),
+                ("impersonate-group", "system:masters"),
+            ][..],
+            200,
+        ),
+        (&f.client, &[("impersonate-group", "x")][..], 400),
+        (
+            &nobody,
+            &[
+                ("impersonate-user", "admin"),
+                ("impersonate-group", "system:masters"),
+            ][..],
+            403,
+        ),
+    ] {
+        let a = send(client, Method::GET, CONFIGMAPS, headers, vec![]).await;
+        assert_eq!(a.code, code, "{headers:?}");
+    }
     let a = send(
         &nobody,
         Method::POST,
