@@ -1,16 +1,12 @@
 //! Waiting for files to change, without polling: one inotify descriptor on the event loop.
 
-use std::{
-    io,
-    mem::MaybeUninit,
-    os::fd::OwnedFd,
-    path::Path,
-};
+use std::{io, path::Path};
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
-use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe::Receiver;
 
-pub(crate) struct Watcher(AsyncFd<OwnedFd>);
+/// An inotify descriptor is read like a pipe, and tokio has a safe type for reading those.
+pub(crate) struct Watcher(Receiver);
 
 impl Watcher {
     /// Watches a folder for files that are made, written, renamed or removed in it.
@@ -23,27 +19,27 @@ impl Watcher {
             | WatchFlags::DELETE
             | WatchFlags::ONLYDIR;
         inotify::add_watch(&fd, dir, flags)?;
-        Ok(Watcher(AsyncFd::register(fd)?))
+        Ok(Watcher(Receiver::from_owned_fd_unchecked(fd)?))
     }
 
     /// Resolves when something has happened since the last call; many events count as one. Cancel-safe.
     pub(crate) async fn changed(&self) -> io::Result<()> {
+        // More than one event with the longest name.
+        let mut buffer = [0u8; 4096];
+        let mut any = false;
         loop {
-            let mut guard = self.0.readable().await?;
-            let mut buffer = [MaybeUninit::<u8>::uninit(); 4096];
-            let mut any = false;
-            let mut reader = inotify::Reader::new(self.0.get_ref(), &mut buffer);
-            loop {
-                match reader.next() {
-                    Ok(_) => any = true,
-                    Err(rustix::io::Errno::AGAIN) => break,
-                    Err(rustix::io::Errno::INTR) => {}
-                    Err(error) => return Err(error.into()),
-                }
+            if !any {
+                self.0.readable().await?;
             }
-            guard.clear_ready();
-            if any {
-                return Ok(());
+            match self.0.try_read(&mut buffer) {
+                Ok(_) => any = true,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if any {
+                        return Ok(());
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
     }

@@ -241,7 +241,11 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let api = {
             let dir = dir.path().join("api");
-            tokio::task::spawn_blocking(move || knarr_api::ApiServer::for_tests(&dir)).await.unwrap()
+            let make = move || {
+                let config = knarr_api::Config::for_tests(&dir);
+                knarr_api::ApiServer::with_resources(config, super::kinds::RESOURCES).unwrap()
+            };
+            tokio::task::spawn_blocking(make).await.unwrap()
         };
         let client = api.client("test", &["system:masters"], "test");
         let images = dir.path().join("images");
