@@ -71,6 +71,9 @@ pub struct ServerStreams {
     pub status: oneshot::Sender<Bytes>,
 }
 
+/// Resolves to the streams once the client has opened all of them.
+pub type Opening = BoxFuture<'static, Result<ServerStreams, Error>>;
+
 /// Answers an exec/attach upgrade request (SPDY `Upgrade: SPDY/3.1` with `X-Stream-Protocol-Version`, or WebSocket
 /// `v5.channel.k8s.io`, `v4.channel.k8s.io`, `channel.k8s.io`, base64 variants).
 /// Returns the 101 response to send at once and a future that resolves to the streams when the client has opened all
@@ -78,13 +81,7 @@ pub struct ServerStreams {
 pub fn accept_exec<B>(
     request: &mut http::Request<B>,
     mut options: StreamOptions,
-) -> Result<
-    (
-        http::Response<()>,
-        BoxFuture<'static, Result<ServerStreams, Error>>,
-    ),
-    Error,
-> {
+) -> Result<(http::Response<()>, Opening), Error> {
     if !(options.stdin || options.stdout || options.stderr) {
         let message = "you must specify at least 1 of stdin, stdout, stderr";
         return Err(Error::BadRequest(message.to_owned()));
@@ -324,6 +321,235 @@ fn last_words(ending: Ending, status: Option<Bytes>) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spdy::frame;
+    use crate::spdy::tests::{Client, Got};
+    use futures::{SinkExt, StreamExt};
+    use tokio::io::{AsyncReadExt, DuplexStream};
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::Message;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    const CAT: StreamOptions = StreamOptions {
+        stdin: true,
+        stdout: true,
+        stderr: false,
+        tty: false,
+    };
+
+    #[tokio::test]
+    async fn spdy_ends_in_order() {
+        let (near, far) = tokio::io::duplex(16 << 10);
+        let opening = tokio::spawn(over_spdy(far, CAT, "v4.channel.k8s.io"));
+        let mut client = Client::new(near);
+        for (stream, kind) in [(1, "error"), (3, "nonsense"), (5, "stdin"), (7, "stdout")] {
+            client.open(stream, 0, &[("streamType", kind)]).await;
+            client.expect(frame::SYN_REPLY, &[stream]).await;
+            if kind == "nonsense" {
+                client.expect_data(3, true, b"").await;
+            }
+        }
+        let mut streams = opening.await.unwrap().unwrap();
+        assert!(streams.stderr.is_none());
+        let mut stdout = streams.stdout.take().unwrap();
+        stdout.write_all(b"last words").await.unwrap();
+        // with the output still open
+        streams.status.send("status".into()).unwrap();
+        client.expect_data(7, false, b"last words").await;
+        client.expect_data(7, true, b"").await;
+        client.expect_data(1, false, b"status").await;
+        client.expect_data(1, true, b"").await;
+        drop(client);
+        while stdout.write_all(b"more").await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        let mut rest = Vec::new();
+        streams.stdin.unwrap().read_to_end(&mut rest).await.unwrap();
+        assert!(rest.is_empty());
+        streams.resize.changed().await.unwrap_err();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_opens_nothing() {
+        let (near, far) = tokio::io::duplex(1024);
+        let opening = tokio::spawn(over_spdy(far, CAT, "v4.channel.k8s.io"));
+        let mut client = Client::new(near);
+        client.expect(frame::GOAWAY, &[0, 0]).await;
+        assert_eq!(client.next().await, Got::End);
+        let error = opening.await.unwrap().err().unwrap().to_string();
+        assert!(
+            error.contains("timed out waiting for client to create streams"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves() {
+        let (near, far) = tokio::io::duplex(1024);
+        drop(near);
+        let error = over_spdy(far, CAT, "v4.channel.k8s.io")
+            .await
+            .err()
+            .unwrap();
+        assert!(error.to_string().contains("hung up"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves_later_is_noticed() {
+        let (near, far) = tokio::io::duplex(16 << 10);
+        let opening = tokio::spawn(over_spdy(far, CAT, "v4.channel.k8s.io"));
+        let mut client = Client::new(near);
+        for (stream, kind) in [(1, "error"), (3, "stdin"), (5, "stdout")] {
+            client.open(stream, 0, &[("streamType", kind)]).await;
+        }
+        let mut streams = opening.await.unwrap().unwrap();
+        drop(client);
+        streams.status.closed().await;
+        streams.resize.changed().await.unwrap_err();
+    }
+
+    async fn websocket(
+        options: StreamOptions,
+        protocol: &str,
+    ) -> (WebSocketStream<DuplexStream>, ServerStreams) {
+        let (near, far) = tokio::io::duplex(16 << 10);
+        let streams = over_websocket(far, options, protocol).await;
+        let mut client = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
+        let greeting = next(&mut client).await;
+        assert!(matches!(greeting[..], [1] | [b'1']), "{greeting:?}");
+        (client, streams)
+    }
+
+    async fn next(client: &mut WebSocketStream<DuplexStream>) -> Bytes {
+        let message = tokio::time::timeout(Duration::from_secs(60), client.next()).await;
+        message.expect("nothing came").unwrap().unwrap().into_data()
+    }
+
+    #[tokio::test]
+    async fn channels_both_ways() {
+        for protocol in [
+            "v5.channel.k8s.io",
+            "v4.channel.k8s.io",
+            "channel.k8s.io",
+            "",
+        ] {
+            let (mut client, mut streams) = websocket(CAT, protocol).await;
+            for message in [
+                &b"\0hel"[..],
+                b"",
+                b"\x09ignored",
+                b"\x01ignored",
+                b"\0lo",
+                b"\xff\0",
+            ] {
+                client
+                    .send(Message::Binary(message.to_vec().into()))
+                    .await
+                    .unwrap();
+            }
+            let mut text = String::new();
+            streams
+                .stdin
+                .take()
+                .unwrap()
+                .read_to_string(&mut text)
+                .await
+                .unwrap();
+            assert_eq!(text, "hello", "{protocol}");
+            let mut stdout = streams.stdout.take().unwrap();
+            stdout.write_all(b"out").await.unwrap();
+            streams
+                .status
+                .send(r#"{"status":"Failure","message":"why"}"#.into())
+                .unwrap();
+            assert_eq!(&next(&mut client).await[..], b"\x01out", "{protocol}");
+            let status = next(&mut client).await;
+            match protocol {
+                "v5.channel.k8s.io" | "v4.channel.k8s.io" => {
+                    assert!(status.starts_with(b"\x03{"), "{status:?}")
+                }
+                _ => assert_eq!(&status[..], b"\x03why"),
+            }
+            assert!(
+                matches!(client.next().await, Some(Ok(Message::Close(Some(frame)))) if u16::from(frame.code) == 1000)
+            );
+            assert!(client.next().await.is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn base64_channels() {
+        let (mut client, mut streams) = websocket(CAT, "base64.channel.k8s.io").await;
+        client
+            .send(Message::Text("0aGVsbG8=".into()))
+            .await
+            .unwrap();
+        let mut hello = [0; 5];
+        streams
+            .stdin
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut hello)
+            .await
+            .unwrap();
+        assert_eq!(&hello, b"hello");
+        streams
+            .stdout
+            .as_mut()
+            .unwrap()
+            .write_all(b"hi")
+            .await
+            .unwrap();
+        assert_eq!(&next(&mut client).await[..], b"1aGk=");
+    }
+
+    #[tokio::test]
+    async fn bad_messages_end_in_a_close() {
+        let check = async |name: &str, protocol: &str, message: Message| {
+            let (mut client, mut streams) = websocket(CAT, protocol).await;
+            // the server may hang up before it has read all of it
+            let _ = client.send(message).await;
+            let mut rest = Vec::new();
+            let ended = streams.stdin.as_mut().unwrap().read_to_end(&mut rest);
+            tokio::time::timeout(Duration::from_secs(60), ended)
+                .await
+                .expect(name)
+                .unwrap();
+            assert!(rest.is_empty(), "{name}");
+            streams.status.closed().await;
+        };
+        check(
+            "not base64",
+            "base64.channel.k8s.io",
+            Message::Text("0***".into()),
+        )
+        .await;
+        check(
+            "a close of nothing",
+            "v5.channel.k8s.io",
+            Message::Binary(vec![255].into()),
+        )
+        .await;
+        check(
+            "too large",
+            "v5.channel.k8s.io",
+            Message::Binary(vec![0; 5 << 20].into()),
+        )
+        .await;
+    }
+
+    #[test]
+    fn nothing_asked_for() {
+        let mut request = http::Request::new(());
+        let error = accept_exec(&mut request, StreamOptions::default())
+            .err()
+            .unwrap();
+        assert!(
+            error
+                .to_string()
+                .contains("at least 1 of stdin, stdout, stderr")
+        );
+        assert_eq!(error.status_code(), 400);
+    }
 
     #[test]
     fn older_protocols_get_the_message_alone() {

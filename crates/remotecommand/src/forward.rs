@@ -112,11 +112,12 @@ where
         tokio::select! {
             stream = opened.recv() => {
                 let Some(stream) = stream else { break };
-                let id = stream.id;
-                if let Err(why) = take(stream, &mut halves, &mut pairs, &sender).await {
-                    tracing::debug!(%why, "port-forward stream refused");
-                    // an error means that the connection has gone
-                    let _ = session.out.send(Out::Reset { stream: id, code: spdy::PROTOCOL_ERROR }).await;
+                match place(&stream, &halves) {
+                    Ok(place) => take(stream, place, &mut halves, &mut pairs, &sender).await,
+                    Err(why) => {
+                        tracing::debug!(%why, "port-forward stream refused");
+                        stream.refuse(&session).await;
+                    }
                 }
             }
             () = expiry => expire(&mut halves, &mut pairs),
@@ -131,13 +132,14 @@ where
     session.closed.cancel();
 }
 
-/// Sorts a new stream in, and hands its pair out when it is complete.
-async fn take(
-    opened: Opened,
-    halves: &mut HashMap<String, Half>,
-    pairs: &mut JoinSet<()>,
-    sender: &mpsc::Sender<ForwardStream>,
-) -> Result<(), String> {
+/// Where a new stream belongs.
+struct Place {
+    port: u16,
+    is_error: bool,
+    request: String,
+}
+
+fn place(opened: &Opened, halves: &HashMap<String, Half>) -> Result<Place, String> {
     let port = opened.header("port").ok_or("\"port\" header is required")?;
     let port = match port.parse::<u16>() {
         Ok(0) => return Err(format!("port \"{port}\" must be > 0")),
@@ -156,33 +158,51 @@ async fn take(
         _ if is_error => opened.id.to_string(),
         _ => opened.id.saturating_sub(2).to_string(),
     };
-    if !halves.contains_key(&request) && halves.len() >= HALF_PAIRS_MAX {
-        return Err(format!(
+    match halves.get(&request) {
+        None if halves.len() >= HALF_PAIRS_MAX => Err(format!(
             "{HALF_PAIRS_MAX} connections wait for their other stream"
-        ));
+        )),
+        Some(half) if (if is_error { &half.error } else { &half.data }).is_some() => {
+            Err(format!("stream for request {request} already assigned"))
+        }
+        _ => Ok(Place {
+            port,
+            is_error,
+            request,
+        }),
     }
-    let half = halves.entry(request.clone()).or_default();
+}
+
+/// Sorts a new stream in, and hands its pair out when it is complete.
+async fn take(
+    opened: Opened,
+    Place {
+        port,
+        is_error,
+        request,
+    }: Place,
+    halves: &mut HashMap<String, Half>,
+    pairs: &mut JoinSet<()>,
+    sender: &mpsc::Sender<ForwardStream>,
+) {
+    let mut half = halves.remove(&request).unwrap_or_default();
     let slot = if is_error {
         &mut half.error
     } else {
         &mut half.data
     };
-    if slot.is_some() {
-        return Err(format!("stream for request {request} already assigned"));
-    }
     *slot = Some(opened.stream);
-    half.deadline
-        .get_or_insert_with(|| Instant::now() + PAIRING_MAX);
-    if half.data.is_none() || half.error.is_none() {
-        return Ok(());
-    }
-    let Some(Half {
-        data: Some(data),
-        error: Some(error),
-        ..
-    }) = halves.remove(&request)
-    else {
-        return Ok(());
+    let (data, error) = match half {
+        Half {
+            data: Some(data),
+            error: Some(error),
+            ..
+        } => (data, error),
+        mut half => {
+            half.deadline = Some(Instant::now() + PAIRING_MAX);
+            halves.insert(request, half);
+            return;
+        }
     };
     let (report, reported) = oneshot::channel();
     pairs.spawn(report_error(error, reported));
@@ -193,7 +213,6 @@ async fn take(
     };
     // nobody takes it: dropping it ends it, and the session ends anyway
     let _ = sender.send(forward).await;
-    Ok(())
 }
 
 fn expire(halves: &mut HashMap<String, Half>, pairs: &mut JoinSet<()>) {
@@ -268,4 +287,139 @@ async fn over_channels<IO>(
     // when all have ended, or the client has hung up (which ends them)
     while ends.join_next().await.is_some() {}
     session.close().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spdy::frame;
+    use crate::spdy::tests::{Client, Got};
+    use tokio::io::AsyncReadExt;
+
+    fn connect() -> (Client, mpsc::Receiver<ForwardStream>) {
+        let (near, far) = tokio::io::duplex(16 << 10);
+        let (sender, receiver) = mpsc::channel(1);
+        tokio::spawn(over_spdy(far, sender));
+        (Client::new(near), receiver)
+    }
+
+    #[tokio::test]
+    async fn pairs_in_any_order_with_and_without_request_ids() {
+        let (mut client, mut connections) = connect();
+        let streams: &[(u32, &str, &str, &str)] = &[
+            (1, "data", "80", "b"),
+            (3, "error", "81", "a"),
+            (5, "error", "80", "b"),
+            (7, "data", "81", "a"),
+            // an old client: error, then data
+            (9, "error", "82", ""),
+            (11, "data", "82", ""),
+        ];
+        let mut ports = Vec::new();
+        let mut kept = Vec::new();
+        for &(id, kind, port, request) in streams {
+            client
+                .open(
+                    id,
+                    0,
+                    &[("streamType", kind), ("port", port), ("requestID", request)],
+                )
+                .await;
+            client.expect(frame::SYN_REPLY, &[id]).await;
+            if matches!(id, 5 | 7 | 11) {
+                let connection = connections.recv().await.unwrap();
+                ports.push(connection.port);
+                kept.push(connection);
+            }
+        }
+        assert_eq!(ports, [80, 81, 82]);
+        let ForwardStream {
+            mut data, error, ..
+        } = kept.remove(0);
+        client.data(1, frame::FLAG_FIN, b"ping").await;
+        let mut ping = String::new();
+        data.read_to_string(&mut ping).await.unwrap();
+        assert_eq!(ping, "ping");
+        data.write_all(b"pong").await.unwrap();
+        client.expect_data(1, false, b"pong").await;
+        drop(data);
+        client.expect_data(1, true, b"").await;
+        error.send("broken".to_owned()).unwrap();
+        client.expect_data(5, false, b"broken").await;
+        client.expect_data(5, true, b"").await;
+        drop(client);
+        assert!(connections.recv().await.is_none(), "ends with the client");
+    }
+
+    #[tokio::test]
+    async fn senseless_streams_are_reset() {
+        let (mut client, _connections) = connect();
+        let check = async |client: &mut Client, id: u32, headers: &[(&str, &str)]| {
+            client.open(id, 0, headers).await;
+            client.expect(frame::SYN_REPLY, &[id]).await;
+            loop {
+                match client.next().await {
+                    // the end of the stream that was dropped may come first
+                    Got::Data { .. } => {}
+                    Got::Control { kind, payload } => {
+                        assert_eq!(
+                            (kind, &payload[..4]),
+                            (frame::RST_STREAM, &id.to_be_bytes()[..]),
+                            "{headers:?}"
+                        );
+                        return;
+                    }
+                    Got::End => panic!("{headers:?}"),
+                }
+            }
+        };
+        check(&mut client, 1, &[("streamtype", "data")]).await;
+        check(&mut client, 3, &[("streamtype", "data"), ("port", "0")]).await;
+        check(&mut client, 5, &[("streamtype", "data"), ("port", "65536")]).await;
+        check(&mut client, 7, &[("streamtype", "stdin"), ("port", "80")]).await;
+        check(&mut client, 9, &[("port", "80")]).await;
+        let twice = [("streamtype", "data"), ("port", "80"), ("requestid", "1")];
+        client.open(11, 0, &twice).await;
+        client.expect(frame::SYN_REPLY, &[11]).await;
+        check(&mut client, 13, &twice).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_a_pair_expires_with_a_reason() {
+        let (mut client, _connections) = connect();
+        client
+            .open(
+                1,
+                0,
+                &[("streamtype", "error"), ("port", "80"), ("requestid", "x")],
+            )
+            .await;
+        client.expect(frame::SYN_REPLY, &[1]).await;
+        client
+            .expect_data(1, false, b"(request=x) timed out waiting for streams")
+            .await;
+        client.expect_data(1, true, b"").await;
+    }
+
+    #[tokio::test]
+    async fn channel_protocols_need_ports() {
+        let check = async |ports: &[u16], protocol: &str, fine: bool| {
+            let mut request = http::Request::builder()
+                .header("connection", "upgrade")
+                .header("upgrade", "websocket")
+                .header("sec-websocket-version", "13")
+                .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+                .header("sec-websocket-protocol", protocol)
+                .body(())
+                .unwrap();
+            let accepted = accept_port_forward(&mut request, ports);
+            assert_eq!(accepted.is_ok(), fine, "{protocol} {ports:?}");
+        };
+        check(&[], "v4.channel.k8s.io", false).await;
+        check(&[0], "v4.channel.k8s.io", false).await;
+        check(&[80; 129], "v4.channel.k8s.io", false).await;
+        check(&[80; 128], "v4.channel.k8s.io", true).await;
+        check(&[80; 6], "v4.base64.channel.k8s.io", false).await;
+        check(&[], TUNNELLED, true).await;
+    }
 }

@@ -20,5 +20,5 @@ mod spdy;
 mod websocket;
 
 pub use error::Error;
-pub use exec::{ServerStreams, StreamOptions, TerminalSize, accept_exec};
+pub use exec::{Opening, ServerStreams, StreamOptions, TerminalSize, accept_exec};
 pub use forward::{ForwardStream, accept_port_forward};

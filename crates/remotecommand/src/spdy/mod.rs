@@ -2,19 +2,20 @@
 //! client opens streams, data flows both ways, either side ends its direction with a flag.
 
 mod dictionary;
-mod frame;
+pub(crate) mod frame;
 mod headers;
 mod reader;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod writer;
 
-use crate::mux::{Session, Stream};
+use crate::mux::{Out, Session, Stream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 /// Status codes of RST_STREAM that we send.
-pub(crate) const PROTOCOL_ERROR: u32 = 1;
+const PROTOCOL_ERROR: u32 = 1;
 const INVALID_STREAM: u32 = 2;
 const REFUSED_STREAM: u32 = 3;
 
@@ -26,6 +27,7 @@ pub(crate) struct Opened {
     pub(crate) id: u32,
     headers: Vec<(String, String)>,
     pub(crate) stream: Stream,
+    reset: CancellationToken,
 }
 
 impl Opened {
@@ -33,6 +35,18 @@ impl Opened {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| value.as_str())
+    }
+
+    /// Breaks the stream off: the client did something senseless.
+    pub(crate) async fn refuse(self, session: &Session) {
+        // first: nothing may follow on a stream that was reset
+        self.reset.cancel();
+        let reset = Out::Reset {
+            stream: self.id,
+            code: PROTOCOL_ERROR,
+        };
+        // an error means that the connection has gone
+        let _ = session.out.send(reset).await;
     }
 }
 

@@ -162,13 +162,15 @@ impl<R: AsyncRead + Unpin + Send> Reader<R> {
         {
             inbound.end().await;
         }
-        self.streams.insert(id, known);
         let opened = Opened {
             id,
             headers,
             stream,
+            reset: known.reset.clone(),
         };
-        if self.opened.send(opened).await.is_err() {
+        self.streams.insert(id, known);
+        if let Err(refused) = self.opened.send(opened).await {
+            refused.0.reset.cancel();
             self.streams.remove(&id);
             self.send(Out::Reset {
                 stream: id,
