@@ -121,3 +121,38 @@ pub fn expired_continue(start: &str) -> Failure {
 pub fn expired_exact() -> Failure {
     Failure::expired(EXPIRED_EXACT)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn snapshots_are_let_go_in_time_and_in_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = knarr_store::Store::open(knarr_store::Options::new(dir.path())).unwrap();
+        let pages = Pages::default();
+        let first = store.snapshot();
+        pages.keep(&first);
+        tokio::time::sleep(LIFETIME / 2).await;
+        assert!(pages.find(first.revision()).is_some());
+        // asked for again: kept from now on
+        pages.keep(&first);
+        tokio::time::sleep(LIFETIME / 2 + Duration::from_secs(1)).await;
+        assert!(pages.find(first.revision()).is_some());
+        tokio::time::sleep(LIFETIME).await;
+        assert!(pages.find(first.revision()).is_none());
+        assert!(pages.0.lock().is_empty());
+    }
+
+    #[test]
+    fn tokens_are_upstreams() {
+        let token = Token::new(7, "default/a");
+        assert_eq!(Token::decode(&token.encode()).unwrap(), token);
+        // as an upstream API server writes it
+        let theirs = "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6Nywic3RhcnQiOiJkZWZhdWx0L2EifQ";
+        assert_eq!(Token::decode(theirs).unwrap(), token);
+        for bad in ["", "x", "e30", "eyJ2IjoidjIiLCJydiI6Nywic3RhcnQiOiJhIn0"] {
+            assert_eq!(Token::decode(bad).unwrap_err().code(), 400, "{bad}");
+        }
+    }
+}

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use http_body_util::{BodyExt, Limited};
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -50,6 +50,8 @@ pub struct Inner {
     pub openapi: OpenApi,
     /// Keys and certificates.
     pub pki: Pki,
+    /// Held while a Service is written: the addresses and ports its hooks find free stay free until the commit.
+    pub allocation: Mutex<()>,
     /// Cancelled when the server is to end: watches do, too.
     pub stopping: CancellationToken,
     ready: OnceCell<()>,
@@ -159,6 +161,7 @@ impl Inner {
             metrics: Metrics::default(),
             openapi: OpenApi::default(),
             pki,
+            allocation: Mutex::new(()),
             stopping: CancellationToken::new(),
             ready: OnceCell::new(),
         }

@@ -98,13 +98,23 @@ impl Written {
     }
 }
 
-impl Write<'_> {
+impl<'a> Write<'a> {
     fn view(&self) -> View<'_> {
         View {
             snapshot: self.inner.store.snapshot(),
             catalog: &self.inner.catalog,
             service_cidr: self.inner.config.service_cidr,
             node_port_range: self.inner.config.node_port_range,
+        }
+    }
+
+    /// Services take addresses and ports that no other may have: one write at a time.
+    async fn allocation(&self) -> Option<tokio::sync::MutexGuard<'a, ()>> {
+        let allocates = self.r.group.is_empty() && self.r.plural == "services";
+        if allocates {
+            Some(self.inner.allocation.lock().await)
+        } else {
+            None
         }
     }
 
@@ -115,6 +125,7 @@ impl Write<'_> {
     /// Creates the object (already decoded and pruned). `applied`: managedFields are done.
     pub async fn create(&mut self, mut o: Value, applied: bool) -> Result<Bytes, Failure> {
         let r = self.r;
+        let _allocation = self.allocation().await;
         self.place(&mut o)?;
         if !meta(&o, "resourceVersion").is_empty() {
             return Err(Failure::bad_request(
@@ -277,6 +288,7 @@ impl Write<'_> {
         F: FnMut(&Value, &mut Vec<String>) -> Result<Change, Failure>,
     {
         let r = self.r;
+        let _allocation = self.allocation().await;
         let key: Arc<str> = catalog::key(r, self.namespace, self.name).into();
         for _ in 0..ATTEMPTS_MAX {
             let snapshot = self.inner.store.snapshot();
