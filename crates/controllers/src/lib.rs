@@ -5,8 +5,24 @@
 //! It must never know: the store, the runtime, the network.
 #![forbid(unsafe_code)]
 
+mod deployment;
+mod endpoints;
+mod error;
+mod machinery;
+mod objects;
+mod replicaset;
+mod scheduler;
+
 use std::{path::PathBuf, sync::Arc};
 
+use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use machinery::{
+    context::{Caches, Context},
+    recorder::recorder,
+    rest::Rest,
+};
+
+/// What controllers are given.
 #[derive(Clone)]
 pub struct Config {
     /** a new Client per controller (each has its own buffer worker); the argument is the controller's name, used as user agent and field manager */
@@ -17,8 +33,53 @@ pub struct Config {
     pub only: Option<Vec<String>>,
 }
 
-/// Runs them all until dropped; a controller that fails is restarted with back-off.
+type Start = fn(&Context) -> BoxFuture<'static, ()>;
+
+/// Every controller by the name that [`Config::only`] takes.
+const CONTROLLERS: &[(&str, Start)] = &[
+    ("deployment", deployment::start),
+    ("replicaset", replicaset::replica_sets),
+    ("replicationcontroller", replicaset::replication_controllers),
+    ("scheduler", scheduler::start),
+    ("endpointslice", endpoints::slices),
+    ("endpoints", endpoints::legacy),
+];
+
+/// Names of all controllers.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    CONTROLLERS.iter().map(|(name, _)| *name)
+}
+
+/// Runs them all until dropped; what fails on one object is tried again with back-off, and a panic counts as a failure.
 pub async fn run(config: Config) {
-    let _ = config;
-    todo!()
+    let (recorder, events) = recorder();
+    let ctx = Context {
+        config,
+        caches: Caches::default(),
+        recorder,
+    };
+    let mut tasks = tokio::task::JoinSet::new();
+    for (name, start) in CONTROLLERS {
+        let wanted = ctx
+            .config
+            .only
+            .as_ref()
+            .is_none_or(|only| only.iter().any(|o| o == name));
+        if wanted {
+            tasks.spawn(start(&ctx));
+        }
+    }
+    tasks.spawn(events.run(ctx.rest("events")));
+    let watches = Rest::new((ctx.config.client)("caches"), "caches");
+    let reflectors: FuturesUnordered<_> = ctx.caches.reflectors(&watches).into_iter().collect();
+    // one task for all watches: they only parse and take notes
+    tasks.spawn(async move { reflectors.collect::<Vec<()>>().await.clear() });
+    drop(ctx);
+    while let Some(end) = tasks.join_next().await {
+        if let Err(e) = end
+            && e.is_panic()
+        {
+            tracing::error!(error = %e, "a bug: a controller ended; the others go on");
+        }
+    }
 }

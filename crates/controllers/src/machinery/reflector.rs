@@ -1,0 +1,271 @@
+//! List and watch: keeps a [`Sink`] equal to a collection of the API.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Method;
+use http_body_util::BodyExt;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+
+use super::rest::Rest;
+use crate::error::{Error, Result, Status};
+
+/// What receives a collection.
+pub trait Sink<T>: Send + Sync {
+    /// The whole collection, after a list.
+    fn replace(&self, items: Vec<T>);
+    /// Added or modified.
+    fn apply(&self, item: T);
+    /// Gone; `item` is its last state.
+    fn delete(&self, item: T);
+}
+
+/// Asks for metadata alone.
+pub const METADATA_ONLY: &str =
+    "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+/// Ask for the metadata of a list.
+pub const METADATA_LIST: &str =
+    "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
+
+/// Items per page of a list.
+const PAGE: usize = 500;
+/// A watch is asked to end after this, and opened again where it stopped; s.
+const WATCH_S: u64 = 290;
+/// Longest watch line, bytes.
+const LINE_BYTES_MAX: usize = 16 << 20;
+/// Back-off between failures.
+const BACKOFF_MIN: Duration = Duration::from_millis(5);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How long a kind that the server doesn't have counts as empty.
+const ABSENT: Duration = Duration::from_secs(60);
+
+#[derive(Deserialize)]
+struct ListMeta {
+    #[serde(rename = "resourceVersion", default)]
+    resource_version: String,
+    #[serde(rename = "continue", default)]
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct List<T> {
+    metadata: ListMeta,
+    #[serde(default = "Option::default")]
+    items: Option<Vec<T>>,
+}
+
+#[derive(Deserialize)]
+struct Frame<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    #[serde(borrow)]
+    object: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct Revision<'a> {
+    #[serde(borrow)]
+    metadata: RevisionMeta<'a>,
+}
+
+#[derive(Deserialize)]
+struct RevisionMeta<'a> {
+    #[serde(rename = "resourceVersion")]
+    resource_version: &'a str,
+}
+
+/// Keeps `sink` equal to the collection at `path`, until dropped. `metadata_only` asks for PartialObjectMetadata.
+pub async fn reflect<T: DeserializeOwned + Send>(
+    rest: &Rest,
+    path: &str,
+    metadata_only: bool,
+    sink: &impl Sink<T>,
+) {
+    let mut pause = BACKOFF_MIN;
+    let mut at: Option<String> = None;
+    loop {
+        let step = match &mut at {
+            None => match list(rest, path, metadata_only).await {
+                Ok((items, revision)) => {
+                    sink.replace(items);
+                    at = Some(revision);
+                    Ok(())
+                }
+                Err(e) if e.is_not_found() => {
+                    sink.replace(vec![]);
+                    tokio::time::sleep(ABSENT).await;
+                    continue;
+                }
+                Err(e) => Err(e),
+            },
+            Some(revision) => watch(rest, path, metadata_only, sink, revision).await,
+        };
+        match step {
+            Ok(()) => pause = BACKOFF_MIN,
+            Err(e) => {
+                if e.is_gone() || matches!(e, Error::Decode { .. }) {
+                    at = None;
+                }
+                // the collection went away (a CRD): see what's left
+                if e.is_not_found() {
+                    at = None;
+                    continue;
+                }
+                tracing::debug!(path, error = %e, "watch interrupted");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(BACKOFF_MAX);
+            }
+        }
+    }
+}
+
+async fn list<T: DeserializeOwned>(
+    rest: &Rest,
+    path: &str,
+    metadata_only: bool,
+) -> Result<(Vec<T>, String)> {
+    let mut all = Vec::new();
+    let mut next: Option<String> = None;
+    loop {
+        let mut page = format!("{path}?limit={PAGE}");
+        if let Some(token) = &next {
+            page.push_str("&continue=");
+            page.extend(token.bytes().map(|b| match b {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
+                    char::from(b).to_string()
+                }
+                other => format!("%{other:02X}"),
+            }));
+        }
+        let accept = if metadata_only {
+            METADATA_LIST
+        } else {
+            "application/json"
+        };
+        let list: List<T> = rest.get_as(&page, accept).await?;
+        all.extend(list.items.unwrap_or_default());
+        match list.metadata.next {
+            Some(token) if !token.is_empty() => next = Some(token),
+            _ => return Ok((all, list.metadata.resource_version)),
+        }
+    }
+}
+
+/// Follows until the server ends the watch (Ok) or something fails; `revision` moves along.
+async fn watch<T: DeserializeOwned>(
+    rest: &Rest,
+    path: &str,
+    metadata_only: bool,
+    sink: &impl Sink<T>,
+    revision: &mut String,
+) -> Result<()> {
+    let url = format!(
+        "{path}?watch=true&allowWatchBookmarks=true&timeoutSeconds={WATCH_S}&resourceVersion={revision}"
+    );
+    let accept = if metadata_only {
+        METADATA_ONLY
+    } else {
+        "application/json"
+    };
+    let follow = async {
+        let response = rest
+            .send(Method::GET, &url, None, Vec::new(), Some(accept))
+            .await?;
+        let mut body = response.into_body();
+        let mut rest_of_line: Vec<u8> = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|e| Error::Broken(e.to_string()))?;
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            take_lines(&mut rest_of_line, data, |line| {
+                take(path, sink, line, revision)
+            })?;
+        }
+        Ok(())
+    };
+    // the server ends it sooner; this is for a connection that died silently
+    match tokio::time::timeout(Duration::from_secs(WATCH_S + 20), follow).await {
+        Ok(r) => r,
+        Err(_) => Ok(()),
+    }
+}
+
+/// Calls `each` for every whole line; most often a chunk is one line, and nothing is copied.
+fn take_lines(
+    rest: &mut Vec<u8>,
+    mut data: Bytes,
+    mut each: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    while let Some(end) = data.iter().position(|b| *b == b'\n') {
+        let line = data.split_to(end + 1);
+        if rest.is_empty() {
+            each(&line)?;
+        } else {
+            rest.extend_from_slice(&line);
+            each(rest)?;
+            *rest = Vec::new();
+        }
+    }
+    if rest.len() + data.len() > LINE_BYTES_MAX {
+        return Err(Error::Broken(format!(
+            "a watch event above {LINE_BYTES_MAX} bytes"
+        )));
+    }
+    rest.extend_from_slice(&data);
+    Ok(())
+}
+
+fn take<T: DeserializeOwned>(
+    path: &str,
+    sink: &impl Sink<T>,
+    line: &[u8],
+    revision: &mut String,
+) -> Result<()> {
+    if line.iter().all(u8::is_ascii_whitespace) {
+        return Ok(());
+    }
+    let decode = |source| Error::Decode {
+        what: format!("watch of {path}"),
+        source,
+    };
+    let frame: Frame = serde_json::from_slice(line).map_err(decode)?;
+    let text = frame.object.get();
+    if frame.kind == "ERROR" {
+        let status: Status = serde_json::from_str(text).map_err(decode)?;
+        return Err(Error::Api(Box::new(status)));
+    }
+    if frame.kind != "BOOKMARK" {
+        let item: T = serde_json::from_str(text).map_err(decode)?;
+        if frame.kind == "DELETED" {
+            sink.delete(item);
+        } else {
+            sink.apply(item);
+        }
+    }
+    let seen: Revision = serde_json::from_str(text).map_err(decode)?;
+    revision.clear();
+    revision.push_str(seen.metadata.resource_version);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_over_chunks() {
+        let mut rest = Vec::new();
+        let mut seen: Vec<String> = vec![];
+        for chunk in ["a\nb", "b\n", "", "c", "c\nd\ne\n"] {
+            take_lines(&mut rest, Bytes::from(chunk), |l| {
+                seen.push(String::from_utf8_lossy(l).trim().to_owned());
+                Ok(())
+            })
+            .unwrap();
+        }
+        assert_eq!(seen, ["a", "bb", "cc", "d", "e"]);
+        assert!(rest.is_empty());
+    }
+}

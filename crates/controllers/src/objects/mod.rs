@@ -1,0 +1,14 @@
+//! Light forms of the API's objects: what controllers look at, read straight from the wire by serde.
+//!
+//! A 30 KB typed Pod is about 1 KB here. Pod templates stay as the bytes they came in.
+
+pub mod intstr;
+pub mod meta;
+pub mod node;
+pub mod pod;
+pub mod quantity;
+pub mod selector;
+pub mod service;
+pub mod template;
+pub mod volume;
+pub mod workload;

@@ -1,0 +1,128 @@
+//! Nodes, Namespaces and ServiceAccounts, as controllers see them.
+
+use serde::Deserialize;
+
+use super::{
+    meta::{Condition, Meta, nullable, object},
+    pod::{Requests, Toleration},
+};
+
+/// `v1.Node`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Node {
+    /// metadata
+    pub metadata: Meta,
+    /// spec
+    pub spec: NodeSpec,
+    /// status
+    pub status: NodeStatus,
+}
+object!(Node, "", "v1", "nodes", "Node");
+
+/// `v1.NodeSpec`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct NodeSpec {
+    /// cordoned
+    pub unschedulable: bool,
+    /// taints
+    #[serde(deserialize_with = "nullable")]
+    pub taints: Vec<Taint>,
+}
+
+/// `v1.Taint`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Taint {
+    /// key
+    pub key: Box<str>,
+    /// value
+    pub value: Box<str>,
+    /// NoSchedule, PreferNoSchedule, NoExecute
+    pub effect: Box<str>,
+}
+
+/// `v1.NodeStatus`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct NodeStatus {
+    /// what pods may use
+    pub allocatable: Requests,
+    /// conditions
+    #[serde(deserialize_with = "nullable")]
+    pub conditions: Vec<Condition>,
+}
+
+impl Node {
+    /// The Ready condition holds.
+    pub fn ready(&self) -> bool {
+        self.status
+            .conditions
+            .iter()
+            .any(|c| &*c.kind == "Ready" && &*c.status == "True")
+    }
+}
+
+impl Taint {
+    /// One of the tolerations bears it.
+    pub fn tolerated(&self, tolerations: &[Toleration]) -> bool {
+        tolerations.iter().any(|t| {
+            (t.effect.is_empty() || t.effect == self.effect)
+                && (t.key.is_empty() || t.key == self.key)
+                && match &*t.operator {
+                    "Exists" => true,
+                    "" | "Equal" => !t.key.is_empty() && t.value == self.value,
+                    _ => false,
+                }
+        })
+    }
+}
+
+/// `v1.Namespace`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Namespace {
+    /// metadata
+    pub metadata: Meta,
+    /// spec
+    pub spec: NamespaceSpec,
+    /// status
+    pub status: NamespaceStatus,
+}
+object!(Namespace, "", "v1", "namespaces", "Namespace");
+
+/// `v1.NamespaceSpec`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct NamespaceSpec {
+    /// what must be done before it's gone
+    #[serde(deserialize_with = "nullable")]
+    pub finalizers: Vec<Box<str>>,
+}
+
+/// `v1.NamespaceStatus`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct NamespaceStatus {
+    /// Active or Terminating
+    pub phase: Box<str>,
+    /// conditions
+    #[serde(deserialize_with = "nullable")]
+    pub conditions: Vec<Condition>,
+}
+
+/// `v1.ServiceAccount`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct ServiceAccount {
+    /// metadata
+    pub metadata: Meta,
+}
+object!(
+    ServiceAccount,
+    "",
+    "v1",
+    "serviceaccounts",
+    "ServiceAccount"
+);

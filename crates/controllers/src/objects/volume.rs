@@ -1,0 +1,189 @@
+//! Volumes, claims and storage classes, as controllers see them.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    meta::{Labels, Meta, nullable, object},
+    pod::NodeSelector,
+    selector::Selector,
+};
+
+/// `v1.PersistentVolumeClaim`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Claim {
+    /// metadata
+    pub metadata: Meta,
+    /// spec
+    pub spec: ClaimSpec,
+    /// status
+    pub status: ClaimStatus,
+}
+object!(
+    Claim,
+    "",
+    "v1",
+    "persistentvolumeclaims",
+    "PersistentVolumeClaim"
+);
+
+/// `v1.PersistentVolumeClaimSpec`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClaimSpec {
+    /// ReadWriteOnce, …
+    #[serde(deserialize_with = "nullable")]
+    pub access_modes: Vec<Box<str>>,
+    /// volumes that will do
+    pub selector: Option<Selector>,
+    /// size
+    pub resources: ClaimResources,
+    /// the volume
+    pub volume_name: Box<str>,
+    /// None: the default class; "": no class
+    pub storage_class_name: Option<Box<str>>,
+    /// Filesystem (also when empty) or Block
+    pub volume_mode: Box<str>,
+}
+
+/// `v1.VolumeResourceRequirements`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct ClaimResources {
+    /// requests
+    pub requests: Storage,
+}
+
+/// A resource list with `storage` alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Storage {
+    /// a quantity
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub storage: Box<str>,
+}
+
+impl Storage {
+    /// Bytes; 0 when absent.
+    pub fn bytes(&self) -> i64 {
+        super::quantity::units(&self.storage).unwrap_or(0)
+    }
+}
+
+/// `v1.PersistentVolumeClaimStatus`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct ClaimStatus {
+    /// Pending, Bound, Lost
+    pub phase: Box<str>,
+}
+
+/// `v1.PersistentVolume`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Volume {
+    /// metadata
+    pub metadata: Meta,
+    /// spec
+    pub spec: VolumeSpec,
+    /// status
+    pub status: VolumeStatus,
+}
+object!(Volume, "", "v1", "persistentvolumes", "PersistentVolume");
+
+/// `v1.PersistentVolumeSpec`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VolumeSpec {
+    /// size
+    pub capacity: Storage,
+    /// ReadWriteOnce, …
+    #[serde(deserialize_with = "nullable")]
+    pub access_modes: Vec<Box<str>>,
+    /// the claim
+    pub claim_ref: Option<ClaimRef>,
+    /// Retain (also when empty), Delete, Recycle
+    pub persistent_volume_reclaim_policy: Box<str>,
+    /// class
+    pub storage_class_name: Box<str>,
+    /// Filesystem (also when empty) or Block
+    pub volume_mode: Box<str>,
+    /// where it can be mounted
+    pub node_affinity: Option<VolumeNodeAffinity>,
+    /// a directory of the node
+    pub host_path: Option<HostPath>,
+}
+
+/// `v1.ObjectReference` to a claim
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClaimRef {
+    /// namespace
+    pub namespace: Box<str>,
+    /// name
+    pub name: Box<str>,
+    /// uid; empty when the volume was made for a claim to come
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub uid: Box<str>,
+}
+
+/// `v1.VolumeNodeAffinity`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct VolumeNodeAffinity {
+    /// must hold
+    pub required: Option<NodeSelector>,
+}
+
+/// `v1.HostPathVolumeSource`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct HostPath {
+    /// directory
+    pub path: Box<str>,
+}
+
+/// `v1.PersistentVolumeStatus`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct VolumeStatus {
+    /// Available, Bound, Released, Failed
+    pub phase: Box<str>,
+}
+
+/// `storage.k8s.io/v1.StorageClass`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StorageClass {
+    /// metadata
+    pub metadata: Meta,
+    /// who makes the volumes
+    pub provisioner: Box<str>,
+    /// Delete (also when empty) or Retain
+    pub reclaim_policy: Box<str>,
+    /// Immediate (also when empty) or WaitForFirstConsumer
+    pub volume_binding_mode: Box<str>,
+    /// options
+    pub parameters: Labels,
+}
+object!(
+    StorageClass,
+    "storage.k8s.io",
+    "v1",
+    "storageclasses",
+    "StorageClass"
+);
+
+impl StorageClass {
+    /// Claims without a class get it.
+    pub fn is_default(&self) -> bool {
+        self.metadata
+            .annotations
+            .get("storageclass.kubernetes.io/is-default-class")
+            == Some("true")
+    }
+    /// Volumes are made when a pod that uses them is placed.
+    pub fn waits_for_consumer(&self) -> bool {
+        &*self.volume_binding_mode == "WaitForFirstConsumer"
+    }
+}
