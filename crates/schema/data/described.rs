@@ -103,6 +103,5 @@ described! {
     k8s_openapi::apimachinery::pkg::apis::meta::v1::APIVersions,
     k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions,
     k8s_openapi::apimachinery::pkg::apis::meta::v1::Status,
-    k8s_openapi::apimachinery::pkg::apis::meta::v1::WatchEvent,
     k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService,
 }

@@ -214,7 +214,11 @@ fn ordered_lists(place: Place, original: &mut Object, patch: &mut Object) -> Res
         let live = list(original.get(key).filter(|v| !v.is_null()).cloned())?;
         let changes = list(patch.get(key).cloned())?;
         check_order(changes.as_deref().unwrap_or_default(), &order, rule.key)?;
-        let server_order = server_order(live.as_deref().unwrap_or_default(), changes.as_deref().unwrap_or_default(), rule.key);
+        let server_order = server_order(
+            live.as_deref().unwrap_or_default(),
+            changes.as_deref().unwrap_or_default(),
+            rule.key,
+        );
         let merged = match (live, changes) {
             (None, None) => continue,
             (Some(live), None) => live,
@@ -225,19 +229,28 @@ fn ordered_lists(place: Place, original: &mut Object, patch: &mut Object) -> Res
             (Some(live), Some(changes)) => merge_lists(&rule, live, changes, false)?,
         };
         patch.remove(key);
-        original.insert(key.to_owned(), Value::Array(arranged(merged, &order, &server_order, rule.key)?));
+        original.insert(
+            key.to_owned(),
+            Value::Array(arranged(merged, &order, &server_order, rule.key)?),
+        );
     }
     Ok(())
 }
 
 /// The live order by which items are arranged. Where the patch deletes some, its new ones count as standing at the end: upstream deletes and appends in the one array that it later takes for the live order.
 fn server_order(live: &[Value], changes: &[Value], key: &str) -> Vec<Value> {
-    let deleted = |item: &Value| changes.iter().any(|c| c.get(DIRECTIVE).and_then(Value::as_str) == Some("delete") && same(c, item, key));
+    let deleted = |item: &Value| {
+        changes.iter().any(|c| {
+            c.get(DIRECTIVE).and_then(Value::as_str) == Some("delete") && same(c, item, key)
+        })
+    };
     if key.is_empty() || !live.iter().any(deleted) {
         return live.to_vec();
     }
     let kept = live.iter().filter(|item| !deleted(item));
-    let added = changes.iter().filter(|c| c.get(DIRECTIVE).is_none() && (deleted(c) || !live.iter().any(|item| same(c, item, key))));
+    let added = changes.iter().filter(|c| {
+        c.get(DIRECTIVE).is_none() && (deleted(c) || !live.iter().any(|item| same(c, item, key)))
+    });
     kept.chain(added).take(live.len()).cloned().collect()
 }
 

@@ -24,9 +24,13 @@ pub fn decode_protobuf(bytes: &[u8]) -> Result<(String, String, Value)> {
 
 fn envelope(bytes: &[u8], depth: usize) -> Result<(String, String, Value)> {
     let Some(unknown) = bytes.strip_prefix(MAGIC) else {
-        return Err(DecodeError("provided data does not appear to be a protobuf message: it doesn't start with k8s\\0".into()));
+        return Err(DecodeError(
+            "provided data does not appear to be a protobuf message: it doesn't start with k8s\\0"
+                .into(),
+        ));
     };
-    let (mut api_version, mut kind_name, mut raw, mut encoding) = (String::new(), String::new(), &[][..], String::new());
+    let (mut api_version, mut kind_name, mut raw, mut encoding) =
+        (String::new(), String::new(), &[][..], String::new());
     for part in Parts(unknown) {
         match part? {
             (1, Wire::Bytes(meta)) => {
@@ -44,11 +48,15 @@ fn envelope(bytes: &[u8], depth: usize) -> Result<(String, String, Value)> {
         }
     }
     if !encoding.is_empty() {
-        return Err(DecodeError(format!("the content encoding {encoding:?} isn't supported: send the object as it is")));
+        return Err(DecodeError(format!(
+            "the content encoding {encoding:?} isn't supported: send the object as it is"
+        )));
     }
     let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
     let Some(ty) = kind(group, version, &kind_name) else {
-        return Err(DecodeError(format!("no kind {kind_name:?} is registered for version {api_version:?}")));
+        return Err(DecodeError(format!(
+            "no kind {kind_name:?} is registered for version {api_version:?}"
+        )));
     };
     let mut out = Map::new();
     message(ty.graph, ty.id, raw, &[], depth, &mut out)?;
@@ -81,7 +89,9 @@ impl<'a> Iterator for Parts<'a> {
             // Nothing can be read after a fault.
             self.0 = &[];
         }
-        Some(part.ok_or_else(|| DecodeError("proto: unexpected end or illegal field in the protobuf message".into())))
+        Some(part.ok_or_else(|| {
+            DecodeError("proto: unexpected end or illegal field in the protobuf message".into())
+        }))
     }
 }
 
@@ -129,21 +139,45 @@ fn utf8(bytes: &[u8]) -> Result<String> {
 }
 
 /// Reads a struct's message. `within` are the numbers of the embedded messages that this one is nested in: their fields are the struct's own in JSON.
-fn message(graph: &'static Graph, ty: TypeId, bytes: &[u8], within: &[u8], depth: usize, out: &mut Map<String, Value>) -> Result<()> {
+fn message(
+    graph: &'static Graph,
+    ty: TypeId,
+    bytes: &[u8],
+    within: &[u8],
+    depth: usize,
+    out: &mut Map<String, Value>,
+) -> Result<()> {
     if depth > DEPTH_MAX {
-        return Err(DecodeError(format!("proto: messages nest deeper than {DEPTH_MAX}")));
+        return Err(DecodeError(format!(
+            "proto: messages nest deeper than {DEPTH_MAX}"
+        )));
     }
-    let Some((_, fields)) = graph.fields_of(ty) else { return Ok(()) };
+    let Some((_, fields)) = graph.fields_of(ty) else {
+        return Ok(());
+    };
     let here = |f: &&Field| f.protobuf.starts_with(within);
     for part in Parts(bytes) {
         let (number, wire) = part?;
-        let Some(field) = fields.iter().filter(here).find(|f| f.protobuf.get(within.len()).is_some_and(|n| u64::from(*n) == number)) else { continue };
+        let Some(field) = fields.iter().filter(here).find(|f| {
+            f.protobuf
+                .get(within.len())
+                .is_some_and(|n| u64::from(*n) == number)
+        }) else {
+            continue;
+        };
         let own = field.protobuf.get(within.len() + 1).is_none_or(|n| *n == 0);
         if own {
-            let reader = Reader { graph, depth: depth + 1 };
+            let reader = Reader {
+                graph,
+                depth: depth + 1,
+            };
             reader.field(field, wire, out)?;
         } else if let Wire::Bytes(bytes) = wire {
-            let within: Vec<u8> = within.iter().copied().chain([field.protobuf[within.len()]]).collect();
+            let within: Vec<u8> = within
+                .iter()
+                .copied()
+                .chain([field.protobuf[within.len()]])
+                .collect();
             message(graph, ty, bytes, &within, depth + 1, out)?;
         }
     }
@@ -159,20 +193,29 @@ impl Reader {
     fn field(&self, field: &Field, wire: Wire<'_>, out: &mut Map<String, Value>) -> Result<()> {
         match self.graph.kind(field.ty) {
             Kind::List { elem, .. } => {
-                let list = out.entry(field.name).or_insert_with(|| Value::Array(Vec::new()));
+                let list = out
+                    .entry(field.name)
+                    .or_insert_with(|| Value::Array(Vec::new()));
                 if let Value::Array(list) = list {
                     self.item(elem, wire, list)?;
                 }
             }
             Kind::Map { elem, .. } => {
-                let Wire::Bytes(entry) = wire else { return Err(wrong(field.name)) };
+                let Wire::Bytes(entry) = wire else {
+                    return Err(wrong(field.name));
+                };
                 let (key, value) = self.entry(elem, entry)?;
-                if let Value::Object(map) = out.entry(field.name).or_insert_with(|| Value::Object(Map::new())) {
+                if let Value::Object(map) = out
+                    .entry(field.name)
+                    .or_insert_with(|| Value::Object(Map::new()))
+                {
                     map.insert(key, value);
                 }
             }
             _ => {
-                let value = self.value(field.ty, wire)?.ok_or_else(|| wrong(field.name))?;
+                let value = self
+                    .value(field.ty, wire)?
+                    .ok_or_else(|| wrong(field.name))?;
                 out.insert(field.name.to_owned(), value);
             }
         }
@@ -181,7 +224,10 @@ impl Reader {
 
     /// An item of a repeated field, or all of them packed.
     fn item(&self, elem: TypeId, wire: Wire<'_>, list: &mut Vec<Value>) -> Result<()> {
-        let number = matches!(self.graph.kind(elem), Kind::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::Bool));
+        let number = matches!(
+            self.graph.kind(elem),
+            Kind::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::Bool)
+        );
         match wire {
             Wire::Bytes(packed) if number => {
                 let mut parts = Parts(packed);
@@ -218,7 +264,10 @@ impl Reader {
                 _ => {}
             }
         }
-        Ok((key, value.unwrap_or_else(|| crate::decode::zero(self.graph.kind(elem)))))
+        Ok((
+            key,
+            value.unwrap_or_else(|| crate::decode::zero(self.graph.kind(elem))),
+        ))
     }
 
     /// None when the wire has another sort of value than the type.
@@ -230,7 +279,11 @@ impl Reader {
             (Kind::Scalar(Scalar::Int64), Wire::Varint(n)) => (n as i64).into(),
             (Kind::Scalar(Scalar::Double), Wire::Fixed64(bits)) => f64::from_bits(bits).into(),
             (Kind::Scalar(Scalar::String), Wire::Bytes(text)) => utf8(text)?.into(),
-            (Kind::Scalar(Scalar::Bytes), Wire::Bytes(bytes)) => base64::engine::general_purpose::STANDARD.encode(bytes).into(),
+            (Kind::Scalar(Scalar::Bytes), Wire::Bytes(bytes)) => {
+                base64::engine::general_purpose::STANDARD
+                    .encode(bytes)
+                    .into()
+            }
             (Kind::Scalar(scalar), Wire::Bytes(bytes)) => self.special(scalar, bytes)?,
             (Kind::Struct { .. }, Wire::Bytes(bytes)) => {
                 let mut out = Map::new();
@@ -256,7 +309,11 @@ impl Reader {
             }
         }
         let props = |bytes: &[u8]| -> Result<Value> {
-            let Some(ty) = named("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps") else { return Ok(Value::Null) };
+            let Some(ty) =
+                named("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps")
+            else {
+                return Ok(Value::Null);
+            };
             let mut out = Map::new();
             message(ty.graph, ty.id, bytes, &[], self.depth, &mut out)?;
             Ok(Value::Object(out))
@@ -270,13 +327,15 @@ impl Reader {
             Scalar::IntOrString => (numbers[2] as i32).into(),
             Scalar::Time | Scalar::MicroTime if numbers[1] == 0 && numbers[2] == 0 => Value::Null,
             Scalar::Time | Scalar::MicroTime => {
-                let at = jiff::Timestamp::new(numbers[1] as i64, numbers[2] as i32).map_err(|e| DecodeError(format!("proto: a time is out of range: {e}")))?;
+                let at = jiff::Timestamp::new(numbers[1] as i64, numbers[2] as i32)
+                    .map_err(|e| DecodeError(format!("proto: a time is out of range: {e}")))?;
                 at.to_string().into()
             }
             Scalar::Raw | Scalar::Json | Scalar::FieldsV1 => match texts[1] {
                 None | Some([]) => Value::Null,
                 Some(raw) if raw.starts_with(MAGIC) => envelope(raw, self.depth + 1)?.2,
-                Some(raw) => serde_json::from_slice(raw).map_err(|e| DecodeError(format!("proto: embedded JSON: {e}")))?,
+                Some(raw) => serde_json::from_slice(raw)
+                    .map_err(|e| DecodeError(format!("proto: embedded JSON: {e}")))?,
             },
             Scalar::PropsOrBool => match texts[2] {
                 Some(schema) => props(schema)?,
@@ -284,11 +343,21 @@ impl Reader {
             },
             Scalar::PropsOrArray => match texts[1] {
                 Some(schema) => props(schema)?,
-                None => Value::Array(lists[2].iter().map(|schema| props(schema)).collect::<Result<_>>()?),
+                None => Value::Array(
+                    lists[2]
+                        .iter()
+                        .map(|schema| props(schema))
+                        .collect::<Result<_>>()?,
+                ),
             },
             Scalar::PropsOrStrings => match texts[1] {
                 Some(schema) => props(schema)?,
-                None => Value::Array(lists[2].iter().map(|text| utf8(text).map(Value::from)).collect::<Result<_>>()?),
+                None => Value::Array(
+                    lists[2]
+                        .iter()
+                        .map(|text| utf8(text).map(Value::from))
+                        .collect::<Result<_>>()?,
+                ),
             },
             _ => Value::Null,
         })

@@ -135,6 +135,45 @@ impl Scalar {
         (Scalar::PropsOrStrings, "propsorstrings"),
     ];
 
+    /// The scalars that have a definition of their own in OpenAPI (the order is `build.rs`'s).
+    pub(crate) const NAMED: [(Scalar, &'static str); 11] = [
+        (
+            Scalar::Quantity,
+            "io.k8s.apimachinery.pkg.api.resource.Quantity",
+        ),
+        (
+            Scalar::IntOrString,
+            "io.k8s.apimachinery.pkg.util.intstr.IntOrString",
+        ),
+        (Scalar::Time, "io.k8s.apimachinery.pkg.apis.meta.v1.Time"),
+        (
+            Scalar::MicroTime,
+            "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime",
+        ),
+        (
+            Scalar::FieldsV1,
+            "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1",
+        ),
+        (Scalar::Patch, "io.k8s.apimachinery.pkg.apis.meta.v1.Patch"),
+        (Scalar::Raw, "io.k8s.apimachinery.pkg.runtime.RawExtension"),
+        (
+            Scalar::Json,
+            "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON",
+        ),
+        (
+            Scalar::PropsOrArray,
+            "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray",
+        ),
+        (
+            Scalar::PropsOrBool,
+            "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool",
+        ),
+        (
+            Scalar::PropsOrStrings,
+            "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray",
+        ),
+    ];
+
     pub(crate) fn word(self) -> &'static str {
         Self::ALL
             .iter()

@@ -127,9 +127,9 @@ impl Maker<'_> {
             write!(self.table, " union={union}")?;
         }
         self.table.push('\n');
-        if kinds.is_some()
-            && !(short.ends_with("List") && schema["properties"]["items"].is_object())
-        {
+        let list = short.ends_with("List") && schema["properties"]["items"].is_object();
+        // k8s-openapi has lists and watch events as generics.
+        if kinds.is_some() && !list && short != "WatchEvent" {
             self.root(name)?;
         }
         let go = self.package(package)?.flatten(short).unwrap_or_default();

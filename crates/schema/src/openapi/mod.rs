@@ -1,0 +1,164 @@
+//! OpenAPI documents, made on demand from the table (not kept in memory).
+//!
+//! They have what Kubernetes' clients look for: definitions with `x-kubernetes-group-version-kind`, list and patch extensions, paths with actions, kinds and query parameters (`dryRun`, `fieldValidation`).
+
+mod descriptions;
+mod gnostic;
+mod paths;
+mod schemas;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::types::built_in;
+use descriptions::Descriptions;
+use gnostic::Message;
+use paths::Paths;
+use schemas::{Version, Writer, closure};
+
+/// What the API serves: used for the paths section.
+pub struct Served<'a> {
+    pub group: &'a str,
+    pub version: &'a str,
+    pub kind: &'a str,
+    pub plural: &'a str,
+    pub namespaced: bool,
+    pub verbs: &'a [&'a str],
+    pub subresources: &'a [&'a str],
+}
+
+/// The release whose kinds the table has.
+const RELEASE: &str = "v1.36.0";
+
+fn info() -> Value {
+    json!({"title": "Kubernetes", "version": RELEASE})
+}
+
+/// `/openapi/v3/apis/apps/v1`
+pub fn v3(group: &str, version: &str, served: &[Served<'_>]) -> Bytes {
+    let graph = built_in();
+    let mut paths = Paths::new(graph, Version::V3);
+    for served in served
+        .iter()
+        .filter(|s| s.group == group && s.version == version)
+    {
+        paths.add(served);
+    }
+    let descriptions = Descriptions::load(graph);
+    let writer = Writer {
+        graph,
+        descriptions: &descriptions,
+        version: Version::V3,
+    };
+    let mut out = Vec::with_capacity(256 << 10);
+    open(
+        &mut out,
+        &[
+            ("openapi", "3.0.0".into()),
+            ("info", info()),
+            ("paths", Value::Object(paths.out)),
+        ],
+    );
+    out.extend_from_slice(b",\"components\":{\"schemas\":{");
+    entries(
+        &mut out,
+        closure(graph, paths.referred)
+            .into_iter()
+            .map(|d| (d.name(graph), writer.definition(d))),
+    );
+    out.extend_from_slice(b"},\"securitySchemes\":");
+    write(
+        &mut out,
+        &json!({"BearerToken": {"type": "apiKey", "description": "Bearer Token authentication", "name": "authorization", "in": "header"}}),
+    );
+    out.extend_from_slice(b"}}");
+    out.into()
+}
+
+/// `/openapi/v2` as JSON
+pub fn v2_json(served: &[Served<'_>]) -> Bytes {
+    let graph = built_in();
+    let mut paths = Paths::new(graph, Version::V2);
+    served.iter().for_each(|s| paths.add(s));
+    let descriptions = Descriptions::load(graph);
+    let writer = Writer {
+        graph,
+        descriptions: &descriptions,
+        version: Version::V2,
+    };
+    let mut out = Vec::with_capacity(1 << 20);
+    open(
+        &mut out,
+        &[
+            ("swagger", "2.0".into()),
+            ("info", info()),
+            ("paths", Value::Object(paths.out)),
+        ],
+    );
+    out.extend_from_slice(b",\"definitions\":{");
+    entries(
+        &mut out,
+        closure(graph, paths.referred)
+            .into_iter()
+            .map(|d| (d.name(graph), writer.definition(d))),
+    );
+    out.extend_from_slice(b"}}");
+    out.into()
+}
+
+/// `/openapi/v2` as gnostic protobuf (what kubectl 1.20 asks for)
+pub fn v2_protobuf(served: &[Served<'_>]) -> Bytes {
+    let graph = built_in();
+    let mut paths = Paths::new(graph, Version::V2);
+    served.iter().for_each(|s| paths.add(s));
+    let descriptions = Descriptions::load(graph);
+    let writer = Writer {
+        graph,
+        descriptions: &descriptions,
+        version: Version::V2,
+    };
+    let mut document = Message::default();
+    document.bytes(1, b"2.0");
+    document.message(2, &gnostic::info(&info()));
+    let mut items = Message::default();
+    for (path, item) in &paths.out {
+        items.named(2, path, &gnostic::path_item(item));
+    }
+    document.message(8, &items);
+    let mut definitions = Message::default();
+    for definition in closure(graph, paths.referred) {
+        definitions.named(
+            1,
+            definition.name(graph),
+            &gnostic::schema(&writer.definition(definition)),
+        );
+    }
+    document.message(9, &definitions);
+    document.0.into()
+}
+
+/// `{` and the fields, without the closing brace.
+fn open(out: &mut Vec<u8>, fields: &[(&str, Value)]) {
+    out.push(b'{');
+    entries(out, fields.iter().map(|(name, value)| (*name, value)));
+}
+
+/// Comma-separated fields, one value in memory at a time.
+fn entries<'n, V: std::borrow::Borrow<Value>>(
+    out: &mut Vec<u8>,
+    fields: impl Iterator<Item = (&'n str, V)>,
+) {
+    for (at, (name, value)) in fields.enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        write(out, &name.into());
+        out.push(b':');
+        write(out, value.borrow());
+    }
+}
+
+fn write(out: &mut Vec<u8>, value: &Value) {
+    // Writing a Value to memory can't fail.
+    let _ = serde_json::to_writer(out, value);
+}
