@@ -1,0 +1,215 @@
+//! One more process in a running container, as its caller sees it.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustix::{
+    fs::{Mode, OFlags},
+    pipe::PipeFlags,
+};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    net::unix::pipe,
+    sync::oneshot,
+};
+
+use crate::{
+    entry::Entry,
+    error::{During, Error},
+    plan::{Answer, ExecPlan, receive_answer, send_plan},
+    role::Role,
+    runtime::{Inner, Runtime},
+    spec::ExecSpec,
+    sys,
+    tty::{Tty, ready_when},
+};
+
+/// How long entering a container may take.
+const START: Duration = Duration::from_secs(30);
+
+/// A process in a running container. Same user namespace, seccomp, capabilities, cgroup as the container's init. Dropped before it has ended, it is killed.
+pub struct ExecProcess {
+    pub stdin: Option<pipe::Sender>,
+    pub stdout: Option<pipe::Receiver>,
+    pub stderr: Option<pipe::Receiver>,
+    /// with tty: the terminal's master, in place of the three
+    pub tty: Option<Tty>,
+    exit: Option<oneshot::Receiver<i32>>,
+    code: Option<i32>,
+    /// the role kills its process when it hears anything here, or the end
+    voice: Arc<AsyncFd<OwnedFd>>,
+}
+
+impl ExecProcess {
+    /// exit code, 128+n for signal n
+    pub async fn wait(&mut self) -> i32 {
+        if let Some(exit) = &mut self.exit {
+            // a role that vanished was killed with its container
+            let code = exit.await.unwrap_or(128 + libc::SIGKILL);
+            self.code = Some(code);
+            self.exit = None;
+        }
+        self.code.unwrap_or(128 + libc::SIGKILL)
+    }
+
+    /// SIGKILL; nothing when it has ended.
+    pub fn kill(&self) {
+        let _ = sys::send(self.voice.get_ref(), b"K", &[]);
+    }
+}
+
+impl Drop for ExecProcess {
+    fn drop(&mut self) {
+        if self.code.is_none() {
+            self.kill();
+        }
+    }
+}
+
+/// The caller's ends of what the process gets.
+struct Ends {
+    stdin: Option<OwnedFd>,
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+}
+
+fn start(inner: &Inner, entry: &Entry, spec: ExecSpec) -> Result<(OwnedFd, OwnedFd, Ends), Error> {
+    let container = entry.spec();
+    let told = || format!("starting a process in container {}", container.id);
+    let init = entry
+        .init()
+        .ok_or_else(|| Error::NotRunning(container.id.clone()))?;
+    let mut process = inner.process(&container)?;
+    process.args = spec.args;
+    process.env.extend(spec.env);
+    process.tty = spec.tty;
+    let filters = inner.filters(&container, process.capabilities)?;
+    let plan = ExecPlan {
+        process,
+        cgroups: entry.group.clone(),
+    };
+    let (ours, theirs) = sys::socketpair().during(told)?;
+    let mut ends = Ends {
+        stdin: None,
+        stdout: None,
+        stderr: None,
+    };
+    let mut give = Vec::new();
+    if !spec.tty {
+        let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).during(told);
+        if spec.stdin {
+            let (read, write) = pipe()?;
+            ends.stdin = Some(write);
+            give.push(read);
+        } else {
+            give.push(
+                rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                    .during(told)?,
+            );
+        }
+        for end in [&mut ends.stdout, &mut ends.stderr] {
+            let (read, write) = pipe()?;
+            *end = Some(read);
+            give.push(write);
+        }
+    }
+    let mut fds = vec![init.as_fd()];
+    fds.extend(give.iter().map(AsFd::as_fd));
+    send_plan(&ours, &plan, &filters, &fds).during(told)?;
+    let pid = inner
+        .program
+        .start(Role::Exec, &container.id, theirs)
+        .during(told)?;
+    let pidfd = sys::pidfd_open(pid).during(told)?;
+    Ok((ours, pidfd, ends))
+}
+
+async fn hear(voice: &AsyncFd<OwnedFd>) -> io::Result<Option<Answer>> {
+    voice
+        .async_io(Interest::READABLE, |fd| receive_answer(fd, false))
+        .await
+}
+
+impl Runtime {
+    /// Runs a command in a running container; returns when it has been exec'd, or [`Error::Exec`] with the reason it could not be.
+    pub async fn exec(&self, id: &str, spec: ExecSpec) -> Result<ExecProcess, Error> {
+        let inner = self.inner.clone();
+        let entry = inner.entry(id)?;
+        let tty = spec.tty;
+        let started = tokio::task::spawn_blocking(move || start(&inner, &entry, spec));
+        let (socket, pidfd, ends) = started
+            .await
+            .map_err(|e| Error::Other(format!("a bug in the container runtime: {e}")))??;
+        let told = || format!("starting a process in container {id}");
+        let voice = Arc::new(ready_when(socket, Interest::READABLE).during(told)?);
+        let gone = ready_when(pidfd, Interest::READABLE).during(told)?;
+        let (sender, exit) = oneshot::channel();
+        let mut process = ExecProcess {
+            stdin: ends
+                .stdin
+                .map(pipe::Sender::from_owned_fd)
+                .transpose()
+                .during(told)?,
+            stdout: ends
+                .stdout
+                .map(pipe::Receiver::from_owned_fd)
+                .transpose()
+                .during(told)?,
+            stderr: ends
+                .stderr
+                .map(pipe::Receiver::from_owned_fd)
+                .transpose()
+                .during(told)?,
+            tty: None,
+            exit: Some(exit),
+            code: None,
+            voice: voice.clone(),
+        };
+        let first = async {
+            loop {
+                match hear(&voice).await.during(told)? {
+                    Some(Answer::Tty(master)) if tty => {
+                        process.tty = Some(Tty::new(master).during(told)?);
+                    }
+                    Some(Answer::Started(_)) => return Ok(()),
+                    Some(Answer::Failed(text)) => return Err(Error::Exec(text)),
+                    Some(_) => {}
+                    None => {
+                        return Err(Error::Exec(
+                            "the container ended while it was being entered".into(),
+                        ));
+                    }
+                }
+            }
+        };
+        let first = match tokio::time::timeout(START, first).await {
+            Ok(first) => first,
+            Err(_) => {
+                process.kill();
+                Err(Error::Exec(format!(
+                    "entering the container took longer than {START:?}"
+                )))
+            }
+        };
+        // reaps the role, whatever comes
+        tokio::spawn(async move {
+            let code = loop {
+                match hear(&voice).await {
+                    Ok(Some(Answer::Exited(exit))) => break Some(exit.code),
+                    Ok(Some(_)) => {}
+                    Ok(None) | Err(_) => break None,
+                }
+            };
+            if let Some(code) = code {
+                let _ = sender.send(code);
+            }
+            let _ = gone.readable().await;
+            let _ = sys::reap(gone.get_ref(), false);
+        });
+        first.map(|()| process)
+    }
+}

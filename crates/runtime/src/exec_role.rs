@@ -1,0 +1,169 @@
+//! The role that puts one more process into a running container: enters its cgroup and every namespace, and gives up the same powers as its first process did.
+
+use std::{
+    io::{Read, Write},
+    os::fd::{AsFd, OwnedFd},
+    time::SystemTime,
+};
+
+use rustix::event::{PollFd, PollFlags};
+
+use crate::{
+    cgroup,
+    init::{give_to_user, open_terminal, use_terminal},
+    plan::{Answer, ExecPlan, answer, receive_plan},
+    privileges::{become_program, os_text, set_oom_score},
+    seccomp::Programs,
+    spec::Exit,
+    state::{ProcessId, Started},
+    sys::{self, Ended, Forked},
+};
+
+/// With the plan come a handle on the container's first process and, without a terminal, the three standard streams.
+pub(crate) fn main(socket: OwnedFd) -> i32 {
+    let _ = rustix::process::setsid();
+    // processes inside must not look into this one, which holds host descriptors
+    let _ = sys::prctl(libc::PR_SET_DUMPABLE, 0, 0);
+    let Ok((plan, seccomp, fds)) = receive_plan::<ExecPlan>(&socket) else {
+        return 1;
+    };
+    match start(&plan, &seccomp, fds, &socket) {
+        Ok((started, pidfd)) => {
+            answer(&socket, &Answer::Started(started));
+            let ended = follow(&pidfd, &socket);
+            answer(
+                &socket,
+                &Answer::Exited(Exit {
+                    code: ended.code(),
+                    signal: None,
+                    oom_killed: false,
+                    at: SystemTime::now(),
+                }),
+            );
+            0
+        }
+        Err(text) => {
+            answer(&socket, &Answer::Failed(text));
+            1
+        }
+    }
+}
+
+fn start(
+    plan: &ExecPlan,
+    seccomp: &Programs,
+    mut fds: Vec<OwnedFd>,
+    socket: &OwnedFd,
+) -> Result<(Started, OwnedFd), String> {
+    let io = |what: &'static str| move |e: std::io::Error| format!("{what}: {}", os_text(&e));
+    if fds.is_empty() {
+        return Err("no container was given".into());
+    }
+    let init = fds.remove(0);
+    set_oom_score(plan.process.oom_score_adj);
+    // opened while the host's files are in sight; the role itself stays outside
+    let doors = plan.cgroups.doors().map_err(|e| e.to_string())?;
+    let born_in = plan.cgroups.fd().map_err(|e| e.to_string())?;
+    enter_namespaces(&init)?;
+    let (error_in, error_out) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|e| io("making a pipe")(e.into()))?;
+    // SAFETY: a role process has one thread.
+    let forked = unsafe { sys::fork(0, born_in.as_ref().map(|f| f.as_fd())) }
+        .map_err(io("making the process"))?;
+    match forked {
+        Forked::Child => {
+            let text = match prepare(plan, fds, &doors, socket) {
+                Ok(()) => become_program(&plan.process, seccomp),
+                Err(text) => text,
+            };
+            let _ = std::fs::File::from(error_out).write_all(text.as_bytes());
+            sys::exit_now(127)
+        }
+        Forked::Parent { pid, pidfd } => {
+            drop((fds, error_out));
+            let mut text = Vec::new();
+            std::fs::File::from(error_in)
+                .read_to_end(&mut text)
+                .map_err(io("waiting for the process"))?;
+            if !text.is_empty() {
+                let _ = sys::reap(&pidfd, true);
+                return Err(String::from_utf8_lossy(&text).into_owned());
+            }
+            let started = Started {
+                process: ProcessId {
+                    pid,
+                    start_time: 0,
+                    boot: String::new(),
+                },
+                since: SystemTime::now(),
+            };
+            Ok((started, pidfd))
+        }
+    }
+}
+
+fn enter_namespaces(init: &OwnedFd) -> Result<(), String> {
+    let all = libc::CLONE_NEWNS
+        | libc::CLONE_NEWCGROUP
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWNET;
+    // entering the user namespace one is in already is an error
+    match sys::setns(init, all | libc::CLONE_NEWUSER) {
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => sys::setns(init, all),
+        other => other,
+    }
+    .map_err(|e| match e.raw_os_error() {
+        Some(libc::ESRCH) => "the container is not running".into(),
+        _ => format!("entering the container: {}", os_text(&e)),
+    })
+}
+
+fn prepare(
+    plan: &ExecPlan,
+    fds: Vec<OwnedFd>,
+    doors: &[std::fs::File],
+    socket: &OwnedFd,
+) -> Result<(), String> {
+    sys::reset_signals();
+    sys::block_signals(false);
+    cgroup::enter(doors).map_err(|e| format!("joining the cgroup: {}", os_text(&e)))?;
+    rustix::process::setsid().map_err(|e| format!("setsid: {}", os_text(&e.into())))?;
+    if plan.process.tty {
+        let (master, peer) = open_terminal()?;
+        answer(socket, &Answer::Tty(master));
+        use_terminal(&peer, plan.process.user.uid)?;
+    } else {
+        for (fd, number) in fds.iter().zip(0..) {
+            give_to_user(fd, plan.process.user.uid);
+            sys::dup_to(fd, number)
+                .map_err(|e| format!("the standard streams: {}", os_text(&e)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Until the process has ended. Anything on the socket, its end above all, means that nobody wants it any more.
+fn follow(pidfd: &OwnedFd, socket: &OwnedFd) -> Ended {
+    let mut wanted = true;
+    loop {
+        let mut polled = vec![PollFd::new(pidfd, PollFlags::IN)];
+        if wanted {
+            polled.push(PollFd::new(socket, PollFlags::IN));
+        }
+        match rustix::event::poll(&mut polled, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return Ended::Exited(255),
+        }
+        if wanted && !polled[1].revents().is_empty() {
+            wanted = false;
+            let _ = sys::pidfd_signal(pidfd, libc::SIGKILL);
+        }
+        match sys::reap(pidfd, false) {
+            Ok(None) => {}
+            Ok(Some(ended)) => return ended,
+            Err(_) => return Ended::Exited(255),
+        }
+    }
+}

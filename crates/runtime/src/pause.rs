@@ -1,0 +1,127 @@
+//! PID 1 of a sandbox whose containers share their processes: idle, powerless, in an empty root.
+
+use std::{
+    os::fd::{AsRawFd, OwnedFd},
+    path::Path,
+};
+
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+
+use crate::{
+    plan::{Answer, PausePlan, answer, receive_plan},
+    privileges::os_text,
+    state::{ProcessId, Started},
+    sys::{self, Forked},
+};
+
+/// The role: makes the process, pins its pid namespace, tells the caller, and ends; the process stays.
+pub(crate) fn main(socket: OwnedFd) -> i32 {
+    let _ = rustix::process::setsid();
+    let Ok((plan, _, _)) = receive_plan::<PausePlan>(&socket) else {
+        return 1;
+    };
+    match make(&plan) {
+        Ok(started) => {
+            answer(&socket, &Answer::Started(started));
+            0
+        }
+        Err(text) => {
+            answer(&socket, &Answer::Failed(text));
+            1
+        }
+    }
+}
+
+fn make(plan: &PausePlan) -> Result<Started, String> {
+    let io = |what: &'static str| move |e: std::io::Error| format!("{what}: {}", os_text(&e));
+    let nothing = crate::spec::Resources::default();
+    plan.cgroups
+        .create(&nothing, false)
+        .map_err(|e| e.to_string())?;
+    plan.cgroups.join_self_v1().map_err(|e| e.to_string())?;
+    let born_in = plan.cgroups.fd().map_err(|e| e.to_string())?;
+    let born_in = born_in.as_ref().map(std::os::fd::AsFd::as_fd);
+    // SAFETY: a role process has one thread.
+    let forked = unsafe { sys::fork(libc::CLONE_NEWPID | libc::CLONE_NEWNS, born_in) }
+        .map_err(io("making the sandbox's first process"))?;
+    let (pid, pidfd) = match forked {
+        Forked::Child => idle(&plan.empty),
+        Forked::Parent { pid, pidfd } => (pid, pidfd),
+    };
+    let pinned = std::fs::File::create(&plan.pin)
+        .and_then(|_| {
+            rustix::mount::mount_bind(format!("/proc/{pid}/ns/pid"), &plan.pin).map_err(Into::into)
+        })
+        .map_err(io("pinning the sandbox's pid namespace"));
+    if let Err(text) = pinned {
+        let _ = sys::pidfd_signal(&pidfd, libc::SIGKILL);
+        return Err(text);
+    }
+    Ok(Started {
+        process: ProcessId {
+            pid,
+            start_time: sys::start_time(pid).unwrap_or(0),
+            boot: sys::boot_id(),
+        },
+        since: std::time::SystemTime::now(),
+    })
+}
+
+/// Containers see this process: they must find no file, no descriptor and no power in it.
+fn idle(empty: &Path) -> ! {
+    let _ = sys::prctl(libc::PR_SET_DUMPABLE, 0, 0);
+    sys::set_name(c"pause");
+    if confine(empty).is_err() {
+        sys::exit_now(1);
+    }
+    // SAFETY: the role's socket (descriptor 0) and everything else: this process uses none from here on and never returns.
+    unsafe { sys::close_from(0) };
+    sys::block_signals(true);
+    loop {
+        reap_orphan();
+    }
+}
+
+/// Waits until some orphan of the sandbox has ended and takes it off.
+fn reap_orphan() {
+    // SAFETY: an initialised set and no siginfo wanted; both calls only wait for children.
+    unsafe {
+        let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGCHLD);
+        while libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) > 0 {}
+        libc::sigwaitinfo(set.as_ptr(), std::ptr::null_mut());
+    }
+}
+
+fn confine(empty: &Path) -> std::io::Result<()> {
+    use rustix::mount as m;
+    m::mount_change(
+        "/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )?;
+    m::mount(
+        "tmpfs",
+        empty,
+        "tmpfs",
+        MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
+        None,
+    )?;
+    let root = rustix::fs::open(
+        empty,
+        rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )?;
+    rustix::process::chdir(format!("/proc/self/fd/{}", root.as_raw_fd()))?;
+    rustix::process::pivot_root(".", ".")?;
+    m::unmount(".", UnmountFlags::DETACH)?;
+    rustix::process::chdir("/")?;
+    sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0)?;
+    for bit in 0..64 {
+        if sys::prctl(libc::PR_CAPBSET_DROP, bit, 0).is_err() {
+            break;
+        }
+    }
+    sys::set_ids(65_534, 65_534, &[])?;
+    sys::set_capabilities(0)
+}

@@ -1,0 +1,572 @@
+//! The runtime itself: what callers see, and how the parts work together.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io,
+    os::fd::{AsFd, OwnedFd},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use rustix::fs::FlockOperation;
+use tokio::sync::oneshot;
+
+use crate::{
+    cgroup::{self, Group, Hierarchies},
+    entry::{Entry, lock},
+    error::{During, Error},
+    plan::{ShimPlan, send_plan},
+    privileges::{Process, capability_bit, capability_mask},
+    role::{Program, Role},
+    rootfs::Tree,
+    sandbox,
+    seccomp::{self, Programs},
+    spec::{
+        Config, Container, ContainerSpec, Exit, Resources, Sandbox, SandboxSpec, Seccomp, State,
+        Stats,
+    },
+    state::{self, LOCK, Layout, SPEC},
+    sys,
+    watcher::Watcher,
+};
+
+/// How long a killed container may take to be gone before its shim is killed too.
+const KILL: Duration = Duration::from_secs(10);
+
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) layout: Layout,
+    pub(crate) hierarchies: Hierarchies,
+    pub(crate) program: Program,
+    pub(crate) boot: String,
+    pub(crate) watcher: Watcher,
+    pub(crate) sandboxes: Mutex<HashMap<String, SandboxSpec>>,
+    pub(crate) containers: Mutex<HashMap<String, Arc<Entry>>>,
+    /// compiled default filters by capabilities; callers use a handful of sets
+    filters: Mutex<HashMap<u64, Arc<Programs>>>,
+    trashed: AtomicU64,
+    _lock: File,
+}
+
+/// A handle; clones work on the same containers.
+#[derive(Clone)]
+pub struct Runtime {
+    pub(crate) inner: Arc<Inner>,
+}
+
+fn valid_id(what: &'static str, id: &str) -> Result<(), Error> {
+    let ok = (1..=63).contains(&id.len())
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if ok {
+        return Ok(());
+    }
+    Err(Error::Invalid {
+        what,
+        value: id.into(),
+        rule: "1 to 63 of a-z, 0-9 and -",
+    })
+}
+
+/// Runs what touches files off the async threads; finishes even when the caller goes away.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(e) => Err(Error::Other(format!("a bug in the container runtime: {e}"))),
+    }
+}
+
+impl Inner {
+    pub(crate) fn new(config: Config) -> Result<Inner, Error> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(Error::NotRoot);
+        }
+        let layout = Layout {
+            root: config.root.clone(),
+        };
+        for dir in [layout.containers(), layout.sandboxes(), layout.trash()] {
+            fs::create_dir_all(&dir).during(|| format!("making {}", dir.display()))?;
+        }
+        let lock_path = layout.root.join(LOCK);
+        let lock_file =
+            File::create(&lock_path).during(|| format!("opening {}", lock_path.display()))?;
+        rustix::fs::flock(&lock_file, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| Error::Locked(layout.root.clone()))?;
+        let hierarchies = Hierarchies::detect()?;
+        let program = Program::open(&config.exe)
+            .during(|| format!("opening the program {}", config.exe.display()))?;
+        sandbox::prepare_pins(&layout)?;
+        Ok(Inner {
+            layout,
+            hierarchies,
+            program,
+            boot: sys::boot_id(),
+            watcher: Watcher::start()?,
+            sandboxes: Mutex::default(),
+            containers: Mutex::default(),
+            filters: Mutex::default(),
+            trashed: AtomicU64::new(std::process::id() as u64 * 1_000_000),
+            config,
+            _lock: lock_file,
+        })
+    }
+
+    pub(crate) fn group(&self, spec: &ContainerSpec) -> Group {
+        self.hierarchies
+            .group(&self.config.cgroup_parent, &spec.cgroup)
+    }
+
+    pub(crate) fn entry(&self, id: &str) -> Result<Arc<Entry>, Error> {
+        lock(&self.containers)
+            .get(id)
+            .cloned()
+            .ok_or_else(|| Error::NoContainer(id.into()))
+    }
+
+    /// The filters of a container, compiled or remembered.
+    pub(crate) fn filters(
+        &self,
+        spec: &ContainerSpec,
+        capabilities: u64,
+    ) -> Result<Arc<Programs>, Error> {
+        // SOURCE: containerd, privileged means unconfined
+        if spec.privileged {
+            return Ok(Arc::default());
+        }
+        if spec.seccomp != Seccomp::RuntimeDefault {
+            return seccomp::compile(&spec.seccomp, capabilities).map(Arc::new);
+        }
+        if let Some(known) = lock(&self.filters).get(&capabilities) {
+            return Ok(known.clone());
+        }
+        let made = Arc::new(seccomp::compile(&spec.seccomp, capabilities)?);
+        let mut filters = lock(&self.filters);
+        if filters.len() >= 8 {
+            filters.clear();
+        }
+        filters.insert(capabilities, made.clone());
+        Ok(made)
+    }
+
+    /// The part of a spec that says what runs and as whom.
+    pub(crate) fn process(&self, spec: &ContainerSpec) -> Result<Process, Error> {
+        let mut capabilities = if spec.privileged {
+            u64::MAX
+        } else {
+            capability_mask(&spec.capabilities).map_err(|name| Error::Invalid {
+                what: "capability",
+                value: name,
+                rule: "a name of capabilities(7), such as CAP_NET_BIND_SERVICE",
+            })?
+        };
+        if matches!(self.hierarchies, Hierarchies::V2(_))
+            && !spec.privileged
+            && let Some(bit) = capability_bit("CAP_MKNOD")
+        {
+            // v2 has no device list without a BPF program, so no devices can be made
+            capabilities &= !(1 << bit);
+        }
+        Ok(Process {
+            args: spec.args.clone(),
+            env: spec.env.clone(),
+            cwd: if spec.cwd.as_os_str().is_empty() {
+                "/".into()
+            } else {
+                spec.cwd.clone()
+            },
+            user: spec.user.clone(),
+            capabilities,
+            no_new_privileges: spec.no_new_privileges,
+            oom_score_adj: spec.oom_score_adj,
+            tty: spec.tty,
+        })
+    }
+
+    /// Writes the container down and starts its shim. The lock that says "a shim lives" is taken here and travels to the shim, so that at no moment a crash leaves a starting shim unseen.
+    fn launch(&self, entry: &Arc<Entry>, plan: ShimPlan, filters: &Programs) -> Result<(), Error> {
+        let dir = &entry.dir;
+        fs::create_dir(dir).during(|| format!("making {}", dir.display()))?;
+        let started = self.launch_in(entry, plan, filters);
+        if started.is_err() {
+            self.trash(dir);
+        }
+        started
+    }
+
+    fn launch_in(
+        &self,
+        entry: &Arc<Entry>,
+        plan: ShimPlan,
+        filters: &Programs,
+    ) -> Result<(), Error> {
+        let dir = &entry.dir;
+        let told = || format!("starting the shim of container {}", plan.spec.id);
+        let shim_lock = File::create(dir.join(LOCK)).during(told)?;
+        rustix::fs::flock(&shim_lock, FlockOperation::NonBlockingLockExclusive).during(told)?;
+        state::write(dir, SPEC, &plan.spec, false)
+            .during(|| format!("writing {}", dir.display()))?;
+        let (ours, theirs) = sys::socketpair().during(told)?;
+        send_plan(&ours, &plan, filters, &[shim_lock.as_fd()]).during(told)?;
+        let pid = self
+            .program
+            .start(Role::Shim, &plan.spec.id, theirs)
+            .during(told)?;
+        // not reaped yet, so the pid is its own
+        let pidfd = Arc::new(sys::pidfd_open(pid).during(told)?);
+        *lock(&entry.shim) = Some(pidfd.clone());
+        self.watcher.watch(entry, pidfd, Some(ours)).during(told)
+    }
+
+    /// Takes a folder out of sight at once; its files go when there's time.
+    pub(crate) fn trash(&self, dir: &std::path::Path) {
+        let n = self.trashed.fetch_add(1, Ordering::Relaxed);
+        let away = self.layout.trash().join(n.to_string());
+        match fs::rename(dir, &away) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return,
+            Err(error) => {
+                tracing::warn!(dir = %dir.display(), %error, "a container's files stay until the next start");
+                return;
+            }
+        }
+        let work = move || {
+            // what stays is looked at again when a runtime opens here
+            let _ = fs::remove_dir_all(away);
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(handle) => drop(handle.spawn_blocking(work)),
+            Err(_) => work(),
+        }
+    }
+
+    /// Removes a dead container's cgroup. Killed processes can take a moment to leave it.
+    pub(crate) fn remove_group(&self, group: &Group) -> Result<(), Error> {
+        let mut left = 100;
+        loop {
+            if !group.kill(KILL) {
+                return Err(Error::Other(format!(
+                    "processes in the cgroup {:?} can't be killed (stuck in the kernel, perhaps on a dead network volume)",
+                    group.leaves.first().map(|l| &l.path)
+                )));
+            }
+            match group.remove() {
+                Ok(()) => return Ok(()),
+                Err(e) if e.kind() == io::ErrorKind::ResourceBusy && left > 0 => {
+                    left -= 1;
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(e) => return Err(e).during(|| "removing the container's cgroup".into()),
+            }
+        }
+    }
+}
+
+impl Runtime {
+    /// Opens or makes the root and finds the sandboxes and containers already there (adoption). Blocking.
+    pub fn open(config: Config) -> Result<Runtime, Error> {
+        let inner = Arc::new(Inner::new(config)?);
+        crate::adopt::all(&inner)?;
+        Ok(Runtime { inner })
+    }
+
+    /// Makes the namespaces that containers will share.
+    pub async fn create_sandbox(&self, spec: SandboxSpec) -> Result<Sandbox, Error> {
+        valid_id("sandbox id", &spec.id)?;
+        let inner = self.inner.clone();
+        blocking(move || {
+            sandbox::create(
+                &inner.layout,
+                &inner.config,
+                &inner.hierarchies,
+                &inner.program,
+                &spec,
+            )?;
+            lock(&inner.sandboxes).insert(spec.id.clone(), spec.clone());
+            Ok(sandbox::describe(&inner.layout, spec))
+        })
+        .await
+    }
+
+    /// Removes a sandbox without containers. Idempotent.
+    pub async fn delete_sandbox(&self, id: &str) -> Result<(), Error> {
+        valid_id("sandbox id", id)?;
+        let inner = self.inner.clone();
+        let id = id.to_owned();
+        blocking(move || {
+            let used = lock(&inner.containers)
+                .values()
+                .any(|c| lock(&c.spec).sandbox == id);
+            if used {
+                return Err(Error::InUse(id));
+            }
+            sandbox::delete(&inner.layout, &inner.config, &inner.hierarchies, &id)?;
+            lock(&inner.sandboxes).remove(&id);
+            Ok(())
+        })
+        .await
+    }
+
+    pub fn sandboxes(&self) -> Vec<Sandbox> {
+        lock(&self.inner.sandboxes)
+            .values()
+            .map(|s| sandbox::describe(&self.inner.layout, s.clone()))
+            .collect()
+    }
+
+    /// Creates and starts; returns when the container's process has been exec'd or could not be. In the second case the container stays in the list as [`State::Failed`] until it's deleted.
+    pub async fn run(&self, spec: ContainerSpec) -> Result<Container, Error> {
+        let inner = &self.inner;
+        valid_id("container id", &spec.id)?;
+        if spec.cgroup.is_empty() || spec.cgroup.split('/').any(|p| matches!(p, "" | "." | "..")) {
+            return Err(Error::Invalid {
+                what: "cgroup",
+                value: spec.cgroup,
+                rule: "a relative path without empty, . or .. parts, unique to the container",
+            });
+        }
+        let sandbox = lock(&inner.sandboxes)
+            .get(&spec.sandbox)
+            .cloned()
+            .ok_or_else(|| Error::NoSandbox(spec.sandbox.clone()))?;
+        let process = inner.process(&spec)?;
+        let id = spec.id.clone();
+        let group = inner.group(&spec);
+        let dir = inner.layout.container(&id);
+        let plan = ShimPlan {
+            process,
+            pins: sandbox::pins(&inner.layout, &sandbox),
+            host_pid: sandbox.host_pid,
+            tree: Tree {
+                dir: dir.clone(),
+                shm: inner.layout.pin(&sandbox.id).join("shm"),
+                host_network: sandbox.host_network,
+                host_ipc: sandbox.host_ipc,
+            },
+            cgroups: group.clone(),
+            boot: inner.boot.clone(),
+            spec: spec.clone(),
+        };
+        let entry = Arc::new(Entry::new(spec, dir, group, State::Created));
+        let (sender, started) = oneshot::channel();
+        *lock(&entry.start) = Some(sender);
+        {
+            let mut containers = lock(&inner.containers);
+            if containers.contains_key(&id) {
+                return Err(Error::Exists(id));
+            }
+            containers.insert(id.clone(), entry.clone());
+        }
+        let (work, work_entry) = (inner.clone(), entry.clone());
+        let launched = blocking(move || {
+            let launched = work
+                .filters(&plan.spec, plan.process.capabilities)
+                .and_then(|filters| work.launch(&work_entry, plan, &filters));
+            if launched.is_err() {
+                lock(&work.containers).remove(&lock(&work_entry.spec).id);
+                work_entry.failed("could not be started".into());
+                work_entry.shim_gone.send_replace(true);
+            }
+            launched
+        })
+        .await;
+        launched?;
+        match started.await {
+            Ok(Ok(())) => Ok(entry.describe()),
+            Ok(Err(text)) => Err(Error::Create(text)),
+            Err(_) => Err(Error::Create(
+                "the container's shim ended before the start".into(),
+            )),
+        }
+    }
+
+    pub fn containers(&self) -> Vec<Container> {
+        let entries: Vec<Arc<Entry>> = lock(&self.inner.containers).values().cloned().collect();
+        entries.iter().map(|e| e.describe()).collect()
+    }
+
+    pub fn container(&self, id: &str) -> Option<Container> {
+        self.inner.entry(id).ok().map(|e| e.describe())
+    }
+
+    /// Resolves when the container has exited (at once if it has). Event-driven, no polling. One that never started gives [`Error::Create`] with the reason.
+    pub async fn wait(&self, id: &str) -> Result<Exit, Error> {
+        let entry = self.inner.entry(id)?;
+        let mut states = entry.state.subscribe();
+        loop {
+            let state = states.borrow_and_update().clone();
+            match state {
+                State::Exited { exit, .. } => return Ok(exit),
+                State::Failed(text) => return Err(Error::Create(text)),
+                State::Created | State::Running { .. } => {}
+            }
+            if states.changed().await.is_err() {
+                return Err(Error::NoContainer(id.into()));
+            }
+        }
+    }
+
+    /// Sends a signal to the container's first process.
+    pub async fn signal(&self, id: &str, signal: i32) -> Result<(), Error> {
+        let entry = self.inner.entry(id)?;
+        let Some(init) = entry.init() else {
+            return Err(Error::NotRunning(id.into()));
+        };
+        match sys::pidfd_signal(&init, signal) {
+            Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Err(Error::NotRunning(id.into())),
+            other => other.during(|| format!("sending signal {signal} to container {id}")),
+        }
+    }
+
+    /// Kills what is left of it and removes cgroup, mounts, state; the log file stays. Idempotent.
+    pub async fn delete(&self, id: &str) -> Result<(), Error> {
+        valid_id("container id", id)?;
+        let Ok(entry) = self.inner.entry(id) else {
+            return Ok(());
+        };
+        let _one = entry.deleting.lock().await;
+        self.stop(&entry).await;
+        let (inner, work) = (self.inner.clone(), entry.clone());
+        let id = id.to_owned();
+        blocking(move || {
+            inner.remove_group(&work.group)?;
+            let mut containers = lock(&inner.containers);
+            // deleted by another call meanwhile, and perhaps made anew
+            if containers.get(&id).is_some_and(|e| Arc::ptr_eq(e, &work)) {
+                inner.trash(&work.dir);
+                containers.remove(&id);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Until the container has ended, by force.
+    async fn stop(&self, entry: &Entry) {
+        let mut states = entry.state.subscribe();
+        let ended = |s: &State| matches!(s, State::Exited { .. } | State::Failed(_));
+        let wait = async {
+            loop {
+                {
+                    let state = states.borrow_and_update();
+                    if ended(&state) {
+                        return;
+                    }
+                }
+                // while it's being started there's no handle yet: the next state brings one
+                if let Some(init) = entry.init() {
+                    let _ = sys::pidfd_signal(&init, libc::SIGKILL);
+                }
+                if states.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(KILL, wait).await.is_ok() {
+            return;
+        }
+        let shim: Option<Arc<OwnedFd>> = lock(&entry.shim).clone();
+        if let Some(shim) = shim {
+            let _ = sys::pidfd_signal(&shim, libc::SIGKILL);
+            let mut gone = entry.shim_gone.subscribe();
+            let _ = tokio::time::timeout(KILL, gone.wait_for(|g| *g)).await;
+        }
+    }
+
+    /// Reads the cgroup. Blocking, a few small reads of a memory file system.
+    pub fn stats(&self, id: &str) -> Result<Stats, Error> {
+        let entry = self.inner.entry(id)?;
+        entry
+            .group
+            .stats()
+            .map_err(|_| Error::NotRunning(id.into()))
+    }
+
+    /// Sets the given limits on a running container and remembers them.
+    pub async fn update_resources(&self, id: &str, resources: Resources) -> Result<(), Error> {
+        let entry = self.inner.entry(id)?;
+        blocking(move || {
+            entry.group.limit(&resources)?;
+            let mut held = lock(&entry.spec);
+            let mut spec = (**held).clone();
+            let r = &mut spec.resources;
+            r.cpu_shares = resources.cpu_shares.or(r.cpu_shares);
+            r.cpu_quota_us = resources.cpu_quota_us.or(r.cpu_quota_us);
+            r.cpu_period_us = resources.cpu_period_us.or(r.cpu_period_us);
+            r.memory_limit_bytes = resources.memory_limit_bytes.or(r.memory_limit_bytes);
+            r.pids_limit = resources.pids_limit.or(r.pids_limit);
+            state::write(&entry.dir, SPEC, &spec, false)
+                .during(|| format!("writing {}", entry.dir.display()))?;
+            *held = Arc::new(spec);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Everything gone: containers, sandboxes, cgroups, mounts. For `stop --purge`.
+    pub async fn purge(&self) -> Result<(), Error> {
+        let entries: Vec<(String, Arc<Entry>)> = lock(&self.inner.containers)
+            .iter()
+            .map(|(id, e)| (id.clone(), e.clone()))
+            .collect();
+        // all at once, then one after the other
+        for (_, entry) in &entries {
+            if let Some(init) = entry.init() {
+                let _ = sys::pidfd_signal(&init, libc::SIGKILL);
+            }
+        }
+        for (id, entry) in &entries {
+            self.delete(id).await?;
+            let mut gone = entry.shim_gone.subscribe();
+            if tokio::time::timeout(KILL, gone.wait_for(|g| *g))
+                .await
+                .is_err()
+            {
+                return Err(Error::Other(format!(
+                    "the shim of container {id} does not end"
+                )));
+            }
+        }
+        for sandbox in self.sandboxes() {
+            self.delete_sandbox(&sandbox.spec.id).await?;
+        }
+        let inner = self.inner.clone();
+        blocking(move || {
+            sandbox::remove_pins(&inner.layout)?;
+            let all = inner.hierarchies.group(&inner.config.cgroup_parent, "");
+            for leaf in &all.leaves {
+                cgroup::remove_tree(&leaf.path)
+                    .during(|| format!("removing {}", leaf.path.display()))?;
+            }
+            for dir in [
+                inner.layout.containers(),
+                inner.layout.sandboxes(),
+                inner.layout.pins(),
+                inner.layout.trash(),
+            ] {
+                remove_all(&dir)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Someone else may be emptying the same folder.
+fn remove_all(dir: &std::path::Path) -> Result<(), Error> {
+    let mut left = 20;
+    loop {
+        match fs::remove_dir_all(dir) {
+            Ok(()) => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !dir.exists() => return Ok(()),
+            Err(_) if left > 0 => left -= 1,
+            Err(e) => return Err(e).during(|| format!("removing {}", dir.display())),
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! Sandboxes: namespaces kept alive by bind mounts, made by a thread that enters them and ends.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+
+use crate::{
+    cgroup::Hierarchies,
+    error::{During, Error},
+    plan::{Answer, PausePlan, Pins, receive_answer, send_plan},
+    role::{Program, Role},
+    spec::{Config, Sandbox, SandboxSpec},
+    state::{self, Layout, SPEC},
+    sys,
+};
+
+/// cgroup of a sandbox's pause process
+fn pause_cgroup(id: &str) -> String {
+    format!("pause-{id}")
+}
+
+/// Where a container of this sandbox finds its namespaces.
+pub(crate) fn pins(layout: &Layout, spec: &SandboxSpec) -> Pins {
+    let dir = layout.pin(&spec.id);
+    let at = |name: &str, own: bool| own.then(|| dir.join(name));
+    Pins {
+        net: at("net", !spec.host_network),
+        ipc: at("ipc", !spec.host_ipc),
+        // SOURCE: containerd, a pod on the host's network keeps the host's name
+        uts: at("uts", !spec.host_network),
+        pid: at("pid", spec.share_pid && !spec.host_pid),
+    }
+}
+
+pub(crate) fn describe(layout: &Layout, spec: SandboxSpec) -> Sandbox {
+    Sandbox {
+        netns: pins(layout, &spec).net,
+        spec,
+    }
+}
+
+/// A private mount, so that pins are never copied to other mount namespaces of the host (a copy would keep a namespace alive after its end).
+pub(crate) fn prepare_pins(layout: &Layout) -> Result<(), Error> {
+    let dir = layout.pins();
+    fs::create_dir_all(&dir).during(|| format!("making {}", dir.display()))?;
+    if !is_mount(&dir) {
+        rustix::mount::mount_bind(&dir, &dir)
+            .during(|| format!("mounting {} on itself", dir.display()))?;
+    }
+    rustix::mount::mount_change(&dir, MountPropagationFlags::PRIVATE)
+        .during(|| format!("making {} private", dir.display()))
+}
+
+/// Whether something is mounted right here (works for bind mounts within one file system too).
+pub(crate) fn is_mount(path: &Path) -> bool {
+    const STATX_ATTR_MOUNT_ROOT: u64 = 0x2000;
+    rustix::fs::statx(
+        rustix::fs::CWD,
+        path,
+        rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+        rustix::fs::StatxFlags::empty(),
+    )
+    .is_ok_and(|s| s.stx_attributes.bits() & STATX_ATTR_MOUNT_ROOT != 0)
+}
+
+/// Makes the namespaces and pins them. On failure nothing stays.
+pub(crate) fn create(
+    layout: &Layout,
+    config: &Config,
+    hierarchies: &Hierarchies,
+    program: &Program,
+    spec: &SandboxSpec,
+) -> Result<(), Error> {
+    let dir = layout.sandbox(&spec.id);
+    match fs::create_dir(&dir) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(Error::Exists(spec.id.clone()));
+        }
+        other => other.during(|| format!("making {}", dir.display()))?,
+    }
+    let made = state::write(&dir, SPEC, spec, false)
+        .during(|| format!("writing {}", dir.display()))
+        .and_then(|()| pin_all(layout, spec))
+        .and_then(|()| {
+            if spec.share_pid && !spec.host_pid {
+                start_pause(layout, config, hierarchies, program, spec)
+            } else {
+                Ok(())
+            }
+        });
+    if made.is_err() {
+        // the first reason is the one to tell
+        let _ = delete(layout, config, hierarchies, &spec.id);
+    }
+    made
+}
+
+fn pin_all(layout: &Layout, spec: &SandboxSpec) -> Result<(), Error> {
+    let pins = pins(layout, spec);
+    let dir = layout.pin(&spec.id);
+    fs::create_dir_all(&dir).during(|| format!("making {}", dir.display()))?;
+    if !spec.host_ipc {
+        let shm = dir.join("shm");
+        fs::create_dir_all(&shm).during(|| format!("making {}", shm.display()))?;
+        // SOURCE: containerd, /dev/shm of a pod is 64 MiB
+        rustix::mount::mount(
+            "shm",
+            &shm,
+            "tmpfs",
+            MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
+            Some(c"mode=1777,size=65536k"),
+        )
+        .during(|| format!("mounting {}", shm.display()))?;
+    }
+    let hostname = spec.hostname.clone();
+    let sysctls = spec.sysctls.clone();
+    // namespaces belong to a thread: this one enters new ones, pins them, and is never used for anything else
+    std::thread::Builder::new()
+        .name("sandbox".into())
+        .spawn(move || enter_and_pin(&pins, &hostname, &sysctls))
+        .during(|| "starting a thread".into())?
+        .join()
+        .unwrap_or_else(|_| Err(Error::Other("a bug in making sandboxes".into())))
+}
+
+fn enter_and_pin(
+    pins: &Pins,
+    hostname: &str,
+    sysctls: &BTreeMap<String, String>,
+) -> Result<(), Error> {
+    let all = [
+        (&pins.net, libc::CLONE_NEWNET, "net"),
+        (&pins.ipc, libc::CLONE_NEWIPC, "ipc"),
+        (&pins.uts, libc::CLONE_NEWUTS, "uts"),
+    ];
+    let flags = all
+        .iter()
+        .filter(|(path, ..)| path.is_some())
+        .fold(0, |f, (_, flag, _)| f | flag);
+    if flags == 0 {
+        return Ok(());
+    }
+    sys::unshare(flags).during(|| "making the sandbox's namespaces".into())?;
+    if pins.net.is_some() {
+        sys::loopback_up().during(|| "bringing up the sandbox's loopback device".into())?;
+    }
+    if pins.uts.is_some() && !hostname.is_empty() {
+        rustix::system::sethostname(hostname.as_bytes())
+            .during(|| format!("setting the host name {hostname:?}"))?;
+    }
+    for (name, value) in sysctls {
+        let path = sysctl_path(name, pins)?;
+        fs::write(&path, value).during(|| format!("setting the kernel parameter {name}"))?;
+    }
+    for (path, _, name) in all {
+        if let Some(path) = path {
+            File::create(path).during(|| format!("making {}", path.display()))?;
+            rustix::mount::mount_bind(format!("/proc/thread-self/ns/{name}"), path)
+                .during(|| format!("pinning {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Only parameters that belong to a namespace the sandbox owns: others would change the host. SOURCE: kubelet pkg/kubelet/sysctl namespaces.go.
+fn sysctl_path(name: &str, pins: &Pins) -> Result<PathBuf, Error> {
+    let dotted = name.replace('/', ".");
+    let ipc = dotted == "kernel.sem"
+        || ["kernel.shm", "kernel.msg", "fs.mqueue."]
+            .iter()
+            .any(|p| dotted.starts_with(p));
+    let allowed = (ipc && pins.ipc.is_some()) || (dotted.starts_with("net.") && pins.net.is_some());
+    if !allowed || dotted.split('.').any(str::is_empty) {
+        return Err(Error::Invalid {
+            what: "kernel parameter",
+            value: name.into(),
+            rule: "it must belong to a namespace of the sandbox's own: net.*, kernel.shm*, kernel.msg*, kernel.sem, fs.mqueue.*",
+        });
+    }
+    Ok(Path::new("/proc/sys").join(dotted.replace('.', "/")))
+}
+
+fn start_pause(
+    layout: &Layout,
+    config: &Config,
+    hierarchies: &Hierarchies,
+    program: &Program,
+    spec: &SandboxSpec,
+) -> Result<(), Error> {
+    let dir = layout.sandbox(&spec.id);
+    let empty = dir.join("empty");
+    fs::create_dir(&empty).during(|| format!("making {}", empty.display()))?;
+    let plan = PausePlan {
+        cgroups: hierarchies.group(&config.cgroup_parent, &pause_cgroup(&spec.id)),
+        pin: layout.pin(&spec.id).join("pid"),
+        empty,
+    };
+    let (ours, theirs) = sys::socketpair().during(|| "making a socket".into())?;
+    send_plan(&ours, &plan, &Vec::new(), &[]).during(|| "sending the plan".into())?;
+    let pid = program
+        .start(Role::Pause, &spec.id, theirs)
+        .during(|| "starting the pause process".into())?;
+    let answer = receive_answer(&ours, true);
+    if let Ok(pidfd) = sys::pidfd_open(pid) {
+        let _ = sys::reap(&pidfd, true);
+    }
+    match answer.during(|| "waiting for the pause process".into())? {
+        Some(Answer::Started(_)) => Ok(()),
+        Some(Answer::Failed(text)) => Err(Error::Other(text)),
+        _ => Err(Error::Other(
+            "the pause process ended before it was ready".into(),
+        )),
+    }
+}
+
+/// Takes everything of a sandbox away, however much of it there is.
+pub(crate) fn delete(
+    layout: &Layout,
+    config: &Config,
+    hierarchies: &Hierarchies,
+    id: &str,
+) -> Result<(), Error> {
+    let dir = layout.sandbox(id);
+    if dir.join("empty").exists() {
+        let group = hierarchies.group(&config.cgroup_parent, &pause_cgroup(id));
+        group.kill(std::time::Duration::from_secs(5));
+        group
+            .remove()
+            .during(|| format!("removing the cgroup of sandbox {id}"))?;
+    }
+    unpin(&layout.pin(id))?;
+    match fs::remove_dir_all(&dir) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(e).during(|| format!("removing {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn unpin(dir: &Path) -> Result<(), Error> {
+    for name in ["net", "ipc", "uts", "pid", "shm"] {
+        let path = dir.join(name);
+        // a crash between mounting twice can't happen, but a second mount costs nothing to look for
+        while is_mount(&path) {
+            rustix::mount::unmount(&path, UnmountFlags::DETACH)
+                .during(|| format!("unmounting {}", path.display()))?;
+        }
+    }
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(e).during(|| format!("removing {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Takes off what [`prepare_pins`] put there.
+pub(crate) fn remove_pins(layout: &Layout) -> Result<(), Error> {
+    let dir = layout.pins();
+    if is_mount(&dir) {
+        rustix::mount::unmount(&dir, UnmountFlags::DETACH)
+            .during(|| format!("unmounting {}", dir.display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_namespaced_kernel_parameters() {
+        let own = Pins {
+            net: Some("/n".into()),
+            ipc: Some("/i".into()),
+            ..Pins::default()
+        };
+        let host = Pins::default();
+        for (name, want) in [
+            ("net.core.somaxconn", Some("/proc/sys/net/core/somaxconn")),
+            ("net/core/somaxconn", Some("/proc/sys/net/core/somaxconn")),
+            ("kernel.shmmax", Some("/proc/sys/kernel/shmmax")),
+            ("kernel.sem", Some("/proc/sys/kernel/sem")),
+            ("kernel.hostname", None),
+            ("vm.swappiness", None),
+            ("net.../../vm.swappiness", None),
+        ] {
+            let got = sysctl_path(name, &own).ok();
+            assert_eq!(got.as_deref(), want.map(Path::new), "{name}");
+            assert!(sysctl_path(name, &host).is_err(), "{name} on the host");
+        }
+    }
+}

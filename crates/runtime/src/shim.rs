@@ -1,0 +1,379 @@
+//! The shim: one small process per container that starts it, keeps its log, waits for it, and writes down how it ended. It needs nobody: the platform may come and go.
+
+use std::{
+    io::Read,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+    time::{Duration, Instant, SystemTime},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec},
+    fs::{Mode, OFlags},
+    pipe::PipeFlags,
+};
+
+use crate::{
+    cgroup::Group,
+    error::{During, Error},
+    init::{self, Streams},
+    log::{Lines, Log},
+    plan::{Answer, ShimPlan, answer, receive_plan},
+    seccomp::Programs,
+    spec::Exit,
+    state::{self, EXIT, FAILED, ProcessId, SHIM, STARTED, Started},
+    sys::{self, Ended, Forked},
+};
+
+/// How long what a dead container left (processes, unread output) may take to go.
+const LEFTOVERS: Duration = Duration::from_secs(5);
+
+/// Becoming the shim. The socket is where the caller listens until the start, and longer if it lives.
+pub(crate) fn main(socket: OwnedFd) -> i32 {
+    let _ = rustix::process::setsid();
+    // only the container's end ends the shim (and SIGKILL)
+    sys::block_signals(true);
+    // a caller that is gone before it sent the plan wants nothing
+    let Ok((plan, seccomp, fds)) = receive_plan::<ShimPlan>(&socket) else {
+        return 1;
+    };
+    let dir = plan.tree.dir.clone();
+    let this = ProcessId {
+        pid: std::process::id() as i32,
+        start_time: sys::start_time(std::process::id() as i32).unwrap_or(0),
+        boot: plan.boot.clone(),
+    };
+    if state::write(&dir, SHIM, &this, false).is_err() {
+        // the folder is gone: deleted before we came to it
+        return 1;
+    }
+    // `fds` holds the lock that says "this shim lives"; it goes with the process
+    let running = match start(plan, seccomp) {
+        Ok(running) => running,
+        Err(text) => {
+            let _ = state::write(&dir, FAILED, &text, false);
+            answer(&socket, &Answer::Failed(text));
+            return 1;
+        }
+    };
+    let _ = state::write(&dir, STARTED, &running.started, false);
+    answer(&socket, &Answer::Started(running.started.clone()));
+    let _ = rustix::process::chdir("/");
+    sys::trim_heap();
+    let exit = running.follow();
+    match state::write_then_sync(&dir, EXIT, &exit) {
+        Ok(sync) => {
+            answer(&socket, &Answer::Exited(exit));
+            let _ = sync();
+        }
+        // no room on disk: whoever listens learns it at least
+        Err(_) => answer(&socket, &Answer::Exited(exit)),
+    }
+    drop(fds);
+    0
+}
+
+/// A container that has been exec'd, and what the shim holds of it.
+struct Running {
+    started: Started,
+    pidfd: OwnedFd,
+    cgroups: Group,
+    output: Output,
+    log: Log,
+    /// kept open for reading and writing, so that neither a missing nor a dead writer means the end of input
+    stdin: Option<OwnedFd>,
+}
+
+enum Output {
+    Pipes { stdout: OwnedFd, stderr: OwnedFd },
+    Terminal(OwnedFd),
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
+    rustix::pipe::pipe_with(PipeFlags::CLOEXEC).during(|| "making a pipe".into())
+}
+
+fn start(plan: ShimPlan, seccomp: Programs) -> Result<Running, String> {
+    try_start(plan, seccomp).map_err(|e| e.to_string())
+}
+
+fn try_start(plan: ShimPlan, seccomp: Programs) -> Result<Running, Error> {
+    // the kernel should sooner kill anything else; best effort
+    crate::privileges::set_oom_score(-998);
+    let spec = &plan.spec;
+    let log = Log::open(&spec.log_path, spec.log_max_bytes, spec.log_files_max)
+        .during(|| format!("opening the log {}", spec.log_path.display()))?;
+    for name in ["rootfs", "upper", "work"] {
+        let path = plan.tree.dir.join(name);
+        std::fs::create_dir(&path).during(|| format!("making {}", path.display()))?;
+    }
+    plan.cgroups.create(&spec.resources, spec.privileged)?;
+    let fifo = spec.stdin.then(|| stdin_fifo(&plan.tree.dir)).transpose()?;
+
+    let (error_in, error_out) = pipe()?;
+    let mut streams = None;
+    let mut output = None;
+    let mut terminal = None;
+    if spec.tty {
+        terminal = Some(sys::socketpair().during(|| "making a socket".into())?);
+    } else {
+        let (stdout, stdout_write) = pipe()?;
+        let (stderr, stderr_write) = pipe()?;
+        let stdin = match &fifo {
+            Some(_) => rustix::fs::open(
+                plan.tree.dir.join("stdin"),
+                OFlags::RDONLY | OFlags::CLOEXEC,
+                Mode::empty(),
+            ),
+            None => rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()),
+        }
+        .during(|| "opening standard input".into())?;
+        streams = Some(Streams {
+            stdin,
+            stdout: stdout_write,
+            stderr: stderr_write,
+        });
+        output = Some(Output::Pipes { stdout, stderr });
+    }
+
+    let mut flags = libc::CLONE_NEWNS;
+    if let Some(pid) = &plan.pins.pid {
+        init::join_namespace(pid, libc::CLONE_NEWPID).map_err(Error::Create)?;
+    } else if !plan.host_pid {
+        flags |= libc::CLONE_NEWPID;
+    }
+    let born_in = plan.cgroups.fd()?;
+    // SAFETY: a role process has one thread.
+    let forked = unsafe { sys::fork(flags, born_in.as_ref().map(|f| f.as_fd())) }
+        .during(|| "making the container's process".into())?;
+    let (pid, pidfd) = match forked {
+        Forked::Child => {
+            let socket = terminal.map(|(_, theirs)| theirs);
+            init::main(&plan, &seccomp, streams, socket, error_out)
+        }
+        Forked::Parent { pid, pidfd } => (pid, pidfd),
+    };
+    drop((streams, error_out));
+    let since = SystemTime::now();
+    let mut text = Vec::new();
+    // ends with exec, or with the process
+    std::fs::File::from(error_in)
+        .read_to_end(&mut text)
+        .during(|| "waiting for the container's process".into())?;
+    if !text.is_empty() {
+        let _ = sys::reap(&pidfd, true);
+        return Err(Error::Create(String::from_utf8_lossy(&text).into_owned()));
+    }
+    let start_time = sys::start_time(pid).unwrap_or(0);
+    if let Some((ours, theirs)) = terminal {
+        drop(theirs);
+        let (_, mut fds) =
+            sys::receive(&ours, 8, false).during(|| "receiving the terminal".into())?;
+        match fds.pop() {
+            Some(master) => output = Some(Output::Terminal(master)),
+            None => {
+                // killed before it got that far: nothing to read from it
+                let (nothing, _) = pipe()?;
+                output = Some(Output::Terminal(nothing));
+            }
+        }
+    }
+    let Some(output) = output else {
+        return Err(Error::Other("the container has no output".into()));
+    };
+    Ok(Running {
+        started: Started {
+            process: ProcessId {
+                pid,
+                start_time,
+                boot: plan.boot,
+            },
+            since,
+        },
+        pidfd,
+        cgroups: plan.cgroups,
+        output,
+        log,
+        stdin: fifo,
+    })
+}
+
+fn stdin_fifo(dir: &Path) -> Result<OwnedFd, Error> {
+    let path = dir.join("stdin");
+    let told = || format!("making {}", path.display());
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &path,
+        rustix::fs::FileType::Fifo,
+        Mode::from_raw_mode(0o600),
+        0,
+    )
+    .during(told)?;
+    rustix::fs::open(
+        &path,
+        OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .during(told)
+}
+
+/// A descriptor being copied into the log.
+struct Source<'a> {
+    fd: Option<&'a OwnedFd>,
+    lines: Lines,
+}
+
+impl Source<'_> {
+    /// Reads once. The end (also a terminal's EIO) finishes it.
+    fn pump(&mut self, log: &mut Log) {
+        let Some(fd) = self.fd else {
+            return;
+        };
+        match rustix::io::read(fd, self.lines.room()) {
+            Ok(n) if n > 0 => self.lines.filled(n, log),
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+            Ok(_) | Err(_) => {
+                self.lines.finish(log);
+                self.fd = None;
+            }
+        }
+    }
+}
+
+impl Running {
+    /// Until the container has ended and its output is read.
+    fn follow(self) -> Exit {
+        let Running {
+            pidfd,
+            cgroups,
+            output,
+            mut log,
+            stdin,
+            ..
+        } = self;
+        let mut sources = match &output {
+            Output::Pipes { stdout, stderr } => vec![
+                Source {
+                    fd: Some(stdout),
+                    lines: Lines::new("stdout"),
+                },
+                Source {
+                    fd: Some(stderr),
+                    lines: Lines::new("stderr"),
+                },
+            ],
+            Output::Terminal(master) => vec![Source {
+                fd: Some(master),
+                lines: Lines::new("stdout"),
+            }],
+        };
+        // with a terminal its input passes through here
+        let mut typed = match (&output, &stdin) {
+            (Output::Terminal(master), Some(fifo)) => Some((fifo, master)),
+            _ => None,
+        };
+        let mut ended = None;
+        let mut deadline = None::<Instant>;
+        loop {
+            if ended.is_some() && sources.iter().all(|s| s.fd.is_none()) {
+                break;
+            }
+            let timeout = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+            if timeout.is_some_and(|t| t.is_zero()) {
+                break;
+            }
+            let mut polled: Vec<PollFd<'_>> = Vec::with_capacity(4);
+            let mut who = Vec::with_capacity(4);
+            if ended.is_none() {
+                polled.push(PollFd::new(&pidfd, PollFlags::IN));
+                who.push(Who::Init);
+                if let Some((fifo, _)) = typed {
+                    polled.push(PollFd::new(fifo, PollFlags::IN));
+                    who.push(Who::Typed);
+                }
+            }
+            for (i, source) in sources.iter().enumerate() {
+                if let Some(fd) = source.fd {
+                    polled.push(PollFd::new(fd, PollFlags::IN));
+                    who.push(Who::Source(i));
+                }
+            }
+            let timeout = timeout.map(|t| Timespec {
+                tv_sec: t.as_secs() as i64,
+                tv_nsec: i64::from(t.subsec_nanos()),
+            });
+            match rustix::event::poll(&mut polled, timeout.as_ref()) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(_) => break,
+            }
+            let ready: Vec<Who> = who
+                .iter()
+                .zip(&polled)
+                .filter(|(_, p)| !p.revents().is_empty())
+                .map(|(w, _)| *w)
+                .collect();
+            drop(polled);
+            for who in ready {
+                match who {
+                    Who::Source(i) => sources[i].pump(&mut log),
+                    Who::Typed => {
+                        if let Some((fifo, master)) = typed
+                            && !copy_typed(fifo, master)
+                        {
+                            typed = None;
+                        }
+                    }
+                    Who::Init => {
+                        ended = match sys::reap(&pidfd, false) {
+                            Ok(ended) => ended,
+                            // can't be: it's our child; treat it as gone rather than spin
+                            Err(_) => Some(Ended::Exited(255)),
+                        };
+                        if ended.is_some() {
+                            // what shares a pid namespace outlives its first process
+                            cgroups.kill(LEFTOVERS);
+                            deadline = Some(Instant::now() + LEFTOVERS);
+                        }
+                    }
+                }
+            }
+        }
+        for source in &mut sources {
+            source.lines.finish(&mut log);
+        }
+        let ended = ended.unwrap_or(Ended::Exited(255));
+        Exit {
+            code: ended.code(),
+            signal: match ended {
+                Ended::Signalled(signal) => Some(signal),
+                Ended::Exited(_) => None,
+            },
+            oom_killed: cgroups.oom_kills() > 0,
+            at: SystemTime::now(),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Who {
+    Init,
+    Typed,
+    Source(usize),
+}
+
+/// False: the terminal is gone.
+fn copy_typed(fifo: &OwnedFd, master: &OwnedFd) -> bool {
+    let mut buffer = [0u8; 1024];
+    let Ok(n) = rustix::io::read(fifo, &mut buffer) else {
+        return true;
+    };
+    let mut rest = &buffer[..n];
+    while !rest.is_empty() {
+        match rustix::io::write(master, rest) {
+            Ok(n) => rest = &rest[n..],
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return false,
+        }
+    }
+    true
+}

@@ -1,0 +1,578 @@
+//! The system calls that no safe wrapper offers, each with the narrowest safe face.
+
+use std::{
+    ffi::CStr,
+    io,
+    mem::{MaybeUninit, size_of},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    path::Path,
+    time::Duration,
+};
+
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: takes two integers; on success returns a new descriptor that nobody else owns.
+    unsafe {
+        let fd = check(libc::syscall(libc::SYS_pidfd_open, pid, 0))?;
+        Ok(OwnedFd::from_raw_fd(fd as RawFd))
+    }
+}
+
+pub(crate) fn pidfd_signal(pidfd: &OwnedFd, signal: i32) -> io::Result<()> {
+    // SAFETY: a live descriptor, an integer, a null siginfo (allowed), no flags.
+    unsafe {
+        check(libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        ))?;
+    }
+    Ok(())
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Exited(i32),
+    Signalled(i32),
+}
+
+impl Ended {
+    pub(crate) fn code(self) -> i32 {
+        match self {
+            Ended::Exited(code) => code,
+            Ended::Signalled(signal) => 128 + signal,
+        }
+    }
+}
+
+/// Reaps the child behind a pidfd; None when it still runs. An error of kind ECHILD: it's no child of ours.
+pub(crate) fn reap(pidfd: &OwnedFd, block: bool) -> io::Result<Option<Ended>> {
+    let flags = libc::WEXITED | libc::__WALL | if block { 0 } else { libc::WNOHANG };
+    loop {
+        let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+        // SAFETY: info is writable and large enough; waitid fills it or leaves it zeroed.
+        let result = unsafe {
+            libc::waitid(
+                libc::P_PIDFD,
+                pidfd.as_raw_fd() as libc::id_t,
+                info.as_mut_ptr(),
+                flags,
+            )
+        };
+        if result < 0 {
+            let error = io::Error::last_os_error();
+            if error.kind() == io::ErrorKind::Interrupted {
+                continue;
+            }
+            return Err(error);
+        }
+        // SAFETY: zeroed above, so initialised whether or not waitid wrote to it; the accessors read fields that SIGCHLD infos have.
+        let (pid, code, status) = unsafe {
+            let info = info.assume_init();
+            (info.si_pid(), info.si_code, info.si_status())
+        };
+        if pid == 0 {
+            return Ok(None);
+        }
+        return Ok(Some(if code == libc::CLD_EXITED {
+            Ended::Exited(status)
+        } else {
+            Ended::Signalled(status)
+        }));
+    }
+}
+
+/// Waits until a descriptor can be read or hung up. False: time is over.
+pub(crate) fn wait_readable(fd: &impl AsFd, timeout: Duration) -> bool {
+    let mut poll = libc::pollfd {
+        fd: fd.as_fd().as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let millis = timeout.as_millis().min(i32::MAX as u128) as i32;
+    // SAFETY: one valid pollfd.
+    unsafe { libc::poll(&mut poll, 1, millis) > 0 }
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+pub(crate) enum Forked {
+    Child,
+    Parent { pid: i32, pidfd: OwnedFd },
+}
+
+/// `fork` with namespaces, a pidfd, and (cgroup v2) a cgroup to be born in.
+///
+/// # Safety
+/// The calling process has one thread only: the child inherits locks as they are.
+pub(crate) unsafe fn fork(flags: i32, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked> {
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    let mut pidfd: libc::c_int = -1;
+    let mut args = CloneArgs {
+        flags: flags as u64 | libc::CLONE_PIDFD as u64,
+        pidfd: &raw mut pidfd as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        ..CloneArgs::default()
+    };
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: without CLONE_VM this is a fork: the child runs on a copy of this stack and memory. args and pidfd outlive the call. One thread only, by the caller's promise.
+    let pid =
+        check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) })?;
+    if pid == 0 {
+        return Ok(Forked::Child);
+    }
+    Ok(Forked::Parent {
+        pid: pid as i32,
+        // SAFETY: CLONE_PIDFD stored a new descriptor that nobody else owns.
+        pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
+    })
+}
+
+pub(crate) fn setns(fd: &impl AsFd, flags: i32) -> io::Result<()> {
+    // SAFETY: a live descriptor and flags.
+    check(unsafe { libc::setns(fd.as_fd().as_raw_fd(), flags) }.into()).map(drop)
+}
+
+pub(crate) fn unshare(flags: i32) -> io::Result<()> {
+    // SAFETY: flags only; changes the calling thread's namespaces.
+    check(unsafe { libc::unshare(flags) }.into()).map(drop)
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+/// mount_setattr on a mount given by descriptor. `attributes` are `MOUNT_ATTR_…`, `propagation` is `MS_PRIVATE`, … or 0.
+pub(crate) fn mount_setattr(
+    fd: &impl AsFd,
+    attributes: u64,
+    propagation: u64,
+    recursive: bool,
+) -> io::Result<()> {
+    let attr = MountAttr {
+        attr_set: attributes,
+        propagation,
+        ..MountAttr::default()
+    };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: a live descriptor, an empty C string, a struct of the size given.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    })
+    .map(drop)
+}
+pub(crate) const MOUNT_ATTR_RDONLY: u64 = 1;
+
+/// prctl with integer arguments.
+pub(crate) fn prctl(option: i32, a: u64, b: u64) -> io::Result<i32> {
+    // SAFETY: only called with options whose arguments are integers (or, for PR_SET_NAME, see `set_name`).
+    check(unsafe { libc::prctl(option, a, b, 0u64, 0u64) }.into()).map(|v| v as i32)
+}
+
+pub(crate) fn set_name(name: &CStr) {
+    // SAFETY: the kernel copies at most 16 bytes up to the NUL.
+    let _ = unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+}
+
+/// Closes every descriptor from `first` on.
+///
+/// # Safety
+/// Nothing in the process owns one of them any longer.
+pub(crate) unsafe fn close_from(first: u32) {
+    // SAFETY: integers only; by the caller's promise nobody uses what gets closed.
+    let _ = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
+}
+
+/// Marks every descriptor from `first` on as close-on-exec.
+pub(crate) fn cloexec_from(first: u32) {
+    const CLOSE_RANGE_CLOEXEC: u32 = 4;
+    // SAFETY: integers only; closes nothing now.
+    let _ = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) };
+}
+
+/// All signals blocked or none.
+pub(crate) fn block_signals(blocked: bool) {
+    // SAFETY: an initialised set, no old set wanted.
+    unsafe {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        if blocked {
+            libc::sigfillset(set.as_mut_ptr());
+        } else {
+            libc::sigemptyset(set.as_mut_ptr());
+        }
+        libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut());
+    }
+}
+
+/// Every signal's action back to the default (Rust ignores SIGPIPE, which would be inherited over exec).
+pub(crate) fn reset_signals() {
+    for signal in 1..=64 {
+        if signal == libc::SIGKILL || signal == libc::SIGSTOP {
+            continue;
+        }
+        // SAFETY: SIG_DFL runs no code of ours; invalid numbers only give an error.
+        unsafe {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+    }
+}
+
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: ends the process without running anything else.
+    unsafe { libc::_exit(code) }
+}
+
+/// A pair of connected message sockets, close-on-exec.
+pub(crate) fn socketpair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [-1; 2];
+    // SAFETY: room for two descriptors, owned by nobody else after success.
+    unsafe {
+        check(
+            libc::socketpair(
+                libc::AF_UNIX,
+                libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC,
+                0,
+                fds.as_mut_ptr(),
+            )
+            .into(),
+        )?;
+        Ok((OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])))
+    }
+}
+
+pub(crate) const FDS_MAX: usize = 8;
+const CONTROL_LEN: usize = 128;
+
+#[repr(align(8))]
+struct Control([u8; CONTROL_LEN]);
+
+/// Sends one message with descriptors. Never raises SIGPIPE.
+pub(crate) fn send(socket: &impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    if fds.len() > FDS_MAX {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    let raw: Vec<RawFd> = fds.iter().map(|f| f.as_raw_fd()).collect();
+    let mut iov = libc::iovec {
+        iov_base: bytes.as_ptr() as *mut libc::c_void,
+        iov_len: bytes.len(),
+    };
+    let mut control = Control([0; CONTROL_LEN]);
+    // SAFETY: msghdr is plain data; every pointer in it lives until sendmsg returns; the control buffer holds CMSG_SPACE of at most FDS_MAX descriptors (48 bytes) and is aligned.
+    unsafe {
+        let mut message: libc::msghdr = MaybeUninit::zeroed().assume_init();
+        message.msg_iov = &mut iov;
+        message.msg_iovlen = 1;
+        if !raw.is_empty() {
+            let len = size_of_val(raw.as_slice());
+            message.msg_control = control.0.as_mut_ptr().cast();
+            message.msg_controllen = libc::CMSG_SPACE(len as u32) as usize;
+            let header = libc::CMSG_FIRSTHDR(&message);
+            (*header).cmsg_level = libc::SOL_SOCKET;
+            (*header).cmsg_type = libc::SCM_RIGHTS;
+            (*header).cmsg_len = libc::CMSG_LEN(len as u32) as usize;
+            std::ptr::copy_nonoverlapping(raw.as_ptr().cast::<u8>(), libc::CMSG_DATA(header), len);
+        }
+        check(
+            libc::sendmsg(socket.as_fd().as_raw_fd(), &message, libc::MSG_NOSIGNAL) as libc::c_long,
+        )?;
+    }
+    Ok(())
+}
+
+/// Receives one message and its descriptors (close-on-exec). An empty message: the other side is gone.
+pub(crate) fn receive(
+    socket: &impl AsFd,
+    bytes_max: usize,
+    block: bool,
+) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    let mut bytes = vec![0u8; bytes_max];
+    let mut control = Control([0; CONTROL_LEN]);
+    let mut iov = libc::iovec {
+        iov_base: bytes.as_mut_ptr().cast(),
+        iov_len: bytes.len(),
+    };
+    let mut fds = Vec::new();
+    let flags = libc::MSG_CMSG_CLOEXEC | if block { 0 } else { libc::MSG_DONTWAIT };
+    // SAFETY: as in `send`; the kernel writes at most the lengths given, and the descriptors it installs belong to us alone.
+    let n = unsafe {
+        let mut message: libc::msghdr = MaybeUninit::zeroed().assume_init();
+        message.msg_iov = &mut iov;
+        message.msg_iovlen = 1;
+        message.msg_control = control.0.as_mut_ptr().cast();
+        message.msg_controllen = CONTROL_LEN;
+        let n = loop {
+            match check(
+                libc::recvmsg(socket.as_fd().as_raw_fd(), &mut message, flags) as libc::c_long,
+            ) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                other => break other?,
+            }
+        };
+        let mut header = libc::CMSG_FIRSTHDR(&message);
+        while !header.is_null() {
+            if (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_RIGHTS {
+                let len = (*header).cmsg_len - libc::CMSG_LEN(0) as usize;
+                let data = libc::CMSG_DATA(header).cast::<RawFd>();
+                for i in 0..len / size_of::<RawFd>() {
+                    fds.push(OwnedFd::from_raw_fd(data.add(i).read_unaligned()));
+                }
+            }
+            header = libc::CMSG_NXTHDR(&message, header);
+        }
+        n
+    };
+    bytes.truncate(n as usize);
+    Ok((bytes, fds))
+}
+
+/// Start time in clock ticks since boot: with the pid it names a process for good.
+pub(crate) fn start_time(pid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // the name in parentheses may hold spaces and parentheses
+    stat[stat.rfind(')')? + 2..]
+        .split(' ')
+        .nth(19)?
+        .parse()
+        .ok()
+}
+
+pub(crate) fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|s| s.trim().to_owned())
+        .unwrap_or_default()
+}
+
+pub(crate) fn c_string(path: &Path) -> io::Result<std::ffi::CString> {
+    std::ffi::CString::new(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()))
+        .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+/// Gives a new pseudo-terminal's other end; `master` is open on /dev/ptmx.
+pub(crate) fn pty_peer(master: &OwnedFd) -> io::Result<OwnedFd> {
+    // SAFETY: integers in, a new descriptor out.
+    unsafe {
+        let unlock: libc::c_int = 0;
+        check(libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock).into())?;
+        let fd = check(
+            libc::ioctl(
+                master.as_raw_fd(),
+                libc::TIOCGPTPEER,
+                libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC,
+            )
+            .into(),
+        )?;
+        Ok(OwnedFd::from_raw_fd(fd as RawFd))
+    }
+}
+
+pub(crate) fn set_controlling_tty(fd: &OwnedFd) -> io::Result<()> {
+    // SAFETY: a live descriptor and an integer.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSCTTY, 0) }.into()).map(drop)
+}
+
+pub(crate) fn set_window(fd: &impl AsFd, columns: u16, rows: u16) -> io::Result<()> {
+    let size = libc::winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: a live descriptor and a struct that outlives the call.
+    check(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }.into())
+        .map(drop)
+}
+
+/// Puts a descriptor at a fixed number (not close-on-exec).
+pub(crate) fn dup_to(fd: &impl AsFd, number: RawFd) -> io::Result<()> {
+    // SAFETY: `number` is one of 0..=2, which nothing in the role processes owns as OwnedFd.
+    check(unsafe { libc::dup2(fd.as_fd().as_raw_fd(), number) }.into()).map(drop)
+}
+
+/// Brings the loopback device of the calling thread's network namespace up.
+pub(crate) fn loopback_up() -> io::Result<()> {
+    // SAFETY: a socket of our own; ifreq is plain data with a NUL-terminated name, as SIOCGIFFLAGS/SIOCSIFFLAGS want.
+    unsafe {
+        let socket = OwnedFd::from_raw_fd(check(
+            libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0).into(),
+        )? as RawFd);
+        let mut request: libc::ifreq = MaybeUninit::zeroed().assume_init();
+        request.ifr_name[0] = b'l' as libc::c_char;
+        request.ifr_name[1] = b'o' as libc::c_char;
+        check(
+            libc::ioctl(
+                socket.as_raw_fd(),
+                libc::SIOCGIFFLAGS as _,
+                &raw mut request,
+            )
+            .into(),
+        )?;
+        request.ifr_ifru.ifru_flags |= (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+        check(
+            libc::ioctl(
+                socket.as_raw_fd(),
+                libc::SIOCSIFFLAGS as _,
+                &raw mut request,
+            )
+            .into(),
+        )?;
+    }
+    Ok(())
+}
+
+/// One message from the kernel's user database is more than we need: ids are numbers here.
+pub(crate) fn set_ids(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
+    // SAFETY: raw system calls on the calling (only) thread; `groups` outlives the call.
+    unsafe {
+        check(libc::syscall(
+            libc::SYS_setgroups,
+            groups.len(),
+            groups.as_ptr(),
+        ))?;
+        check(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
+        check(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
+    }
+    Ok(())
+}
+
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: i32,
+}
+#[repr(C)]
+#[derive(Default, Clone, Copy)]
+struct CapData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+const CAP_VERSION_3: u32 = 0x2008_0522;
+
+pub(crate) fn permitted_capabilities() -> io::Result<u64> {
+    let mut header = CapHeader {
+        version: CAP_VERSION_3,
+        pid: 0,
+    };
+    let mut data = [CapData::default(); 2];
+    // SAFETY: version 3 takes a header and two data structs.
+    check(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
+    Ok(data[0].permitted as u64 | (data[1].permitted as u64) << 32)
+}
+
+/// Effective and permitted become `mask`; nothing is inheritable.
+pub(crate) fn set_capabilities(mask: u64) -> io::Result<()> {
+    let mut header = CapHeader {
+        version: CAP_VERSION_3,
+        pid: 0,
+    };
+    let half = |bits: u64| CapData {
+        effective: bits as u32,
+        permitted: bits as u32,
+        inheritable: 0,
+    };
+    let data = [half(mask), half(mask >> 32)];
+    // SAFETY: version 3 takes a header and two data structs.
+    check(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) }).map(drop)
+}
+
+/// One instruction of a seccomp filter, as the kernel lays it out.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Instruction {
+    pub(crate) code: u16,
+    pub(crate) jt: u8,
+    pub(crate) jf: u8,
+    pub(crate) k: u32,
+}
+
+/// Puts a filter on the calling thread. Needs no_new_privs or CAP_SYS_ADMIN.
+pub(crate) fn install_seccomp(program: &[Instruction]) -> io::Result<()> {
+    #[repr(C)]
+    struct Program {
+        len: u16,
+        filter: *const Instruction,
+    }
+    let program = Program {
+        len: u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
+        filter: program.as_ptr(),
+    };
+    // SAFETY: same layout as struct sock_fprog; the kernel copies it and the instructions.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            0,
+            &raw const program,
+        )
+    })
+    .map(drop)
+}
+
+/// Replaces the process; returns only to tell why not.
+pub(crate) fn execve(
+    path: &CStr,
+    args: &[std::ffi::CString],
+    env: &[std::ffi::CString],
+) -> io::Error {
+    let pointers = |strings: &[std::ffi::CString]| -> Vec<*const libc::c_char> {
+        strings
+            .iter()
+            .map(|s| s.as_ptr())
+            .chain([std::ptr::null()])
+            .collect()
+    };
+    let (args, env) = (pointers(args), pointers(env));
+    // SAFETY: NULL-terminated arrays of C strings that live until exec replaces the memory.
+    unsafe {
+        libc::execve(path.as_ptr(), args.as_ptr(), env.as_ptr());
+    }
+    io::Error::last_os_error()
+}
+
+/// Gives free heap pages back: the shim lives long and needs next to nothing.
+pub(crate) fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: an ordinary call of the C allocator, one thread only.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
