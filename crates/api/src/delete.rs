@@ -10,13 +10,16 @@ use serde_json::{Value, json};
 use crate::{
     admission::IMMORTAL,
     catalog,
+    commit::{replace, unavailable},
     decode::Raw,
+    finalizers,
+    namespaces::is_namespace,
     object::{self, meta_mut},
     query::{self, Query},
     registry::{FieldError, Resource},
     server::Inner,
     status::Failure,
-    write::{may_go, replace, unavailable},
+    write::may_go,
 };
 
 const ATTEMPTS_MAX: usize = 64;
@@ -257,10 +260,6 @@ pub fn success(r: &Resource, name: &str, uid: &str) -> Bytes {
     status.to_string().into()
 }
 
-fn is_namespace(r: &Resource) -> bool {
-    r.group.is_empty() && r.plural == "namespaces"
-}
-
 fn check_preconditions(
     r: &Resource,
     name: &str,
@@ -331,8 +330,8 @@ fn plan(r: &Resource, live: &Value, options: &DeleteOptions) -> Plan {
         bump_generation(&mut new);
         graceful = Some(seconds);
     }
-    let finalizers = finalizers_after(r, live, options);
-    let changed = finalizers != current_finalizers(live);
+    let finalizers = finalizers::after(r, live, options.propagation);
+    let changed = finalizers != finalizers::of(live);
     if changed {
         meta_mut(&mut new).insert("finalizers".into(), finalizers.clone().into());
     }
@@ -385,44 +384,4 @@ fn bump_generation(o: &mut Value) {
     {
         meta_mut(o).insert("generation".into(), (g + 1).into());
     }
-}
-
-fn current_finalizers(o: &Value) -> Vec<String> {
-    o.pointer("/metadata/finalizers")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(|f| f.as_str().map(String::from))
-        .collect()
-}
-
-/// deletionFinalizersForGarbageCollection: the collector's two finalizers as the options (or what is there) want them.
-fn finalizers_after(r: &Resource, live: &Value, options: &DeleteOptions) -> Vec<String> {
-    let current = current_finalizers(live);
-    let has = |f: &str| current.iter().any(|c| c == f);
-    let orphan = match options.propagation {
-        Some(p) => p == Propagation::Orphan,
-        None if has("orphan") => true,
-        None if has("foregroundDeletion") => false,
-        // upstream's DefaultGarbageCollectionPolicy for core/v1 replication controllers
-        None => r.group.is_empty() && r.plural == "replicationcontrollers",
-    };
-    let foreground = match options.propagation {
-        Some(p) => p == Propagation::Foreground,
-        None => has("foregroundDeletion"),
-    };
-    if orphan == has("orphan") && foreground == has("foregroundDeletion") {
-        return current;
-    }
-    let mut out: Vec<String> = current
-        .into_iter()
-        .filter(|f| f != "orphan" && f != "foregroundDeletion")
-        .collect();
-    if orphan {
-        out.push("orphan".into());
-    }
-    if foreground {
-        out.push("foregroundDeletion".into());
-    }
-    out
 }

@@ -1,5 +1,6 @@
 //! Name rules of apimachinery `pkg/util/validation` and `pkg/api/validation`, with their messages.
 
+use rand::Rng;
 use serde_json::Value;
 
 use crate::registry::{FieldError, NameRule};
@@ -282,6 +283,22 @@ fn list<'a>(metadata: &'a Value, key: &str) -> &'a [Value] {
         .get(key)
         .and_then(Value::as_array)
         .map_or(&[], Vec::as_slice)
+}
+
+/// generateName's suffix: five characters of upstream's alphabet without vowels and look-alikes.
+pub fn generate(base: &str) -> String {
+    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    const BASE_BYTES_MAX: usize = 63 - 5;
+    let mut cut = base.len().min(BASE_BYTES_MAX);
+    while !base.is_char_boundary(cut) {
+        cut -= 1;
+    }
+    let mut name = base[..cut].to_string();
+    let mut rng = rand::rng();
+    for _ in 0..5 {
+        name.push(ALPHABET[rng.random_range(0..ALPHABET.len())] as char);
+    }
+    name
 }
 
 #[cfg(test)]

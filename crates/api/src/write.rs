@@ -5,12 +5,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use knarr_schema::managed;
 use knarr_store::{CommitError, Expect, Op};
-use rand::Rng;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
     admission, catalog,
-    object::{self, Encoded, meta, meta_mut},
+    commit::unavailable,
+    compare::{same, same_spec},
+    finalizers, names,
+    namespaces::{self, is_namespace},
+    object::{self, meta, meta_mut},
     registry::{FieldError, Resource},
     server::Inner,
     status::Failure,
@@ -163,7 +166,7 @@ impl<'a> Write<'a> {
             .prepare_create(&mut o, &self.view())
             .map_err(|e| self.invalid(meta(&o, "name"), &e))?;
         if is_namespace(r) {
-            namespace_defaults(&mut o);
+            namespaces::defaults(&mut o);
         }
         if r.has_status && !WITHOUT_GENERATION.contains(&(r.group, r.plural)) {
             meta_mut(&mut o).insert("generation".into(), 1.into());
@@ -176,11 +179,11 @@ impl<'a> Write<'a> {
 
         for attempt in 1.. {
             if generated {
-                let name = generate(&generate_name);
+                let name = names::generate(&generate_name);
                 meta_mut(&mut o).insert("name".into(), name.into());
             }
             if is_namespace(r) {
-                namespace_label(&mut o);
+                namespaces::label(&mut o);
             }
             if attempt == 1 {
                 let errors = self.validate(&o);
@@ -386,7 +389,7 @@ impl<'a> Write<'a> {
                 .map_err(|e| self.invalid(self.name, &e))?;
         }
         if is_namespace(r) {
-            namespace_label(&mut new);
+            namespaces::label(&mut new);
         }
         if same(&new, live) {
             return Ok(None);
@@ -402,7 +405,7 @@ impl<'a> Write<'a> {
             let rule = r.strategy.name();
             crate::names::object_meta(metadata, rule, r.namespaced, &mut errors);
         }
-        no_new_finalizers(&new, live, &mut errors);
+        finalizers::none_added(&new, live, &mut errors);
         if !errors.is_empty() {
             return Err(self.invalid(self.name, &errors));
         }
@@ -469,33 +472,6 @@ fn without_revision(o: &Value) -> Bytes {
     serde_json::to_vec(&o).unwrap_or_default().into()
 }
 
-fn is_namespace(r: &Resource) -> bool {
-    r.group.is_empty() && r.plural == "namespaces"
-}
-
-/// A new namespace is active and held by the namespace controller's finalizer.
-fn namespace_defaults(o: &mut Value) {
-    let finalizers = o
-        .pointer("/spec/finalizers")
-        .and_then(Value::as_array)
-        .cloned()
-        .unwrap_or_default();
-    if !finalizers.iter().any(|f| f == "kubernetes") {
-        let mut finalizers = finalizers;
-        finalizers.push("kubernetes".into());
-        o["spec"] = json!({ "finalizers": finalizers });
-    }
-    o["status"] = json!({"phase": "Active"});
-}
-
-fn namespace_label(o: &mut Value) {
-    let name = meta(o, "name").to_string();
-    let labels = meta_mut(o).entry("labels").or_insert_with(|| json!({}));
-    if let Some(map) = labels.as_object_mut() {
-        map.insert("kubernetes.io/metadata.name".into(), name.into());
-    }
-}
-
 /// A deleted object whose last finalizer and grace period are gone ceases to be.
 pub fn may_go(r: &Resource, o: &Value) -> bool {
     let m = &o["metadata"];
@@ -507,32 +483,6 @@ pub fn may_go(r: &Resource, o: &Value) -> bool {
             .unwrap_or(0)
             == 0
         && (!is_namespace(r) || empty(o.pointer("/spec/finalizers")))
-}
-
-fn no_new_finalizers(new: &Value, live: &Value, errors: &mut Vec<FieldError>) {
-    if live["metadata"].get("deletionTimestamp").is_none() {
-        return;
-    }
-    let list = |o: &Value| -> Vec<String> {
-        o.pointer("/metadata/finalizers")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(|f| f.as_str().map(String::from))
-            .collect()
-    };
-    let old = list(live);
-    let added: Vec<String> = list(new).into_iter().filter(|f| !old.contains(f)).collect();
-    if !added.is_empty() {
-        let quoted: Vec<String> = added.iter().map(|f| format!("{f:?}")).collect();
-        errors.push(FieldError::Forbidden {
-            field: "metadata.finalizers".into(),
-            detail: format!(
-                "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
-                quoted.join(", ")
-            ),
-        });
-    }
 }
 
 fn copy(to: &mut Value, from: &Value, key: &str) {
@@ -549,91 +499,4 @@ fn copy_in(to: &mut serde_json::Map<String, Value>, from: &Value, key: &str) {
             to.remove(key);
         }
     }
-}
-
-/// Equal but for the times in managedFields: such a write keeps the revision.
-fn same(a: &Value, b: &Value) -> bool {
-    if !same_members(a, b, &["metadata"]) {
-        return false;
-    }
-    let (ma, mb) = (&a["metadata"], &b["metadata"]);
-    if !same_members(ma, mb, &["managedFields"]) {
-        return false;
-    }
-    let list = |m: &Value| -> Vec<Value> {
-        m.get("managedFields")
-            .and_then(Value::as_array)
-            .cloned()
-            .unwrap_or_default()
-    };
-    let (fa, fb) = (list(ma), list(mb));
-    fa.len() == fb.len()
-        && fa
-            .iter()
-            .zip(&fb)
-            .all(|(x, y)| same_members(x, y, &["time"]))
-}
-
-fn same_spec(a: &Value, b: &Value) -> bool {
-    same_members(a, b, &["metadata", "status", "kind", "apiVersion"])
-}
-
-fn same_members(a: &Value, b: &Value, but: &[&str]) -> bool {
-    let (Some(a), Some(b)) = (a.as_object(), b.as_object()) else {
-        return a == b;
-    };
-    let kept = |m: &&String| !but.contains(&m.as_str());
-    a.keys().filter(kept).count() == b.keys().filter(kept).count()
-        && a.iter()
-            .filter(|(k, _)| kept(k))
-            .all(|(k, v)| b.get(k) == Some(v))
-}
-
-/// A store that can't commit.
-pub fn unavailable(e: CommitError) -> Failure {
-    match e {
-        CommitError::TooLarge(n) => Failure::new(
-            413,
-            "RequestEntityTooLarge",
-            format!("the object is too large to be stored: {n} bytes"),
-        ),
-        e => Failure::new(
-            503,
-            "ServiceUnavailable",
-            format!("the store can't commit: {e}; see the platform's log, and free disk space if there is none"),
-        )
-        .retry_after(1),
-    }
-}
-
-/// generateName's suffix: five characters of upstream's alphabet without vowels and look-alikes.
-pub fn generate(base: &str) -> String {
-    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    const BASE_BYTES_MAX: usize = 63 - 5;
-    let mut cut = base.len().min(BASE_BYTES_MAX);
-    while !base.is_char_boundary(cut) {
-        cut -= 1;
-    }
-    let mut name = base[..cut].to_string();
-    let mut rng = rand::rng();
-    for _ in 0..5 {
-        name.push(ALPHABET[rng.random_range(0..ALPHABET.len())] as char);
-    }
-    name
-}
-
-/// Commits an already encoded object against the revision it was made from. Used by deletes.
-pub async fn replace(
-    inner: &Inner,
-    key: Arc<str>,
-    encoded: &Encoded,
-    expect: Expect,
-) -> Result<Bytes, CommitError> {
-    let op = Op::Put {
-        key,
-        value: encoded.spliced(),
-        expect,
-    };
-    let revision = inner.store.commit(vec![op]).await?;
-    Ok(encoded.at(&revision.to_string()))
 }
