@@ -104,10 +104,12 @@ async fn write(client: kube::Client, node: String, mut notes: mpsc::Receiver<Not
             note.warning,
             &note.message,
         ));
-        if let Err(error) =
-            tokio::time::timeout(WRITE_DEADLINE, put(&client, &node, &mut known, key, note, now))
-                .await
-                .unwrap_or_else(|_| Err("the API server did not answer in time".into()))
+        if let Err(error) = tokio::time::timeout(
+            WRITE_DEADLINE,
+            put(&client, &node, &mut known, key, note, now),
+        )
+        .await
+        .unwrap_or_else(|_| Err("the API server did not answer in time".into()))
         {
             tracing::debug!(%error, "an event was not written");
         }
@@ -220,7 +222,9 @@ mod tests {
     fn one_object_may_burst_and_then_waits() {
         let mut buckets = HashMap::new();
         let start = Instant::now();
-        let passed = (0..100).filter(|_| admitted(&mut buckets, 1, start)).count();
+        let passed = (0..100)
+            .filter(|_| admitted(&mut buckets, 1, start))
+            .count();
         assert_eq!(passed, 25);
         assert!(admitted(&mut buckets, 2, start), "another object");
         assert!(!admitted(&mut buckets, 1, start + Duration::from_secs(200)));

@@ -55,7 +55,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let watcher = Watcher::on(dir.path()).unwrap();
         std::fs::write(dir.path().join("x"), "1").unwrap();
-        tokio::time::timeout(Duration::from_secs(20), watcher.changed()).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(20), watcher.changed())
+            .await
+            .unwrap()
+            .unwrap();
         let quiet = tokio::time::timeout(Duration::from_millis(50), watcher.changed()).await;
         assert!(quiet.is_err());
     }

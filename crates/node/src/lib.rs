@@ -161,15 +161,26 @@ impl Node {
         until(Box::pin(pods.clone().run()));
         until(Box::pin(pods.run_images()));
         let stop = cancel.clone().drop_guard();
-        let inner = Inner { context, registry, tasks, cancel, _stop: stop };
-        Ok(Node { inner: Arc::new(inner) })
+        let inner = Inner {
+            context,
+            registry,
+            tasks,
+            cancel,
+            _stop: stop,
+        };
+        Ok(Node {
+            inner: Arc::new(inner),
+        })
     }
 
     /// Stops reconciling; leaves all containers running.
     pub async fn stop(&self) {
         self.inner.cancel.cancel();
         self.inner.tasks.close();
-        if tokio::time::timeout(STOP_DEADLINE, self.inner.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(STOP_DEADLINE, self.inner.tasks.wait())
+            .await
+            .is_err()
+        {
             tracing::warn!("some pod tasks did not stop in time; they end with the process");
         }
     }
@@ -181,7 +192,8 @@ impl Node {
     pub async fn logs(
         &self,
         request: LogRequest,
-    ) -> Result<futures::stream::BoxStream<'static, std::io::Result<bytes::Bytes>>, StreamError> {
+    ) -> Result<futures::stream::BoxStream<'static, std::io::Result<bytes::Bytes>>, StreamError>
+    {
         streams::logs(&self.inner.context, &self.inner.registry, request).await
     }
 
@@ -197,16 +209,31 @@ impl Node {
         spec: knarr_runtime::ExecSpec,
     ) -> Result<knarr_runtime::ExecProcess, StreamError> {
         let inner = &self.inner;
-        streams::exec(&inner.context, &inner.registry, namespace, pod, container, spec).await
+        streams::exec(
+            &inner.context,
+            &inner.registry,
+            namespace,
+            pod,
+            container,
+            spec,
+        )
+        .await
     }
 
     /// Whether `exec` could go ahead now, so that a plain error can be sent before a connection is upgraded.
     ///
     /// # Errors
     /// As `exec`.
-    pub async fn check_exec(&self, namespace: &str, pod: &str, container: Option<&str>) -> Result<(), StreamError> {
+    pub async fn check_exec(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: Option<&str>,
+    ) -> Result<(), StreamError> {
         let inner = &self.inner;
-        streams::exec_target(&inner.context, &inner.registry, namespace, pod, container).await.map(drop)
+        streams::exec_target(&inner.context, &inner.registry, namespace, pod, container)
+            .await
+            .map(drop)
     }
 }
 
@@ -235,8 +262,15 @@ pub struct StreamError {
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot make the node's folder {dir}: {source}; choose a data folder that can be written")]
-    DataDir { dir: PathBuf, source: std::io::Error },
-    #[error("the node could not be registered: {0}; see that the API server runs and that its store has room")]
+    #[error(
+        "cannot make the node's folder {dir}: {source}; choose a data folder that can be written"
+    )]
+    DataDir {
+        dir: PathBuf,
+        source: std::io::Error,
+    },
+    #[error(
+        "the node could not be registered: {0}; see that the API server runs and that its store has room"
+    )]
     Register(String),
 }

@@ -51,7 +51,9 @@ impl Machine {
 
 fn meminfo(key: &str) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find(|l| l.strip_prefix(key).is_some_and(|r| r.starts_with(':')))?;
+    let line = text
+        .lines()
+        .find(|l| l.strip_prefix(key).is_some_and(|r| r.starts_with(':')))?;
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kib * 1024)
 }
@@ -98,7 +100,8 @@ impl Registrar {
         let node = match api.get_opt(&self.name).await? {
             Some(_) => {
                 let patch = json!({"metadata": {"labels": self.labels()}});
-                api.patch(&self.name, &PatchParams::default(), &Patch::Merge(&patch)).await?
+                api.patch(&self.name, &PatchParams::default(), &Patch::Merge(&patch))
+                    .await?
             }
             None => {
                 let node = Node {
@@ -120,13 +123,22 @@ impl Registrar {
     async fn put_status(&self, node: &Node) -> Result<(), kube::Error> {
         let before = node.status.as_ref().and_then(|s| s.conditions.as_ref());
         let name = self.name.clone();
-        let (host_ip, data_dir, machine) = (self.host_ip, self.data_dir.clone(), self.machine.clone());
+        let (host_ip, data_dir, machine) =
+            (self.host_ip, self.data_dir.clone(), self.machine.clone());
         let before = before.cloned().unwrap_or_default();
-        let status = tokio::task::spawn_blocking(move || status(&name, host_ip, &data_dir, &machine, &before)).await;
+        let status = tokio::task::spawn_blocking(move || {
+            status(&name, host_ip, &data_dir, &machine, &before)
+        })
+        .await;
         let Ok(status) = status else { return Ok(()) };
         let api: Api<Node> = Api::all(self.client.clone());
         let patch = json!({"status": status});
-        api.patch_status(&self.name, &PatchParams::default(), &Patch::Strategic(&patch)).await?;
+        api.patch_status(
+            &self.name,
+            &PatchParams::default(),
+            &Patch::Strategic(&patch),
+        )
+        .await?;
         Ok(())
     }
 
@@ -140,7 +152,9 @@ impl Registrar {
             beat.tick().await;
             match tokio::time::timeout(CALL_DEADLINE, self.renew(&uid)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(%error, "the node lease is renewed at the next beat"),
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "the node lease is renewed at the next beat")
+                }
                 Err(_) => tracing::debug!("the node lease was not renewed in time"),
             }
             since_status += 1;
@@ -170,7 +184,10 @@ impl Registrar {
         let api: Api<Lease> = Api::namespaced(self.client.clone(), LEASE_NAMESPACE);
         let now = MicroTime(Timestamp::now());
         let patch = json!({"spec": {"renewTime": now, "holderIdentity": self.name}});
-        match api.patch(&self.name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+        match api
+            .patch(&self.name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+        {
             Err(kube::Error::Api(status)) if status.code == 404 => {}
             other => return other.map(drop),
         }
@@ -200,11 +217,19 @@ impl Registrar {
 /// (memory, disk)
 fn pressure(data_dir: &Path) -> (bool, bool) {
     let memory = meminfo("MemAvailable").is_some_and(|b| b < MEMORY_AVAILABLE_BYTES_MIN);
-    let full = disk(data_dir).is_some_and(|(total, free)| free.saturating_mul(100) < total.saturating_mul(DISK_AVAILABLE_PERCENT_MIN));
+    let full = disk(data_dir).is_some_and(|(total, free)| {
+        free.saturating_mul(100) < total.saturating_mul(DISK_AVAILABLE_PERCENT_MIN)
+    });
     (memory, full)
 }
 
-fn status(name: &str, host_ip: IpAddr, data_dir: &Path, machine: &Machine, before: &[NodeCondition]) -> NodeStatus {
+fn status(
+    name: &str,
+    host_ip: IpAddr,
+    data_dir: &Path,
+    machine: &Machine,
+    before: &[NodeCondition],
+) -> NodeStatus {
     let (memory, full) = pressure(data_dir);
     let now = Time(Timestamp::now());
     let condition = |type_: &str, status: bool, reason: &str, message: &str| {
@@ -216,22 +241,54 @@ fn status(name: &str, host_ip: IpAddr, data_dir: &Path, machine: &Machine, befor
             reason: Some(reason.into()),
             message: Some(message.into()),
             last_heartbeat_time: Some(now.clone()),
-            last_transition_time: old.and_then(|c| c.last_transition_time.clone()).or(Some(now.clone())),
+            last_transition_time: old
+                .and_then(|c| c.last_transition_time.clone())
+                .or(Some(now.clone())),
         }
     };
     let conditions = vec![
         if memory {
-            condition("MemoryPressure", true, "KubeletHasInsufficientMemory", "kubelet has insufficient memory available")
+            condition(
+                "MemoryPressure",
+                true,
+                "KubeletHasInsufficientMemory",
+                "kubelet has insufficient memory available",
+            )
         } else {
-            condition("MemoryPressure", false, "KubeletHasSufficientMemory", "kubelet has sufficient memory available")
+            condition(
+                "MemoryPressure",
+                false,
+                "KubeletHasSufficientMemory",
+                "kubelet has sufficient memory available",
+            )
         },
         if full {
-            condition("DiskPressure", true, "KubeletHasDiskPressure", "kubelet has disk pressure")
+            condition(
+                "DiskPressure",
+                true,
+                "KubeletHasDiskPressure",
+                "kubelet has disk pressure",
+            )
         } else {
-            condition("DiskPressure", false, "KubeletHasNoDiskPressure", "kubelet has no disk pressure")
+            condition(
+                "DiskPressure",
+                false,
+                "KubeletHasNoDiskPressure",
+                "kubelet has no disk pressure",
+            )
         },
-        condition("PIDPressure", false, "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
-        condition("Ready", true, "KubeletReady", "kubelet is posting ready status"),
+        condition(
+            "PIDPressure",
+            false,
+            "KubeletHasSufficientPID",
+            "kubelet has sufficient PID available",
+        ),
+        condition(
+            "Ready",
+            true,
+            "KubeletReady",
+            "kubelet is posting ready status",
+        ),
     ];
     let disk_bytes = disk(data_dir).map_or(0, |(total, _)| total);
     let capacity: BTreeMap<String, Quantity> = [
@@ -242,12 +299,18 @@ fn status(name: &str, host_ip: IpAddr, data_dir: &Path, machine: &Machine, befor
     ]
     .map(|(k, v)| (k.to_owned(), Quantity(v)))
     .into();
-    let address = |type_: &str, address: String| NodeAddress { type_: type_.into(), address };
+    let address = |type_: &str, address: String| NodeAddress {
+        type_: type_.into(),
+        address,
+    };
     NodeStatus {
         allocatable: Some(capacity.clone()),
         capacity: Some(capacity),
         conditions: Some(conditions),
-        addresses: Some(vec![address("InternalIP", host_ip.to_string()), address("Hostname", name.to_owned())]),
+        addresses: Some(vec![
+            address("InternalIP", host_ip.to_string()),
+            address("Hostname", name.to_owned()),
+        ]),
         node_info: Some(info()),
         ..NodeStatus::default()
     }
@@ -256,7 +319,10 @@ fn status(name: &str, host_ip: IpAddr, data_dir: &Path, machine: &Machine, befor
 fn info() -> NodeSystemInfo {
     let first = |paths: &[&str]| {
         let texts = paths.iter().filter_map(|p| std::fs::read_to_string(p).ok());
-        texts.map(|t| t.trim().to_owned()).find(|t| !t.is_empty()).unwrap_or_default()
+        texts
+            .map(|t| t.trim().to_owned())
+            .find(|t| !t.is_empty())
+            .unwrap_or_default()
     };
     let os = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let pretty = os.lines().find_map(|l| l.strip_prefix("PRETTY_NAME="));
@@ -269,8 +335,14 @@ fn info() -> NodeSystemInfo {
         kernel_version: first(&["/proc/sys/kernel/osrelease"]),
         kubelet_version: VERSION.into(),
         operating_system: "linux".into(),
-        os_image: pretty.map(|p| p.trim_matches('"').to_owned()).unwrap_or_else(|| "Linux".into()),
-        system_uuid: if uuid.is_empty() { machine_id.clone() } else { uuid },
+        os_image: pretty
+            .map(|p| p.trim_matches('"').to_owned())
+            .unwrap_or_else(|| "Linux".into()),
+        system_uuid: if uuid.is_empty() {
+            machine_id.clone()
+        } else {
+            uuid
+        },
         machine_id,
         ..NodeSystemInfo::default()
     }
@@ -291,12 +363,27 @@ mod tests {
             last_transition_time: Some(Time(Timestamp::UNIX_EPOCH)),
             ..NodeCondition::default()
         };
-        let status = status("n1", IpAddr::from([10, 0, 0, 1]), dir.path(), &machine, &[old]);
+        let status = status(
+            "n1",
+            IpAddr::from([10, 0, 0, 1]),
+            dir.path(),
+            &machine,
+            &[old],
+        );
         let capacity = status.capacity.unwrap();
         assert_eq!(capacity["cpu"].0, machine.cpus.to_string());
         assert!(capacity["memory"].0.ends_with("Ki"));
-        let ready = status.conditions.unwrap().into_iter().find(|c| c.type_ == "Ready").unwrap();
-        assert_eq!(ready.last_transition_time, Some(Time(Timestamp::UNIX_EPOCH)), "it was ready all along");
+        let ready = status
+            .conditions
+            .unwrap()
+            .into_iter()
+            .find(|c| c.type_ == "Ready")
+            .unwrap();
+        assert_eq!(
+            ready.last_transition_time,
+            Some(Time(Timestamp::UNIX_EPOCH)),
+            "it was ready all along"
+        );
         assert_eq!(status.addresses.unwrap()[1].address, "n1");
         assert!(!status.node_info.unwrap().kernel_version.is_empty());
     }

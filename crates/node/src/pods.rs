@@ -2,11 +2,12 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::Duration,
 };
 
-use futures::TryStreamExt;
+use futures::{FutureExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use knarr_runtime::{Container, State};
 use kube::{
@@ -35,6 +36,7 @@ use crate::{
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 const ORPHAN_GRACE_MAX: Duration = Duration::from_secs(30);
 const ORPHAN_TRIES_MAX: u32 = 10;
+const REVIVE_AFTER: Duration = Duration::from_secs(1);
 
 pub(crate) struct Pods {
     pub context: Arc<Context>,
@@ -99,15 +101,19 @@ impl Pods {
         out
     }
 
-    fn upsert(&self, pod: Pod, found: &mut HashMap<String, Vec<Container>>) {
-        let Some(uid) = pod.metadata.uid.clone() else { return };
+    fn upsert(self: &Arc<Self>, pod: Pod, found: &mut HashMap<String, Vec<Container>>) {
+        let Some(uid) = pod.metadata.uid.clone() else {
+            return;
+        };
         let pod = Arc::new(pod);
         if let Some(entry) = self.registry.get(&uid) {
             entry.mailbox.pod_changed(pod);
             return;
         }
         let annotations = pod.metadata.annotations.as_ref();
-        let default_container = annotations.and_then(|a| a.get(DEFAULT_CONTAINER)).map(|c| c.as_str().into());
+        let default_container = annotations
+            .and_then(|a| a.get(DEFAULT_CONTAINER))
+            .map(|c| c.as_str().into());
         let entry = Arc::new(Entry {
             uid: uid.as_str().into(),
             namespace: pod.metadata.namespace.as_deref().unwrap_or_default().into(),
@@ -118,21 +124,64 @@ impl Pods {
         });
         self.registry.insert(entry.clone());
         let found = Found(found.remove(&uid).unwrap_or_default());
-        let worker = Worker::new(self.context.clone(), self.registry.clone(), entry, &pod, found);
-        // Boxed, so that the task is as small as the state.
-        self.tasks.spawn(Box::pin(worker.run(self.cancel.clone())));
+        let worker = Worker::new(
+            self.context.clone(),
+            self.registry.clone(),
+            entry,
+            &pod,
+            found,
+        );
+        let pods = self.clone();
+        let work = AssertUnwindSafe(Box::pin(worker.run(self.cancel.clone()))).catch_unwind();
+        self.tasks.spawn(async move {
+            if work.await.is_err() {
+                pods.revive(&uid).await;
+            }
+        });
+    }
+
+    /// A Pod whose task has panicked is taken up again from what the API and the runtime know; the others never notice.
+    async fn revive(self: &Arc<Self>, uid: &str) {
+        let Some(entry) = self.registry.get(uid) else {
+            return;
+        };
+        tracing::error!(pod = %entry.name, namespace = %entry.namespace, "a pod's task failed: this is a bug in knarr; the pod is taken up again");
+        let api: Api<Pod> = Api::namespaced(self.context.client.clone(), &entry.namespace);
+        let again = async {
+            loop {
+                tokio::time::sleep(REVIVE_AFTER).await;
+                if let Ok(found) = api.get_opt(&entry.name).await {
+                    return found;
+                }
+            }
+        };
+        let Some(found) = self.cancel.run_until_cancelled(again).await else {
+            return;
+        };
+        self.registry.remove(uid);
+        match found.filter(|p| p.metadata.uid.as_deref() == Some(uid)) {
+            Some(pod) => self.upsert(pod, &mut self.found()),
+            None => clear_orphan(self.context.clone(), uid.to_owned()).await,
+        }
     }
 
     /// Containers, sandboxes and folders of Pods that the API doesn't have: deleted while the platform was away.
     async fn clear_orphans(&self, listed: &HashSet<Box<str>>) {
         let engine = &self.context.engine;
         let mut uids: HashSet<String> = HashSet::new();
-        uids.extend(engine.containers().iter().filter_map(|c| c.spec.labels.get(labels::POD_UID).cloned()));
+        uids.extend(
+            engine
+                .containers()
+                .iter()
+                .filter_map(|c| c.spec.labels.get(labels::POD_UID).cloned()),
+        );
         uids.extend(engine.sandboxes().into_iter().map(|s| s.spec.id));
         let dir = self.context.data_dir.join("pods");
         let folders = tokio::task::spawn_blocking(move || -> Vec<String> {
             let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-            entries.filter_map(|e| e.file_name().into_string().ok()).collect()
+            entries
+                .filter_map(|e| e.file_name().into_string().ok())
+                .collect()
         });
         uids.extend(folders.await.unwrap_or_default());
         for uid in uids {
@@ -149,7 +198,9 @@ impl Pods {
 
     /// Wakes the Pods that wait for an image whenever one has come.
     pub(crate) async fn run_images(self: Arc<Self>) {
-        let Some(dir) = self.context.images.watch_dir() else { return };
+        let Some(dir) = self.context.images.watch_dir() else {
+            return;
+        };
         let watcher = match Watcher::on(&dir) {
             Ok(watcher) => watcher,
             Err(error) => {
@@ -167,27 +218,35 @@ impl Pods {
 
 async fn clear_orphan(context: Arc<Context>, uid: String) {
     let mine = |c: &Container| c.spec.labels.get(labels::POD_UID) == Some(&uid);
-    let stops = context.engine.containers().into_iter().filter(mine).map(|container| {
-        let context = context.clone();
-        async move {
-            if !matches!(container.state, State::Running { .. }) {
-                return;
+    let stops = context
+        .engine
+        .containers()
+        .into_iter()
+        .filter(mine)
+        .map(|container| {
+            let context = context.clone();
+            async move {
+                if !matches!(container.state, State::Running { .. }) {
+                    return;
+                }
+                let label = |key: &str| container.spec.labels.get(key).cloned().unwrap_or_default();
+                let grace = Duration::from_secs(label(labels::GRACE_SECONDS).parse().unwrap_or(0));
+                let signal =
+                    jobs::signal_number(&label(labels::STOP_SIGNAL)).unwrap_or(libc::SIGTERM);
+                let id = &container.spec.id;
+                let _ = context.engine.signal(id, signal).await;
+                let until = Instant::now() + grace.min(ORPHAN_GRACE_MAX);
+                // The clean-up kills what's left.
+                let _ = tokio::time::timeout_at(until, context.engine.wait(id)).await;
             }
-            let label = |key: &str| container.spec.labels.get(key).cloned().unwrap_or_default();
-            let grace = Duration::from_secs(label(labels::GRACE_SECONDS).parse().unwrap_or(0));
-            let signal = jobs::signal_number(&label(labels::STOP_SIGNAL)).unwrap_or(libc::SIGTERM);
-            let id = &container.spec.id;
-            let _ = context.engine.signal(id, signal).await;
-            let until = Instant::now() + grace.min(ORPHAN_GRACE_MAX);
-            // The clean-up kills what's left.
-            let _ = tokio::time::timeout_at(until, context.engine.wait(id)).await;
-        }
-    });
+        });
     futures::future::join_all(stops).await;
     for tries in 0..ORPHAN_TRIES_MAX {
         match jobs::clean_up(&context, &uid, false).await {
             Ok(()) => return,
-            Err(error) => tracing::warn!(%uid, %error, "the clean-up of an orphaned pod is retried"),
+            Err(error) => {
+                tracing::warn!(%uid, %error, "the clean-up of an orphaned pod is retried")
+            }
         }
         let wait = backoff::doubling(Duration::from_millis(500), Duration::from_secs(60), tries);
         tokio::time::sleep(wait).await;

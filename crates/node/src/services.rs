@@ -46,7 +46,9 @@ impl Services {
         let (sender, synced) = watch::channel(false);
         let shared = table.clone();
         tokio::spawn(async move {
-            let _ = cancel.run_until_cancelled(keep(client, shared, sender)).await;
+            let _ = cancel
+                .run_until_cancelled(keep(client, shared, sender))
+                .await;
         });
         Services { table, synced }
     }
@@ -54,16 +56,21 @@ impl Services {
     /// The services that a container of `namespace` is linked to: all of its namespace (with `links`), and always the API server's.
     pub(crate) async fn of(&self, namespace: &str, links: bool) -> Vec<ServiceEntry> {
         let mut synced = self.synced.clone();
-        if tokio::time::timeout(SYNC_DEADLINE, synced.wait_for(|s| *s)).await.is_err() {
-            tracing::warn!("the Service table is not there yet; a container starts without its service variables");
+        if tokio::time::timeout(SYNC_DEADLINE, synced.wait_for(|s| *s))
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "the Service table is not there yet; a container starts without its service variables"
+            );
         }
         let table = self.table.lock();
         let own = table
             .iter()
             .filter(|((ns, _), _)| links && &**ns == namespace);
-        let master = table
-            .iter()
-            .filter(|((ns, name), _)| &**ns == "default" && &**name == "kubernetes" && !(links && namespace == "default"));
+        let master = table.iter().filter(|((ns, name), _)| {
+            &**ns == "default" && &**name == "kubernetes" && !(links && namespace == "default")
+        });
         own.chain(master).map(|(_, entry)| entry.clone()).collect()
     }
 }

@@ -9,9 +9,7 @@ use std::{
 };
 
 use futures::TryStreamExt;
-use k8s_openapi::api::core::v1::{
-    ConfigMap, PersistentVolume, PersistentVolumeClaim, Secret,
-};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Secret};
 use kube::{
     Api, Resource,
     runtime::{WatchStreamExt, watcher},
@@ -127,9 +125,14 @@ impl Sources {
         let (Some(volume), true) = (volume.filter(|v| !v.is_empty()), bound) else {
             return Err(format!("PVC {namespace}/{name} is not bound"));
         };
-        self.read(Api::all(self.client.clone()), "persistentvolume", volume, false)
-            .await?
-            .ok_or_else(|| format!("persistentvolume {volume:?} not found"))
+        self.read(
+            Api::all(self.client.clone()),
+            "persistentvolume",
+            volume,
+            false,
+        )
+        .await?
+        .ok_or_else(|| format!("persistentvolume {volume:?} not found"))
     }
 
     async fn read<K>(
@@ -143,7 +146,9 @@ impl Sources {
         K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
     {
         match tokio::time::timeout(READ_DEADLINE, api.get_opt(name)).await {
-            Err(_) => Err(format!("{what} {name:?}: the API server did not answer in time")),
+            Err(_) => Err(format!(
+                "{what} {name:?}: the API server did not answer in time"
+            )),
             Ok(Err(error)) => Err(format!("{what} {name:?}: {error}")),
             Ok(Ok(None)) if !optional => Err(format!("{what} {name:?} not found")),
             Ok(Ok(found)) => Ok(found),
@@ -154,22 +159,25 @@ impl Sources {
     pub(crate) fn subscribe(&self, reference: Reference, mailbox: &Arc<Mailbox>) -> Subscription {
         let mut table = self.watched.lock();
         table.retain(|_, weak| weak.strong_count() > 0);
-        let watched = table.get(&reference).and_then(Weak::upgrade).unwrap_or_else(|| {
-            let cancel = CancellationToken::new();
-            let watched = Arc::new(Watched {
-                readers: Mutex::default(),
-                _task: cancel.clone().drop_guard(),
+        let watched = table
+            .get(&reference)
+            .and_then(Weak::upgrade)
+            .unwrap_or_else(|| {
+                let cancel = CancellationToken::new();
+                let watched = Arc::new(Watched {
+                    readers: Mutex::default(),
+                    _task: cancel.clone().drop_guard(),
+                });
+                table.insert(reference.clone(), Arc::downgrade(&watched));
+                let weak = Arc::downgrade(&watched);
+                let client = self.client.clone();
+                tokio::spawn(async move {
+                    let _ = cancel
+                        .run_until_cancelled(watch(client, reference, weak))
+                        .await;
+                });
+                watched
             });
-            table.insert(reference.clone(), Arc::downgrade(&watched));
-            let weak = Arc::downgrade(&watched);
-            let client = self.client.clone();
-            tokio::spawn(async move {
-                let _ = cancel
-                    .run_until_cancelled(watch(client, reference, weak))
-                    .await;
-            });
-            watched
-        });
         let mut readers = watched.readers.lock();
         readers.retain(|r| r.strong_count() > 0);
         readers.push(Arc::downgrade(mailbox));
@@ -181,10 +189,29 @@ impl Sources {
 async fn watch(client: kube::Client, reference: Reference, watched: Weak<Watched>) {
     let namespace = &reference.namespace;
     match reference.kind {
-        Kind::ConfigMap => follow(Api::<ConfigMap>::namespaced(client, namespace), &reference, watched).await,
-        Kind::Secret => follow(Api::<Secret>::namespaced(client, namespace), &reference, watched).await,
+        Kind::ConfigMap => {
+            follow(
+                Api::<ConfigMap>::namespaced(client, namespace),
+                &reference,
+                watched,
+            )
+            .await
+        }
+        Kind::Secret => {
+            follow(
+                Api::<Secret>::namespaced(client, namespace),
+                &reference,
+                watched,
+            )
+            .await
+        }
         Kind::Claim => {
-            follow(Api::<PersistentVolumeClaim>::namespaced(client, namespace), &reference, watched).await;
+            follow(
+                Api::<PersistentVolumeClaim>::namespaced(client, namespace),
+                &reference,
+                watched,
+            )
+            .await;
         }
     }
 }

@@ -22,27 +22,53 @@ use crate::{
 };
 
 fn bad_request(message: String) -> StreamError {
-    StreamError { status: 400, reason: "BadRequest".into(), message }
+    StreamError {
+        status: 400,
+        reason: "BadRequest".into(),
+        message,
+    }
 }
 fn not_found(message: String) -> StreamError {
-    StreamError { status: 404, reason: "NotFound".into(), message }
+    StreamError {
+        status: 404,
+        reason: "NotFound".into(),
+        message,
+    }
 }
 fn internal(message: String) -> StreamError {
-    StreamError { status: 500, reason: "InternalError".into(), message }
+    StreamError {
+        status: 500,
+        reason: "InternalError".into(),
+        message,
+    }
 }
 
 /// The Pod's task, or why there is none.
-async fn entry(context: &Context, registry: &Registry, namespace: &str, name: &str) -> Result<Arc<Entry>, StreamError> {
+async fn entry(
+    context: &Context,
+    registry: &Registry,
+    namespace: &str,
+    name: &str,
+) -> Result<Arc<Entry>, StreamError> {
     if let Some(entry) = registry.named(namespace, name) {
         return Ok(entry);
     }
     let api: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
     match api.get_opt(name).await {
         Ok(None) => Err(not_found(format!("pods {name:?} not found"))),
-        Ok(Some(pod)) if pod.spec.as_ref().is_none_or(|s| s.node_name.as_deref().unwrap_or_default().is_empty()) => {
-            Err(bad_request(format!("pod {name} does not have a host assigned")))
+        Ok(Some(pod))
+            if pod
+                .spec
+                .as_ref()
+                .is_none_or(|s| s.node_name.as_deref().unwrap_or_default().is_empty()) =>
+        {
+            Err(bad_request(format!(
+                "pod {name} does not have a host assigned"
+            )))
         }
-        Ok(Some(_)) => Err(bad_request(format!("pod {name:?} has not been taken up by its node yet"))),
+        Ok(Some(_)) => Err(bad_request(format!(
+            "pod {name:?} has not been taken up by its node yet"
+        ))),
         Err(error) => Err(internal(error.to_string())),
     }
 }
@@ -50,7 +76,10 @@ async fn entry(context: &Context, registry: &Registry, namespace: &str, name: &s
 fn unit(entry: &Entry, container: Option<&str>, guess: bool) -> Result<UnitView, StreamError> {
     let units = entry.units.lock();
     let names = |kinds: &[Kind]| {
-        let all = units.iter().filter(|u| kinds.contains(&u.kind)).map(|u| u.name.as_ref());
+        let all = units
+            .iter()
+            .filter(|u| kinds.contains(&u.kind))
+            .map(|u| u.name.as_ref());
         all.collect::<Vec<_>>().join(" ")
     };
     let given = container.filter(|c| !c.is_empty());
@@ -61,11 +90,18 @@ fn unit(entry: &Entry, container: Option<&str>, guess: bool) -> Result<UnitView,
             .iter()
             .find(|u| &*u.name == name)
             .cloned()
-            .ok_or_else(|| bad_request(format!("container {name} is not valid for pod {}", entry.name))),
+            .ok_or_else(|| {
+                bad_request(format!(
+                    "container {name} is not valid for pod {}",
+                    entry.name
+                ))
+            }),
         (None, _, [only]) => Ok((*only).clone()),
-        (None, Some(name), _) if guess && units.iter().any(|u| u.name == name) => {
-            Ok(units.iter().find(|u| u.name == name).cloned().unwrap_or_else(|| apps[0].clone()))
-        }
+        (None, Some(name), _) if guess && units.iter().any(|u| u.name == name) => Ok(units
+            .iter()
+            .find(|u| u.name == name)
+            .cloned()
+            .unwrap_or_else(|| apps[0].clone())),
         _ => {
             let inits = names(&[Kind::Init, Kind::Sidecar]);
             let mut message = format!(
@@ -87,13 +123,17 @@ pub(crate) async fn logs(
     request: LogRequest,
 ) -> Result<BoxStream<'static, std::io::Result<bytes::Bytes>>, StreamError> {
     if request.tail_lines.is_some_and(|n| n < 0) {
-        return Err(bad_request("tailLines must be greater than or equal to 0".into()));
+        return Err(bad_request(
+            "tailLines must be greater than or equal to 0".into(),
+        ));
     }
     if request.limit_bytes.is_some_and(|n| n < 1) {
         return Err(bad_request("limitBytes must be greater than 0".into()));
     }
     if request.since_seconds.is_some() && request.since_time.is_some() {
-        return Err(bad_request("at most one of `sinceTime` or `sinceSeconds` may be specified".into()));
+        return Err(bad_request(
+            "at most one of `sinceTime` or `sinceSeconds` may be specified".into(),
+        ));
     }
     if request.since_seconds.is_some_and(|n| n < 1) {
         return Err(bad_request("sinceSeconds must be greater than 0".into()));
@@ -103,14 +143,23 @@ pub(crate) async fn logs(
     let (name, pod) = (&unit.name, &entry.name);
     let attempt = match (unit.attempt, request.previous) {
         (Some(attempt), true) if attempt > 0 => attempt - 1,
-        (_, true) => return Err(bad_request(format!("previous terminated container {name:?} in pod {pod:?} not found"))),
+        (_, true) => {
+            return Err(bad_request(format!(
+                "previous terminated container {name:?} in pod {pod:?} not found"
+            )));
+        }
         (Some(attempt), false) => attempt,
         (None, false) => {
             let why = match unit.waiting.as_deref() {
                 Some("ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull") => {
-                    format!("container {name:?} in pod {pod:?} is waiting to start: trying and failing to pull image")
+                    format!(
+                        "container {name:?} in pod {pod:?} is waiting to start: trying and failing to pull image"
+                    )
                 }
-                why => format!("container {name:?} in pod {pod:?} is waiting to start: {}", why.unwrap_or("ContainerCreating")),
+                why => format!(
+                    "container {name:?} in pod {pod:?} is waiting to start: {}",
+                    why.unwrap_or("ContainerCreating")
+                ),
             };
             return Err(bad_request(why));
         }
@@ -126,7 +175,10 @@ pub(crate) async fn logs(
         timestamps: request.timestamps,
         limit_bytes: request.limit_bytes.and_then(|n| u64::try_from(n).ok()),
     };
-    let running = unit.running.clone().filter(|_| request.follow && !request.previous);
+    let running = unit
+        .running
+        .clone()
+        .filter(|_| request.follow && !request.previous);
     let end = running.map(|id| {
         let engine = context.engine.clone();
         let end: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
@@ -134,7 +186,9 @@ pub(crate) async fn logs(
         });
         end
     });
-    logs::open(path, options, end).await.map_err(|e| internal(e.to_string()))
+    logs::open(path, options, end)
+        .await
+        .map_err(|e| internal(e.to_string()))
 }
 
 /// The container's id in the runtime, if a command can be run in it.
@@ -147,7 +201,8 @@ pub(crate) async fn exec_target(
 ) -> Result<Box<str>, StreamError> {
     let entry = entry(context, registry, namespace, pod).await?;
     let unit = unit(&entry, container, true)?;
-    unit.running.ok_or_else(|| not_found(format!("container not found ({:?})", unit.name)))
+    unit.running
+        .ok_or_else(|| not_found(format!("container not found ({:?})", unit.name)))
 }
 
 pub(crate) async fn exec(
@@ -159,7 +214,9 @@ pub(crate) async fn exec(
     spec: ExecSpec,
 ) -> Result<ExecProcess, StreamError> {
     if spec.args.is_empty() {
-        return Err(bad_request("you must specify at least one command for the container".into()));
+        return Err(bad_request(
+            "you must specify at least one command for the container".into(),
+        ));
     }
     let id = exec_target(context, registry, namespace, pod, container).await?;
     context.engine.exec(&id, spec).await.map_err(internal)

@@ -31,7 +31,10 @@ fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
         Err(error) => return Err(error),
     };
     for entry in entries.flatten() {
-        let rotated = entry.file_name().to_str().is_some_and(|n| n.strip_prefix(name).is_some_and(|r| r.starts_with('.')));
+        let rotated = entry
+            .file_name()
+            .to_str()
+            .is_some_and(|n| n.strip_prefix(name).is_some_and(|r| r.starts_with('.')));
         if rotated {
             out.push(entry.path());
         }
@@ -105,7 +108,10 @@ impl Files {
             let inode = *inode;
             // At its end: has it been rotated away?
             let all = list(&self.path)?;
-            let inodes: Vec<Option<u64>> = all.iter().map(|p| fs::metadata(p).ok().map(|m| m.ino())).collect();
+            let inodes: Vec<Option<u64>> = all
+                .iter()
+                .map(|p| fs::metadata(p).ok().map(|m| m.ino()))
+                .collect();
             let next = match inodes.iter().position(|i| *i == Some(inode)) {
                 Some(here) => here + 1,
                 None => 0,

@@ -20,7 +20,11 @@ impl<'a> Line<'a> {
             return None;
         }
         let partial = tags.split(|b| *b == b':').next() == Some(b"P");
-        Some(Line { timestamp, partial, content })
+        Some(Line {
+            timestamp,
+            partial,
+            content,
+        })
     }
 
     pub(super) fn time(&self) -> Option<Timestamp> {

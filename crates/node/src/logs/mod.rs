@@ -5,7 +5,12 @@
 mod files;
 mod line;
 
-use std::{future::Future, io, path::{Path, PathBuf}, pin::Pin};
+use std::{
+    future::Future,
+    io,
+    path::{Path, PathBuf},
+    pin::Pin,
+};
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
@@ -94,7 +99,9 @@ pub(crate) async fn open(
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
 }
 
 impl Reader {
@@ -102,8 +109,12 @@ impl Reader {
     fn read_some(&mut self) -> io::Result<Option<Bytes>> {
         let mut out = Vec::new();
         while out.len() < CHUNK_BYTES {
-            let Some(text) = self.files.next_line()? else { break };
-            let Some(line) = Line::parse(text) else { continue };
+            let Some(text) = self.files.next_line()? else {
+                break;
+            };
+            let Some(line) = Line::parse(text) else {
+                continue;
+            };
             if let Some(since) = self.options.since
                 && line.time().is_some_and(|at| at < since)
             {
@@ -135,7 +146,9 @@ pub(crate) fn tail_text(path: &Path, lines_max: usize, bytes_max: usize) -> Stri
     };
     let mut out: Vec<u8> = Vec::new();
     while let Ok(Some(text)) = files.next_line() {
-        let Some(line) = Line::parse(text) else { continue };
+        let Some(line) = Line::parse(text) else {
+            continue;
+        };
         out.extend_from_slice(line.content);
         if !line.partial {
             out.push(b'\n');
@@ -154,7 +167,11 @@ mod tests {
     use std::io::Write;
 
     fn write(path: &Path, numbers: std::ops::Range<u32>) {
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+        let mut file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .unwrap();
         for n in numbers {
             writeln!(file, "2026-01-01T00:00:{n:02}.5Z stdout F line {n}").unwrap();
         }
@@ -175,21 +192,34 @@ mod tests {
         write(&path, 4..6);
         let all: String = (0..6).map(|n| format!("line {n}\n")).collect();
         assert_eq!(text(&path, Options::default()).await, all);
-        let tail = |n| Options { tail_lines: Some(n), ..Options::default() };
+        let tail = |n| Options {
+            tail_lines: Some(n),
+            ..Options::default()
+        };
         assert_eq!(text(&path, tail(0)).await, "");
         assert_eq!(text(&path, tail(1)).await, "line 5\n");
         assert_eq!(text(&path, tail(3)).await, "line 3\nline 4\nline 5\n");
         assert_eq!(text(&path, tail(100)).await, all);
-        let since = Options { since: Some("2026-01-01T00:00:04Z".parse().unwrap()), timestamps: true, ..Options::default() };
+        let since = Options {
+            since: Some("2026-01-01T00:00:04Z".parse().unwrap()),
+            timestamps: true,
+            ..Options::default()
+        };
         assert_eq!(
             text(&path, since).await,
             "2026-01-01T00:00:04.5Z line 4\n2026-01-01T00:00:05.5Z line 5\n"
         );
-        let limit = Options { limit_bytes: Some(10), ..Options::default() };
+        let limit = Options {
+            limit_bytes: Some(10),
+            ..Options::default()
+        };
         assert_eq!(text(&path, limit).await, "line 0\nlin");
         assert_eq!(tail_text(&path, 2, 100), "line 4\nline 5\n");
         assert_eq!(tail_text(&path, 80, 7), "line 5\n");
-        assert_eq!(text(&dir.path().join("none.log"), Options::default()).await, "");
+        assert_eq!(
+            text(&dir.path().join("none.log"), Options::default()).await,
+            ""
+        );
     }
 
     #[tokio::test]
@@ -198,8 +228,14 @@ mod tests {
         let path = dir.path().join("0.log");
         std::fs::write(&path, "2026-01-01T00:00:00Z stdout P aa\n2026-01-01T00:00:01Z stdout F bb\nbroken\n2026-01-01T00:00:02Z stderr F \n").unwrap();
         assert_eq!(text(&path, Options::default()).await, "aabb\n\n");
-        let stamped = Options { timestamps: true, ..Options::default() };
-        assert_eq!(text(&path, stamped).await, "2026-01-01T00:00:00Z aabb\n2026-01-01T00:00:02Z \n");
+        let stamped = Options {
+            timestamps: true,
+            ..Options::default()
+        };
+        assert_eq!(
+            text(&path, stamped).await,
+            "2026-01-01T00:00:00Z aabb\n2026-01-01T00:00:02Z \n"
+        );
     }
 
     #[tokio::test]
@@ -211,9 +247,12 @@ mod tests {
         let ended: End = Box::pin(async move {
             let _ = ended.await;
         });
-        let mut stream = open(path.clone(), Options::default(), Some(ended)).await.unwrap();
+        let mut stream = open(path.clone(), Options::default(), Some(ended))
+            .await
+            .unwrap();
         let mut seen = Vec::new();
-        let mut read_until = async |stream: &mut BoxStream<'static, io::Result<Bytes>>, lines: usize| {
+        let mut read_until = async |stream: &mut BoxStream<'static, io::Result<Bytes>>,
+                                    lines: usize| {
             while seen.iter().filter(|b| **b == b'\n').count() < lines {
                 let next = tokio::time::timeout(std::time::Duration::from_secs(20), stream.next());
                 seen.extend_from_slice(&next.await.unwrap().unwrap().unwrap());
@@ -232,8 +271,13 @@ mod tests {
         write(&path, 6..7);
         end.send(()).unwrap();
         let text = read_until(&mut stream, 7).await;
-        assert_eq!(text, (0..7).map(|n| format!("line {n}\n")).collect::<String>());
-        let rest = tokio::time::timeout(std::time::Duration::from_secs(20), stream.next()).await.unwrap();
+        assert_eq!(
+            text,
+            (0..7).map(|n| format!("line {n}\n")).collect::<String>()
+        );
+        let rest = tokio::time::timeout(std::time::Duration::from_secs(20), stream.next())
+            .await
+            .unwrap();
         assert!(rest.is_none());
     }
 }

@@ -28,9 +28,14 @@ impl Worker {
             self.start_time = start.0;
         }
         self.old_ip = status.and_then(|s| s.pod_ip.as_deref()).map(Into::into);
-        let own = status.and_then(|s| s.conditions.as_ref()).into_iter().flatten();
+        let own = status
+            .and_then(|s| s.conditions.as_ref())
+            .into_iter()
+            .flatten();
         for condition in own {
-            let slot = super::status::OWN_CONDITIONS.iter().position(|t| *t == condition.type_);
+            let slot = super::status::OWN_CONDITIONS
+                .iter()
+                .position(|t| *t == condition.type_);
             if let Some(slot) = slot {
                 self.conditions[slot].status = condition.status == "True";
                 self.conditions[slot].since = condition.last_transition_time.as_ref().map(|t| t.0);
@@ -42,7 +47,11 @@ impl Worker {
         }
         let statuses: Vec<&ContainerStatus> = status
             .into_iter()
-            .flat_map(|s| s.init_container_statuses.iter().chain(s.container_statuses.iter()))
+            .flat_map(|s| {
+                s.init_container_statuses
+                    .iter()
+                    .chain(s.container_statuses.iter())
+            })
             .flatten()
             .collect();
         for index in 0..self.units.len() {
@@ -52,7 +61,9 @@ impl Worker {
                 .0
                 .iter()
                 .filter(|_| self.was_terminal.is_none())
-                .filter(|c| c.spec.labels.get(labels::CONTAINER).map(String::as_str) == Some(&*name))
+                .filter(|c| {
+                    c.spec.labels.get(labels::CONTAINER).map(String::as_str) == Some(&*name)
+                })
                 .max_by_key(|c| attempt_of(c));
             self.adopt_unit(pod, index, known, newest);
         }
@@ -62,7 +73,13 @@ impl Worker {
         }
     }
 
-    fn adopt_unit(&mut self, pod: &Pod, index: usize, known: Option<&ContainerStatus>, newest: Option<&Container>) {
+    fn adopt_unit(
+        &mut self,
+        pod: &Pod,
+        index: usize,
+        known: Option<&ContainerStatus>,
+        newest: Option<&Container>,
+    ) {
         let now = Instant::now();
         let unit = &mut self.units[index];
         if let Some(known) = known {
@@ -70,7 +87,10 @@ impl Worker {
             unit.made = known.container_id.is_some();
             unit.image = known.image.as_str().into();
             unit.image_id = known.image_id.as_str().into();
-            let last = known.last_state.as_ref().and_then(|s| s.terminated.as_ref());
+            let last = known
+                .last_state
+                .as_ref()
+                .and_then(|s| s.terminated.as_ref());
             unit.last = last.map(|t| Box::new(remembered(t, now)));
         }
         let Some(container) = newest else {
@@ -78,9 +98,17 @@ impl Worker {
             if let Some(terminated) = current.and_then(|s| s.terminated.as_ref()) {
                 unit.state = State::Ended(Box::new(remembered(terminated, now)));
             } else if unit.made && self.was_terminal.is_none() {
-                let id = known.and_then(|k| k.container_id.as_deref()).unwrap_or_default();
-                let started = current.and_then(|s| s.running.as_ref()).and_then(|r| r.started_at.as_ref());
-                if unit.last.as_ref().is_some_and(|last| format!("knarr://{}", last.id) == id) {
+                let id = known
+                    .and_then(|k| k.container_id.as_deref())
+                    .unwrap_or_default();
+                let started = current
+                    .and_then(|s| s.running.as_ref())
+                    .and_then(|r| r.started_at.as_ref());
+                if unit
+                    .last
+                    .as_ref()
+                    .is_some_and(|last| format!("knarr://{}", last.id) == id)
+                {
                     // It had ended and was to be started again.
                     if let Some(last) = unit.last.clone() {
                         unit.state = State::Ended(last);
@@ -91,7 +119,10 @@ impl Worker {
                         id: id.trim_start_matches("knarr://").into(),
                         exit_code: 137,
                         reason: "ContainerStatusUnknown".into(),
-                        message: Some("The container could not be located when the pod was found again".into()),
+                        message: Some(
+                            "The container could not be located when the pod was found again"
+                                .into(),
+                        ),
                         started_at: started.map(|t| t.0),
                         finished_at: Timestamp::now(),
                         finished: now,
@@ -101,20 +132,30 @@ impl Worker {
             return;
         };
         let attempt = attempt_of(container);
-        if let Some(current) = known.and_then(|k| k.state.as_ref()).and_then(|s| s.terminated.as_ref())
+        if let Some(current) = known
+            .and_then(|k| k.state.as_ref())
+            .and_then(|s| s.terminated.as_ref())
             && attempt > unit.attempt
         {
             unit.last = Some(Box::new(remembered(current, now)));
         }
         unit.attempt = attempt;
         unit.made = true;
-        let label = |key: &str| container.spec.labels.get(key).map(String::as_str).unwrap_or_default();
+        let label = |key: &str| {
+            container
+                .spec
+                .labels
+                .get(key)
+                .map(String::as_str)
+                .unwrap_or_default()
+        };
         unit.image = label(labels::IMAGE).into();
         unit.image_id = label(labels::IMAGE_ID).into();
         let id: Box<str> = container.spec.id.as_str().into();
         match &container.state {
             RuntimeState::Running { since, .. } => {
-                let same = known.and_then(|k| k.container_id.as_deref()) == Some(&format!("knarr://{id}"));
+                let same =
+                    known.and_then(|k| k.container_id.as_deref()) == Some(&format!("knarr://{id}"));
                 let before = known
                     .filter(|_| same)
                     .map(|k| (k.started.unwrap_or(false), k.ready));
@@ -180,7 +221,10 @@ impl Worker {
 }
 
 fn remembered(terminated: &ContainerStateTerminated, now: Instant) -> Ended {
-    let finished_at = terminated.finished_at.as_ref().map_or_else(Timestamp::now, |t| t.0);
+    let finished_at = terminated
+        .finished_at
+        .as_ref()
+        .map_or_else(Timestamp::now, |t| t.0);
     let age = Timestamp::now().duration_since(finished_at);
     let age = std::time::Duration::try_from(age).unwrap_or_default();
     let id = terminated.container_id.as_deref().unwrap_or_default();

@@ -28,7 +28,13 @@ impl Worker {
             }
             Done::Sandbox(Err(message)) => {
                 let pod = self.pod();
-                self.context.events.pod(&pod, None, true, "FailedCreatePodSandBox", message.clone());
+                self.context.events.pod(
+                    &pod,
+                    None,
+                    true,
+                    "FailedCreatePodSandBox",
+                    message.clone(),
+                );
                 tracing::warn!(pod = %self.entry.name, namespace = %self.entry.namespace, %message, "no sandbox");
                 self.sandbox = again(&self.sandbox, now);
             }
@@ -39,19 +45,30 @@ impl Worker {
             }
             Done::Volumes(Err(message)) => {
                 let pod = self.pod();
-                self.context.events.pod(&pod, None, true, "FailedMount", message);
+                self.context
+                    .events
+                    .pod(&pod, None, true, "FailedMount", message);
                 self.volumes = again(&self.volumes, now);
             }
-            Done::Started { index, attempt, result } => self.started(index, attempt, result, now),
+            Done::Started {
+                index,
+                attempt,
+                result,
+            } => self.started(index, attempt, result, now),
             Done::Exited { index, ended } => self.exited(index, ended),
             Done::PostStart { index, id, result } => self.post_started(index, &id, result, now),
-            Done::Stopped { index, id } => {
+            // An ended one's exit comes by itself; the others are stopped again by the next decision.
+            Done::Stopped { index, id, ended } => {
                 if let Some(running) = self.units.get_mut(index).and_then(|u| u.running_mut(&id)) {
-                    // Its exit comes by itself; if it doesn't, the next decision stops it again.
-                    running.stopping = false;
+                    running.stopping = ended;
                 }
             }
-            Done::Probed { index, id, kind, outcome } => self.probed(index, &id, kind, &outcome, now),
+            Done::Probed {
+                index,
+                id,
+                kind,
+                outcome,
+            } => self.probed(index, &id, kind, &outcome, now),
             Done::Cleaned(Ok(())) => self.cleaning = Step::Done,
             Done::Cleaned(Err(message)) => {
                 tracing::warn!(pod = %self.entry.name, namespace = %self.entry.namespace, %message, "clean-up is retried");
@@ -71,7 +88,8 @@ impl Worker {
                     }
                     Err(PatchError::Failed(error)) => {
                         tracing::debug!(pod = %self.entry.name, %error, "a status patch is retried");
-                        let wait = backoff::doubling(PATCH_RETRY_MIN, PATCH_RETRY_MAX, self.sent.tries);
+                        let wait =
+                            backoff::doubling(PATCH_RETRY_MIN, PATCH_RETRY_MAX, self.sent.tries);
                         self.sent.tries += 1;
                         self.sent.retry_at = Some(now + wait);
                     }
@@ -85,9 +103,17 @@ impl Worker {
         }
     }
 
-    fn started(&mut self, index: usize, attempt: u32, result: Result<StartedContainer, StartFailure>, now: Instant) {
+    fn started(
+        &mut self,
+        index: usize,
+        attempt: u32,
+        result: Result<StartedContainer, StartFailure>,
+        now: Instant,
+    ) {
         let pod = self.pod();
-        let Some(unit) = self.units.get_mut(index) else { return };
+        let Some(unit) = self.units.get_mut(index) else {
+            return;
+        };
         let field = Some(state::field_path(unit.kind, &unit.name));
         match result {
             Ok(started) => {
@@ -114,14 +140,23 @@ impl Worker {
                 }));
                 self.watch_exit(index, &pod);
                 if hook {
-                    let job = super::jobs::post_start(self.context.clone(), pod, index, started.id, self.pod_ip);
+                    let job = super::jobs::post_start(
+                        self.context.clone(),
+                        pod,
+                        index,
+                        started.id,
+                        self.pod_ip,
+                    );
                     self.launch(job);
                 } else {
                     self.begin_probes(index, None, now);
                 }
             }
             Err(StartFailure::Image { reason, message }) => {
-                let shown = format!("Failed to pull image {:?}: {message}", image_of(&pod, index));
+                let shown = format!(
+                    "Failed to pull image {:?}: {message}",
+                    image_of(&pod, index)
+                );
                 let wait = backoff::doubling(backoff::CRASH_MIN, backoff::CRASH_MAX, unit.tries);
                 unit.tries += 1;
                 unit.state = State::Waiting {
@@ -135,9 +170,12 @@ impl Worker {
                 events.pod(&pod, field, true, "Failed", format!("Error: {reason}"));
             }
             Err(StartFailure::Config { reason, message }) => {
-                let wait = backoff::doubling(Duration::from_secs(1), backoff::CRASH_MAX, unit.tries);
+                let wait =
+                    backoff::doubling(Duration::from_secs(1), backoff::CRASH_MAX, unit.tries);
                 unit.tries += 1;
-                self.context.events.pod(&pod, field, true, "Failed", format!("Error: {message}"));
+                self.context
+                    .events
+                    .pod(&pod, field, true, "Failed", format!("Error: {message}"));
                 unit.state = State::Waiting {
                     reason,
                     message: message.into(),
@@ -146,7 +184,12 @@ impl Worker {
                 };
                 self.watch_env();
             }
-            Err(StartFailure::Run { id, message, image, image_id }) => {
+            Err(StartFailure::Run {
+                id,
+                message,
+                image,
+                image_id,
+            }) => {
                 if unit.made && attempt > unit.attempt {
                     unit.crash.restarted(now);
                 }
@@ -154,7 +197,16 @@ impl Worker {
                 unit.made = true;
                 unit.image = image;
                 unit.image_id = image_id;
-                self.context.events.pod(&pod, field, true, "Failed", format!("Error: failed to start container {:?}: {message}", unit.name));
+                self.context.events.pod(
+                    &pod,
+                    field,
+                    true,
+                    "Failed",
+                    format!(
+                        "Error: failed to start container {:?}: {message}",
+                        unit.name
+                    ),
+                );
                 unit.state = State::Ended(Box::new(Ended {
                     id,
                     // As containerd reports it.
@@ -171,8 +223,16 @@ impl Worker {
 
     pub(super) fn watch_exit(&mut self, index: usize, pod: &k8s_openapi::api::core::v1::Pod) {
         let words = self.words(index, pod);
-        let Some(running) = self.units.get(index).and_then(|u| u.running()) else { return };
-        let job = super::jobs::exit(self.context.clone(), index, running.id.clone(), Some(running.since), words);
+        let Some(running) = self.units.get(index).and_then(|u| u.running()) else {
+            return;
+        };
+        let job = super::jobs::exit(
+            self.context.clone(),
+            index,
+            running.id.clone(),
+            Some(running.since),
+            words,
+        );
         self.launch(job);
     }
 
@@ -187,27 +247,48 @@ impl Worker {
 
     fn post_started(&mut self, index: usize, id: &str, result: Result<(), String>, now: Instant) {
         let pod = self.pod();
-        let Some(unit) = self.units.get_mut(index) else { return };
+        let Some(unit) = self.units.get_mut(index) else {
+            return;
+        };
         let field = Some(state::field_path(unit.kind, &unit.name));
-        let Some(running) = unit.running_mut(id) else { return };
+        let Some(running) = unit.running_mut(id) else {
+            return;
+        };
         running.in_post_start = false;
         match result {
             Ok(()) => self.begin_probes(index, None, now),
             Err(message) => {
-                self.context.events.pod(&pod, field, true, "FailedPostStartHook", format!("PostStartHook failed: {message}"));
+                self.context.events.pod(
+                    &pod,
+                    field,
+                    true,
+                    "FailedPostStartHook",
+                    format!("PostStartHook failed: {message}"),
+                );
                 self.kill(index, "FailedPostStartHook", None);
             }
         }
     }
 
     /// Sets up what's asked of a container that now runs. `ready_before`: what was known before a restart of the platform.
-    pub(super) fn begin_probes(&mut self, index: usize, ready_before: Option<(bool, bool)>, now: Instant) {
+    pub(super) fn begin_probes(
+        &mut self,
+        index: usize,
+        ready_before: Option<(bool, bool)>,
+        now: Instant,
+    ) {
         let pod = self.pod();
-        let Some(container) = state::container_at(&pod, index) else { return };
+        let Some(container) = state::container_at(&pod, index) else {
+            return;
+        };
         let probes = probe::Kind::ALL.map(|kind| Probe::of(container, kind));
-        let Some(State::Running(running)) = self.units.get_mut(index).map(|u| &mut u.state) else { return };
+        let Some(State::Running(running)) = self.units.get_mut(index).map(|u| &mut u.state) else {
+            return;
+        };
         let [startup, liveness, readiness] = probes;
-        let age = Timestamp::now().duration_since(running.since).unsigned_abs();
+        let age = Timestamp::now()
+            .duration_since(running.since)
+            .unsigned_abs();
         let born = now.checked_sub(age).unwrap_or(now);
         let (started_before, was_ready) = ready_before.unwrap_or((false, false));
         running.started = startup.is_none() || started_before;
@@ -220,9 +301,18 @@ impl Worker {
         };
         let waits = !running.started;
         running.probes = [
-            if waits { run(startup, probe::Kind::Startup, born, None) } else { None },
+            if waits {
+                run(startup, probe::Kind::Startup, born, None)
+            } else {
+                None
+            },
             run(liveness, probe::Kind::Liveness, born, None),
-            run(readiness, probe::Kind::Readiness, born, was_ready.then_some(true)),
+            run(
+                readiness,
+                probe::Kind::Readiness,
+                born,
+                was_ready.then_some(true),
+            ),
         ];
         if waits {
             self.ask(index, probe::Kind::Startup);
@@ -234,8 +324,12 @@ impl Worker {
 
     /// Has the probe asked at its next time.
     fn ask(&mut self, index: usize, kind: probe::Kind) {
-        let Some(running) = self.units.get(index).and_then(|u| u.running()) else { return };
-        let Some(run) = &running.probes[kind as usize] else { return };
+        let Some(running) = self.units.get(index).and_then(|u| u.running()) else {
+            return;
+        };
+        let Some(run) = &running.probes[kind as usize] else {
+            return;
+        };
         let request = super::jobs::ProbeRequest {
             context: self.context.clone(),
             probe: run.probe.clone(),
@@ -248,16 +342,29 @@ impl Worker {
         self.launch(super::jobs::probe(request));
     }
 
-    fn probed(&mut self, index: usize, id: &str, kind: probe::Kind, outcome: &Outcome, now: Instant) {
+    fn probed(
+        &mut self,
+        index: usize,
+        id: &str,
+        kind: probe::Kind,
+        outcome: &Outcome,
+        now: Instant,
+    ) {
         let stopping_pod = self.kill_at.is_some();
-        let Some(unit) = self.units.get_mut(index) else { return };
+        let Some(unit) = self.units.get_mut(index) else {
+            return;
+        };
         let field = Some(state::field_path(unit.kind, &unit.name));
-        let Some(running) = unit.running_mut(id) else { return };
+        let Some(running) = unit.running_mut(id) else {
+            return;
+        };
         // A Pod that is going is still asked whether it's ready, but no longer killed for being unwell.
         if kind != probe::Kind::Readiness && (stopping_pod || running.stopping) {
             return;
         }
-        let Some(run) = &mut running.probes[kind as usize] else { return };
+        let Some(run) = &mut running.probes[kind as usize] else {
+            return;
+        };
         let change = run.track.observe(&run.probe, outcome, now);
         let grace = run.probe.grace_seconds;
         match (kind, &change) {
@@ -277,13 +384,20 @@ impl Worker {
             (probe::Kind::Readiness, Change::Became(ready)) => running.ready = *ready,
             _ => {}
         }
-        if let (Change::Failed | Change::Became(false), Outcome::Failure(text)) = (&change, outcome) {
+        if let (Change::Failed | Change::Became(false), Outcome::Failure(text)) = (&change, outcome)
+        {
             let pod = self.pod();
             let message = format!("{} probe failed: {text}", kind.name());
-            self.context.events.pod(&pod, field, true, "Unhealthy", message);
+            self.context
+                .events
+                .pod(&pod, field, true, "Unhealthy", message);
         }
         if kind != probe::Kind::Readiness && change == Change::Became(false) {
-            let why = if kind == probe::Kind::Liveness { "liveness" } else { "startup" };
+            let why = if kind == probe::Kind::Liveness {
+                "liveness"
+            } else {
+                "startup"
+            };
             self.kill(index, why, grace);
             return;
         }
@@ -300,5 +414,7 @@ fn again(step: &Step, now: Instant) -> Step {
 }
 
 fn image_of(pod: &k8s_openapi::api::core::v1::Pod, index: usize) -> String {
-    state::container_at(pod, index).and_then(|c| c.image.clone()).unwrap_or_default()
+    state::container_at(pod, index)
+        .and_then(|c| c.image.clone())
+        .unwrap_or_default()
 }

@@ -44,11 +44,17 @@ impl Registry {
     /// The Pod of this name that isn't gone from the API, if there is one.
     pub(crate) fn named(&self, namespace: &str, name: &str) -> Option<Arc<Entry>> {
         let map = self.0.lock();
-        let mut found = map.values().filter(|e| &*e.namespace == namespace && &*e.name == name);
+        let mut found = map
+            .values()
+            .filter(|e| &*e.namespace == namespace && &*e.name == name);
         let first = found.next()?.clone();
         // Of two, the one whose object is still in the API is the one meant.
         let other = found.find(|e| !e.mailbox.is_gone()).cloned();
-        Some(if first.mailbox.is_gone() { other.unwrap_or(first) } else { first })
+        Some(if first.mailbox.is_gone() {
+            other.unwrap_or(first)
+        } else {
+            first
+        })
     }
     pub(crate) fn all(&self) -> Vec<Arc<Entry>> {
         self.0.lock().values().cloned().collect()

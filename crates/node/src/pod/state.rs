@@ -42,7 +42,10 @@ pub(crate) enum Step {
         tries: u32,
     },
     Done,
-    Failed { until: Instant, tries: u32 },
+    Failed {
+        until: Instant,
+        tries: u32,
+    },
 }
 
 impl Step {
@@ -55,7 +58,9 @@ impl Step {
         }
     }
     pub(crate) fn begin(&mut self) {
-        *self = Step::Doing { tries: self.tries() };
+        *self = Step::Doing {
+            tries: self.tries(),
+        };
     }
     pub(crate) fn is_done(&self) -> bool {
         matches!(self, Step::Done)
@@ -189,7 +194,10 @@ impl Unit {
 /// Init containers in order, then the others; the order of `Worker::units`.
 pub(crate) fn containers(pod: &Pod) -> impl Iterator<Item = (Kind, &Container)> {
     let spec = pod.spec.as_ref();
-    let inits = spec.and_then(|s| s.init_containers.as_ref()).into_iter().flatten();
+    let inits = spec
+        .and_then(|s| s.init_containers.as_ref())
+        .into_iter()
+        .flatten();
     let apps = spec.map(|s| s.containers.as_slice()).unwrap_or_default();
     inits
         .map(|c| {
@@ -221,7 +229,9 @@ pub(crate) fn restart_policy(pod: &Pod) -> &str {
 /// Source: kubernetes `pkg/kubelet/container/helpers.go` ShouldContainerBeRestarted, KEP-5307 (container restart rules).
 pub(crate) fn restarts(pod: &Pod, container: &Container, kind: Kind, exit_code: i32) -> bool {
     for rule in container.restart_policy_rules.iter().flatten() {
-        let Some(codes) = &rule.exit_codes else { continue };
+        let Some(codes) = &rule.exit_codes else {
+            continue;
+        };
         let listed = codes.values.iter().flatten().any(|v| *v == exit_code);
         let matched = match codes.operator.as_str() {
             "In" => listed,

@@ -11,8 +11,8 @@ use std::{
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{
-        Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-        ContainerStatus, Pod, VolumeMountStatus,
+        Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
+        ContainerStateWaiting, ContainerStatus, Pod, VolumeMountStatus,
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
@@ -57,7 +57,10 @@ const TRUE: Verdict = Verdict {
 impl Worker {
     /// Sends the status if the API has another one and nothing is on its way.
     pub(super) fn report(&mut self, pod: &Arc<Pod>) {
-        if self.gone || self.was_terminal.is_some() || matches!(self.stage, Stage::Settled | Stage::Deleting | Stage::Gone) {
+        if self.gone
+            || self.was_terminal.is_some()
+            || matches!(self.stage, Stage::Settled | Stage::Deleting | Stage::Gone)
+        {
             self.reported = true;
             return;
         }
@@ -82,22 +85,38 @@ impl Worker {
         }
         self.sent.in_flight = true;
         let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": status});
-        let job = patch_status(self.context.clone(), self.entry.namespace.clone(), self.entry.name.clone(), hash, patch);
+        let job = patch_status(
+            self.context.clone(),
+            self.entry.namespace.clone(),
+            self.entry.name.clone(),
+            hash,
+            patch,
+        );
         self.launch(job);
     }
 
     fn status(&mut self, pod: &Pod) -> Value {
         let (mut inits, mut apps) = (Vec::new(), Vec::new());
         for (index, (_, container)) in state::containers(pod).enumerate() {
-            let Some(unit) = self.units.get(index) else { continue };
+            let Some(unit) = self.units.get(index) else {
+                continue;
+            };
             let status = self.container_status(pod, index, container);
-            if unit.kind == Kind::App { apps.push(status) } else { inits.push(status) }
+            if unit.kind == Kind::App {
+                apps.push(status)
+            } else {
+                inits.push(status)
+            }
         }
         let phase = self.phase(pod, &inits, &apps);
         let verdicts = self.verdicts(pod, phase);
         let generation = pod.metadata.generation.filter(|g| *g > 0);
         let mut conditions = Vec::new();
-        for (slot, (type_, verdict)) in self.conditions.iter_mut().zip(OWN_CONDITIONS.iter().zip(verdicts)) {
+        for (slot, (type_, verdict)) in self
+            .conditions
+            .iter_mut()
+            .zip(OWN_CONDITIONS.iter().zip(verdicts))
+        {
             if slot.since.is_none() || slot.status != verdict.status {
                 slot.since = Some(Timestamp::now());
                 slot.status = verdict.status;
@@ -144,16 +163,22 @@ impl Worker {
 
     fn container_status(&self, pod: &Pod, index: usize, container: &Container) -> ContainerStatus {
         let unit = &self.units[index];
-        let (mut current, mut last) = (ContainerState::default(), unit.last.as_deref().map(terminated));
+        let (mut current, mut last) = (
+            ContainerState::default(),
+            unit.last.as_deref().map(terminated),
+        );
         let waiting = |reason: &str, message: &str| ContainerStateWaiting {
             reason: Some(reason.to_owned()),
             message: (!message.is_empty()).then(|| message.to_owned()),
         };
         let default = self.default_waiting(unit.kind);
-        let (mut ready, mut started, mut id) = (false, false, unit.last.as_ref().map(|e| e.id.clone()));
+        let (mut ready, mut started, mut id) =
+            (false, false, unit.last.as_ref().map(|e| e.id.clone()));
         match &unit.state {
             State::Waiting { reason: "", .. } => current.waiting = Some(waiting(default, "")),
-            State::Waiting { reason, message, .. } => current.waiting = Some(waiting(reason, message)),
+            State::Waiting {
+                reason, message, ..
+            } => current.waiting = Some(waiting(reason, message)),
             State::Starting => match &unit.last {
                 Some(ended) => current.terminated = Some(terminated(ended)),
                 None => current.waiting = Some(waiting(default, "")),
@@ -194,7 +219,10 @@ impl Worker {
                 }
             }
         }
-        let given = container.resources.as_ref().filter(|r| r.limits.is_some() || r.requests.is_some());
+        let given = container
+            .resources
+            .as_ref()
+            .filter(|r| r.limits.is_some() || r.requests.is_some());
         let active = current.running.is_some();
         ContainerStatus {
             name: container.name.clone(),
@@ -206,7 +234,11 @@ impl Worker {
             ready,
             started: Some(started),
             restart_count: i32::try_from(unit.attempt).unwrap_or(i32::MAX),
-            image: if unit.image.is_empty() { container.image.clone().unwrap_or_default() } else { unit.image.to_string() },
+            image: if unit.image.is_empty() {
+                container.image.clone().unwrap_or_default()
+            } else {
+                unit.image.to_string()
+            },
             image_id: unit.image_id.to_string(),
             container_id: id.map(|id| format!("knarr://{id}")),
             resources: given.filter(|_| active).cloned(),
@@ -216,15 +248,27 @@ impl Worker {
         }
     }
 
-    fn phase(&self, pod: &Pod, inits: &[ContainerStatus], apps: &[ContainerStatus]) -> &'static str {
+    fn phase(
+        &self,
+        pod: &Pod,
+        inits: &[ContainerStatus],
+        apps: &[ContainerStatus],
+    ) -> &'static str {
         let (mut running, mut waiting, mut succeeded, mut failed) = (0, 0, 0, 0);
         for status in apps {
             let current = status.state.as_ref();
-            let last = status.last_state.as_ref().and_then(|s| s.terminated.as_ref());
+            let last = status
+                .last_state
+                .as_ref()
+                .and_then(|s| s.terminated.as_ref());
             if current.is_some_and(|s| s.running.is_some()) {
                 running += 1;
             } else if let Some(ended) = current.and_then(|s| s.terminated.as_ref()) {
-                if ended.exit_code == 0 { succeeded += 1 } else { failed += 1 }
+                if ended.exit_code == 0 {
+                    succeeded += 1
+                } else {
+                    failed += 1
+                }
             } else if last.is_some() {
                 failed += 1;
             } else {
@@ -232,27 +276,42 @@ impl Worker {
             }
         }
         let never = state::restart_policy(pod) == "Never";
-        let init_failed = (0..self.units.len()).any(|i| self.units[i].kind == Kind::Init && self.failed_for_good(pod, i));
+        let init_failed = (0..self.units.len())
+            .any(|i| self.units[i].kind == Kind::Init && self.failed_for_good(pod, i));
         if self.over && !self.units.iter().any(Unit::alive) {
-            return if self.failed.is_some() || init_failed || failed > 0 || waiting > 0 { "Failed" } else { "Succeeded" };
+            return if self.failed.is_some() || init_failed || failed > 0 || waiting > 0 {
+                "Failed"
+            } else {
+                "Succeeded"
+            };
         }
         if init_failed && never {
             return "Failed";
         }
-        let initializing = inits.iter().zip(&self.units).any(|(status, unit)| match unit.kind {
-            Kind::Init => !status.ready,
-            _ => status.started != Some(true),
-        });
+        let initializing = inits
+            .iter()
+            .zip(&self.units)
+            .any(|(status, unit)| match unit.kind {
+                Kind::Init => !status.ready,
+                _ => status.started != Some(true),
+            });
         let app_ran = self.units.iter().any(|u| u.kind == Kind::App && u.made);
         if (initializing && !app_ran) || waiting > 0 {
             return "Pending";
         }
-        if running > 0 || failed > 0 || succeeded > 0 { "Running" } else { "Pending" }
+        if running > 0 || failed > 0 || succeeded > 0 {
+            "Running"
+        } else {
+            "Pending"
+        }
     }
 
     fn verdicts(&self, pod: &Pod, phase: &str) -> [Verdict; 5] {
         let names = |units: &mut dyn Iterator<Item = &Unit>| {
-            units.map(|u| u.name.as_ref()).collect::<Vec<&str>>().join(" ")
+            units
+                .map(|u| u.name.as_ref())
+                .collect::<Vec<&str>>()
+                .join(" ")
         };
         let no = |reason: &'static str, message: Option<String>| Verdict {
             status: false,
@@ -269,11 +328,17 @@ impl Worker {
             (!through && !app_ran).then_some(u)
         }));
         let initialized = if phase == "Succeeded" {
-            Verdict { reason: Some("PodCompleted"), ..TRUE }
+            Verdict {
+                reason: Some("PodCompleted"),
+                ..TRUE
+            }
         } else if incomplete.is_empty() {
             TRUE
         } else {
-            no("ContainersNotInitialized", Some(format!("containers with incomplete status: [{incomplete}]")))
+            no(
+                "ContainersNotInitialized",
+                Some(format!("containers with incomplete status: [{incomplete}]")),
+            )
         };
         let unready = names(&mut self.units.iter().filter(|u| {
             u.kind != Kind::Init && !u.running().is_some_and(|r| r.ready && !r.in_post_start)
@@ -282,7 +347,10 @@ impl Worker {
             "Succeeded" => no("PodCompleted", None),
             "Failed" => no("PodFailed", None),
             _ if unready.is_empty() => TRUE,
-            _ => no("ContainersNotReady", Some(format!("containers with unready status: [{unready}]"))),
+            _ => no(
+                "ContainersNotReady",
+                Some(format!("containers with unready status: [{unready}]")),
+            ),
         };
         let mut ready = containers_ready();
         if ready.status {
@@ -295,7 +363,14 @@ impl Worker {
             Stage::Cleaning if !matches!(self.cleaning, super::state::Step::Todo) => false,
             _ => self.sandbox.is_done() || self.units.iter().any(|u| u.running().is_some()),
         };
-        let sandbox = if sandboxed && !self.over { TRUE } else { Verdict { status: false, ..TRUE } };
+        let sandbox = if sandboxed && !self.over {
+            TRUE
+        } else {
+            Verdict {
+                status: false,
+                ..TRUE
+            }
+        };
         [sandbox, initialized, ready, containers_ready(), TRUE]
     }
 }
@@ -303,12 +378,17 @@ impl Worker {
 /// What keeps the readiness gates shut.
 fn gates(pod: &Pod) -> Vec<String> {
     let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_ref());
-    let gates = pod.spec.iter().flat_map(|s| s.readiness_gates.iter().flatten());
+    let gates = pod
+        .spec
+        .iter()
+        .flat_map(|s| s.readiness_gates.iter().flatten());
     gates
         .filter_map(|gate| {
             let name = &gate.condition_type;
             match conditions.into_iter().flatten().find(|c| &c.type_ == name) {
-                None => Some(format!("corresponding condition of pod readiness gate {name:?} does not exist.")),
+                None => Some(format!(
+                    "corresponding condition of pod readiness gate {name:?} does not exist."
+                )),
                 Some(c) if c.status != "True" => Some(format!(
                     "the status of pod readiness gate {name:?} is not \"True\", but {}",
                     c.status
@@ -335,19 +415,29 @@ fn mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
     let list = container.volume_mounts.as_ref().filter(|m| !m.is_empty())?;
     let one = |mount: &k8s_openapi::api::core::v1::VolumeMount| {
         let read_only = mount.read_only.unwrap_or(false);
-        let recursive = matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"));
+        let recursive = matches!(
+            mount.recursive_read_only.as_deref(),
+            Some("Enabled" | "IfPossible")
+        );
         VolumeMountStatus {
             name: mount.name.clone(),
             mount_path: mount.mount_path.clone(),
             read_only: read_only.then_some(true),
-            recursive_read_only: read_only.then(|| if recursive { "Enabled" } else { "Disabled" }.to_owned()),
+            recursive_read_only: read_only
+                .then(|| if recursive { "Enabled" } else { "Disabled" }.to_owned()),
             ..Default::default()
         }
     };
     Some(list.iter().map(one).collect())
 }
 
-async fn patch_status(context: Arc<Context>, namespace: Box<str>, name: Box<str>, hash: u64, patch: Value) -> Done {
+async fn patch_status(
+    context: Arc<Context>,
+    namespace: Box<str>,
+    name: Box<str>,
+    hash: u64,
+    patch: Value,
+) -> Done {
     let api: Api<PartialObjectMeta<Pod>> = Api::namespaced(context.client.clone(), &namespace);
     let params = PatchParams::default();
     let patch = Patch::Strategic(patch);
@@ -355,11 +445,15 @@ async fn patch_status(context: Arc<Context>, namespace: Box<str>, name: Box<str>
     let result = match tokio::time::timeout(CALL_DEADLINE, call).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(PatchError::Gone),
-        Ok(Err(kube::Error::Api(status))) if status.code == 409 && status.message.to_lowercase().contains("uid") => {
+        Ok(Err(kube::Error::Api(status)))
+            if status.code == 409 && status.message.to_lowercase().contains("uid") =>
+        {
             Err(PatchError::Gone)
         }
         Ok(Err(error)) => Err(PatchError::Failed(error.to_string())),
-        Err(_) => Err(PatchError::Failed("the API server did not answer in time".into())),
+        Err(_) => Err(PatchError::Failed(
+            "the API server did not answer in time".into(),
+        )),
     };
     Done::Patched { hash, result }
 }

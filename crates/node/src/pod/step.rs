@@ -98,12 +98,16 @@ impl Worker {
         }
         let limit = pod.spec.as_ref().and_then(|s| s.active_deadline_seconds);
         if let Some(seconds) = limit.and_then(|s| u64::try_from(s).ok()) {
-            let age = jiff::Timestamp::now().duration_since(self.start_time).unsigned_abs();
+            let age = jiff::Timestamp::now()
+                .duration_since(self.start_time)
+                .unsigned_abs();
             let limit = Duration::from_secs(seconds);
             if age >= limit {
                 let message = "Pod was active on the node longer than the specified deadline";
                 self.failed = Some(("DeadlineExceeded", message.into()));
-                self.context.events.pod(pod, None, false, "DeadlineExceeded", message.into());
+                self.context
+                    .events
+                    .pod(pod, None, false, "DeadlineExceeded", message.into());
                 self.begin_stop(pod);
                 return true;
             }
@@ -152,7 +156,10 @@ impl Worker {
         }
         // Restarts don't wait for the turn of those before them.
         for index in 0..self.units.len() {
-            if self.units[index].made && self.units[index].kind == Kind::App && !self.ended_for_good(pod, index) {
+            if self.units[index].made
+                && self.units[index].kind == Kind::App
+                && !self.ended_for_good(pod, index)
+            {
                 self.want_running(pod, index);
             }
         }
@@ -217,13 +224,20 @@ impl Worker {
         let unit = &mut self.units[index];
         let old = match &mut unit.state {
             State::Running(_) | State::Starting => return,
-            State::Waiting { reason, message, since, retry_at } => {
+            State::Waiting {
+                reason,
+                message,
+                since,
+                retry_at,
+            } => {
                 if let Some(at) = *retry_at
                     && now < at
                 {
                     let shown_until = *since + IMAGE_ERROR_SHOWS;
                     if *reason == "ErrImagePull" && now >= shown_until {
-                        let image = state::container_at(pod, index).and_then(|c| c.image.clone()).unwrap_or_default();
+                        let image = state::container_at(pod, index)
+                            .and_then(|c| c.image.clone())
+                            .unwrap_or_default();
                         let text = format!("Back-off pulling image {image:?}");
                         *message = format!("{text}: ErrImagePull: {message}").into();
                         *reason = "ImagePullBackOff";
@@ -272,7 +286,10 @@ impl Worker {
 
     fn grace_seconds(&self, pod: &Pod) -> u64 {
         let given = pod.metadata.deletion_grace_period_seconds;
-        let of_spec = pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds);
+        let of_spec = pod
+            .spec
+            .as_ref()
+            .and_then(|s| s.termination_grace_period_seconds);
         let deleted = self.leaving(pod).then_some(given).flatten();
         let seconds = deleted.or(of_spec).unwrap_or(GRACE_SECONDS_DEFAULT);
         seconds.max(GRACE_SECONDS_MIN).unsigned_abs()
@@ -294,7 +311,10 @@ impl Worker {
                 shorter
             });
         }
-        let apps_alive = self.units.iter().any(|u| u.kind != Kind::Sidecar && u.alive());
+        let apps_alive = self
+            .units
+            .iter()
+            .any(|u| u.kind != Kind::Sidecar && u.alive());
         for index in 0..self.units.len() {
             if self.units[index].kind != Kind::Sidecar {
                 self.stop_one(pod, index);
@@ -302,7 +322,11 @@ impl Worker {
         }
         if !apps_alive {
             // Sidecars go in reverse order, each when the one after it is gone.
-            if let Some(last) = self.units.iter().rposition(|u| u.kind == Kind::Sidecar && u.alive()) {
+            if let Some(last) = self
+                .units
+                .iter()
+                .rposition(|u| u.kind == Kind::Sidecar && u.alive())
+            {
                 self.stop_one(pod, last);
             }
         }
@@ -315,15 +339,25 @@ impl Worker {
     }
 
     fn stop_one(&mut self, pod: &std::sync::Arc<Pod>, index: usize) {
-        let Some(kill_at) = self.kill_at.as_ref().map(watch::Sender::subscribe) else { return };
+        let Some(kill_at) = self.kill_at.as_ref().map(watch::Sender::subscribe) else {
+            return;
+        };
         let message = format!("Stopping container {}", self.units[index].name);
         self.stop_job(pod, index, kill_at, message);
     }
 
-    fn stop_job(&mut self, pod: &std::sync::Arc<Pod>, index: usize, kill_at: watch::Receiver<Instant>, message: String) {
+    fn stop_job(
+        &mut self,
+        pod: &std::sync::Arc<Pod>,
+        index: usize,
+        kill_at: watch::Receiver<Instant>,
+        message: String,
+    ) {
         let unit = &mut self.units[index];
         let field = Some(state::field_path(unit.kind, &unit.name));
-        let State::Running(running) = &mut unit.state else { return };
+        let State::Running(running) = &mut unit.state else {
+            return;
+        };
         if running.stopping {
             return;
         }
@@ -336,28 +370,43 @@ impl Worker {
             pod_ip: self.pod_ip,
             kill_at,
         };
-        self.context.events.pod(pod, field, false, "Killing", message);
+        self.context
+            .events
+            .pod(pod, field, false, "Killing", message);
         self.launch(jobs::stop(request));
     }
 
     /// Stops one container that will be restarted by its policy: a probe or a hook says it's unwell.
     pub(super) fn kill(&mut self, index: usize, why: &str, grace_seconds: Option<i64>) {
         let pod = self.pod();
-        let of_spec = pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds);
-        let seconds = grace_seconds.or(of_spec).unwrap_or(GRACE_SECONDS_DEFAULT).max(GRACE_SECONDS_MIN);
+        let of_spec = pod
+            .spec
+            .as_ref()
+            .and_then(|s| s.termination_grace_period_seconds);
+        let seconds = grace_seconds
+            .or(of_spec)
+            .unwrap_or(GRACE_SECONDS_DEFAULT)
+            .max(GRACE_SECONDS_MIN);
         let name = &self.units[index].name;
         let message = match why {
-            "liveness" | "startup" => format!("Container {name} failed {why} probe, will be restarted"),
+            "liveness" | "startup" => {
+                format!("Container {name} failed {why} probe, will be restarted")
+            }
             why => why.to_owned(),
         };
         // The sender may go: the moment doesn't move.
-        let (_, kill_at) = watch::channel(Instant::now() + Duration::from_secs(seconds.unsigned_abs()));
+        let (_, kill_at) =
+            watch::channel(Instant::now() + Duration::from_secs(seconds.unsigned_abs()));
         self.stop_job(&pod, index, kill_at, message);
     }
 
     fn clean(&mut self, pod: &std::sync::Arc<Pod>) {
         let now = Instant::now();
-        if matches!(self.cleaning, Step::Todo) && !self.reported && !self.gone && self.sent.tries <= PATCH_TRIES_MAX {
+        if matches!(self.cleaning, Step::Todo)
+            && !self.reported
+            && !self.gone
+            && self.sent.tries <= PATCH_TRIES_MAX
+        {
             // Exit codes live in the runtime until the API has them.
             return;
         }
@@ -377,7 +426,11 @@ impl Worker {
             Step::Todo | Step::Failed { .. } => {
                 self.cleaned_all = !keep_logs;
                 self.cleaning.begin();
-                self.launch(jobs::clean(self.context.clone(), self.entry.uid.clone(), keep_logs));
+                self.launch(jobs::clean(
+                    self.context.clone(),
+                    self.entry.uid.clone(),
+                    keep_logs,
+                ));
             }
         }
     }
@@ -391,7 +444,10 @@ impl Worker {
         let now = Instant::now();
         if self.deleting.due(now) {
             self.deleting.begin();
-            self.launch(super::status::delete_object(self.context.clone(), pod.clone()));
+            self.launch(super::status::delete_object(
+                self.context.clone(),
+                pod.clone(),
+            ));
         } else if let Step::Failed { until, .. } = &self.deleting {
             let until = *until;
             self.wake_by(until);

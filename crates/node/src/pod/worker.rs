@@ -16,7 +16,11 @@ use super::{
     mailbox::Mail,
     state::{self, Kind, Stage, State, Step, Unit},
 };
-use crate::{context::Context, sources::Subscription, volumes::{self, Paths}};
+use crate::{
+    context::Context,
+    sources::Subscription,
+    volumes::{self, Paths},
+};
 
 /// What has gone out to the API, and what is on its way.
 #[derive(Default)]
@@ -83,8 +87,16 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(context: Arc<Context>, registry: Registry, entry: Arc<Entry>, pod: &Arc<Pod>, found: Found) -> Worker {
-        let units = state::containers(pod).map(|(kind, c)| Unit::new(c, kind)).collect();
+    pub(crate) fn new(
+        context: Arc<Context>,
+        registry: Registry,
+        entry: Arc<Entry>,
+        pod: &Arc<Pod>,
+        found: Found,
+    ) -> Worker {
+        let units = state::containers(pod)
+            .map(|(kind, c)| Unit::new(c, kind))
+            .collect();
         let mut worker = Worker {
             context,
             entry,
@@ -121,7 +133,10 @@ impl Worker {
         };
         worker.adopt(pod, found);
         for reference in volumes::references(pod) {
-            let subscription = worker.context.sources.subscribe(reference, &worker.entry.mailbox);
+            let subscription = worker
+                .context
+                .sources
+                .subscribe(reference, &worker.entry.mailbox);
             worker.subscriptions.push(subscription);
         }
         worker
@@ -175,9 +190,14 @@ impl Worker {
 
     /// Lets go of the typed object while nothing is about to happen.
     fn rest(&mut self) {
-        let busy = matches!(self.stage, Stage::Preparing | Stage::Stopping | Stage::Cleaning)
-            || self.sent.in_flight
-            || self.units.iter().any(|u| matches!(u.state, State::Starting));
+        let busy = matches!(
+            self.stage,
+            Stage::Preparing | Stage::Stopping | Stage::Cleaning
+        ) || self.sent.in_flight
+            || self
+                .units
+                .iter()
+                .any(|u| matches!(u.state, State::Starting));
         if !busy {
             self.cache = None;
         }
@@ -203,7 +223,8 @@ impl Worker {
                 let before = self.pod();
                 self.bytes = bytes;
                 self.cache = Some(pod.clone());
-                let metadata = |p: &Pod| (p.metadata.labels.clone(), p.metadata.annotations.clone());
+                let metadata =
+                    |p: &Pod| (p.metadata.labels.clone(), p.metadata.annotations.clone());
                 if volumes::shows_metadata(&pod) && metadata(&before) != metadata(&pod) {
                     self.volumes_stale = true;
                 }
@@ -218,14 +239,21 @@ impl Worker {
             }
         }
         if mail.images {
-            self.retry_now(|reason| matches!(reason, "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull"));
+            self.retry_now(|reason| {
+                matches!(
+                    reason,
+                    "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull"
+                )
+            });
         }
     }
 
     fn retry_now(&mut self, of: impl Fn(&str) -> bool) {
         let now = Instant::now();
         for unit in &mut self.units {
-            if let State::Waiting { reason, retry_at, .. } = &mut unit.state
+            if let State::Waiting {
+                reason, retry_at, ..
+            } = &mut unit.state
                 && of(reason)
             {
                 *retry_at = Some(now);
@@ -240,14 +268,19 @@ impl Worker {
         }
         let pod = self.pod();
         for reference in volumes::env_references(&pod) {
-            let subscription = self.context.sources.subscribe(reference, &self.entry.mailbox);
+            let subscription = self
+                .context
+                .sources
+                .subscribe(reference, &self.entry.mailbox);
             self.subscriptions.push(subscription);
         }
     }
 
     /// In-place resize: new limits go to the running containers' cgroups.
     fn resize(&mut self, before: &Pod, after: &Pod) {
-        let pairs = state::containers(before).zip(state::containers(after)).enumerate();
+        let pairs = state::containers(before)
+            .zip(state::containers(after))
+            .enumerate();
         let changed: Vec<_> = pairs
             .filter(|(_, ((_, a), (_, b)))| a.resources != b.resources)
             .filter_map(|(i, (_, (_, b)))| {
@@ -276,7 +309,9 @@ impl Worker {
             attempt: u.made.then_some(u.attempt),
             running: u.running().map(|r| r.id.clone()),
             waiting: match &u.state {
-                State::Waiting { reason: "", .. } | State::Starting => Some(self.default_waiting(u.kind).into()),
+                State::Waiting { reason: "", .. } | State::Starting => {
+                    Some(self.default_waiting(u.kind).into())
+                }
                 State::Waiting { reason, .. } => Some((*reason).into()),
                 _ => None,
             },
@@ -296,7 +331,11 @@ impl Worker {
         let policy = container.and_then(|c| c.termination_message_policy.as_deref());
         jobs::Words {
             uid: self.entry.uid.clone(),
-            container: self.units.get(index).map(|u| u.name.clone()).unwrap_or_default(),
+            container: self
+                .units
+                .get(index)
+                .map(|u| u.name.clone())
+                .unwrap_or_default(),
             attempt: self.units.get(index).map_or(0, |u| u.attempt),
             from_logs: policy == Some("FallbackToLogsOnError"),
         }

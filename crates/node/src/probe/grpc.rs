@@ -101,10 +101,12 @@ async fn check(host: &str, port: u16, target: &str, service: &str) -> Result<u64
     let refused = |e: std::io::Error| format!("timeout: failed to connect service {target:?}: {e}");
     let stream = TcpStream::connect((host, port)).await.map_err(refused)?;
     let _ = stream.set_nodelay(true);
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), TokioIo::new(stream))
-            .await
-            .map_err(|e| e.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http2::handshake::<_, _, Full<Bytes>>(
+        TokioExecutor::new(),
+        TokioIo::new(stream),
+    )
+    .await
+    .map_err(|e| e.to_string())?;
     let request = http::Request::post(format!("http://{target}/grpc.health.v1.Health/Check"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
@@ -112,12 +114,21 @@ async fn check(host: &str, port: u16, target: &str, service: &str) -> Result<u64
         .body(Full::new(request_frame(service)))
         .map_err(|e| e.to_string())?;
     let work = async {
-        let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|e| e.to_string())?;
         let grpc = |headers: &http::HeaderMap| {
-            headers.get("grpc-status").and_then(|v| v.to_str().ok()).map(str::to_owned)
+            headers
+                .get("grpc-status")
+                .and_then(|v| v.to_str().ok())
+                .map(str::to_owned)
         };
         if !response.status().is_success() {
-            return Err(format!("health rpc failed with HTTP status {}", response.status().as_u16()));
+            return Err(format!(
+                "health rpc failed with HTTP status {}",
+                response.status().as_u16()
+            ));
         }
         let mut code = grpc(response.headers());
         let mut body = response.into_body();
@@ -135,8 +146,13 @@ async fn check(host: &str, port: u16, target: &str, service: &str) -> Result<u64
             }
         }
         match code.as_deref() {
-            Some("0") => status_of(&answer).ok_or_else(|| "health rpc answered with a broken message".into()),
-            Some("12") => Err("this server does not implement the grpc health protocol (grpc.health.v1.Health)".into()),
+            Some("0") => {
+                status_of(&answer).ok_or_else(|| "health rpc answered with a broken message".into())
+            }
+            Some("12") => Err(
+                "this server does not implement the grpc health protocol (grpc.health.v1.Health)"
+                    .into(),
+            ),
             Some("5") => Err(format!("health rpc failed: unknown service {service:?}")),
             Some(code) => Err(format!("health rpc failed with code {code}")),
             None => Err("health rpc ended without a status".into()),
@@ -158,7 +174,10 @@ mod tests {
     #[test]
     fn frames() {
         assert_eq!(&request_frame("")[..], [0, 0, 0, 0, 0]);
-        assert_eq!(&request_frame("ab")[..], [0, 0, 0, 0, 4, 0x0a, 2, b'a', b'b']);
+        assert_eq!(
+            &request_frame("ab")[..],
+            [0, 0, 0, 0, 4, 0x0a, 2, b'a', b'b']
+        );
         assert_eq!(status_of(&[0, 0, 0, 0, 2, 8, 1]), Some(1));
         assert_eq!(status_of(&[0, 0, 0, 0, 0]), Some(0));
         assert_eq!(status_of(&[1, 0, 0, 0, 2, 8, 1]), None);
@@ -170,13 +189,16 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(async move {
             let (stream, _) = listener.accept().await.unwrap();
-            let service = service_fn(move |request: http::Request<hyper::body::Incoming>| async move {
-                assert_eq!(request.uri().path(), "/grpc.health.v1.Health/Check");
-                let mut trailers = http::HeaderMap::new();
-                trailers.insert("grpc-status", code.parse().unwrap());
-                let body = Full::new(Bytes::from_static(frame)).with_trailers(async { Some(Ok(trailers)) });
-                Ok::<_, std::convert::Infallible>(http::Response::new(body))
-            });
+            let service = service_fn(
+                move |request: http::Request<hyper::body::Incoming>| async move {
+                    assert_eq!(request.uri().path(), "/grpc.health.v1.Health/Check");
+                    let mut trailers = http::HeaderMap::new();
+                    trailers.insert("grpc-status", code.parse().unwrap());
+                    let body = Full::new(Bytes::from_static(frame))
+                        .with_trailers(async { Some(Ok(trailers)) });
+                    Ok::<_, std::convert::Infallible>(http::Response::new(body))
+                },
+            );
             let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
@@ -186,10 +208,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_real_exchange() {
-        assert_eq!(answer_with(&[0, 0, 0, 0, 2, 8, 1], "0").await, Outcome::Success);
-        let Outcome::Failure(text) = answer_with(&[0, 0, 0, 0, 2, 8, 2], "0").await else { panic!() };
+        assert_eq!(
+            answer_with(&[0, 0, 0, 0, 2, 8, 1], "0").await,
+            Outcome::Success
+        );
+        let Outcome::Failure(text) = answer_with(&[0, 0, 0, 0, 2, 8, 2], "0").await else {
+            panic!()
+        };
         assert_eq!(text, "service unhealthy (responded with \"NOT_SERVING\")");
-        let Outcome::Failure(text) = answer_with(&[], "12").await else { panic!() };
-        assert!(text.contains("does not implement the grpc health protocol"), "{text}");
+        let Outcome::Failure(text) = answer_with(&[], "12").await else {
+            panic!()
+        };
+        assert!(
+            text.contains("does not implement the grpc health protocol"),
+            "{text}"
+        );
     }
 }

@@ -72,7 +72,10 @@ pub(crate) async fn get(get: &HttpGet, host: &str) -> Result<u16, String> {
             None => return Ok(status),
         }
     }
-    Err(format!("Get {:?}: stopped after 10 redirects", url(get.https, host, get.port, &get.path)))
+    Err(format!(
+        "Get {:?}: stopped after 10 redirects",
+        url(get.https, host, get.port, &get.path)
+    ))
 }
 
 fn same_host(location: &str, get: &HttpGet, host: &str) -> Option<String> {
@@ -83,7 +86,10 @@ fn same_host(location: &str, get: &HttpGet, host: &str) -> Option<String> {
     let scheme = if get.https { "https" } else { "http" };
     let port = uri.port_u16().unwrap_or(if get.https { 443 } else { 80 });
     let same = uri.scheme_str() == Some(scheme) && uri.host() == Some(host) && port == get.port;
-    same.then(|| uri.path_and_query().map_or("/".to_owned(), |p| p.as_str().to_owned()))
+    same.then(|| {
+        uri.path_and_query()
+            .map_or("/".to_owned(), |p| p.as_str().to_owned())
+    })
 }
 
 async fn once(get: &HttpGet, host: &str, path: &str) -> Result<(u16, Option<String>), String> {
@@ -95,13 +101,22 @@ async fn once(get: &HttpGet, host: &str, path: &str) -> Result<(u16, Option<Stri
     if !get.https {
         return exchange(get, &target, path, stream).await;
     }
-    let name = rustls::pki_types::ServerName::try_from(host.to_owned()).map_err(|e| e.to_string())?;
+    let name =
+        rustls::pki_types::ServerName::try_from(host.to_owned()).map_err(|e| e.to_string())?;
     let connector = TlsConnector::from(trusting()?);
-    let stream = connector.connect(name, stream).await.map_err(|e| e.to_string())?;
+    let stream = connector
+        .connect(name, stream)
+        .await
+        .map_err(|e| e.to_string())?;
     exchange(get, &target, path, stream).await
 }
 
-async fn exchange<S>(get: &HttpGet, target: &str, path: &str, stream: S) -> Result<(u16, Option<String>), String>
+async fn exchange<S>(
+    get: &HttpGet,
+    target: &str,
+    path: &str,
+    stream: S,
+) -> Result<(u16, Option<String>), String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -136,7 +151,11 @@ where
     let work = async {
         let response = sender.send_request(request).await.map_err(|e| cause(&e))?;
         let status = response.status().as_u16();
-        let location = response.headers().get("location").and_then(|l| l.to_str().ok()).map(str::to_owned);
+        let location = response
+            .headers()
+            .get("location")
+            .and_then(|l| l.to_str().ok())
+            .map(str::to_owned);
         let mut body = response.into_body();
         let mut read = 0;
         while let Some(Ok(frame)) = body.frame().await {
@@ -253,14 +272,27 @@ mod tests {
             assert_eq!(probe(&get_of(port), "127.0.0.1", timeout).await, want);
             task.await.unwrap()
         };
-        let seen = check(vec!["HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"], Outcome::Success).await;
-        assert!(seen[0].starts_with("GET /healthz HTTP/1.1\r\nx-a: 1\r\n"), "{}", seen[0]);
+        let seen = check(
+            vec!["HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"],
+            Outcome::Success,
+        )
+        .await;
+        assert!(
+            seen[0].starts_with("GET /healthz HTTP/1.1\r\nx-a: 1\r\n"),
+            "{}",
+            seen[0]
+        );
         let bad = Outcome::Failure("HTTP probe failed with statuscode: 503".into());
         check(vec!["HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n"], bad).await;
         let redirect = "HTTP/1.1 302 Found\r\nlocation: /next\r\ncontent-length: 0\r\n\r\n";
-        let seen = check(vec![redirect, "HTTP/1.1 204 No Content\r\n\r\n"], Outcome::Success).await;
+        let seen = check(
+            vec![redirect, "HTTP/1.1 204 No Content\r\n\r\n"],
+            Outcome::Success,
+        )
+        .await;
         assert!(seen[1].starts_with("GET /next "));
-        let away = "HTTP/1.1 302 Found\r\nlocation: http://other.example/\r\ncontent-length: 0\r\n\r\n";
+        let away =
+            "HTTP/1.1 302 Found\r\nlocation: http://other.example/\r\ncontent-length: 0\r\n\r\n";
         check(vec![away], Outcome::Success).await;
     }
 
@@ -269,12 +301,16 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         drop(listener);
-        let Outcome::Failure(text) = probe(&get_of(port), "127.0.0.1", Duration::from_secs(10)).await else {
+        let Outcome::Failure(text) =
+            probe(&get_of(port), "127.0.0.1", Duration::from_secs(10)).await
+        else {
             panic!()
         };
         assert_eq!(
             text,
-            format!("Get \"http://127.0.0.1:{port}/healthz\": dial tcp 127.0.0.1:{port}: connect: connection refused")
+            format!(
+                "Get \"http://127.0.0.1:{port}/healthz\": dial tcp 127.0.0.1:{port}: connect: connection refused"
+            )
         );
     }
 }

@@ -82,7 +82,11 @@ pub(crate) fn port(container: &Container, port: &IntOrString) -> Result<u16, Str
     let number = match port {
         IntOrString::Int(number) => *number,
         IntOrString::String(name) => {
-            let named = container.ports.iter().flatten().find(|p| p.name.as_ref() == Some(name));
+            let named = container
+                .ports
+                .iter()
+                .flatten()
+                .find(|p| p.name.as_ref() == Some(name));
             match (named, name.parse::<i32>()) {
                 (Some(port), _) => port.container_port,
                 (None, Ok(number)) => number,
@@ -97,14 +101,31 @@ pub(crate) fn port(container: &Container, port: &IntOrString) -> Result<u16, Str
 }
 
 pub(crate) fn http_get(container: &Container, action: &HTTPGetAction) -> Result<HttpGet, String> {
-    let path = action.path.as_deref().filter(|p| !p.is_empty()).unwrap_or("/");
+    let path = action
+        .path
+        .as_deref()
+        .filter(|p| !p.is_empty())
+        .unwrap_or("/");
     let headers = action.http_headers.iter().flatten();
     Ok(HttpGet {
-        https: action.scheme.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("https")),
-        host: action.host.as_deref().filter(|h| !h.is_empty()).map(Into::into),
+        https: action
+            .scheme
+            .as_deref()
+            .is_some_and(|s| s.eq_ignore_ascii_case("https")),
+        host: action
+            .host
+            .as_deref()
+            .filter(|h| !h.is_empty())
+            .map(Into::into),
         port: port(container, &action.port)?,
-        path: if path.starts_with('/') { path.into() } else { format!("/{path}").into() },
-        headers: headers.map(|h| (h.name.as_str().into(), h.value.as_str().into())).collect(),
+        path: if path.starts_with('/') {
+            path.into()
+        } else {
+            format!("/{path}").into()
+        },
+        headers: headers
+            .map(|h| (h.name.as_str().into(), h.value.as_str().into()))
+            .collect(),
     })
 }
 
@@ -123,7 +144,10 @@ impl Probe {
             Duration::from_secs(u64::from(given.unwrap_or(default)))
         };
         let count = |value: Option<i32>, default: u32| {
-            value.and_then(|v| u32::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(default)
+            value
+                .and_then(|v| u32::try_from(v).ok())
+                .filter(|v| *v > 0)
+                .unwrap_or(default)
         };
         Some(Probe {
             action,
@@ -143,17 +167,23 @@ fn action(container: &Container, spec: &v1::Probe) -> Option<Action> {
     }
     // A port that can't be found fails as a connection to port 0 would: with a message, not by being left out.
     if let Some(get) = &spec.http_get {
-        return Some(Action::Http(http_get(container, get).unwrap_or_else(|_| HttpGet {
-            https: false,
-            host: None,
-            port: 0,
-            path: "/".into(),
-            headers: vec![],
-        })));
+        return Some(Action::Http(http_get(container, get).unwrap_or_else(
+            |_| HttpGet {
+                https: false,
+                host: None,
+                port: 0,
+                path: "/".into(),
+                headers: vec![],
+            },
+        )));
     }
     if let Some(tcp) = &spec.tcp_socket {
         return Some(Action::Tcp {
-            host: tcp.host.as_deref().filter(|h| !h.is_empty()).map(Into::into),
+            host: tcp
+                .host
+                .as_deref()
+                .filter(|h| !h.is_empty())
+                .map(Into::into),
             port: port(container, &tcp.port).unwrap_or(0),
         });
     }
@@ -165,7 +195,12 @@ fn action(container: &Container, spec: &v1::Probe) -> Option<Action> {
 }
 
 /// Asks once; never longer than the probe's timeout.
-pub(crate) async fn run(probe: &Probe, engine: &Engine, id: &str, pod_ip: Option<IpAddr>) -> Outcome {
+pub(crate) async fn run(
+    probe: &Probe,
+    engine: &Engine,
+    id: &str,
+    pod_ip: Option<IpAddr>,
+) -> Outcome {
     let timeout = probe.timeout;
     let address = |host: &Option<Box<str>>| match (host, pod_ip) {
         (Some(host), _) => Ok(host.to_string()),
@@ -183,7 +218,9 @@ pub(crate) async fn run(probe: &Probe, engine: &Engine, id: &str, pod_ip: Option
                 )),
                 Ok(Err(error)) => Outcome::Unknown(error),
                 Ok(Ok((0, _))) => Outcome::Success,
-                Ok(Ok((_, output))) => Outcome::Failure(String::from_utf8_lossy(&output).into_owned()),
+                Ok(Ok((_, output))) => {
+                    Outcome::Failure(String::from_utf8_lossy(&output).into_owned())
+                }
             }
         }
         Action::Http(get) => {
@@ -199,9 +236,17 @@ pub(crate) async fn run(probe: &Probe, engine: &Engine, id: &str, pod_ip: Option
                 Err(outcome) => return outcome,
             };
             let target = http::authority(&host, *port);
-            match tokio::time::timeout(timeout, tokio::net::TcpStream::connect((host.as_str(), *port))).await {
+            match tokio::time::timeout(
+                timeout,
+                tokio::net::TcpStream::connect((host.as_str(), *port)),
+            )
+            .await
+            {
                 Ok(Ok(_)) => Outcome::Success,
-                Ok(Err(error)) => Outcome::Failure(format!("dial tcp {target}: connect: {}", http::plain(&error))),
+                Ok(Err(error)) => Outcome::Failure(format!(
+                    "dial tcp {target}: connect: {}",
+                    http::plain(&error)
+                )),
                 Err(_) => Outcome::Failure(format!("dial tcp {target}: i/o timeout")),
             }
         }
@@ -266,12 +311,23 @@ mod tests {
         }))
         .unwrap();
         let liveness = Probe::of(&container, Kind::Liveness).unwrap();
-        let Action::Http(get) = &liveness.action else { panic!("{liveness:?}") };
+        let Action::Http(get) = &liveness.action else {
+            panic!("{liveness:?}")
+        };
         assert_eq!((get.port, &*get.path, get.https), (8080, "/healthz", false));
         assert_eq!(liveness.period, Duration::from_secs(10));
-        assert_eq!((liveness.success_threshold, liveness.failure_threshold), (1, 3));
+        assert_eq!(
+            (liveness.success_threshold, liveness.failure_threshold),
+            (1, 3)
+        );
         let readiness = Probe::of(&container, Kind::Readiness).unwrap();
-        assert_eq!(readiness.action, Action::Tcp { host: None, port: 90 });
+        assert_eq!(
+            readiness.action,
+            Action::Tcp {
+                host: None,
+                port: 90
+            }
+        );
         assert_eq!(readiness.initial_delay, Duration::from_secs(2));
         assert_eq!(readiness.failure_threshold, 7);
         assert!(Probe::of(&container, Kind::Startup).is_none());

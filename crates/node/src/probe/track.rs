@@ -37,14 +37,22 @@ pub(crate) struct Track {
 
 impl Track {
     /// `started`: when the container's process (for liveness and readiness after a startup probe: that probe's success) came to be. `result`: what's known from before a restart of the platform.
-    pub(crate) fn new(kind: Kind, probe: &Probe, started: Instant, now: Instant, result: Option<bool>) -> Track {
+    pub(crate) fn new(
+        kind: Kind,
+        probe: &Probe,
+        started: Instant,
+        now: Instant,
+        result: Option<bool>,
+    ) -> Track {
         let quick_min = match probe.action {
             Action::Exec(_) => QUICK_EXEC_MIN,
             _ => QUICK_MIN,
         };
         let quick = kind != Kind::Liveness && probe.initial_delay.is_zero() && result != Some(true);
         let head_start = match kind {
-            Kind::Liveness => LIVENESS_HEAD_START.min(probe.period).max(probe.initial_delay),
+            Kind::Liveness => LIVENESS_HEAD_START
+                .min(probe.period)
+                .max(probe.initial_delay),
             _ => probe.initial_delay,
         };
         Track {
@@ -87,7 +95,11 @@ impl Track {
             self.last = Some(good);
             self.run = 1;
         }
-        let threshold = if good { probe.success_threshold } else { probe.failure_threshold };
+        let threshold = if good {
+            probe.success_threshold
+        } else {
+            probe.failure_threshold
+        };
         if self.run < threshold {
             return if good { Change::None } else { Change::Failed };
         }
@@ -116,7 +128,10 @@ mod tests {
 
     fn probe(period: u64, success: u32, failure: u32, delay: u64) -> Probe {
         Probe {
-            action: Action::Tcp { host: None, port: 1 },
+            action: Action::Tcp {
+                host: None,
+                port: 1,
+            },
             initial_delay: Duration::from_secs(delay),
             timeout: Duration::from_secs(1),
             period: Duration::from_secs(period),
@@ -167,20 +182,38 @@ mod tests {
         let mut asked = 0;
         while track.next_at() < start + Duration::from_millis(300) {
             let at = track.next_at();
-            assert_eq!(track.observe(&probe, &bad(), at), Change::None, "early failures don't count");
+            assert_eq!(
+                track.observe(&probe, &bad(), at),
+                Change::None,
+                "early failures don't count"
+            );
             asked += 1;
         }
         assert!((4..=7).contains(&asked), "{asked}");
         let at = track.next_at();
-        assert_eq!(track.observe(&probe, &Outcome::Success, at), Change::Became(true));
-        assert_eq!(track.next_at(), at + Duration::from_secs(10), "then as configured");
+        assert_eq!(
+            track.observe(&probe, &Outcome::Success, at),
+            Change::Became(true)
+        );
+        assert_eq!(
+            track.next_at(),
+            at + Duration::from_secs(10),
+            "then as configured"
+        );
         for n in 1..=3 {
             let at = track.next_at();
-            let want = if n == 3 { Change::Became(false) } else { Change::Failed };
+            let want = if n == 3 {
+                Change::Became(false)
+            } else {
+                Change::Failed
+            };
             assert_eq!(track.observe(&probe, &bad(), at), want, "failure {n}");
         }
         let at = track.next_at();
-        assert_eq!(track.observe(&probe, &Outcome::Success, at), Change::Became(true));
+        assert_eq!(
+            track.observe(&probe, &Outcome::Success, at),
+            Change::Became(true)
+        );
     }
 
     #[test]
@@ -192,7 +225,10 @@ mod tests {
         let at = track.next_at();
         assert_eq!(track.observe(&probe, &Outcome::Success, at), Change::None);
         let at = track.next_at();
-        assert_eq!(track.observe(&probe, &Outcome::Success, at), Change::Became(true));
+        assert_eq!(
+            track.observe(&probe, &Outcome::Success, at),
+            Change::Became(true)
+        );
     }
 
     #[test]

@@ -110,7 +110,9 @@ pub(crate) async fn spec(request: Request<'_>) -> Result<ContainerSpec, String> 
         (None, None) => [image.config.entrypoint.clone(), image.config.cmd.clone()].concat(),
     };
     if args.is_empty() {
-        return Err("no command specified: set `command`, or use an image that has an entrypoint".into());
+        return Err(
+            "no command specified: set `command`, or use an image that has an entrypoint".into(),
+        );
     }
 
     let mut mount_list = Vec::new();
@@ -147,7 +149,14 @@ pub(crate) async fn spec(request: Request<'_>) -> Result<ContainerSpec, String> 
             drop_old_logs(&log_path, attempt);
             let mut out: Vec<Mount> = Vec::new();
             for (index, mount, sub_path) in mount_list {
-                out.push(volume_mount(&pod_dir, &container.name, index, &mount, &sub_path, &paths)?);
+                out.push(volume_mount(
+                    &pod_dir,
+                    &container.name,
+                    index,
+                    &mount,
+                    &sub_path,
+                    &paths,
+                )?);
             }
             managed_mounts(&pod_dir, &message, &message_target, &mut out);
             Ok((user, out))
@@ -171,11 +180,14 @@ pub(crate) async fn spec(request: Request<'_>) -> Result<ContainerSpec, String> 
     if tty {
         default("TERM", "xterm".into());
     }
-    let cwd = [container.working_dir.as_deref(), Some(&image.config.working_dir)]
-        .into_iter()
-        .flatten()
-        .find(|dir| !dir.is_empty())
-        .unwrap_or("/");
+    let cwd = [
+        container.working_dir.as_deref(),
+        Some(&image.config.working_dir),
+    ]
+    .into_iter()
+    .flatten()
+    .find(|dir| !dir.is_empty())
+    .unwrap_or("/");
 
     let grace = pod_spec.termination_grace_period_seconds.unwrap_or(30);
     let stop_signal = container
@@ -237,7 +249,9 @@ fn sub_path<'a>(
     if let Some(text) = mount.sub_path_expr.as_deref().filter(|p| !p.is_empty()) {
         let expanded = expand(text, lookup);
         if expanded.contains("$(") {
-            return Err(format!("subPathExpr {text:?} refers to a variable that isn't set"));
+            return Err(format!(
+                "subPathExpr {text:?} refers to a variable that isn't set"
+            ));
         }
         return Ok(Some(expanded));
     }
@@ -249,7 +263,10 @@ fn drop_old_logs(log_path: &Path, attempt: u32) {
     let Some(dir) = log_path.parent() else { return };
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let number = name.to_str().and_then(|n| n.split('.').next()).and_then(|n| n.parse::<u32>().ok());
+        let number = name
+            .to_str()
+            .and_then(|n| n.split('.').next())
+            .and_then(|n| n.parse::<u32>().ok());
         if number.is_some_and(|n| n + 1 < attempt) {
             let _ = std::fs::remove_file(entry.path());
         }
@@ -270,7 +287,10 @@ fn volume_mount(
     let source = match sub_path {
         None => volume.clone(),
         Some(sub_path) => {
-            let target = pod_dir.join(".subpaths").join(container).join(index.to_string());
+            let target = pod_dir
+                .join(".subpaths")
+                .join(container)
+                .join(index.to_string());
             mounts::bind_sub_path(volume, sub_path, &target)?;
             target
         }
@@ -281,7 +301,10 @@ fn volume_mount(
         _ => "private",
     };
     let read_only = mount.read_only.unwrap_or(false);
-    let recursive = matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"));
+    let recursive = matches!(
+        mount.recursive_read_only.as_deref(),
+        Some("Enabled" | "IfPossible")
+    );
     let mount_path = Path::new("/").join(&mount.mount_path);
     Ok(Mount {
         source,
@@ -326,9 +349,18 @@ pub(crate) fn write_shared_files(
     let host = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let dns = IpAddr::V4(context.dns_ip);
     let wanted = [
-        ("hosts", files::hosts(pod, pod_ip, domain, &host("/etc/hosts"))),
-        ("hostname", format!("{}\n", files::kernel_hostname(pod, domain, &context.name))),
-        ("resolv.conf", files::resolv(pod, dns, domain, &host("/etc/resolv.conf"))),
+        (
+            "hosts",
+            files::hosts(pod, pod_ip, domain, &host("/etc/hosts")),
+        ),
+        (
+            "hostname",
+            format!("{}\n", files::kernel_hostname(pod, domain, &context.name)),
+        ),
+        (
+            "resolv.conf",
+            files::resolv(pod, dns, domain, &host("/etc/resolv.conf")),
+        ),
     ];
     let failed = |e: std::io::Error| format!("cannot write the pod's files: {e}");
     std::fs::create_dir_all(&dir).map_err(failed)?;
@@ -361,7 +393,10 @@ mod tests {
             };
             assert_eq!(image_id(&image), want);
         };
-        check("docker.io/library/redis:7", "docker.io/library/redis@sha256:ab");
+        check(
+            "docker.io/library/redis:7",
+            "docker.io/library/redis@sha256:ab",
+        );
         check("localhost:5000/x", "localhost:5000/x@sha256:ab");
         check("localhost:5000/x:v1", "localhost:5000/x@sha256:ab");
         check("a/b@sha256:ab", "a/b@sha256:ab");
@@ -374,7 +409,11 @@ mod tests {
             std::fs::write(dir.path().join(name), "").unwrap();
         }
         drop_old_logs(&dir.path().join("3.log"), 3);
-        let mut left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().flatten().map(|e| e.file_name()).collect();
+        let mut left: Vec<_> = std::fs::read_dir(dir.path())
+            .unwrap()
+            .flatten()
+            .map(|e| e.file_name())
+            .collect();
         left.sort();
         assert_eq!(left, ["2.log", "3.log"]);
     }

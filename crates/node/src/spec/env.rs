@@ -95,7 +95,9 @@ pub(crate) async fn container_variables(
         let prefix = from.prefix.as_deref().unwrap_or_default();
         let data = if let Some(reference) = &from.config_map_ref {
             let optional = reference.optional.unwrap_or(false);
-            sources.config_map(namespace, &reference.name, optional).await?
+            sources
+                .config_map(namespace, &reference.name, optional)
+                .await?
         } else if let Some(reference) = &from.secret_ref {
             let optional = reference.optional.unwrap_or(false);
             sources.secret(namespace, &reference.name, optional).await?
@@ -110,9 +112,9 @@ pub(crate) async fn container_variables(
 
     for variable in container.env.iter().flatten() {
         let value = match (&variable.value, &variable.value_from) {
-            (Some(value), _) if !value.is_empty() => expand(value, |name| {
-                out.get(name).or_else(|| linked.get(name))
-            }),
+            (Some(value), _) if !value.is_empty() => {
+                expand(value, |name| out.get(name).or_else(|| linked.get(name)))
+            }
             (_, Some(from)) => {
                 if let Some(reference) = &from.field_ref {
                     fields::field(pod, &reference.field_path, facts)?
@@ -208,7 +210,12 @@ pub(crate) fn references(pod: &Pod) -> (BTreeMap<String, ()>, BTreeMap<String, (
                 secrets.insert(reference.name.clone(), ());
             }
         }
-        for from in container.env.iter().flatten().filter_map(|e| e.value_from.as_ref()) {
+        for from in container
+            .env
+            .iter()
+            .flatten()
+            .filter_map(|e| e.value_from.as_ref())
+        {
             if let Some(key) = &from.config_map_key_ref {
                 maps.insert(key.name.clone(), ());
             }

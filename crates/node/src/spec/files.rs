@@ -128,7 +128,9 @@ pub(crate) fn resolv(pod: &Pod, dns_ip: IpAddr, cluster_domain: &str, host_file:
             options: vec!["ndots:5".into()],
         }
     };
-    let policy = spec.and_then(|s| s.dns_policy.as_deref()).unwrap_or("ClusterFirst");
+    let policy = spec
+        .and_then(|s| s.dns_policy.as_deref())
+        .unwrap_or("ClusterFirst");
     let mut resolv = match policy {
         "None" => Resolv::default(),
         "ClusterFirstWithHostNet" => cluster(),
@@ -136,8 +138,12 @@ pub(crate) fn resolv(pod: &Pod, dns_ip: IpAddr, cluster_domain: &str, host_file:
         _ => host.clone(),
     };
     if let Some(config) = spec.and_then(|s| s.dns_config.as_ref()) {
-        resolv.servers.extend(config.nameservers.iter().flatten().cloned());
-        resolv.searches.extend(config.searches.iter().flatten().cloned());
+        resolv
+            .servers
+            .extend(config.nameservers.iter().flatten().cloned());
+        resolv
+            .searches
+            .extend(config.searches.iter().flatten().cloned());
         for option in config.options.iter().flatten() {
             let name = option.name.as_deref().unwrap_or_default();
             let text = match option.value.as_deref() {
@@ -181,8 +187,10 @@ mod tests {
     fn pod(spec: serde_json::Value) -> Pod {
         let mut spec = spec;
         spec["containers"] = json!([]);
-        serde_json::from_value(json!({"metadata": {"name": "web-0", "namespace": "shop"}, "spec": spec}))
-            .unwrap()
+        serde_json::from_value(
+            json!({"metadata": {"name": "web-0", "namespace": "shop"}, "spec": spec}),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -190,13 +198,23 @@ mod tests {
         let host = "search corp.example\nnameserver 9.9.9.9\noptions edns0\n";
         let check = |spec: serde_json::Value, want: &str| {
             let dns = "10.96.0.10".parse().unwrap();
-            assert_eq!(resolv(&pod(spec.clone()), dns, "cluster.local", host), want, "{spec}");
+            assert_eq!(
+                resolv(&pod(spec.clone()), dns, "cluster.local", host),
+                want,
+                "{spec}"
+            );
         };
         let cluster = "search shop.svc.cluster.local svc.cluster.local cluster.local corp.example\nnameserver 10.96.0.10\noptions ndots:5\n";
         check(json!({}), cluster);
         check(json!({"dnsPolicy": "ClusterFirst"}), cluster);
-        check(json!({"hostNetwork": true, "dnsPolicy": "ClusterFirst"}), host);
-        check(json!({"hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"}), cluster);
+        check(
+            json!({"hostNetwork": true, "dnsPolicy": "ClusterFirst"}),
+            host,
+        );
+        check(
+            json!({"hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"}),
+            cluster,
+        );
         check(json!({"dnsPolicy": "Default"}), host);
         check(
             json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["1.1.1.1"], "searches": ["a.b"],
@@ -216,13 +234,28 @@ mod tests {
         let text = hosts(&plain, ip, "cluster.local", "");
         assert!(text.starts_with("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n"));
         assert!(text.contains("\n10.1.0.7\tweb-0\n"), "{text}");
-        assert!(text.ends_with("\n# Entries added by HostAliases.\n1.2.3.4\ta\tb\n"), "{text}");
+        assert!(
+            text.ends_with("\n# Entries added by HostAliases.\n1.2.3.4\ta\tb\n"),
+            "{text}"
+        );
         let sub = pod(json!({"hostname": "h", "subdomain": "db", "setHostnameAsFQDN": true}));
         let text = hosts(&sub, ip, "cluster.local", "");
-        assert!(text.contains("10.1.0.7\th.db.shop.svc.cluster.local\th\n"), "{text}");
-        assert_eq!(kernel_hostname(&sub, "cluster.local", "n"), "h.db.shop.svc.cluster.local");
-        assert_eq!(kernel_hostname(&pod(json!({"hostNetwork": true})), "c", "n"), "n");
+        assert!(
+            text.contains("10.1.0.7\th.db.shop.svc.cluster.local\th\n"),
+            "{text}"
+        );
+        assert_eq!(
+            kernel_hostname(&sub, "cluster.local", "n"),
+            "h.db.shop.svc.cluster.local"
+        );
+        assert_eq!(
+            kernel_hostname(&pod(json!({"hostNetwork": true})), "c", "n"),
+            "n"
+        );
         let long = format!("{}-x", "a".repeat(62));
-        assert_eq!(hostname(&pod(json!({"hostname": long})), "c").0, "a".repeat(62));
+        assert_eq!(
+            hostname(&pod(json!({"hostname": long})), "c").0,
+            "a".repeat(62)
+        );
     }
 }

@@ -97,7 +97,10 @@ pub(crate) fn oom_score_adj(pod: &Pod, container: &Container, node_memory_bytes:
         "Guaranteed" => -997,
         "BestEffort" => 1000,
         _ => {
-            let requests = container.resources.as_ref().and_then(|r| r.requests.as_ref());
+            let requests = container
+                .resources
+                .as_ref()
+                .and_then(|r| r.requests.as_ref());
             let request = get(requests, "memory").map_or(0, |q| quantity::value(&q));
             let score = 1000 - request.saturating_mul(1000) / node_memory_bytes.max(1);
             i32::try_from(score.clamp(3, 999)).unwrap_or(999)
@@ -116,30 +119,50 @@ mod tests {
 
     #[test]
     fn classes_scores_and_cgroups() {
-        let check = |resources: serde_json::Value, class: &str, score: i32, cgroup_want: Resources| {
-            let pod = pod(json!([{"name": "c", "resources": resources.clone()}]));
-            let container = &pod.spec.as_ref().unwrap().containers[0];
-            assert_eq!(qos_class(&pod), class, "{resources}");
-            assert_eq!(oom_score_adj(&pod, container, 4 << 30), score, "{resources}");
-            let got = cgroup(container);
-            assert_eq!(
-                (got.cpu_shares, got.cpu_quota_us, got.cpu_period_us, got.memory_limit_bytes),
-                (
-                    cgroup_want.cpu_shares,
-                    cgroup_want.cpu_quota_us,
-                    cgroup_want.cpu_period_us,
-                    cgroup_want.memory_limit_bytes
-                ),
-                "{resources}"
-            );
-        };
+        let check =
+            |resources: serde_json::Value, class: &str, score: i32, cgroup_want: Resources| {
+                let pod = pod(json!([{"name": "c", "resources": resources.clone()}]));
+                let container = &pod.spec.as_ref().unwrap().containers[0];
+                assert_eq!(qos_class(&pod), class, "{resources}");
+                assert_eq!(
+                    oom_score_adj(&pod, container, 4 << 30),
+                    score,
+                    "{resources}"
+                );
+                let got = cgroup(container);
+                assert_eq!(
+                    (
+                        got.cpu_shares,
+                        got.cpu_quota_us,
+                        got.cpu_period_us,
+                        got.memory_limit_bytes
+                    ),
+                    (
+                        cgroup_want.cpu_shares,
+                        cgroup_want.cpu_quota_us,
+                        cgroup_want.cpu_period_us,
+                        cgroup_want.memory_limit_bytes
+                    ),
+                    "{resources}"
+                );
+            };
         let shares = |n| Resources {
             cpu_shares: Some(n),
             ..Resources::default()
         };
         check(json!({}), "BestEffort", 1000, shares(2));
-        check(json!({"requests": {"cpu": "250m"}}), "Burstable", 999, shares(256));
-        check(json!({"requests": {"memory": "1Gi"}}), "Burstable", 750, shares(2));
+        check(
+            json!({"requests": {"cpu": "250m"}}),
+            "Burstable",
+            999,
+            shares(256),
+        );
+        check(
+            json!({"requests": {"memory": "1Gi"}}),
+            "Burstable",
+            750,
+            shares(2),
+        );
         check(
             json!({"limits": {"cpu": "500m", "memory": "64Mi"}}),
             "Guaranteed",

@@ -2,7 +2,10 @@
 //!
 //! Source: kubernetes `pkg/securitycontext`, `pkg/kubelet/kuberuntime/security_context.go`. One default differs on purpose: without `allowPrivilegeEscalation: true` a container gets no_new_privs.
 
-use std::{collections::BTreeSet, path::{Component, Path, PathBuf}};
+use std::{
+    collections::BTreeSet,
+    path::{Component, Path, PathBuf},
+};
 
 use k8s_openapi::api::core::v1::{Container, Pod, SeccompProfile};
 use knarr_runtime::Seccomp;
@@ -106,7 +109,9 @@ pub(crate) fn confinement(
         } else {
             seccomp(profile, seccomp_dir)?
         },
-        read_only_rootfs: own.and_then(|s| s.read_only_root_filesystem).unwrap_or(false),
+        read_only_rootfs: own
+            .and_then(|s| s.read_only_root_filesystem)
+            .unwrap_or(false),
         masked_paths: open.clone(),
         readonly_paths: open,
     })
@@ -122,7 +127,9 @@ fn seccomp(profile: Option<&SeccompProfile>, dir: &Path) -> Result<Seccomp, Stri
         "Localhost" => {
             let name = profile.localhost_profile.as_deref().unwrap_or_default();
             let plain = !name.is_empty()
-                && Path::new(name).components().all(|c| matches!(c, Component::Normal(_)));
+                && Path::new(name)
+                    .components()
+                    .all(|c| matches!(c, Component::Normal(_)));
             if !plain {
                 return Err(format!(
                     "localhostProfile {name:?} must be a relative path without '..'"
@@ -145,11 +152,20 @@ fn capabilities(container: &Container, privileged: bool) -> Vec<String> {
     if privileged {
         return ALL_CAPABILITIES.iter().map(|c| c.to_string()).collect();
     }
-    let asked = container.security_context.as_ref().and_then(|s| s.capabilities.as_ref());
+    let asked = container
+        .security_context
+        .as_ref()
+        .and_then(|s| s.capabilities.as_ref());
     let names = |list: Option<&Vec<String>>| -> Vec<String> {
         let upper = list.into_iter().flatten().map(|c| c.to_uppercase());
         upper
-            .map(|c| if c.starts_with("CAP_") || c == "ALL" { c } else { format!("CAP_{c}") })
+            .map(|c| {
+                if c.starts_with("CAP_") || c == "ALL" {
+                    c
+                } else {
+                    format!("CAP_{c}")
+                }
+            })
             .collect()
     };
     let add = names(asked.and_then(|c| c.add.as_ref()));
@@ -174,12 +190,19 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn of(pod_context: serde_json::Value, context: serde_json::Value) -> Result<Confinement, String> {
+    fn of(
+        pod_context: serde_json::Value,
+        context: serde_json::Value,
+    ) -> Result<Confinement, String> {
         let pod: Pod = serde_json::from_value(json!({"metadata": {}, "spec": {
             "securityContext": pod_context,
             "containers": [{"name": "c", "securityContext": context}]}}))
         .unwrap();
-        confinement(&pod, &pod.spec.as_ref().unwrap().containers[0], Path::new("/nowhere"))
+        confinement(
+            &pod,
+            &pod.spec.as_ref().unwrap().containers[0],
+            Path::new("/nowhere"),
+        )
     }
 
     #[test]
@@ -202,10 +225,17 @@ mod tests {
             json!({"drop": ["ALL"], "add": ["NET_BIND_SERVICE", "CAP_SYS_TIME"]}),
             &["CAP_NET_BIND_SERVICE", "CAP_SYS_TIME"],
         );
-        let got = of(json!({}), json!({"capabilities": {"drop": ["net_raw", "KILL"]}})).unwrap();
+        let got = of(
+            json!({}),
+            json!({"capabilities": {"drop": ["net_raw", "KILL"]}}),
+        )
+        .unwrap();
         assert_eq!(got.capabilities.len(), 12);
         assert!(!got.capabilities.contains(&"CAP_KILL".to_string()));
-        let got = of(json!({}), json!({"capabilities": {"add": ["ALL"], "drop": ["SYS_ADMIN"]}}));
+        let got = of(
+            json!({}),
+            json!({"capabilities": {"add": ["ALL"], "drop": ["SYS_ADMIN"]}}),
+        );
         assert_eq!(got.unwrap().capabilities.len(), 40);
     }
 
@@ -218,9 +248,15 @@ mod tests {
         let got = of(json!({}), json!({"allowPrivilegeEscalation": true})).unwrap();
         assert!(!got.no_new_privileges);
         let unconfined = json!({"seccompProfile": {"type": "Unconfined"}});
-        assert_eq!(of(unconfined.clone(), json!({})).unwrap().seccomp, Seccomp::Unconfined);
+        assert_eq!(
+            of(unconfined.clone(), json!({})).unwrap().seccomp,
+            Seccomp::Unconfined
+        );
         let own = json!({"seccompProfile": {"type": "RuntimeDefault"}});
-        assert_eq!(of(unconfined, own).unwrap().seccomp, Seccomp::RuntimeDefault);
+        assert_eq!(
+            of(unconfined, own).unwrap().seccomp,
+            Seccomp::RuntimeDefault
+        );
         let escape = json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "../x"}});
         assert!(of(json!({}), escape).is_err());
     }

@@ -36,7 +36,11 @@ fn image_file(layers: &[PathBuf], path: &str) -> String {
             Ok(Some(fd)) => {
                 let mut text = String::new();
                 let mut bytes = Vec::new();
-                if std::fs::File::from(fd).take(FILE_BYTES_MAX).read_to_end(&mut bytes).is_ok() {
+                if std::fs::File::from(fd)
+                    .take(FILE_BYTES_MAX)
+                    .read_to_end(&mut bytes)
+                    .is_ok()
+                {
                     text = String::from_utf8_lossy(&bytes).into_owned();
                 }
                 return text;
@@ -50,12 +54,22 @@ fn image_file(layers: &[PathBuf], path: &str) -> String {
 
 /// Err: the layer hides the file.
 fn open_in(layer: &Path, path: &str) -> Result<Option<OwnedFd>, ()> {
-    let root = rustix::fs::openat(CWD, layer, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|_| ())?;
+    let root = rustix::fs::openat(
+        CWD,
+        layer,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(|_| ())?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     match rustix::fs::openat2(&root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
         Ok(fd) => match rustix::fs::fstat(&fd) {
-            Ok(stat) if rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile => Ok(Some(fd)),
+            Ok(stat)
+                if rustix::fs::FileType::from_raw_mode(stat.st_mode)
+                    == rustix::fs::FileType::RegularFile =>
+            {
+                Ok(Some(fd))
+            }
             _ => Err(()),
         },
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(None),
@@ -70,9 +84,17 @@ fn passwd(text: &str) -> Vec<Passwd> {
         let uid = parts.nth(1)?.parse().ok()?;
         let gid = parts.next()?.parse().ok()?;
         let home = parts.nth(1).unwrap_or_default().to_owned();
-        Some(Passwd { name, uid, gid, home })
+        Some(Passwd {
+            name,
+            uid,
+            gid,
+            home,
+        })
     };
-    text.lines().filter(|l| !l.starts_with('#')).filter_map(entry).collect()
+    text.lines()
+        .filter(|l| !l.starts_with('#'))
+        .filter_map(entry)
+        .collect()
 }
 
 /// (name, gid, members)
@@ -82,9 +104,19 @@ fn groups(text: &str) -> Vec<(String, u32, Vec<String>)> {
         let name = parts.next()?.to_owned();
         let gid = parts.nth(1)?.parse().ok()?;
         let members = parts.next().unwrap_or_default().split(',');
-        Some((name, gid, members.filter(|m| !m.is_empty()).map(str::to_owned).collect()))
+        Some((
+            name,
+            gid,
+            members
+                .filter(|m| !m.is_empty())
+                .map(str::to_owned)
+                .collect(),
+        ))
     };
-    text.lines().filter(|l| !l.starts_with('#')).filter_map(entry).collect()
+    text.lines()
+        .filter(|l| !l.starts_with('#'))
+        .filter_map(entry)
+        .collect()
 }
 
 /// Blocking (reads the image's files). Errors are `CreateContainerConfigError` texts.
@@ -96,8 +128,12 @@ pub(crate) fn resolve(
 ) -> Result<Resolved, String> {
     let own = container.security_context.as_ref();
     let of_pod = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
-    let as_user = own.and_then(|s| s.run_as_user).or_else(|| of_pod.and_then(|s| s.run_as_user));
-    let as_group = own.and_then(|s| s.run_as_group).or_else(|| of_pod.and_then(|s| s.run_as_group));
+    let as_user = own
+        .and_then(|s| s.run_as_user)
+        .or_else(|| of_pod.and_then(|s| s.run_as_user));
+    let as_group = own
+        .and_then(|s| s.run_as_group)
+        .or_else(|| of_pod.and_then(|s| s.run_as_group));
     let non_root = own
         .and_then(|s| s.run_as_non_root)
         .or_else(|| of_pod.and_then(|s| s.run_as_non_root))
@@ -132,14 +168,16 @@ pub(crate) fn resolve(
         entry = users.iter().find(|u| u.uid == uid);
         (uid, entry.map_or(0, |e| e.gid))
     } else {
-        return Err(format!("unable to find user {user_part}: no matching entries in passwd file"));
+        return Err(format!(
+            "unable to find user {user_part}: no matching entries in passwd file"
+        ));
     };
     if let (Some(group), None) = (group_part, as_user) {
         gid = match all_groups.iter().find(|(name, ..)| name == group) {
             Some((_, gid, _)) => *gid,
-            None => group
-                .parse()
-                .map_err(|_| format!("unable to find group {group}: no matching entries in group file"))?,
+            None => group.parse().map_err(|_| {
+                format!("unable to find group {group}: no matching entries in group file")
+            })?,
         };
     }
     if let Some(group) = as_group {
@@ -150,12 +188,16 @@ pub(crate) fn resolve(
     let strict = of_pod.and_then(|s| s.supplemental_groups_policy.as_deref()) == Some("Strict");
     if let (Some(entry), false) = (entry, strict) {
         for (_, member_gid, members) in &all_groups {
-            if members.iter().any(|m| *m == entry.name) {
+            if members.contains(&entry.name) {
                 additional.push(*member_gid);
             }
         }
     }
-    for group in of_pod.and_then(|s| s.supplemental_groups.as_ref()).into_iter().flatten() {
+    for group in of_pod
+        .and_then(|s| s.supplemental_groups.as_ref())
+        .into_iter()
+        .flatten()
+    {
         additional.push(id(*group, "supplementalGroups")?);
     }
     if let Some(group) = of_pod.and_then(|s| s.fs_group) {
@@ -186,7 +228,9 @@ fn check_non_root(
         container.name
     );
     match as_user {
-        Some(0) => Err(format!("container's runAsUser breaks non-root policy {named}")),
+        Some(0) => Err(format!(
+            "container's runAsUser breaks non-root policy {named}"
+        )),
         Some(_) => Ok(()),
         None if image_user.is_empty() || image_user == "0" => Err(format!(
             "container has runAsNonRoot and image will run as root {named}"
@@ -213,38 +257,85 @@ mod tests {
             "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n",
         )
         .unwrap();
-        std::fs::write(layer.join("etc/group"), "root:x:0:\nweb:x:50:app,other\nextra:x:60:\n").unwrap();
-        let check = |image_user: &str, pod_context: serde_json::Value, context: serde_json::Value| {
-            let pod: Pod = serde_json::from_value(json!({
+        std::fs::write(
+            layer.join("etc/group"),
+            "root:x:0:\nweb:x:50:app,other\nextra:x:60:\n",
+        )
+        .unwrap();
+        let check =
+            |image_user: &str, pod_context: serde_json::Value, context: serde_json::Value| {
+                let pod: Pod = serde_json::from_value(json!({
                 "metadata": {"name": "p", "namespace": "ns", "uid": "u"},
                 "spec": {"securityContext": pod_context,
                     "containers": [{"name": "c", "securityContext": context}]}}))
-            .unwrap();
-            let container = &pod.spec.as_ref().unwrap().containers[0];
-            resolve(&pod, container, image_user, std::slice::from_ref(&layer))
-                .map(|r| (r.uid, r.gid, r.additional_gids))
-        };
+                .unwrap();
+                let container = &pod.spec.as_ref().unwrap().containers[0];
+                resolve(&pod, container, image_user, std::slice::from_ref(&layer))
+                    .map(|r| (r.uid, r.gid, r.additional_gids))
+            };
         let none = json!({});
         assert_eq!(check("", none.clone(), none.clone()), Ok((0, 0, vec![])));
-        assert_eq!(check("app", none.clone(), none.clone()), Ok((1000, 1001, vec![50])));
-        assert_eq!(check("1000", none.clone(), none.clone()), Ok((1000, 1001, vec![50])));
-        assert_eq!(check("app:extra", none.clone(), none.clone()), Ok((1000, 60, vec![50])));
-        assert_eq!(check("77:88", none.clone(), none.clone()), Ok((77, 88, vec![])));
         assert_eq!(
-            check("app", json!({"runAsUser": 5, "runAsGroup": 6, "fsGroup": 7, "supplementalGroups": [9, 8]}), none.clone()),
+            check("app", none.clone(), none.clone()),
+            Ok((1000, 1001, vec![50]))
+        );
+        assert_eq!(
+            check("1000", none.clone(), none.clone()),
+            Ok((1000, 1001, vec![50]))
+        );
+        assert_eq!(
+            check("app:extra", none.clone(), none.clone()),
+            Ok((1000, 60, vec![50]))
+        );
+        assert_eq!(
+            check("77:88", none.clone(), none.clone()),
+            Ok((77, 88, vec![]))
+        );
+        assert_eq!(
+            check(
+                "app",
+                json!({"runAsUser": 5, "runAsGroup": 6, "fsGroup": 7, "supplementalGroups": [9, 8]}),
+                none.clone()
+            ),
             Ok((5, 6, vec![7, 8, 9]))
         );
-        assert_eq!(check("app", json!({"runAsUser": 5}), json!({"runAsUser": 1000})), Ok((1000, 1001, vec![50])));
         assert_eq!(
-            check("app", json!({"supplementalGroupsPolicy": "Strict", "fsGroup": 2}), none.clone()),
+            check("app", json!({"runAsUser": 5}), json!({"runAsUser": 1000})),
+            Ok((1000, 1001, vec![50]))
+        );
+        assert_eq!(
+            check(
+                "app",
+                json!({"supplementalGroupsPolicy": "Strict", "fsGroup": 2}),
+                none.clone()
+            ),
             Ok((1000, 1001, vec![2]))
         );
-        assert!(check("ghost", none.clone(), none.clone()).unwrap_err().contains("unable to find user ghost"));
+        assert!(
+            check("ghost", none.clone(), none.clone())
+                .unwrap_err()
+                .contains("unable to find user ghost")
+        );
         let non_root = json!({"runAsNonRoot": true});
-        assert!(check("", non_root.clone(), none.clone()).unwrap_err().starts_with("container has runAsNonRoot and image will run as root"));
-        assert!(check("app", non_root.clone(), none.clone()).unwrap_err().contains("non-numeric user (app)"));
-        assert_eq!(check("1000", non_root.clone(), none.clone()), Ok((1000, 1001, vec![50])));
-        assert!(check("", non_root, json!({"runAsUser": 0})).unwrap_err().contains("breaks non-root policy"));
+        assert!(
+            check("", non_root.clone(), none.clone())
+                .unwrap_err()
+                .starts_with("container has runAsNonRoot and image will run as root")
+        );
+        assert!(
+            check("app", non_root.clone(), none.clone())
+                .unwrap_err()
+                .contains("non-numeric user (app)")
+        );
+        assert_eq!(
+            check("1000", non_root.clone(), none.clone()),
+            Ok((1000, 1001, vec![50]))
+        );
+        assert!(
+            check("", non_root, json!({"runAsUser": 0}))
+                .unwrap_err()
+                .contains("breaks non-root policy")
+        );
     }
 
     #[test]

@@ -12,7 +12,9 @@ use std::{
 
 use k8s_openapi::api::core::v1::{Event, Pod};
 use knarr_image::{Image, ImageConfig};
-use knarr_runtime::{Container, ContainerSpec, ExecProcess, ExecSpec, Exit, Resources, Sandbox, SandboxSpec, State};
+use knarr_runtime::{
+    Container, ContainerSpec, ExecProcess, ExecSpec, Exit, Resources, Sandbox, SandboxSpec, State,
+};
 use kube::{
     Api, Client,
     api::{DeleteParams, ListParams, PostParams},
@@ -46,20 +48,30 @@ pub(crate) struct FakeEngine {
     pub signals: Mutex<Vec<String>>,
     /// runs so far, by container name
     pub runs: Mutex<Vec<String>>,
+    /// the next so many runs panic
+    pub panics: Mutex<u32>,
     /// sandboxes can't be made while this holds
     pub sandbox_error: Mutex<Option<String>>,
 }
 
 impl FakeEngine {
     fn name(spec: &ContainerSpec) -> String {
-        spec.labels.get("io.kubernetes.container.name").cloned().unwrap_or_default()
+        spec.labels
+            .get("io.kubernetes.container.name")
+            .cloned()
+            .unwrap_or_default()
     }
     pub(crate) fn end(&self, id: &str, code: i32, signal: Option<i32>, oom_killed: bool) {
         if let Some(made) = self.containers.lock().get(id) {
             made.exit.send_if_modified(|exit| {
                 let first = exit.is_none();
                 if first {
-                    *exit = Some(Exit { code, signal, oom_killed, at: SystemTime::now() });
+                    *exit = Some(Exit {
+                        code,
+                        signal,
+                        oom_killed,
+                        at: SystemTime::now(),
+                    });
                 }
                 first
             });
@@ -68,12 +80,17 @@ impl FakeEngine {
     /// The running container of this name.
     pub(crate) fn id_of(&self, name: &str) -> Option<String> {
         let containers = self.containers.lock();
-        let found = containers.iter().find(|(_, m)| Self::name(&m.spec) == name && m.exit.borrow().is_none());
+        let found = containers
+            .iter()
+            .find(|(_, m)| Self::name(&m.spec) == name && m.exit.borrow().is_none());
         found.map(|(id, _)| id.clone())
     }
     pub(crate) fn spec_of(&self, name: &str) -> Option<ContainerSpec> {
         let containers = self.containers.lock();
-        containers.values().find(|m| Self::name(&m.spec) == name).map(|m| m.spec.clone())
+        containers
+            .values()
+            .find(|m| Self::name(&m.spec) == name)
+            .map(|m| m.spec.clone())
     }
     pub(crate) fn is_empty(&self) -> bool {
         self.containers.lock().is_empty() && self.sandboxes.lock().is_empty()
@@ -85,8 +102,14 @@ fn shown(made: &Made) -> Container {
     Container {
         spec: made.spec.clone(),
         state: match exit {
-            Some(exit) => State::Exited { since: Some(made.since), exit },
-            None => State::Running { pid: 1, since: made.since },
+            Some(exit) => State::Exited {
+                since: Some(made.since),
+                exit,
+            },
+            None => State::Running {
+                pid: 1,
+                since: made.since,
+            },
         },
     }
 }
@@ -116,11 +139,27 @@ impl ContainerEngine for FakeEngine {
     async fn run(&self, spec: ContainerSpec) -> Result<Container, String> {
         self.runs.lock().push(Self::name(&spec));
         let log: String = spec.args.join(" ");
-        std::fs::write(&spec.log_path, format!("2026-01-01T00:00:00Z stdout F {log}\n")).unwrap();
+        std::fs::write(
+            &spec.log_path,
+            format!("2026-01-01T00:00:00Z stdout F {log}\n"),
+        )
+        .unwrap();
         if spec.args[0] == "broken" {
             return Err("exec: \"broken\": executable file not found in $PATH".into());
         }
-        let made = Made { spec: spec.clone(), since: SystemTime::now(), exit: watch::Sender::new(None) };
+        {
+            let mut panics = self.panics.lock();
+            if *panics > 0 {
+                *panics -= 1;
+                drop(panics);
+                panic!("the fake runtime was told to");
+            }
+        }
+        let made = Made {
+            spec: spec.clone(),
+            since: SystemTime::now(),
+            exit: watch::Sender::new(None),
+        };
         let container = shown(&made);
         self.containers.lock().insert(spec.id.clone(), made);
         if spec.args[0] == "exit" {
@@ -139,12 +178,22 @@ impl ContainerEngine for FakeEngine {
             Some(made) => made.exit.subscribe(),
             None => return Err(format!("no container {id}")),
         };
-        let exit = exit.wait_for(Option::is_some).await.map_err(|_| format!("container {id} is gone"))?;
+        let exit = exit
+            .wait_for(Option::is_some)
+            .await
+            .map_err(|_| format!("container {id} is gone"))?;
         exit.clone().ok_or_else(|| "unreachable".into())
     }
     async fn signal(&self, id: &str, signal: i32) -> Result<(), String> {
-        let spec = self.containers.lock().get(id).map(|m| m.spec.clone()).ok_or("no such container")?;
-        self.signals.lock().push(format!("{} {signal}", Self::name(&spec)));
+        let spec = self
+            .containers
+            .lock()
+            .get(id)
+            .map(|m| m.spec.clone())
+            .ok_or("no such container")?;
+        self.signals
+            .lock()
+            .push(format!("{} {signal}", Self::name(&spec)));
         if signal == libc::SIGKILL {
             self.end(id, 0, Some(signal), false);
         } else if spec.args[0] != "stubborn" {
@@ -166,7 +215,12 @@ impl ContainerEngine for FakeEngine {
         }
         Ok(())
     }
-    async fn exec_capture(&self, _id: &str, args: Vec<String>, _max: usize) -> Result<(i32, Vec<u8>), String> {
+    async fn exec_capture(
+        &self,
+        _id: &str,
+        args: Vec<String>,
+        _max: usize,
+    ) -> Result<(i32, Vec<u8>), String> {
         let word = args.last().cloned().unwrap_or_default();
         self.execs.lock().push(args.join(" "));
         let code = self.exec_codes.lock().get(&word).copied().unwrap_or(0);
@@ -210,7 +264,7 @@ impl PodNetwork for FakeNetwork {
     async fn attach(&self, uid: &str, _netns: &Path) -> Result<Ipv4Addr, String> {
         let mut leases = self.0.lock();
         // Loopback, so that network probes reach what a test listens on.
-        let next = Ipv4Addr::new(127, 0, 1, leases.len() as u8 + 1);
+        let next = Ipv4Addr::from(0x7f00_0101 + leases.len() as u32);
         Ok(*leases.entry(uid.to_owned()).or_insert(next))
     }
     async fn detach(&self, uid: &str) -> Result<(), String> {
@@ -253,7 +307,10 @@ impl World {
         World {
             client,
             engine: Arc::default(),
-            images: Arc::new(FakeImages { dir: Some(images), ..FakeImages::default() }),
+            images: Arc::new(FakeImages {
+                dir: Some(images),
+                ..FakeImages::default()
+            }),
             network: Arc::default(),
             api,
             node: None,
@@ -289,7 +346,10 @@ impl World {
     /// Makes a Pod on the node; `spec` may leave out what every Pod has.
     pub(crate) async fn create(&self, name: &str, spec: Value) -> Pod {
         let pod = pod(name, spec);
-        self.pods().create(&PostParams::default(), &pod).await.unwrap()
+        self.pods()
+            .create(&PostParams::default(), &pod)
+            .await
+            .unwrap()
     }
 
     pub(crate) async fn get(&self, name: &str) -> Value {
@@ -325,7 +385,10 @@ impl World {
     }
 
     pub(crate) async fn delete(&self, name: &str, grace_seconds: Option<u32>) {
-        let params = DeleteParams { grace_period_seconds: grace_seconds, ..DeleteParams::default() };
+        let params = DeleteParams {
+            grace_period_seconds: grace_seconds,
+            ..DeleteParams::default()
+        };
         self.pods().delete(name, &params).await.unwrap();
     }
 
@@ -335,7 +398,47 @@ impl World {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(DEADLINE, work).await.expect("containers or sandboxes are left");
+        tokio::time::timeout(DEADLINE, work)
+            .await
+            .expect("containers or sandboxes are left");
+    }
+
+    pub(crate) async fn put(&self, plural: &str, object: Value) {
+        let body = serde_json::to_vec(&object).unwrap();
+        let uri = format!("/api/v1/namespaces/default/{plural}");
+        let request = http::Request::post(uri)
+            .header("content-type", "application/json")
+            .body(body)
+            .unwrap();
+        self.client.request::<Value>(request).await.unwrap();
+    }
+
+    pub(crate) async fn patch(&self, path: &str, patch: Value) {
+        let body = serde_json::to_vec(&patch).unwrap();
+        let uri = format!("/api/v1/namespaces/default/{path}");
+        let request = http::Request::patch(uri)
+            .header("content-type", "application/merge-patch+json")
+            .body(body)
+            .unwrap();
+        self.client.request::<Value>(request).await.unwrap();
+    }
+
+    pub(crate) async fn until_true(&self, what: &str, fits: impl Fn() -> bool) {
+        let work = async {
+            while !fits() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, work)
+            .await
+            .unwrap_or_else(|_| panic!("never: {what}"));
+    }
+
+    /// The folder of a Pod on the fake machine.
+    pub(crate) async fn folder(&self, name: &str) -> PathBuf {
+        let pod = self.get(name).await;
+        let uid = pod["metadata"]["uid"].as_str().unwrap();
+        self.dir.path().join("node/pods").join(uid)
     }
 
     pub(crate) async fn until_event(&self, name: &str, fits: impl Fn(&str, &str) -> bool) {
@@ -345,7 +448,10 @@ impl World {
                 let events = api.list(&ListParams::default()).await.unwrap();
                 let found = events.items.iter().any(|e| {
                     e.involved_object.name.as_deref() == Some(name)
-                        && fits(e.reason.as_deref().unwrap_or_default(), e.message.as_deref().unwrap_or_default())
+                        && fits(
+                            e.reason.as_deref().unwrap_or_default(),
+                            e.message.as_deref().unwrap_or_default(),
+                        )
                 });
                 if found {
                     return;
@@ -355,8 +461,21 @@ impl World {
         };
         if tokio::time::timeout(DEADLINE, work).await.is_err() {
             let events = api.list(&ListParams::default()).await.unwrap();
-            let all: Vec<_> = events.items.iter().map(|e| (&e.reason, &e.message)).collect();
+            let all: Vec<_> = events
+                .items
+                .iter()
+                .map(|e| (&e.reason, &e.message))
+                .collect();
             panic!("no such event of {name} in {all:#?}");
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // Whatever a failed test left mounted.
+        for mount in crate::volumes::mounts::below(self.dir.path()).unwrap_or_default() {
+            let _ = nix::mount::umount2(&mount, nix::mount::MntFlags::MNT_DETACH);
         }
     }
 }

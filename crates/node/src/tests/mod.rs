@@ -1,5 +1,11 @@
 //! The node against a real API server and a fake runtime.
 
+mod adoption;
+mod endings;
 mod fake;
 mod kinds;
 mod lifecycle;
+mod material;
+mod probes;
+mod scale;
+mod talk;

@@ -53,10 +53,21 @@ pub(crate) fn write(dir: &Path, payload: &Payload, group: Option<u32>) -> io::Re
     for (path, file) in payload {
         let at = new.join(path);
         if let Some(parent) = at.parent() {
-            fs::DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(parent)?;
         }
-        let mode = if group.is_some() { file.mode | 0o440 } else { file.mode };
-        let mut out = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&at)?;
+        let mode = if group.is_some() {
+            file.mode | 0o440
+        } else {
+            file.mode
+        };
+        let mut out = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&at)?;
         io::Write::write_all(&mut out, &file.bytes)?;
         out.set_permissions(fs::Permissions::from_mode(mode))?;
         if group.is_some() {
@@ -94,12 +105,16 @@ pub(crate) fn write(dir: &Path, payload: &Payload, group: Option<u32>) -> io::Re
 fn plain(path: &str) -> bool {
     !path.is_empty()
         && !path.starts_with("..")
-        && Path::new(path).components().all(|c| matches!(c, Component::Normal(_)))
+        && Path::new(path)
+            .components()
+            .all(|c| matches!(c, Component::Normal(_)))
 }
 
 fn same(version: &Path, payload: &Payload) -> bool {
     fn count(dir: &Path) -> usize {
-        let Ok(entries) = fs::read_dir(dir) else { return 0 };
+        let Ok(entries) = fs::read_dir(dir) else {
+            return 0;
+        };
         let one = |e: fs::DirEntry| match e.file_type() {
             Ok(t) if t.is_dir() => count(&e.path()),
             _ => 1,
@@ -123,8 +138,14 @@ mod tests {
     use super::*;
 
     fn payload(files: &[(&str, &str)]) -> Payload {
-        let file = |text: &str| File { bytes: text.as_bytes().to_vec(), mode: 0o640 };
-        files.iter().map(|(p, t)| (p.to_string(), file(t))).collect()
+        let file = |text: &str| File {
+            bytes: text.as_bytes().to_vec(),
+            mode: 0o640,
+        };
+        files
+            .iter()
+            .map(|(p, t)| (p.to_string(), file(t)))
+            .collect()
     }
 
     #[test]
@@ -134,7 +155,10 @@ mod tests {
         assert!(write(at, &payload(&[("a", "1"), ("d/b", "2")]), None).unwrap());
         assert_eq!(fs::read_to_string(at.join("a")).unwrap(), "1");
         assert_eq!(fs::read_to_string(at.join("d/b")).unwrap(), "2");
-        assert_eq!(fs::metadata(at.join("a")).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(
+            fs::metadata(at.join("a")).unwrap().permissions().mode() & 0o777,
+            0o640
+        );
         let before = fs::read_link(at.join(DATA)).unwrap();
         assert!(!write(at, &payload(&[("a", "1"), ("d/b", "2")]), None).unwrap());
         assert_eq!(fs::read_link(at.join(DATA)).unwrap(), before);
@@ -144,7 +168,11 @@ mod tests {
         assert_eq!(io::read_to_string(held).unwrap(), "1");
         assert_eq!(fs::read_to_string(at.join("a")).unwrap(), "3");
         assert!(fs::symlink_metadata(at.join("d")).is_err());
-        let mut names: Vec<_> = fs::read_dir(at).unwrap().flatten().map(|e| e.file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = fs::read_dir(at)
+            .unwrap()
+            .flatten()
+            .map(|e| e.file_name().into_string().unwrap())
+            .collect();
         names.sort();
         assert_eq!(names.len(), 4, "{names:?}");
     }
@@ -153,7 +181,10 @@ mod tests {
     fn paths_stay_inside() {
         let dir = tempfile::tempdir().unwrap();
         for bad in ["../x", "/etc/x", "a/../../x", "..data", "", "..x"] {
-            assert!(write(dir.path(), &payload(&[(bad, "x")]), None).is_err(), "{bad}");
+            assert!(
+                write(dir.path(), &payload(&[(bad, "x")]), None).is_err(),
+                "{bad}"
+            );
         }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }

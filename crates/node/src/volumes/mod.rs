@@ -48,7 +48,11 @@ fn volume_dir(data_dir: &Path, uid: &str, name: &str) -> PathBuf {
 }
 
 /// Makes or updates all volumes; running it again is cheap and changes nothing that is right. Errors are `FailedMount` texts.
-pub(crate) async fn set_up(context: &Context, pod: &Pod, renew_tokens: bool) -> Result<Ready, String> {
+pub(crate) async fn set_up(
+    context: &Context,
+    pod: &Pod,
+    renew_tokens: bool,
+) -> Result<Ready, String> {
     let mut ready = Ready {
         paths: Paths::new(),
         renew_after: None,
@@ -61,11 +65,25 @@ pub(crate) async fn set_up(context: &Context, pod: &Pod, renew_tokens: bool) -> 
         .and_then(|c| c.fs_group_change_policy.as_deref())
         == Some("OnRootMismatch");
     for volume in spec.and_then(|s| s.volumes.as_ref()).into_iter().flatten() {
-        let failed = |e: String| format!("MountVolume.SetUp failed for volume {:?} : {e}", volume.name);
+        let failed = |e: String| {
+            format!(
+                "MountVolume.SetUp failed for volume {:?} : {e}",
+                volume.name
+            )
+        };
         let dir = volume_dir(&context.data_dir, uid, &volume.name);
-        let path = one(context, pod, volume, dir, fs_group, root_mismatch_only, renew_tokens, &mut ready)
-            .await
-            .map_err(failed)?;
+        let path = one(
+            context,
+            pod,
+            volume,
+            dir,
+            fs_group,
+            root_mismatch_only,
+            renew_tokens,
+            &mut ready,
+        )
+        .await
+        .map_err(failed)?;
         ready.paths.insert(volume.name.as_str().into(), path);
     }
     Ok(ready)
@@ -136,7 +154,8 @@ async fn one(
                 mounts::host_path(&path, "")?;
             }
             if let Some(group) = fs_group {
-                mounts::give_to_group(&path, group, root_mismatch_only).map_err(|e| e.to_string())?;
+                mounts::give_to_group(&path, group, root_mismatch_only)
+                    .map_err(|e| e.to_string())?;
             }
             Ok(path)
         })
@@ -217,12 +236,19 @@ pub(crate) fn references(pod: &Pod) -> BTreeSet<Reference> {
             add(Kind::ConfigMap, &source.name);
         }
         if let Some(source) = &volume.secret {
-            add(Kind::Secret, source.secret_name.as_deref().unwrap_or_default());
+            add(
+                Kind::Secret,
+                source.secret_name.as_deref().unwrap_or_default(),
+            );
         }
         if let Some(source) = &volume.persistent_volume_claim {
             add(Kind::Claim, &source.claim_name);
         }
-        for source in volume.projected.iter().flat_map(|p| p.sources.iter().flatten()) {
+        for source in volume
+            .projected
+            .iter()
+            .flat_map(|p| p.sources.iter().flatten())
+        {
             if let Some(map) = &source.config_map {
                 add(Kind::ConfigMap, &map.name);
             }
@@ -244,18 +270,22 @@ pub(crate) fn env_references(pod: &Pod) -> BTreeSet<Reference> {
         name: name.into(),
     };
     let maps = maps.into_keys().map(|n| one(Kind::ConfigMap, n));
-    maps.chain(secrets.into_keys().map(|n| one(Kind::Secret, n))).collect()
+    maps.chain(secrets.into_keys().map(|n| one(Kind::Secret, n)))
+        .collect()
 }
 
 /// Whether labels or annotations of the Pod show in a volume.
 pub(crate) fn shows_metadata(pod: &Pod) -> bool {
-    pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).any(|v| {
-        v.downward_api.is_some()
-            || v.projected
-                .iter()
-                .flat_map(|p| p.sources.iter().flatten())
-                .any(|s| s.downward_api.is_some())
-    })
+    pod.spec
+        .iter()
+        .flat_map(|s| s.volumes.iter().flatten())
+        .any(|v| {
+            v.downward_api.is_some()
+                || v.projected
+                    .iter()
+                    .flat_map(|p| p.sources.iter().flatten())
+                    .any(|s| s.downward_api.is_some())
+        })
 }
 
 /// Unmounts and removes all of a Pod's folder.

@@ -63,8 +63,17 @@ pub(crate) fn tmpfs(dir: &Path, size_bytes: Option<i64>) -> Result<(), String> {
     let size = size_bytes.filter(|s| *s > 0).map(|s| format!("size={s}"));
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let attempt = |noswap: bool| {
-        let options: Vec<&str> = [noswap.then_some("noswap"), size.as_deref()].into_iter().flatten().collect();
-        nix::mount::mount(Some("tmpfs"), dir, Some("tmpfs"), flags, Some(options.join(",").as_str()))
+        let options: Vec<&str> = [noswap.then_some("noswap"), size.as_deref()]
+            .into_iter()
+            .flatten()
+            .collect();
+        nix::mount::mount(
+            Some("tmpfs"),
+            dir,
+            Some("tmpfs"),
+            flags,
+            Some(options.join(",").as_str()),
+        )
     };
     // `noswap` needs Linux 6.4; without it the content could reach a swap device, as with every older kubelet.
     attempt(true)
@@ -83,7 +92,8 @@ fn is_mount_point(dir: &Path) -> bool {
 /// Unmounts everything below `dir` and removes it. Refuses to remove while anything is still mounted there: it could be someone's data.
 pub(crate) fn remove_tree(dir: &Path) -> Result<(), String> {
     for mount in below(dir).map_err(|e| e.to_string())? {
-        if let Err(error) = nix::mount::umount2(&mount, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
+        if let Err(error) =
+            nix::mount::umount2(&mount, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
             && error != nix::Error::EINVAL
         {
             return Err(format!("cannot unmount {}: {error}", mount.display()));
@@ -108,7 +118,9 @@ pub(crate) fn bind_sub_path(volume: &Path, sub_path: &str, target: &Path) -> Res
         .components()
         .all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
     if !plain {
-        return Err(format!("subPath {sub_path:?} must be relative and must not contain '..'"));
+        return Err(format!(
+            "subPath {sub_path:?} must be relative and must not contain '..'"
+        ));
     }
     let failed = |what: &str, e: &dyn std::fmt::Display| {
         format!("failed to prepare subPath {sub_path:?}: {what}: {e}")
@@ -125,7 +137,11 @@ pub(crate) fn bind_sub_path(volume: &Path, sub_path: &str, target: &Path) -> Res
         fs::create_dir_all(target)
     } else {
         let _ = fs::remove_dir(target);
-        fs::OpenOptions::new().create(true).append(true).open(target).map(drop)
+        fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(target)
+            .map(drop)
     };
     made.map_err(|e| failed("create", &e))?;
     let source = format!("/proc/self/fd/{}", fd.as_raw_fd());
@@ -143,7 +159,13 @@ fn open_sub_path(volume: &Path, sub_path: &str) -> rustix::io::Result<OwnedFd> {
     let path_flags = OFlags::PATH | OFlags::CLOEXEC;
     let root = rustix::fs::openat(CWD, volume, path_flags | OFlags::DIRECTORY, Mode::empty())?;
     let open = |path: &str| {
-        rustix::fs::openat2(&root, path, path_flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+        rustix::fs::openat2(
+            &root,
+            path,
+            path_flags,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+        )
     };
     match open(sub_path) {
         Err(Errno::NOENT) => {}
@@ -199,7 +221,10 @@ fn walk_to_group(path: &Path, group: u32) -> io::Result<()> {
     std::os::unix::fs::lchown(path, None, Some(group))?;
     let add = if meta.is_dir() { 0o2770 } else { 0o660 };
     let mode = meta.mode() & 0o7777;
-    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode | add))
+    fs::set_permissions(
+        path,
+        std::os::unix::fs::PermissionsExt::from_mode(mode | add),
+    )
 }
 
 /// Checks (and for the `…OrCreate` types makes) what a hostPath volume names.
@@ -249,7 +274,11 @@ mod tests {
         let new = |n: &str| dir.path().join(n);
         assert!(host_path(dir.path(), "Directory").is_ok());
         assert!(host_path(&file, "File").is_ok());
-        assert!(host_path(&file, "Directory").unwrap_err().ends_with("is not a directory"));
+        assert!(
+            host_path(&file, "Directory")
+                .unwrap_err()
+                .ends_with("is not a directory")
+        );
         assert!(host_path(&new("no"), "Directory").is_err());
         assert!(host_path(&new("a/b"), "DirectoryOrCreate").is_ok() && new("a/b").is_dir());
         assert!(host_path(&new("g"), "FileOrCreate").is_ok() && new("g").is_file());
@@ -269,8 +298,15 @@ mod tests {
         let ino = |fd: &OwnedFd| rustix::fs::fstat(fd).unwrap().st_ino;
         let inside = |p: &str| fs::metadata(volume.join(p)).unwrap().ino();
         assert_eq!(ino(&open_sub_path(&volume, "in").unwrap()), inside("in"));
-        assert_eq!(ino(&open_sub_path(&volume, "abs/in").unwrap()), inside("in"), "/ is the volume");
-        assert_eq!(ino(&open_sub_path(&volume, "new/deep").unwrap()), inside("new/deep"));
+        assert_eq!(
+            ino(&open_sub_path(&volume, "abs/in").unwrap()),
+            inside("in"),
+            "/ is the volume"
+        );
+        assert_eq!(
+            ino(&open_sub_path(&volume, "new/deep").unwrap()),
+            inside("new/deep")
+        );
         // `up` would be the neighbour `etc`: in here it's a name that isn't there, so nothing outside is opened or made.
         assert!(open_sub_path(&volume, "up/x").is_err());
         assert!(!dir.path().join("etc/x").exists());
@@ -285,7 +321,10 @@ mod tests {
 
     #[test]
     fn groups_own_volumes() {
-        assert!(rustix::process::getuid().is_root(), "this test needs root: it changes file groups");
+        assert!(
+            rustix::process::getuid().is_root(),
+            "this test needs root: it changes file groups"
+        );
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("f"), "").unwrap();
         give_to_group(dir.path(), 4711, false).unwrap();

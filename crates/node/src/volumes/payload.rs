@@ -38,18 +38,40 @@ pub(crate) async fn render(
     let mut renew_seconds = None;
     if let Some(source) = &volume.config_map {
         let optional = source.optional.unwrap_or(false);
-        let data = sources.config_map(namespace, &source.name, optional).await?;
+        let data = sources
+            .config_map(namespace, &source.name, optional)
+            .await?;
         let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
-        project(data, source.items.as_deref(), mode, optional, "config", &mut out)?;
+        project(
+            data,
+            source.items.as_deref(),
+            mode,
+            optional,
+            "config",
+            &mut out,
+        )?;
     } else if let Some(source) = &volume.secret {
         let name = source.secret_name.as_deref().unwrap_or_default();
         let optional = source.optional.unwrap_or(false);
         let data = sources.secret(namespace, name, optional).await?;
         let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
-        project(data, source.items.as_deref(), mode, optional, "secret", &mut out)?;
+        project(
+            data,
+            source.items.as_deref(),
+            mode,
+            optional,
+            "secret",
+            &mut out,
+        )?;
     } else if let Some(source) = &volume.downward_api {
         let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
-        downward(pod, source.items.as_deref().unwrap_or_default(), mode, facts, &mut out)?;
+        downward(
+            pod,
+            source.items.as_deref().unwrap_or_default(),
+            mode,
+            facts,
+            &mut out,
+        )?;
     } else if let Some(source) = &volume.projected {
         let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
         for source in source.sources.iter().flatten() {
@@ -64,7 +86,13 @@ pub(crate) async fn render(
                 project(data, s.items.as_deref(), mode, optional, "secret", &mut out)?;
             }
             if let Some(s) = &source.downward_api {
-                downward(pod, s.items.as_deref().unwrap_or_default(), mode, facts, &mut out)?;
+                downward(
+                    pod,
+                    s.items.as_deref().unwrap_or_default(),
+                    mode,
+                    facts,
+                    &mut out,
+                )?;
             }
             if let Some(s) = &source.service_account_token {
                 let seconds = s.expiration_seconds.unwrap_or(TOKEN_SECONDS).max(600);
@@ -76,7 +104,11 @@ pub(crate) async fn render(
                 };
                 let as_user = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
                 // Upstream: 0600 for the container's user when all run as one; readable by the group with fsGroup.
-                let mode = if as_user.is_some_and(|c| c.fs_group.is_some()) { 0o640 } else { mode as u32 };
+                let mode = if as_user.is_some_and(|c| c.fs_group.is_some()) {
+                    0o640
+                } else {
+                    mode as u32
+                };
                 out.insert(s.path.clone(), File { bytes, mode });
             }
             if source.cluster_trust_bundle.is_some() || source.pod_certificate.is_some() {
@@ -104,7 +136,13 @@ fn project(
     match items.filter(|i| !i.is_empty()) {
         None => {
             for (key, value) in data.0 {
-                out.insert(key, File { bytes: value, mode: mode as u32 });
+                out.insert(
+                    key,
+                    File {
+                        bytes: value,
+                        mode: mode as u32,
+                    },
+                );
             }
         }
         Some(items) => {
@@ -118,7 +156,9 @@ fn project(
                         out.insert(item.path.clone(), file);
                     }
                     None if optional => {}
-                    None => return Err(format!("references non-existent {what} key: {}", item.key)),
+                    None => {
+                        return Err(format!("references non-existent {what} key: {}", item.key));
+                    }
                 }
             }
         }
@@ -185,7 +225,8 @@ async fn token(
         }),
         ..TokenRequest::default()
     };
-    let failed = |e: String| format!("failed to fetch token of service account {namespace}/{account}: {e}");
+    let failed =
+        |e: String| format!("failed to fetch token of service account {namespace}/{account}: {e}");
     let api: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     let answer = tokio::time::timeout(
         super::READ_DEADLINE,

@@ -1,0 +1,191 @@
+//! Starting one container: image, specification, process.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use knarr_runtime::State as RuntimeState;
+
+use super::{Done, time};
+use crate::{context::Context, pod::state, spec::build, volumes::Paths};
+
+const START_DEADLINE: Duration = Duration::from_secs(120);
+
+pub(crate) struct StartedContainer {
+    pub id: Box<str>,
+    pub since: Timestamp,
+    pub image: Box<str>,
+    pub image_id: Box<str>,
+}
+
+pub(crate) enum StartFailure {
+    /// the image can't be had
+    Image {
+        reason: &'static str,
+        message: String,
+    },
+    /// nothing was made
+    Config {
+        reason: &'static str,
+        message: String,
+    },
+    /// a container was made and its process couldn't be started
+    Run {
+        id: Box<str>,
+        message: String,
+        image: Box<str>,
+        image_id: Box<str>,
+    },
+}
+
+pub(crate) struct StartRequest {
+    pub context: Arc<Context>,
+    pub pod: Arc<Pod>,
+    pub index: usize,
+    pub attempt: u32,
+    pub paths: Arc<Paths>,
+    pub pod_ip: Option<IpAddr>,
+    /// the container of the attempt before, to be removed
+    pub old: Option<Box<str>>,
+}
+
+pub(crate) async fn start(request: StartRequest) -> Done {
+    let (index, attempt) = (request.index, request.attempt);
+    let result = match tokio::time::timeout(START_DEADLINE, make_container(request)).await {
+        Ok(result) => result,
+        Err(_) => Err(StartFailure::Config {
+            reason: "CreateContainerError",
+            message: format!(
+                "starting the container took longer than {} s",
+                START_DEADLINE.as_secs()
+            ),
+        }),
+    };
+    Done::Started {
+        index,
+        attempt,
+        result,
+    }
+}
+
+async fn make_container(request: StartRequest) -> Result<StartedContainer, StartFailure> {
+    let StartRequest {
+        context,
+        pod,
+        index,
+        attempt,
+        paths,
+        pod_ip,
+        old,
+    } = request;
+    let config = |message: String| StartFailure::Config {
+        reason: "CreateContainerConfigError",
+        message,
+    };
+    let kind = state::containers(&pod).nth(index).map(|(kind, _)| kind);
+    let container =
+        state::container_at(&pod, index).ok_or_else(|| config("no such container".into()))?;
+    let field = kind.map(|k| state::field_path(k, &container.name));
+    let event = |reason: &'static str, message: String| {
+        context
+            .events
+            .pod(&pod, field.clone(), false, reason, message);
+    };
+
+    let name = container.image.clone().unwrap_or_default();
+    let image = {
+        let (images, name) = (context.images.clone(), name.clone());
+        tokio::task::spawn_blocking(move || images.resolve(&name))
+            .await
+            .unwrap_or_else(|e| Err(e.to_string()))
+    };
+    let image = match image {
+        Ok(Some(image)) => image,
+        Ok(None) if container.image_pull_policy.as_deref() == Some("Never") => {
+            return Err(StartFailure::Image {
+                reason: "ErrImageNeverPull",
+                message: format!(
+                    "Container image {name:?} is not present with pull policy of Never: add it with `knarr image load` or `knarr image pack`"
+                ),
+            });
+        }
+        Ok(None) => {
+            return Err(StartFailure::Image {
+                reason: "ErrImagePull",
+                message: format!(
+                    "image {name:?} is not on this machine, and this node does not pull from registries: add it with `knarr image load <archive>` or `knarr image pack`"
+                ),
+            });
+        }
+        Err(error) => {
+            let reason = if error.contains("invalid reference format") {
+                "InvalidImageName"
+            } else {
+                "ErrImagePull"
+            };
+            return Err(StartFailure::Image {
+                reason,
+                message: format!("image {name:?}: {error}"),
+            });
+        }
+    };
+    event(
+        "Pulled",
+        format!("Container image {name:?} already present on machine"),
+    );
+    if let Some(old) = old {
+        let failed = |e| StartFailure::Config {
+            reason: "CreateContainerError",
+            message: e,
+        };
+        context.engine.delete(&old).await.map_err(failed)?;
+    }
+    let id: String = hex::encode(rand::random::<[u8; 16]>());
+    let spec = build::spec(build::Request {
+        context: &context,
+        pod: &pod,
+        container,
+        id: id.clone(),
+        attempt,
+        image: &image,
+        paths: &paths,
+        pod_ip,
+    })
+    .await
+    .map_err(config)?;
+    let image_id = build::image_id(&image).into();
+    let image = image.name.into_boxed_str();
+    event("Created", format!("Created container: {}", container.name));
+    match context.engine.run(spec).await {
+        Ok(made) => {
+            let since = match &made.state {
+                RuntimeState::Running { since, .. } => time(*since),
+                RuntimeState::Exited {
+                    since: Some(since), ..
+                } => time(*since),
+                RuntimeState::Failed(message) => {
+                    return Err(StartFailure::Run {
+                        id: id.into(),
+                        message: message.clone(),
+                        image,
+                        image_id,
+                    });
+                }
+                _ => Timestamp::now(),
+            };
+            event("Started", format!("Started container {}", container.name));
+            Ok(StartedContainer {
+                id: id.into(),
+                since,
+                image,
+                image_id,
+            })
+        }
+        Err(message) => Err(StartFailure::Run {
+            id: id.into(),
+            message,
+            image,
+            image_id,
+        }),
+    }
+}
