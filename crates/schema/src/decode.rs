@@ -15,6 +15,9 @@ use crate::types::{Field, Graph, Kind, Scalar, TypeId, TypeRef};
 /// Upstream's bound on collected strict errors.
 const STRICT_ERRORS_MAX: usize = 100;
 
+/// Its empty list asks for the managers to be forgotten ([`crate::managed::update`]), so that it isn't dropped.
+const MANAGED_FIELDS: &str = "managedFields";
+
 /// What decoding found, in upstream's wording (`unknown field "spec.foo"`, `duplicate field "metadata.name"`).
 #[derive(Debug, Default)]
 pub struct Decoded {
@@ -293,7 +296,7 @@ impl Node<'_> {
             ctx.go_path.truncate(depth);
             ctx.owner = owner;
             if value.is_null() && !matches!(ctx.graph.kind(field.ty), Kind::Scalar(Scalar::Json))
-                || field.omit && is_empty(&value)
+                || field.omit && is_empty(&value) && field.name != MANAGED_FIELDS
             {
                 out.remove(field.name);
             } else {

@@ -341,11 +341,13 @@ impl<'a> Engine<'a> {
                 .to_owned()
         };
         let kind = applied["kind"].as_str().unwrap_or_default();
+        // A group version's text has the slash even when the group is empty.
+        let version = self.manager.api_version;
+        let slash = if version.contains('/') { "" } else { "/" };
         Err(ApplyError::Invalid(format!(
-            "failed to create typed patch object ({}/{}; {}, Kind={kind}): {text}",
+            "failed to create typed patch object ({}/{}; {slash}{version}, Kind={kind}): {text}",
             metadata("namespace"),
-            metadata("name"),
-            self.manager.api_version
+            metadata("name")
         )))
     }
 

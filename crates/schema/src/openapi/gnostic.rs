@@ -188,7 +188,7 @@ fn parameter(value: &Value) -> Message {
         inner.text(4, &value["name"]);
         // A query parameter may be empty, which takes number 5 there.
         inner.text(if query { 6 } else { 5 }, &value["type"]);
-        inner.boolean(if query { 18 } else { 17 }, &value["uniqueItems"]);
+        inner.boolean(if query { 20 } else { 19 }, &value["uniqueItems"]);
         let mut of_place = Message::default();
         of_place.message(if query { 3 } else { 4 }, &inner);
         parameter.message(2, &of_place);
