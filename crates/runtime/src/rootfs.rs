@@ -3,9 +3,13 @@
 //! Every destination is resolved inside the root by the kernel (`openat2` with RESOLVE_IN_ROOT) and mounted on by descriptor, so that symlinks in an image lead nowhere outside.
 
 use std::{
-    ffi::CStr,
+    collections::VecDeque,
+    ffi::{CStr, OsString},
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::ffi::OsStringExt,
+    },
     path::{Component, Path, PathBuf},
 };
 
@@ -230,29 +234,25 @@ impl Root {
         } else {
             inside
         };
-        rustix::fs::openat2(
-            &self.fd,
-            inside,
-            OFlags::PATH | OFlags::CLOEXEC,
-            Mode::empty(),
-            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-        )
-        .map_err(Into::into)
-    }
-
-    /// Opens a path, making what is missing of it: folders, and at the end a folder or an empty file.
-    fn make(&self, path: &Path, folder: bool) -> Result<OwnedFd, String> {
-        match self.open(path) {
-            Ok(fd) => return Ok(fd),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => {
-                return Err(format!(
-                    "{} in the container: {}",
-                    path.display(),
-                    os_text(&e)
-                ));
+        // the kernel gives EAGAIN when anything on the machine is mounted or renamed while it walks over `..`
+        let mut left = 10_000;
+        loop {
+            let opened = rustix::fs::openat2(
+                &self.fd,
+                inside,
+                OFlags::PATH | OFlags::CLOEXEC,
+                Mode::empty(),
+                ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+            );
+            match opened {
+                Err(rustix::io::Errno::AGAIN) if left > 0 => left -= 1,
+                other => return other.map_err(Into::into),
             }
         }
+    }
+
+    /// Opens a path, making what is missing of it: folders, and at the end a folder or an empty file. Symlinks are followed as inside the container, dangling ones to where they would lead.
+    fn make(&self, path: &Path, folder: bool) -> Result<OwnedFd, String> {
         let told = |e: io::Error| {
             format!(
                 "making {} in the container: {}",
@@ -260,42 +260,66 @@ impl Root {
                 os_text(&e)
             )
         };
-        let names: Vec<&std::ffi::OsStr> = path
-            .components()
-            .filter_map(|c| match c {
-                Component::Normal(name) => Some(name),
-                _ => None,
-            })
-            .collect();
-        let mut at = PathBuf::from("/");
-        for (i, name) in names.iter().enumerate() {
-            let parent = self.open(&at).map_err(told)?;
-            at.push(name);
-            let last = i + 1 == names.len();
-            match self.open(&at) {
-                Ok(_) => continue,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(told(e)),
+        match self.open(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let made = self.make_missing(path, folder).map_err(told)?;
+                self.open(&made).map_err(told)
             }
-            let made = if last && !folder {
-                rustix::fs::openat(
-                    &parent,
-                    *name,
-                    OFlags::CREATE
-                        | OFlags::EXCL
-                        | OFlags::WRONLY
-                        | OFlags::NOFOLLOW
-                        | OFlags::CLOEXEC,
-                    Mode::from_raw_mode(0o644),
-                )
-                .map(drop)
-            } else {
-                rustix::fs::mkdirat(&parent, *name, Mode::from_raw_mode(0o755))
-            };
-            made.map_err(|e| told(e.into()))?;
+            other => other.map_err(told),
         }
-        self.open(path).map_err(told)
     }
+
+    /// The path without symlinks, all of it there.
+    fn make_missing(&self, path: &Path, folder: bool) -> io::Result<PathBuf> {
+        const SYMLINKS_MAX: u32 = 40;
+        let mut left: VecDeque<OsString> = parts(path).collect();
+        let mut at = PathBuf::from("/");
+        let mut symlinks = 0;
+        while let Some(name) = left.pop_front() {
+            if name == ".." {
+                at.pop();
+                continue;
+            }
+            let parent = self.open(&at)?;
+            let child = rustix::fs::statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW);
+            match child.map(|s| FileType::from_raw_mode(s.st_mode)) {
+                Ok(FileType::Symlink) => {
+                    symlinks += 1;
+                    if symlinks > SYMLINKS_MAX {
+                        return Err(rustix::io::Errno::LOOP.into());
+                    }
+                    let target = rustix::fs::readlinkat(&parent, &name, Vec::new())?;
+                    let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+                    if target.is_absolute() {
+                        at = PathBuf::from("/");
+                    }
+                    for part in parts(&target).collect::<Vec<_>>().into_iter().rev() {
+                        left.push_front(part);
+                    }
+                    continue;
+                }
+                Ok(_) => {}
+                Err(rustix::io::Errno::NOENT) if left.is_empty() && !folder => {
+                    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+                    rustix::fs::openat(&parent, &name, flags, Mode::from_raw_mode(0o644))?;
+                }
+                Err(rustix::io::Errno::NOENT) => {
+                    rustix::fs::mkdirat(&parent, &name, Mode::from_raw_mode(0o755))?;
+                }
+                Err(e) => return Err(e.into()),
+            }
+            at.push(name);
+        }
+        Ok(at)
+    }
+}
+
+fn parts(path: &Path) -> impl Iterator<Item = OsString> + '_ {
+    path.components().filter_map(|c| match c {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        _ => None,
+    })
 }
 
 fn move_onto(source: &OwnedFd, target: &OwnedFd) -> io::Result<()> {

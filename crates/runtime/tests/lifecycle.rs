@@ -126,9 +126,7 @@ async fn signals_reach_the_first_process_and_kills_are_told() {
         "trap 'exit 5' TERM; echo ready; while :; do sleep 0.1; done",
     ))
     .await;
-    while !w.log("a").contains("ready") {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    w.log_when("a", |log| log.contains("ready")).await;
     w.rt().signal("a", 15).await.unwrap();
     assert_eq!(w.wait("a").await.code, 5);
     let error = w.rt().signal("a", 15).await.unwrap_err();

@@ -1,3 +1,4 @@
+#![allow(dead_code, reason = "each test file uses a part")]
 //! A runtime in a folder of its own, a busybox root file system, and the promise that nothing stays.
 
 use std::{
@@ -137,6 +138,19 @@ impl World {
         text.lines()
             .map(|l| l.splitn(4, ' ').nth(3).unwrap_or_default().to_owned() + "\n")
             .collect()
+    }
+
+    /// The log once it is as wanted.
+    pub async fn log_when(&self, id: &str, wanted: impl Fn(&str) -> bool) -> String {
+        let end = Instant::now() + SOON;
+        loop {
+            let log = self.log(id);
+            if wanted(&log) {
+                return log;
+            }
+            assert!(Instant::now() < end, "the log of {id} stays {log:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     pub async fn run(&self, spec: ContainerSpec) -> Container {
