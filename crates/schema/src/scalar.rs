@@ -64,7 +64,7 @@ pub(crate) fn check_base64(text: &str) -> Result<(), String> {
     {
         return Err(format!("illegal base64 data at input byte {at}"));
     }
-    if kept.len() % 4 != 0 || body.len() % 4 == 1 {
+    if !kept.len().is_multiple_of(4) || body.len() % 4 == 1 {
         return Err(format!(
             "illegal base64 data at input byte {}",
             text.len()

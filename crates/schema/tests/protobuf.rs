@@ -1,0 +1,73 @@
+//! Protobuf bodies: each case has one object as JSON and as upstream (Kubernetes 1.36) encodes it; both must read the same.
+
+use base64::Engine as _;
+use knarr_schema::{decode, decode_protobuf, kind};
+use serde_json::Value;
+
+fn bytes(case: &Value) -> Vec<u8> {
+    base64::engine::general_purpose::STANDARD
+        .decode(case["protobuf"].as_str().unwrap())
+        .unwrap()
+}
+
+fn cases() -> Vec<Value> {
+    let cases: Vec<Value> = serde_json::from_str(include_str!("data/protobuf.json")).unwrap();
+    assert!(cases.len() > 10);
+    cases
+}
+
+#[test]
+fn objects_read_the_same_from_protobuf_and_json() {
+    for case in cases() {
+        let name = &case["name"];
+        let gvk: Vec<&str> = case["kind"].as_str().unwrap().split('/').collect();
+        let ty = kind(gvk[0], gvk[1], gvk[2]).unwrap_or_else(|| panic!("{name}: no such kind"));
+        let expected = decode(ty, case["json"].to_string().as_bytes())
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
+        let (api_version, kind, value) =
+            decode_protobuf(&bytes(&case)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(value, expected.value, "{name}");
+        assert_eq!(
+            (&*api_version, &*kind),
+            (case["json"]["apiVersion"].as_str().unwrap(), gvk[2]),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn cut_and_changed_bytes_are_errors_or_objects_but_never_panics() {
+    for case in cases() {
+        let bytes = bytes(&case);
+        let mut refused = 0;
+        for length in 0..bytes.len() {
+            refused += usize::from(decode_protobuf(&bytes[..length]).is_err());
+        }
+        // The envelope ends in two empty fields of two bytes each, which may be missing.
+        assert_eq!(
+            refused,
+            bytes.len() - 3,
+            "{}: cuts are noticed",
+            case["name"]
+        );
+        for at in 4..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[at] ^= 0xff;
+            let _ = decode_protobuf(&changed);
+        }
+    }
+}
+
+#[test]
+fn what_is_no_envelope_is_told() {
+    let check = |bytes: &[u8], words: &str| {
+        let error = decode_protobuf(bytes).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    };
+    check(b"{}", "does not appear to be a protobuf message");
+    check(b"", "does not appear to be a protobuf message");
+    check(
+        b"k8s\0\x0a\x0a\x0a\x02v1\x12\x04Spam\x12\x00",
+        "no kind \"Spam\" is registered for version \"v1\"",
+    );
+}
