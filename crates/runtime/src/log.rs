@@ -285,8 +285,8 @@ mod tests {
     #[test]
     fn lines_and_parts() {
         let long = "x".repeat(PIECE_MAX + 3);
-        let cases: &[(&str, String, Vec<(char, usize)>)] = &[
-            ("two whole", "a\nbc\n".into(), vec![('F', 1), ('F', 2)]),
+        let cases = [
+            ("two whole", "a\nbc\n".to_owned(), vec![('F', 1), ('F', 2)]),
             ("no end", "a\nbc".into(), vec![('F', 1), ('P', 2)]),
             ("empty lines", "\n\n".into(), vec![('F', 0), ('F', 0)]),
             (
@@ -312,7 +312,7 @@ mod tests {
                     (rest.chars().next().unwrap(), rest.len() - 2)
                 })
                 .collect();
-            assert_eq!(&got, want, "{name}");
+            assert_eq!(got, want, "{name}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! PID 1 of a sandbox whose containers share their processes: idle, powerless, in an empty root.
 
 use std::{
+    io::{Read, Write},
     os::fd::{AsRawFd, OwnedFd},
     path::Path,
 };
@@ -17,7 +18,8 @@ use crate::{
 /// The role: makes the process, pins its pid namespace, tells the caller, and ends; the process stays.
 pub(crate) fn main(socket: OwnedFd) -> i32 {
     let _ = rustix::process::setsid();
-    let Ok((plan, _, _)) = receive_plan::<PausePlan>(&socket) else {
+    // the lock among the descriptors says that the sandbox is still being made
+    let Ok((plan, _, _making)) = receive_plan::<PausePlan>(&socket) else {
         return 1;
     };
     match make(&plan) {
@@ -41,13 +43,23 @@ fn make(plan: &PausePlan) -> Result<Started, String> {
     plan.cgroups.join_self_v1().map_err(|e| e.to_string())?;
     let born_in = plan.cgroups.fd().map_err(|e| e.to_string())?;
     let born_in = born_in.as_ref().map(std::os::fd::AsFd::as_fd);
+    let (ready_in, ready_out) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|e| io("making a pipe")(e.into()))?;
     // SAFETY: a role process has one thread.
     let forked = unsafe { sys::fork(libc::CLONE_NEWPID | libc::CLONE_NEWNS, born_in) }
         .map_err(io("making the sandbox's first process"))?;
     let (pid, pidfd) = match forked {
-        Forked::Child => idle(&plan.empty),
+        Forked::Child => idle(&plan.empty, ready_out),
         Forked::Parent { pid, pidfd } => (pid, pidfd),
     };
+    drop(ready_out);
+    let mut text = String::new();
+    std::fs::File::from(ready_in)
+        .read_to_string(&mut text)
+        .map_err(io("waiting for the sandbox's first process"))?;
+    if !text.is_empty() {
+        return Err(format!("confining the sandbox's first process: {text}"));
+    }
     let pinned = std::fs::File::create(&plan.pin)
         .and_then(|_| {
             rustix::mount::mount_bind(format!("/proc/{pid}/ns/pid"), &plan.pin).map_err(Into::into)
@@ -68,15 +80,17 @@ fn make(plan: &PausePlan) -> Result<Started, String> {
 }
 
 /// Containers see this process: they must find no file, no descriptor and no power in it.
-fn idle(empty: &Path) -> ! {
+fn idle(empty: &Path, ready: OwnedFd) -> ! {
     let _ = sys::prctl(libc::PR_SET_DUMPABLE, 0, 0);
     sys::set_name(c"pause");
-    if confine(empty).is_err() {
+    if let Err(e) = confine(empty) {
+        let _ = std::fs::File::from(ready).write_all(os_text(&e).as_bytes());
         sys::exit_now(1);
     }
-    // SAFETY: the role's socket (descriptor 0) and everything else: this process uses none from here on and never returns.
-    unsafe { sys::close_from(0) };
     sys::block_signals(true);
+    std::mem::forget(ready);
+    // SAFETY: the role's socket (descriptor 0), the pipe that says "ready" and everything else: this process uses none from here on and never returns.
+    unsafe { sys::close_from(0) };
     loop {
         reap_orphan();
     }

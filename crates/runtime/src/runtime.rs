@@ -97,7 +97,8 @@ impl Inner {
         let lock_path = layout.root.join(LOCK);
         let lock_file =
             File::create(&lock_path).during(|| format!("opening {}", lock_path.display()))?;
-        rustix::fs::flock(&lock_file, FlockOperation::NonBlockingLockExclusive)
+        // a process that was killed while it started another can leave its lock with that one until it execs: hence a little patience
+        state::take_lock(&lock_file, Duration::from_secs(1))
             .map_err(|_| Error::Locked(layout.root.clone()))?;
         let hierarchies = Hierarchies::detect()?;
         let program = Program::open(&config.exe)

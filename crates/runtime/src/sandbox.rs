@@ -4,7 +4,9 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io,
+    os::fd::AsFd,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
@@ -15,7 +17,7 @@ use crate::{
     plan::{Answer, PausePlan, Pins, receive_answer, send_plan},
     role::{Program, Role},
     spec::{Config, Sandbox, SandboxSpec},
-    state::{self, Layout, SPEC},
+    state::{self, LOCK, Layout, SPEC},
     sys,
 };
 
@@ -200,8 +202,13 @@ fn start_pause(
         pin: layout.pin(&spec.id).join("pid"),
         empty,
     };
+    // goes with the plan: whoever removes the sandbox waits until nobody makes it any more
+    let making = File::create(dir.join(LOCK)).during(|| format!("making {}", dir.display()))?;
+    state::take_lock(&making, Duration::ZERO).during(|| format!("locking {}", dir.display()))?;
     let (ours, theirs) = sys::socketpair().during(|| "making a socket".into())?;
-    send_plan(&ours, &plan, &Vec::new(), &[]).during(|| "sending the plan".into())?;
+    send_plan(&ours, &plan, &Vec::new(), &[making.as_fd()])
+        .during(|| "sending the plan".into())?;
+    drop(making);
     let pid = program
         .start(Role::Pause, &spec.id, theirs)
         .during(|| "starting the pause process".into())?;
@@ -227,8 +234,12 @@ pub(crate) fn delete(
 ) -> Result<(), Error> {
     let dir = layout.sandbox(id);
     if dir.join("empty").exists() {
+        if let Ok(making) = File::open(dir.join(LOCK)) {
+            // a stuck maker is killed with its cgroup below
+            let _ = state::take_lock(&making, Duration::from_secs(10));
+        }
         let group = hierarchies.group(&config.cgroup_parent, &pause_cgroup(id));
-        group.kill(std::time::Duration::from_secs(5));
+        group.kill(Duration::from_secs(5));
         group
             .remove()
             .during(|| format!("removing the cgroup of sandbox {id}"))?;

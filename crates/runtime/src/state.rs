@@ -16,8 +16,10 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, Instant, SystemTime},
 };
+
+use rustix::fs::FlockOperation;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -112,4 +114,17 @@ pub(crate) fn write_then_sync<T: Serialize>(
 /// None: no such file, or one that can't be read as T (a torn write that never was acknowledged).
 pub(crate) fn read<T: DeserializeOwned>(dir: &Path, name: &str) -> Option<T> {
     serde_json::from_slice(&fs::read(dir.join(name)).ok()?).ok()
+}
+
+/// Takes a file's lock, waiting a little when somebody has it. An error of kind WouldBlock: somebody still does.
+pub(crate) fn take_lock(file: &File, patience: Duration) -> io::Result<()> {
+    let end = Instant::now() + patience;
+    loop {
+        match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            other => return other.map_err(Into::into),
+        }
+    }
 }

@@ -87,7 +87,7 @@ impl Watcher {
         };
         watched.0 += 1;
         let token = watched.0;
-        shared.add(&*pidfd, token)?;
+        shared.add(&pidfd, token)?;
         let of = of.clone();
         watched.1.insert(token, Watched::Life { pidfd, voice, of });
         Ok(())
