@@ -152,3 +152,48 @@ impl Package {
         Some(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOURCE: &str = r#"
+type Outer struct {
+	metav1.TypeMeta `json:",inline"`
+	// Said in words.
+	Plain *int32 `json:"plain,omitempty" protobuf:"varint,1,opt,name=plain"`
+	Inner `json:",inline" protobuf:"bytes,2,opt,name=inner"`
+	Lost string
+	// Old string `json:"old" protobuf:"bytes,9,opt,name=old"`
+	At metav1.Time `json:"at,omitempty,omitzero" protobuf:"bytes,3,opt,name=at"`
+}
+type Inner struct {
+	Deep []Kind `json:"deep" protobuf:"bytes,7,rep,name=deep"`
+}
+"#;
+
+    #[test]
+    fn embedded_structs_are_flattened_with_their_protobuf_path() {
+        let mut package = Package::default();
+        read_structs(SOURCE, &mut package.structs);
+        let fields = package.flatten("Outer").unwrap();
+        let check =
+            |name: &str, go_type: &str, protobuf: &[u32], omit: (bool, bool), via: &[&str]| {
+                let f = &fields[name];
+                assert_eq!(
+                    (
+                        f.go_type.as_str(),
+                        f.protobuf.as_slice(),
+                        (f.omit_empty, f.omit_zero)
+                    ),
+                    (go_type, protobuf, omit),
+                    "{name}"
+                );
+                assert_eq!(f.via, via, "{name}");
+            };
+        check("plain", "*int32", &[1], (true, false), &[]);
+        check("deep", "[]Kind", &[2, 7], (false, false), &["Inner"]);
+        check("at", "metav1.Time", &[3], (true, true), &[]);
+        assert_eq!(fields.keys().collect::<Vec<_>>(), ["at", "deep", "plain"]);
+    }
+}

@@ -34,3 +34,22 @@ fn json(yaml_scalar: &str) -> String {
         format!("{yaml_scalar:?}")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_belong_to_fields_not_to_their_types() {
+        let source = "- name: a.Port\n  map:\n    fields:\n    - name: protocol\n      type:\n        scalar: string\n      default: TCP\n    - name: number\n      type:\n        scalar: numeric\n      default: 0\n    - name: plain\n      type:\n        scalar: string\n- name: a.Other\n  scalar: untyped\n";
+        let defaults = read(source);
+        let found: Vec<(&str, &str, &str)> = defaults
+            .iter()
+            .map(|((t, f), d)| (t.as_str(), f.as_str(), d.as_str()))
+            .collect();
+        assert_eq!(
+            found,
+            [("a.Port", "number", "0"), ("a.Port", "protocol", "\"TCP\"")]
+        );
+    }
+}

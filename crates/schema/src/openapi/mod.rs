@@ -4,6 +4,7 @@
 
 mod descriptions;
 mod gnostic;
+mod parameters;
 mod paths;
 mod schemas;
 

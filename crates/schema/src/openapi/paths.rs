@@ -5,6 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use super::Served;
+use super::parameters::{
+    DELETE, DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION, FORCE, LIST, LOG, PRETTY, Parameter,
+};
 use super::schemas::{Definition, Version};
 use crate::types::{Graph, Gvk};
 
@@ -15,95 +18,6 @@ const PATCH_TYPES: [&str; 4] = [
     "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
 ];
-
-/// Query parameters: name, type, what it does.
-const DRY_RUN: (&str, &str, &str) = (
-    "dryRun",
-    "string",
-    "With the value All the request is processed and answered, but nothing is stored.",
-);
-const FIELD_MANAGER: (&str, &str, &str) = (
-    "fieldManager",
-    "string",
-    "The name of who makes the change. Needed for apply patches.",
-);
-const FIELD_VALIDATION: (&str, &str, &str) = (
-    "fieldValidation",
-    "string",
-    "What to do about unknown and duplicate fields: Ignore, Warn (the default) or Strict.",
-);
-const FORCE: (&str, &str, &str) = (
-    "force",
-    "boolean",
-    "Take fields over from other appliers. For apply patches only.",
-);
-const PRETTY: (&str, &str, &str) = (
-    "pretty",
-    "string",
-    "With the value true the answer is indented.",
-);
-const LIST: [(&str, &str, &str); 10] = [
-    (
-        "allowWatchBookmarks",
-        "boolean",
-        "Ask for watch events of type BOOKMARK.",
-    ),
-    (
-        "continue",
-        "string",
-        "Where the list goes on, from the previous chunk's metadata.",
-    ),
-    (
-        "fieldSelector",
-        "string",
-        "Restrict the objects by their fields.",
-    ),
-    (
-        "labelSelector",
-        "string",
-        "Restrict the objects by their labels.",
-    ),
-    (
-        "limit",
-        "integer",
-        "The most objects to answer with in one chunk.",
-    ),
-    (
-        "resourceVersion",
-        "string",
-        "The version that the list or watch begins at.",
-    ),
-    (
-        "resourceVersionMatch",
-        "string",
-        "How resourceVersion is meant: Exact or NotOlderThan.",
-    ),
-    (
-        "sendInitialEvents",
-        "boolean",
-        "Begin a watch with the objects that there are.",
-    ),
-    (
-        "timeoutSeconds",
-        "integer",
-        "After how many seconds the call ends.",
-    ),
-    ("watch", "boolean", "Watch for changes instead of listing."),
-];
-const DELETE: [(&str, &str, &str); 2] = [
-    (
-        "gracePeriodSeconds",
-        "integer",
-        "After how many seconds the object is removed. 0 is at once.",
-    ),
-    (
-        "propagationPolicy",
-        "string",
-        "What becomes of dependents: Orphan, Background or Foreground.",
-    ),
-];
-
-type Parameter = (&'static str, &'static str, &'static str);
 
 /// One thing that can be asked.
 struct Operation<'a> {
@@ -528,31 +442,3 @@ impl<'a> Paths<'a> {
         self.version.reference(&full)
     }
 }
-
-const LOG: [Parameter; 9] = [
-    (
-        "container",
-        "string",
-        "The container whose log is wanted; may be left out when there is one.",
-    ),
-    ("follow", "boolean", "Go on as lines are written."),
-    ("limitBytes", "integer", "The most bytes to answer with."),
-    (
-        "previous",
-        "boolean",
-        "The log of the container's previous run.",
-    ),
-    (
-        "sinceSeconds",
-        "integer",
-        "Only lines of the last so many seconds.",
-    ),
-    ("stream", "string", "Which stream: All, Stdout or Stderr."),
-    (
-        "sinceTime",
-        "string",
-        "Only lines since this time (RFC 3339).",
-    ),
-    ("tailLines", "integer", "Only so many lines from the end."),
-    ("timestamps", "boolean", "Begin each line with its time."),
-];
