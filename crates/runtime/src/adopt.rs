@@ -70,8 +70,8 @@ fn names(dir: &Path) -> Result<Vec<String>, Error> {
 fn whole_sandbox(inner: &Inner, id: &str) -> Option<SandboxSpec> {
     let spec: SandboxSpec = state::read(&inner.layout.sandbox(id), SPEC)?;
     let pins = sandbox::pins(&inner.layout, &spec);
-    let shm = (!spec.host_ipc).then(|| inner.layout.pin(id).join("shm"));
-    [pins.net, pins.ipc, pins.uts, pins.pid, shm]
+    let holder = Some(inner.layout.pin(id));
+    [holder, pins.net, pins.ipc, pins.uts, pins.pid]
         .iter()
         .flatten()
         .all(|p| sandbox::is_mount(p))

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io,
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -106,19 +106,19 @@ fn pin_all(layout: &Layout, spec: &SandboxSpec) -> Result<(), Error> {
     let pins = pins(layout, spec);
     let dir = layout.pin(&spec.id);
     fs::create_dir_all(&dir).during(|| format!("making {}", dir.display()))?;
-    if !spec.host_ipc {
-        let shm = dir.join("shm");
-        fs::create_dir_all(&shm).during(|| format!("making {}", shm.display()))?;
-        // SOURCE: containerd, /dev/shm of a pod is 64 MiB
-        rustix::mount::mount(
-            "shm",
-            &shm,
-            "tmpfs",
-            MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
-            Some(c"mode=1777,size=65536k"),
-        )
-        .during(|| format!("mounting {}", shm.display()))?;
-    }
+    // one mount holds all pins and /dev/shm, so that taking it off takes all off. SOURCE: containerd, /dev/shm of a pod is 64 MiB
+    rustix::mount::mount(
+        "sandbox",
+        &dir,
+        "tmpfs",
+        MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
+        Some(c"mode=755,size=65536k"),
+    )
+    .during(|| format!("mounting {}", dir.display()))?;
+    let shm = dir.join("shm");
+    fs::create_dir(&shm)
+        .and_then(|()| fs::set_permissions(&shm, fs::Permissions::from_mode(0o1777)))
+        .during(|| format!("making {}", shm.display()))?;
     let hostname = spec.hostname.clone();
     let sysctls = spec.sysctls.clone();
     // namespaces belong to a thread: this one enters new ones, pins them, and is never used for anything else
@@ -206,8 +206,7 @@ fn start_pause(
     let making = File::create(dir.join(LOCK)).during(|| format!("making {}", dir.display()))?;
     state::take_lock(&making, Duration::ZERO).during(|| format!("locking {}", dir.display()))?;
     let (ours, theirs) = sys::socketpair().during(|| "making a socket".into())?;
-    send_plan(&ours, &plan, &Vec::new(), &[making.as_fd()])
-        .during(|| "sending the plan".into())?;
+    send_plan(&ours, &plan, &Vec::new(), &[making.as_fd()]).during(|| "sending the plan".into())?;
     drop(making);
     let pid = program
         .start(Role::Pause, &spec.id, theirs)
@@ -254,13 +253,10 @@ pub(crate) fn delete(
 }
 
 fn unpin(dir: &Path) -> Result<(), Error> {
-    for name in ["net", "ipc", "uts", "pid", "shm"] {
-        let path = dir.join(name);
-        // a crash between mounting twice can't happen, but a second mount costs nothing to look for
-        while is_mount(&path) {
-            rustix::mount::unmount(&path, UnmountFlags::DETACH)
-                .during(|| format!("unmounting {}", path.display()))?;
-        }
+    // never more than one, but a second would cost nothing to look for
+    while is_mount(dir) {
+        rustix::mount::unmount(dir, UnmountFlags::DETACH)
+            .during(|| format!("unmounting {}", dir.display()))?;
     }
     match fs::remove_dir_all(dir) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {

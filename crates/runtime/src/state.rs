@@ -8,7 +8,7 @@
 //!                     /started.json, exit.json, failed.json
 //!                     /rootfs upper work stdin
 //! root/sandboxes/<id>/spec.json
-//! root/pins/<id>/net ipc uts pid shm   bind mounts, in a private mount
+//! root/pins/<id>/net ipc uts pid     bind mounts, and the folder shm, in a tmpfs, in a private mount
 //! root/trash/…                    on its way out
 //! ```
 
