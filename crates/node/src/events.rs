@@ -22,6 +22,8 @@ use tokio::sync::mpsc;
 const QUEUE_MAX: usize = 512;
 /// Remembered events and objects; older ones are forgotten.
 const REMEMBERED_MAX: usize = 512;
+/// Upstream's limit on an event's note.
+const MESSAGE_BYTES_MAX: usize = 1024;
 const BURST: f64 = 25.0;
 const REFILL_PER_SECOND: f64 = 1.0 / 300.0;
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
@@ -45,7 +47,12 @@ impl Events {
         Events(sender)
     }
 
-    pub(crate) fn send(&self, note: Note) {
+    pub(crate) fn send(&self, mut note: Note) {
+        if note.message.len() > MESSAGE_BYTES_MAX {
+            let cut = note.message.floor_char_boundary(MESSAGE_BYTES_MAX - 3);
+            note.message.truncate(cut);
+            note.message.push_str("...");
+        }
         if self.0.try_send(note).is_err() {
             tracing::debug!("event queue is full; an event was dropped");
         }

@@ -112,7 +112,13 @@ impl Node {
 
     pub(crate) async fn start_with(parts: Parts) -> Result<Node, Error> {
         let dir = parts.data_dir.join("pods");
-        std::fs::create_dir_all(&dir).map_err(|source| Error::DataDir { dir, source })?;
+        // Secrets are below: no other user of the machine may look in.
+        std::fs::create_dir_all(&dir)
+            .and_then(|()| {
+                let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+                std::fs::set_permissions(&dir, mode)
+            })
+            .map_err(|source| Error::DataDir { dir, source })?;
         let machine = machine::Machine::read();
         let registrar = machine::Registrar {
             client: (parts.client)(),

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     jobs,
-    state::{Ended, Running, State},
+    state::{Ended, Kind, Running, State},
     worker::Worker,
 };
 use crate::spec::build::labels;
@@ -54,6 +54,13 @@ impl Worker {
             })
             .flatten()
             .collect();
+        let uid = &*self.entry.uid;
+        let sandbox_stayed = self
+            .context
+            .engine
+            .sandboxes()
+            .iter()
+            .any(|s| s.spec.id == uid);
         for index in 0..self.units.len() {
             let name = self.units[index].name.clone();
             let known = statuses.iter().find(|s| s.name == *name).copied();
@@ -66,6 +73,20 @@ impl Worker {
                 })
                 .max_by_key(|c| attempt_of(c));
             self.adopt_unit(pod, index, known, newest);
+            let unit = &mut self.units[index];
+            unit.made_here = unit.made && sandbox_stayed;
+            if unit.kind == Kind::Init && !sandbox_stayed && self.was_terminal.is_none() {
+                // The machine was restarted: what init containers did may be gone, so they run again.
+                if let State::Ended(ended) = &unit.state {
+                    unit.last = Some(ended.clone());
+                    unit.state = State::Waiting {
+                        reason: "",
+                        message: "".into(),
+                        since: Instant::now(),
+                        retry_at: None,
+                    };
+                }
+            }
         }
         if !self.resume.is_empty() {
             // What runs has its address already; the sandbox job confirms it.

@@ -122,6 +122,7 @@ impl Worker {
                 }
                 unit.attempt = attempt;
                 unit.made = true;
+                unit.made_here = true;
                 unit.tries = 0;
                 unit.image = started.image;
                 unit.image_id = started.image_id;
@@ -195,6 +196,7 @@ impl Worker {
                 }
                 unit.attempt = attempt;
                 unit.made = true;
+                unit.made_here = true;
                 unit.image = image;
                 unit.image_id = image_id;
                 self.context.events.pod(

@@ -139,6 +139,10 @@ pub(crate) struct Unit {
     pub attempt: u32,
     /// at least one container was made
     pub made: bool,
+    /// …in the present sandbox
+    pub made_here: bool,
+    /// its image was changed in the Pod: it starts again, whatever the policy
+    pub redo: bool,
     pub last: Option<Box<Ended>>,
     pub crash: Crash,
     /// the wait for its restart has been told in an event
@@ -162,6 +166,8 @@ impl Unit {
             },
             attempt: 0,
             made: false,
+            made_here: false,
+            redo: false,
             last: None,
             crash: Crash::default(),
             backing_off: false,

@@ -295,7 +295,10 @@ impl Worker {
                 Kind::Init => !status.ready,
                 _ => status.started != Some(true),
             });
-        let app_ran = self.units.iter().any(|u| u.kind == Kind::App && u.made);
+        let app_ran = self
+            .units
+            .iter()
+            .any(|u| u.kind == Kind::App && u.made_here);
         if (initializing && !app_ran) || waiting > 0 {
             return "Pending";
         }
@@ -318,7 +321,10 @@ impl Worker {
             reason: Some(reason),
             message,
         };
-        let app_ran = self.units.iter().any(|u| u.kind == Kind::App && u.made);
+        let app_ran = self
+            .units
+            .iter()
+            .any(|u| u.kind == Kind::App && u.made_here);
         let incomplete = names(&mut self.units.iter().enumerate().filter_map(|(i, u)| {
             let through = match u.kind {
                 Kind::Init => self.succeeded(i),

@@ -120,9 +120,17 @@ impl Worker {
         if self.ends(pod) {
             return;
         }
+        for index in 0..self.units.len() {
+            if self.units[index].redo {
+                self.kill(index, "changed", None);
+            }
+        }
         self.refresh_volumes(pod);
         let order: Vec<usize> = (0..self.units.len()).collect();
-        let app_ran = self.units.iter().any(|u| u.kind == Kind::App && u.made);
+        let app_ran = self
+            .units
+            .iter()
+            .any(|u| u.kind == Kind::App && u.made_here);
         let mut ready_for_next = true;
         for index in order {
             let kind = self.units[index].kind;
@@ -156,7 +164,7 @@ impl Worker {
         }
         // Restarts don't wait for the turn of those before them.
         for index in 0..self.units.len() {
-            if self.units[index].made
+            if self.units[index].made_here
                 && self.units[index].kind == Kind::App
                 && !self.ended_for_good(pod, index)
             {
@@ -205,6 +213,9 @@ impl Worker {
         let State::Ended(ended) = &unit.state else {
             return false;
         };
+        if unit.redo && !self.over {
+            return false;
+        }
         match state::container_at(pod, index) {
             Some(container) => !state::restarts(pod, container, unit.kind, ended.exit_code),
             None => true,
@@ -252,7 +263,7 @@ impl Worker {
             }
             State::Ended(ended) => {
                 let due = unit.crash.due(ended.finished);
-                if now < due {
+                if now < due && !unit.redo {
                     let text = format!(
                         "Back-off restarting failed container {container_name} in pod {}_{}({})",
                         self.entry.name, self.entry.namespace, self.entry.uid
@@ -270,6 +281,7 @@ impl Worker {
             }
         };
         unit.backing_off = false;
+        unit.redo = false;
         unit.state = State::Starting;
         let attempt = unit.next_attempt();
         let request = StartRequest {
@@ -392,6 +404,7 @@ impl Worker {
             "liveness" | "startup" => {
                 format!("Container {name} failed {why} probe, will be restarted")
             }
+            "changed" => format!("Container {name} definition changed, will be restarted"),
             why => why.to_owned(),
         };
         // The sender may go: the moment doesn't move.

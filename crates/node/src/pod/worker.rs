@@ -139,6 +139,7 @@ impl Worker {
                 .subscribe(reference, &worker.entry.mailbox);
             worker.subscriptions.push(subscription);
         }
+        worker.publish();
         worker
     }
 
@@ -229,6 +230,7 @@ impl Worker {
                     self.volumes_stale = true;
                 }
                 self.resize(&before, &pod);
+                self.replace_changed(&before, &pod);
             }
         }
         if mail.sources {
@@ -273,6 +275,16 @@ impl Worker {
                 .sources
                 .subscribe(reference, &self.entry.mailbox);
             self.subscriptions.push(subscription);
+        }
+    }
+
+    /// A container whose image was changed in the Pod runs the new one.
+    fn replace_changed(&mut self, before: &Pod, after: &Pod) {
+        let pairs = state::containers(before).zip(state::containers(after));
+        for (unit, ((_, a), (_, b))) in self.units.iter_mut().zip(pairs) {
+            if a.image != b.image && matches!(unit.state, State::Running(_)) {
+                unit.redo = true;
+            }
         }
     }
 

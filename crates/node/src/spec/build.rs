@@ -115,6 +115,13 @@ pub(crate) async fn spec(request: Request<'_>) -> Result<ContainerSpec, String> 
         );
     }
 
+    if container
+        .volume_devices
+        .as_ref()
+        .is_some_and(|d| !d.is_empty())
+    {
+        return Err("volumeDevices are not supported by this node: use volumeMounts".into());
+    }
     let mut mount_list = Vec::new();
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
         mount_list.push((index, mount.clone(), sub_path(mount, lookup)?));

@@ -93,6 +93,15 @@ pub(crate) fn confinement(
 ) -> Result<Confinement, String> {
     let own = container.security_context.as_ref();
     let of_pod = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
+    let app_armor = own
+        .and_then(|s| s.app_armor_profile.as_ref())
+        .or_else(|| of_pod.and_then(|s| s.app_armor_profile.as_ref()));
+    if let Some(profile) = app_armor.filter(|p| p.type_ == "Localhost") {
+        let name = profile.localhost_profile.as_deref().unwrap_or_default();
+        return Err(format!(
+            "cannot enforce AppArmor: profile {name:?} is asked for, and this node does not load AppArmor profiles"
+        ));
+    }
     let privileged = own.and_then(|s| s.privileged).unwrap_or(false);
     let profile = own
         .and_then(|s| s.seccomp_profile.as_ref())
@@ -259,5 +268,10 @@ mod tests {
         );
         let escape = json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "../x"}});
         assert!(of(json!({}), escape).is_err());
+        let app_armor = json!({"appArmorProfile": {"type": "Localhost", "localhostProfile": "x"}});
+        assert!(
+            of(json!({}), app_armor).is_err(),
+            "what can't be enforced isn't ignored"
+        );
     }
 }

@@ -121,7 +121,8 @@ async fn after_a_reboot_pods_are_made_anew() {
     world
         .create(
             "p",
-            json!({"containers": [{"name": "c", "image": "app:1", "command": ["run"]}]}),
+            json!({"initContainers": [{"name": "i", "image": "app:1", "command": ["exit", "0"]}],
+            "containers": [{"name": "c", "image": "app:1", "command": ["run"]}]}),
         )
         .await;
     world.until_ready("p").await;
@@ -146,7 +147,11 @@ async fn after_a_reboot_pods_are_made_anew() {
         done["status"],
         "what had ended stays as it was"
     );
-    assert_eq!(*world.engine.runs.lock(), ["c"]);
+    assert_eq!(
+        *world.engine.runs.lock(),
+        ["i", "c"],
+        "init containers, too"
+    );
 }
 
 #[tokio::test]

@@ -286,3 +286,29 @@ async fn readiness_gates_hold_a_pod_back() {
         "others' conditions stay"
     );
 }
+
+#[tokio::test]
+async fn a_new_image_replaces_the_container_whatever_the_policy() {
+    let world = World::new().await;
+    world.create("p", json!({"restartPolicy": "Never", "terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "image": "app:1", "command": ["run"]}]})).await;
+    world.until_ready("p").await;
+    let containers = json!([{"name": "c", "image": "app:2", "command": ["run"]}]);
+    world
+        .patch("pods/p", json!({"spec": {"containers": containers}}))
+        .await;
+    let pod = world
+        .until("p", |p| {
+            p["status"]["containerStatuses"][0]["restartCount"] == 1
+                && condition(p, "Ready") == "True"
+        })
+        .await;
+    assert_eq!(
+        pod["status"]["containerStatuses"][0]["image"],
+        "docker.io/library/app:2"
+    );
+    world
+        .until_event("p", |r, m| {
+            r == "Killing" && m == "Container c definition changed, will be restarted"
+        })
+        .await;
+}

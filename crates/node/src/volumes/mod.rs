@@ -109,7 +109,15 @@ async fn one(
     ready: &mut Ready,
 ) -> Result<PathBuf, String> {
     if let Some(source) = &volume.empty_dir {
-        let memory = source.medium.as_deref() == Some("Memory");
+        let memory = match source.medium.as_deref() {
+            None | Some("") => false,
+            Some("Memory") => true,
+            Some(other) => {
+                return Err(format!(
+                    "emptyDir medium {other:?} is not supported by this node: use \"Memory\" or leave it out"
+                ));
+            }
+        };
         let limit = source.size_limit.as_ref().map(quantity::value);
         return blocking(move || {
             let fresh = !dir.exists();

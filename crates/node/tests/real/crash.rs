@@ -37,13 +37,20 @@ impl Drop for Platform {
 async fn start(dir: &Path, cgroup_parent: &str) -> (Platform, Client) {
     let file = dir.join("kubeconfig");
     let _ = std::fs::remove_file(&file);
-    let child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["platform", dir.to_str().unwrap(), cgroup_parent])
-        .spawn()
-        .unwrap();
-    let platform = Platform(child);
+    let spawn = || {
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["platform", dir.to_str().unwrap(), cgroup_parent])
+            .spawn()
+            .unwrap();
+        Platform(child)
+    };
+    let mut platform = spawn();
     let ready = async {
         while !file.exists() {
+            // A child of the killed one, between fork and exec, may hold the store's lock a moment longer.
+            if platform.0.try_wait().unwrap().is_some() {
+                platform = spawn();
+            }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };

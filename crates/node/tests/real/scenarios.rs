@@ -70,7 +70,8 @@ async fn a_pod_and_all_its_parts() {
     });
     world.create("p", spec).await;
     let pod = world.until_ready("p").await;
-    assert_eq!(pod["status"]["podIP"], "10.99.0.1");
+    let ip = pod["status"]["podIP"].as_str().unwrap().to_owned();
+    assert!(ip.starts_with("10.99."), "{ip}");
     assert!(
         pod["status"]["containerStatuses"][0]["imageID"]
             .as_str()
@@ -93,7 +94,7 @@ async fn a_pod_and_all_its_parts() {
     .await;
     assert_eq!((code, text.as_str()), (5, "box\nnameserver 10.43.0.10\n"));
     let (_, hosts) = exec(&world, "p", &["cat", "/etc/hosts"]).await;
-    assert!(hosts.contains("10.99.0.1\tbox\n"), "{hosts}");
+    assert!(hosts.contains(&format!("{ip}\tbox\n")), "{hosts}");
     world.delete("p").await;
 }
 

@@ -99,6 +99,9 @@ pub(crate) async fn sandbox(context: Arc<Context>, pod: Arc<Pod>) -> Done {
 async fn make_sandbox(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<Option<IpAddr>, String> {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let spec = pod.spec.as_ref().ok_or("the pod has no spec")?;
+    if spec.host_users == Some(false) {
+        return Err("Failed to create pod sandbox: hostUsers: false is not supported by this node: it has no user namespaces for pods".into());
+    }
     let host_network = spec.host_network.unwrap_or(false);
     let present = context
         .engine

@@ -51,15 +51,27 @@ pub(crate) struct StartRequest {
 
 pub(crate) async fn start(request: StartRequest) -> Done {
     let (index, attempt) = (request.index, request.attempt);
-    let result = match tokio::time::timeout(START_DEADLINE, make_container(request)).await {
+    let id: String = hex::encode(rand::random::<[u8; 16]>());
+    let context = request.context.clone();
+    let result = match tokio::time::timeout(START_DEADLINE, make_container(request, id.clone()))
+        .await
+    {
         Ok(result) => result,
-        Err(_) => Err(StartFailure::Config {
-            reason: "CreateContainerError",
-            message: format!(
-                "starting the container took longer than {} s",
-                START_DEADLINE.as_secs()
-            ),
-        }),
+        Err(_) => {
+            // Whatever came of it must not run beside the next attempt.
+            let work = context.engine.delete(&id);
+            let removed = tokio::time::timeout(START_DEADLINE, work).await;
+            if !matches!(removed, Ok(Ok(()))) {
+                tracing::warn!(%id, "a container that was not started in time could not be removed, either");
+            }
+            Err(StartFailure::Config {
+                reason: "CreateContainerError",
+                message: format!(
+                    "starting the container took longer than {} s",
+                    START_DEADLINE.as_secs()
+                ),
+            })
+        }
     };
     Done::Started {
         index,
@@ -68,7 +80,10 @@ pub(crate) async fn start(request: StartRequest) -> Done {
     }
 }
 
-async fn make_container(request: StartRequest) -> Result<StartedContainer, StartFailure> {
+async fn make_container(
+    request: StartRequest,
+    id: String,
+) -> Result<StartedContainer, StartFailure> {
     let StartRequest {
         context,
         pod,
@@ -140,7 +155,6 @@ async fn make_container(request: StartRequest) -> Result<StartedContainer, Start
         };
         context.engine.delete(&old).await.map_err(failed)?;
     }
-    let id: String = hex::encode(rand::random::<[u8; 16]>());
     let spec = build::spec(build::Request {
         context: &context,
         pod: &pod,
