@@ -5,19 +5,28 @@
 //! It must never know: the store, the runtime, the network.
 #![forbid(unsafe_code)]
 
+mod daemonset;
 mod deployment;
 mod endpoints;
 mod error;
+mod gc;
+mod history;
+mod job;
 mod machinery;
+mod namespace;
 mod objects;
 mod replicaset;
 mod scheduler;
+mod serviceaccount;
+
+mod statefulset;
+mod volume;
 
 use std::{path::PathBuf, sync::Arc};
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use machinery::{
-    context::{Caches, Context},
+    context::Context,
     recorder::recorder,
     rest::Rest,
 };
@@ -40,9 +49,16 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("deployment", deployment::start),
     ("replicaset", replicaset::replica_sets),
     ("replicationcontroller", replicaset::replication_controllers),
+    ("statefulset", statefulset::start),
+    ("daemonset", daemonset::start),
+    ("job", job::start),
     ("scheduler", scheduler::start),
     ("endpointslice", endpoints::slices),
     ("endpoints", endpoints::legacy),
+    ("serviceaccount", serviceaccount::start),
+    ("namespace", namespace::start),
+    ("volume", volume::start),
+    ("garbagecollector", gc::start),
 ];
 
 /// Names of all controllers.
@@ -53,11 +69,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 /// Runs them all until dropped; what fails on one object is tried again with back-off, and a panic counts as a failure.
 pub async fn run(config: Config) {
     let (recorder, events) = recorder();
-    let ctx = Context {
-        config,
-        caches: Caches::default(),
-        recorder,
-    };
+    let ctx = Context::new(config, recorder);
     let mut tasks = tokio::task::JoinSet::new();
     for (name, start) in CONTROLLERS {
         let wanted = ctx
@@ -74,6 +86,10 @@ pub async fn run(config: Config) {
     let reflectors: FuturesUnordered<_> = ctx.caches.reflectors(&watches).into_iter().collect();
     // one task for all watches: they only parse and take notes
     tasks.spawn(async move { reflectors.collect::<Vec<()>>().await.clear() });
+    if ctx.wants_inventory() {
+        let shared = ctx.caches.watched();
+        tasks.spawn(ctx.inventory.clone().run(watches, shared));
+    }
     drop(ctx);
     while let Some(end) = tasks.join_next().await {
         if let Err(e) = end

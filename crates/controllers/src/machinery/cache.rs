@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::reflector::Sink;
@@ -23,6 +23,8 @@ pub struct Cache<T> {
     handlers: RwLock<Vec<Handler<T>>>,
     synced: watch::Sender<bool>,
     wanted: AtomicBool,
+    /// held while a change is put in and told, so that handlers hear of changes in their order
+    telling: Mutex<()>,
 }
 
 impl<T: Object> Default for Cache<T> {
@@ -32,6 +34,7 @@ impl<T: Object> Default for Cache<T> {
             handlers: Default::default(),
             synced: watch::Sender::new(false),
             wanted: AtomicBool::new(false),
+            telling: Mutex::new(()),
         }
     }
 }
@@ -52,6 +55,12 @@ impl<T: Object> Cache<T> {
     ) {
         self.want();
         self.handlers.write().push(Box::new(handler));
+    }
+    /// Like [`Cache::on_change`], but first told of what's there already.
+    pub fn replay(&self, handler: impl Fn(Option<&Arc<T>>, Option<&Arc<T>>) + Send + Sync + 'static) {
+        let _telling = self.telling.lock();
+        self.each(|o| handler(None, Some(o)));
+        self.on_change(handler);
     }
     /// Returns when the first list is in.
     pub async fn synced(&self) {
@@ -130,15 +139,18 @@ impl<T: Object> Sink<T> for Cache<T> {
                 self.apply(item);
             }
         }
+        let _telling = self.telling.lock();
         for key in gone {
             if let Some(old) = self.remove(&key) {
                 self.tell(Some(&old), None);
             }
         }
+        drop(_telling);
         self.synced.send_replace(true);
     }
     fn apply(&self, item: T) {
         let item = Arc::new(item);
+        let _telling = self.telling.lock();
         let old = self.insert(item.clone());
         match old {
             // deleted and made again while we weren't looking
@@ -150,6 +162,7 @@ impl<T: Object> Sink<T> for Cache<T> {
         }
     }
     fn delete(&self, item: T) {
+        let _telling = self.telling.lock();
         if let Some(old) = self.remove(&item.meta().key()) {
             self.tell(Some(&old), None);
         }
@@ -160,7 +173,6 @@ impl<T: Object> Sink<T> for Cache<T> {
 mod tests {
     use super::*;
     use crate::objects::node::ServiceAccount;
-    use parking_lot::Mutex;
 
     fn sa(name: &str, uid: &str, rv: &str) -> ServiceAccount {
         serde_json::from_value(serde_json::json!({"metadata":

@@ -1,14 +1,18 @@
 //! What controllers share: one cache per kind, the event recorder, clients.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use futures::future::BoxFuture;
 
 use super::{cache::Cache, recorder::Recorder, reflector::reflect, rest::Rest};
 use crate::{
     Config,
+    gc::inventory::Inventory,
     objects::{
-        meta::Object,
+        meta::{Kind, Meta, Object},
         node::{Namespace, Node, ServiceAccount},
         pod::Pod,
         service::{EndpointSlice, Endpoints, Service},
@@ -40,8 +44,36 @@ macro_rules! caches {
                 })*
                 all
             }
+            /// The wanted caches' metadata, for the garbage collector.
+            pub fn watched(&self) -> Vec<Watched> {
+                let mut all = vec![];
+                $(if self.$field.wanted() {
+                    let cache = self.$field.clone();
+                    let synced = self.$field.clone();
+                    all.push(Watched {
+                        kind: <$ty as Object>::KIND,
+                        subscribe: Box::new(move |f| cache.replay(move |old, new| {
+                            f(old.map(|o| o.meta()), new.map(|n| n.meta()))
+                        })),
+                        synced: Box::pin(async move { synced.synced().await }),
+                    });
+                })*
+                all
+            }
         }
     };
+}
+
+type Subscriber = Box<dyn Fn(Option<&Meta>, Option<&Meta>) + Send + Sync>;
+
+/// A kind whose cache others fill.
+pub struct Watched {
+    /// the kind
+    pub kind: Kind,
+    /// calls the function for what's there and for each change
+    pub subscribe: Box<dyn FnOnce(Subscriber) + Send>,
+    /// resolves when the first list is in
+    pub synced: BoxFuture<'static, ()>,
 }
 
 caches! {
@@ -89,9 +121,30 @@ pub struct Context {
     pub caches: Caches,
     /// events
     pub recorder: Recorder,
+    /// all objects, for the garbage collector and namespace deletion
+    pub inventory: Arc<Inventory>,
+    wants_inventory: AtomicBool,
 }
 
 impl Context {
+    /// Nothing watched yet.
+    pub fn new(config: Config, recorder: Recorder) -> Context {
+        Context {
+            config,
+            caches: Caches::default(),
+            recorder,
+            inventory: Arc::default(),
+            wants_inventory: AtomicBool::new(false),
+        }
+    }
+    /// Asks for the inventory to be kept.
+    pub fn inventory_wanted(&self) {
+        self.wants_inventory.store(true, Ordering::Relaxed);
+    }
+    /// Someone asked.
+    pub fn wants_inventory(&self) -> bool {
+        self.wants_inventory.load(Ordering::Relaxed)
+    }
     /// A client of a controller's own.
     pub fn rest(&self, name: &'static str) -> Rest {
         Rest::new((self.config.client)(name), name)

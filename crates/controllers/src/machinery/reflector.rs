@@ -120,6 +120,11 @@ pub async fn reflect<T: DeserializeOwned + Send>(
     }
 }
 
+/// The path may carry a selector.
+fn separator(path: &str) -> char {
+    if path.contains('?') { '&' } else { '?' }
+}
+
 async fn list<T: DeserializeOwned>(
     rest: &Rest,
     path: &str,
@@ -128,7 +133,7 @@ async fn list<T: DeserializeOwned>(
     let mut all = Vec::new();
     let mut next: Option<String> = None;
     loop {
-        let mut page = format!("{path}?limit={PAGE}");
+        let mut page = format!("{path}{}limit={PAGE}", separator(path));
         if let Some(token) = &next {
             page.push_str("&continue=");
             page.extend(token.bytes().map(|b| match b {
@@ -161,7 +166,8 @@ async fn watch<T: DeserializeOwned>(
     revision: &mut String,
 ) -> Result<()> {
     let url = format!(
-        "{path}?watch=true&allowWatchBookmarks=true&timeoutSeconds={WATCH_S}&resourceVersion={revision}"
+        "{path}{}watch=true&allowWatchBookmarks=true&timeoutSeconds={WATCH_S}&resourceVersion={revision}",
+        separator(path)
     );
     let accept = if metadata_only {
         METADATA_ONLY

@@ -1,0 +1,244 @@
+//! Keeps the graph: watches the metadata of every resource that discovery finds.
+//!
+//! Kinds that another controller watches anyway are taken from its cache; the others are watched as PartialObjectMetadata.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use parking_lot::{Mutex, RwLock};
+use serde::Deserialize;
+use tokio::{
+    sync::{Notify, watch},
+    task::{AbortHandle, JoinSet},
+};
+
+use super::{
+    discovery::{ByKind, Discovered, Resource, discover},
+    graph::{Graph, Uid},
+};
+use crate::{
+    machinery::{
+        context::Watched,
+        queue::{BACKOFF_MIN, Queue},
+        reflector::{Sink, reflect},
+        rest::Rest,
+    },
+    objects::meta::Meta,
+};
+
+/// Longest pause between attempts at discovery.
+const DISCOVERY_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Changes of CRDs come in groups.
+const SETTLE: Duration = Duration::from_millis(100);
+
+type Gone = Box<dyn Fn(&str) + Send + Sync>;
+
+/// The graph, and what follows from its changes.
+pub struct Inventory {
+    /// who owns whom
+    pub graph: Mutex<Graph>,
+    /// objects to look at
+    pub queue: Queue<Uid>,
+    /// kinds
+    pub kinds: RwLock<ByKind>,
+    /// what discovery found last
+    pub discovered: RwLock<Arc<Discovered>>,
+    gone: RwLock<Vec<Gone>>,
+    stale: Notify,
+    complete: watch::Sender<bool>,
+}
+
+impl Default for Inventory {
+    fn default() -> Self {
+        Inventory {
+            graph: Mutex::default(),
+            queue: Queue::default(),
+            kinds: RwLock::default(),
+            discovered: RwLock::default(),
+            gone: RwLock::default(),
+            stale: Notify::new(),
+            complete: watch::Sender::new(false),
+        }
+    }
+}
+
+/// An object's metadata.
+#[derive(Deserialize)]
+struct Partial {
+    metadata: Meta,
+}
+
+struct Feed {
+    inventory: Arc<Inventory>,
+    resource: Arc<Resource>,
+    synced: watch::Sender<bool>,
+}
+
+impl Feed {
+    fn defines_kinds(&self) -> bool {
+        matches!(
+            &*self.resource.plural,
+            "customresourcedefinitions" | "apiservices"
+        )
+    }
+}
+
+impl Sink<Partial> for Feed {
+    fn replace(&self, items: Vec<Partial>) {
+        let there: HashSet<&str> = items.iter().map(|i| &*i.metadata.uid).collect();
+        let absent = self
+            .inventory
+            .graph
+            .lock()
+            .absent(&self.resource, |uid| there.contains(uid));
+        for uid in absent {
+            self.inventory.gone(&uid);
+        }
+        for item in &items {
+            self.inventory.seen(&self.resource, &item.metadata);
+        }
+        self.synced.send_replace(true);
+    }
+    fn apply(&self, item: Partial) {
+        self.inventory.seen(&self.resource, &item.metadata);
+        if self.defines_kinds() {
+            self.inventory.stale.notify_one();
+        }
+    }
+    fn delete(&self, item: Partial) {
+        self.inventory.gone(&item.metadata.uid);
+        if self.defines_kinds() {
+            self.inventory.stale.notify_one();
+        }
+    }
+}
+
+impl Inventory {
+    fn seen(&self, resource: &Arc<Resource>, meta: &Meta) {
+        let look = self.graph.lock().seen(resource, meta);
+        for uid in look {
+            self.queue.add(uid);
+        }
+    }
+    /// An object is gone.
+    pub fn gone(&self, uid: &str) {
+        let (namespace, look) = {
+            let mut graph = self.graph.lock();
+            let namespace = graph
+                .get(uid)
+                .filter(|n| n.resource.is_some())
+                .map(|n| n.namespace.clone());
+            (namespace, graph.gone(uid))
+        };
+        for uid in look {
+            self.queue.add(uid);
+        }
+        if let Some(namespace) = namespace.filter(|n| !n.is_empty()) {
+            for handler in self.gone.read().iter() {
+                handler(&namespace);
+            }
+        }
+    }
+    /// `handler` hears of each namespace that loses an object.
+    pub fn on_gone(&self, handler: impl Fn(&str) + Send + Sync + 'static) {
+        self.gone.write().push(Box::new(handler));
+    }
+    /// Returns when every resource has been listed once.
+    pub async fn complete(&self) {
+        let mut rx = self.complete.subscribe();
+        // the sender lives in self
+        let _ = rx.wait_for(|c| *c).await;
+    }
+
+    /// Watches until dropped. `shared` are the kinds that others watch.
+    pub async fn run(self: Arc<Self>, rest: Rest, shared: Vec<Watched>) {
+        let mut shared: HashMap<String, Watched> = shared
+            .into_iter()
+            .map(|w| (w.kind.collection(""), w))
+            .collect();
+        let mut tasks = JoinSet::new();
+        let mut running: HashMap<Arc<Resource>, AbortHandle> = HashMap::new();
+        let mut pause = BACKOFF_MIN;
+        loop {
+            let found = match discover(&rest).await {
+                Ok(found) if !found.resources.is_empty() => found,
+                other => {
+                    if let Err(e) = other {
+                        tracing::debug!(error = %e, "discovery failed, trying again");
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(DISCOVERY_PAUSE_MAX);
+                    continue;
+                }
+            };
+            pause = BACKOFF_MIN;
+            let failed = !found.failed.is_empty();
+            *self.kinds.write() = ByKind::new(&found.resources);
+            let mut firsts: Vec<BoxFuture<'static, ()>> = vec![];
+            let wanted: HashSet<Arc<Resource>> = found
+                .resources
+                .iter()
+                .filter(|r| r.watchable && !r.is_event())
+                .cloned()
+                .collect();
+            for resource in &wanted {
+                if running.contains_key(resource) {
+                    continue;
+                }
+                let feed = Feed {
+                    inventory: self.clone(),
+                    resource: resource.clone(),
+                    synced: watch::Sender::new(false),
+                };
+                let mut synced = feed.synced.subscribe();
+                let path = resource.collection("");
+                let handle = match shared.remove(&path) {
+                    Some(watched) => {
+                        (watched.subscribe)(Box::new(move |old, new| match (old, new) {
+                            (_, Some(new)) => feed.inventory.seen(&feed.resource, new),
+                            (Some(old), None) => feed.inventory.gone(&old.uid),
+                            (None, None) => {}
+                        }));
+                        firsts.push(watched.synced);
+                        tasks.spawn(std::future::pending())
+                    }
+                    None => {
+                        let rest = rest.clone();
+                        firsts.push(Box::pin(async move {
+                            let _ = synced.wait_for(|s| *s).await;
+                        }));
+                        tasks.spawn(async move { reflect(&rest, &path, true, &feed).await })
+                    }
+                };
+                running.insert(resource.clone(), handle);
+            }
+            running.retain(|resource, handle| {
+                let stays = wanted.contains(resource) || failed;
+                if !stays {
+                    handle.abort();
+                    let all = self.graph.lock().absent(resource, |_| false);
+                    for uid in all {
+                        self.gone(&uid);
+                    }
+                }
+                stays
+            });
+            *self.discovered.write() = Arc::new(found);
+            futures::future::join_all(firsts).await;
+            self.complete.send_replace(true);
+            if failed {
+                tokio::select! {
+                    _ = self.stale.notified() => {}
+                    _ = tokio::time::sleep(Duration::from_secs(60)) => {}
+                }
+            } else {
+                self.stale.notified().await;
+            }
+            tokio::time::sleep(SETTLE).await;
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Garbage collection: what nobody owns any more goes (`pkg/controller/garbagecollector`).
+
+pub mod discovery;
+mod graph;
+pub mod inventory;
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use serde::Deserialize;
+use serde_json::json;
+
+use self::{
+    discovery::{ByKind, Resource},
+    graph::{FOREGROUND, Node, ORPHAN, Uid},
+    inventory::Inventory,
+};
+use crate::{
+    error::{Error, Result},
+    machinery::{
+        context::Context,
+        reflector::METADATA_ONLY,
+        rest::{Delete, Ignored, Rest},
+        work::{Next, WORKERS, work},
+    },
+    objects::meta::{Meta, OwnerRef},
+};
+
+const NAME: &str = "garbagecollector";
+
+#[derive(Deserialize)]
+struct Partial {
+    metadata: Meta,
+}
+
+struct Collector {
+    rest: Rest,
+    inventory: Arc<Inventory>,
+}
+
+/// How an owner stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// it's there
+    Solid,
+    /// it isn't
+    Absent,
+    /// it's there, and waits for its dependents to go
+    Waiting,
+}
+
+/// The garbage collector.
+pub fn start(ctx: &Context) -> BoxFuture<'static, ()> {
+    ctx.inventory_wanted();
+    let c = Collector {
+        rest: ctx.rest(NAME),
+        inventory: ctx.inventory.clone(),
+    };
+    Box::pin(async move {
+        c.inventory.complete().await;
+        work(NAME, &c.inventory.queue, WORKERS, |uid| c.visit(uid)).await;
+    })
+}
+
+impl Collector {
+    async fn visit(&self, uid: Uid) -> Result<Next> {
+        let Some(node) = self.inventory.graph.lock().get(&uid).cloned() else {
+            return Ok(Next::Wait);
+        };
+        let Some(resource) = node.resource.clone() else {
+            return self.verify(&uid, &node).await;
+        };
+        if node.deleting && node.orphan {
+            return self.let_go(&uid, &node, &resource).await;
+        }
+        if node.deleting && node.foreground {
+            return self.foreground(&uid, &node, &resource).await;
+        }
+        if node.deleting || node.owners.is_empty() {
+            return Ok(Next::Wait);
+        }
+        self.judge(&uid, &node, &resource).await
+    }
+
+    /// Is someone who is named as an owner there?
+    async fn verify(&self, uid: &Uid, node: &Node) -> Result<Next> {
+        let Some(owner) = &node.referred else {
+            return Ok(Next::Wait);
+        };
+        if !self.exists(owner, &node.namespace).await? {
+            self.inventory.gone(uid);
+        }
+        // if it's there, its watch will show it
+        Ok(Next::Wait)
+    }
+
+    /// Asks the server.
+    async fn exists(&self, owner: &OwnerRef, namespace: &str) -> Result<bool> {
+        let resource = self.resource(owner).await?;
+        match self
+            .live(&resource, namespace, &owner.name)
+            .await?
+        {
+            Some(meta) => Ok(meta.uid == owner.uid),
+            None => Ok(false),
+        }
+    }
+
+    async fn resource(&self, owner: &OwnerRef) -> Result<Arc<Resource>> {
+        let known = self
+            .inventory
+            .kinds
+            .read()
+            .get(&owner.api_version, &owner.kind);
+        if let Some(r) = known {
+            return Ok(r);
+        }
+        let more = ByKind::ask(&self.rest, &owner.api_version).await?;
+        let mut kinds = self.inventory.kinds.write();
+        kinds.learn(more);
+        kinds
+            .get(&owner.api_version, &owner.kind)
+            .ok_or_else(|| {
+                // never guess that it's gone: the kind may come back
+                Error::Other(format!(
+                    "an owner is of the unknown kind {} {}; if that kind was removed for good, remove the ownerReference",
+                    owner.api_version, owner.kind
+                ))
+            })
+    }
+
+    async fn live(&self, resource: &Resource, namespace: &str, name: &str) -> Result<Option<Meta>> {
+        match self
+            .rest
+            .get_as::<Partial>(&resource.path(namespace, name), METADATA_ONLY)
+            .await
+        {
+            Ok(p) => Ok(Some(p.metadata)),
+            Err(e) if e.is_not_found() => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// An object with owners: it stays while one of them does.
+    async fn judge(&self, uid: &Uid, node: &Node, resource: &Resource) -> Result<Next> {
+        let Some(live) = self.live(resource, &node.namespace, &node.name).await? else {
+            // its watch will say so, unless it never was (a reference with a wrong uid)
+            return Ok(Next::Wait);
+        };
+        if *live.uid != **uid || live.deleting() {
+            return Ok(Next::Wait);
+        }
+        let mut standings = Vec::with_capacity(live.owner_references.len());
+        for owner in &live.owner_references {
+            standings.push(self.standing(owner, &live.namespace).await?);
+        }
+        let any = |s: Standing| standings.contains(&s);
+        if standings.is_empty() {
+            return Ok(Next::Wait);
+        }
+        if any(Standing::Solid) {
+            if any(Standing::Absent) || any(Standing::Waiting) {
+                let stay: Vec<_> = live
+                    .owner_references
+                    .iter()
+                    .zip(&standings)
+                    .filter(|(_, s)| **s == Standing::Solid)
+                    .map(|(o, _)| o)
+                    .collect();
+                self.patch(resource, &live, json!({"ownerReferences": stay}))
+                    .await?;
+            }
+            return Ok(Next::Wait);
+        }
+        let has = |f: &str| live.finalizers.iter().any(|x| &**x == f);
+        let dependents = !self.inventory.graph.lock().dependents(uid).is_empty();
+        let policy = if any(Standing::Waiting) && dependents {
+            // what waits for us waits for ours, too
+            "Foreground"
+        } else if has(ORPHAN) {
+            "Orphan"
+        } else if has(FOREGROUND) {
+            "Foreground"
+        } else {
+            "Background"
+        };
+        let options = Delete::uid(&live.uid)
+            .at(&live.resource_version)
+            .propagate(policy);
+        self.rest
+            .delete(&resource.path(&node.namespace, &node.name), &options)
+            .await?;
+        Ok(Next::Wait)
+    }
+
+    async fn standing(&self, owner: &OwnerRef, namespace: &str) -> Result<Standing> {
+        let known = self
+            .inventory
+            .graph
+            .lock()
+            .get(&owner.uid)
+            .filter(|n| n.resource.is_some())
+            .map(|n| n.deleting && n.foreground);
+        match known {
+            Some(true) => Ok(Standing::Waiting),
+            Some(false) => Ok(Standing::Solid),
+            // only the server's word makes an owner absent
+            None if self.exists(owner, namespace).await? => Ok(Standing::Solid),
+            None => Ok(Standing::Absent),
+        }
+    }
+
+    /// Foreground deletion: dependents first.
+    async fn foreground(&self, uid: &Uid, node: &Node, resource: &Resource) -> Result<Next> {
+        let (dependents, blocking) = {
+            let graph = self.inventory.graph.lock();
+            (graph.dependents(uid), graph.blocking(uid))
+        };
+        if blocking > 0 {
+            for d in dependents {
+                self.inventory.queue.add(d);
+            }
+            return Ok(Next::Wait);
+        }
+        self.drop_finalizer(uid, node, resource, FOREGROUND).await
+    }
+
+    /// Orphaning: dependents forget the owner, then it may go.
+    async fn let_go(&self, uid: &Uid, node: &Node, resource: &Resource) -> Result<Next> {
+        let dependents = self.inventory.graph.lock().dependents(uid);
+        for d in dependents {
+            let Some(dependent) = self.inventory.graph.lock().get(&d).cloned() else {
+                continue;
+            };
+            let Some(its) = &dependent.resource else {
+                continue;
+            };
+            let Some(live) = self
+                .live(its, &dependent.namespace, &dependent.name)
+                .await?
+            else {
+                continue;
+            };
+            let stay: Vec<_> = live
+                .owner_references
+                .iter()
+                .filter(|o| *o.uid != **uid)
+                .collect();
+            if stay.len() < live.owner_references.len() {
+                self.patch(its, &live, json!({"ownerReferences": stay}))
+                    .await?;
+            }
+        }
+        self.drop_finalizer(uid, node, resource, ORPHAN).await
+    }
+
+    async fn drop_finalizer(
+        &self,
+        uid: &Uid,
+        node: &Node,
+        resource: &Resource,
+        finalizer: &str,
+    ) -> Result<Next> {
+        let Some(live) = self.live(resource, &node.namespace, &node.name).await? else {
+            return Ok(Next::Wait);
+        };
+        if *live.uid != **uid {
+            return Ok(Next::Wait);
+        }
+        let stay: Vec<_> = live
+            .finalizers
+            .iter()
+            .filter(|f| &***f != finalizer)
+            .collect();
+        if stay.len() < live.finalizers.len() {
+            self.patch(resource, &live, json!({"finalizers": stay}))
+                .await?;
+        }
+        Ok(Next::Wait)
+    }
+
+    async fn patch(
+        &self,
+        resource: &Resource,
+        live: &Meta,
+        mut metadata: serde_json::Value,
+    ) -> Result<()> {
+        metadata["resourceVersion"] = (*live.resource_version).into();
+        let path = resource.path(&live.namespace, &live.name);
+        match self
+            .rest
+            .merge::<Ignored>(&path, &json!({"metadata": metadata}))
+            .await
+        {
+            Ok(_) => Ok(()),
+            Err(e) if e.is_not_found() => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+}
