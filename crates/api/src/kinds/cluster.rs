@@ -1,0 +1,328 @@
+//! Namespace, Node, Lease, PriorityClass, PodDisruptionBudget, HorizontalPodAutoscaler, RBAC.
+
+use super::{
+    PLAIN,
+    cells::{AGE, NAME, column, or_none, wide},
+    json::{default, items, items_mut, map, number, text},
+};
+use crate::registry::{FieldError, Lookup, NameRule, Resource, Strategy};
+use serde_json::{Value, json};
+
+struct Namespace;
+impl Strategy for Namespace {
+    fn name(&self) -> NameRule {
+        NameRule::DnsLabel
+    }
+    fn prepare_create(&self, o: &mut Value, _: &dyn Lookup) -> Result<(), Vec<FieldError>> {
+        o["status"] = json!({ "phase": "Active" });
+        Ok(())
+    }
+}
+
+struct Node;
+impl Strategy for Node {
+    fn default(&self, o: &mut Value) {
+        if o.get("status").is_some_and(Value::is_object)
+            && o["status"]["allocatable"].is_null()
+            && !o["status"]["capacity"].is_null()
+        {
+            o["status"]["allocatable"] = o["status"]["capacity"].clone();
+        }
+        default(o, "spec", json!({}));
+    }
+}
+
+struct Rbac;
+impl Strategy for Rbac {
+    fn name(&self) -> NameRule {
+        NameRule::PathSegment
+    }
+    fn default(&self, o: &mut Value) {
+        if let Some(role) = o.get_mut("roleRef").filter(|r| r.is_object()) {
+            default(role, "apiGroup", "rbac.authorization.k8s.io");
+        }
+        for s in items_mut(o, "subjects") {
+            let group = if s["kind"] == "ServiceAccount" {
+                ""
+            } else {
+                "rbac.authorization.k8s.io"
+            };
+            if !group.is_empty() {
+                default(s, "apiGroup", group);
+            }
+        }
+    }
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        match new["roleRef"] == old["roleRef"] {
+            true => vec![],
+            false => vec![FieldError::Invalid {
+                field: "roleRef".into(),
+                value: new["roleRef"].clone(),
+                detail: "cannot change roleRef".into(),
+            }],
+        }
+    }
+}
+
+struct PriorityClass;
+impl Strategy for PriorityClass {
+    fn default(&self, o: &mut Value) {
+        default(o, "preemptionPolicy", "PreemptLowerPriority");
+    }
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        match new["value"] == old["value"] {
+            true => vec![],
+            false => vec![FieldError::Forbidden {
+                field: "value".into(),
+                detail: "may not be changed in an update.".into(),
+            }],
+        }
+    }
+}
+
+struct Autoscaler;
+impl Strategy for Autoscaler {
+    fn default(&self, o: &mut Value) {
+        if let Some(spec) = o.get_mut("spec") {
+            default(spec, "minReplicas", 1);
+        }
+    }
+}
+
+fn node_status(o: &Value) -> String {
+    let ready = items(o, "/status/conditions")
+        .iter()
+        .find(|c| c["type"] == "Ready");
+    let mut all = vec![match ready.map(|c| text(c, "/status")) {
+        Some("True") => "Ready",
+        Some(_) => "NotReady",
+        None => "Unknown",
+    }];
+    if o["spec"]["unschedulable"] == true {
+        all.push("SchedulingDisabled");
+    }
+    all.join(",")
+}
+
+fn address(o: &Value, kind: &str) -> Value {
+    or_none(
+        items(o, "/status/addresses")
+            .iter()
+            .find(|a| a["type"] == kind)
+            .map(|a| text(a, "/address").to_string())
+            .unwrap_or_default(),
+    )
+}
+
+fn role(o: &Value) -> Value {
+    format!("{}/{}", text(o, "/roleRef/kind"), text(o, "/roleRef/name")).into()
+}
+
+const CREATED: crate::registry::Column = column("Created At", "date", |o| {
+    o["metadata"]["creationTimestamp"].clone()
+});
+
+pub(crate) fn resources() -> Vec<Resource> {
+    let rbac = |kind, plural, singular, namespaced, columns| Resource {
+        group: "rbac.authorization.k8s.io",
+        kind,
+        plural,
+        singular,
+        namespaced,
+        columns,
+        strategy: &Rbac,
+        ..PLAIN
+    };
+    vec![
+        Resource {
+            kind: "Namespace",
+            plural: "namespaces",
+            singular: "namespace",
+            short_names: &["ns"],
+            namespaced: false,
+            has_status: true,
+            subresources: &["finalize"],
+            strategy: &Namespace,
+            selectable_fields: &[("status.phase", |o| text(o, "/status/phase").into())],
+            columns: const {
+                &[
+                    NAME,
+                    column("Status", "string", |o| text(o, "/status/phase").into()),
+                    AGE,
+                ]
+            },
+            ..PLAIN
+        },
+        Resource {
+            kind: "Node",
+            plural: "nodes",
+            singular: "node",
+            short_names: &["no"],
+            namespaced: false,
+            has_status: true,
+            strategy: &Node,
+            selectable_fields: &[("spec.unschedulable", |o| {
+                (o["spec"]["unschedulable"] == true).to_string()
+            })],
+            columns: const {
+                &[
+                    NAME,
+                    column("Status", "string", |o| node_status(o).into()),
+                    column("Roles", "string", |o| {
+                        let prefix = "node-role.kubernetes.io/";
+                        let roles: Vec<&str> = map(o, "/metadata/labels")
+                            .into_iter()
+                            .flatten()
+                            .filter_map(|(k, _)| k.strip_prefix(prefix))
+                            .collect();
+                        or_none(roles.join(","))
+                    }),
+                    AGE,
+                    column("Version", "string", |o| {
+                        text(o, "/status/nodeInfo/kubeletVersion").into()
+                    }),
+                    wide("Internal-IP", "string", |o| address(o, "InternalIP")),
+                    wide("External-IP", "string", |o| address(o, "ExternalIP")),
+                    wide("OS-Image", "string", |o| {
+                        text(o, "/status/nodeInfo/osImage").into()
+                    }),
+                    wide("Kernel-Version", "string", |o| {
+                        text(o, "/status/nodeInfo/kernelVersion").into()
+                    }),
+                    wide("Container-Runtime", "string", |o| {
+                        text(o, "/status/nodeInfo/containerRuntimeVersion").into()
+                    }),
+                ]
+            },
+            ..PLAIN
+        },
+        Resource {
+            group: "coordination.k8s.io",
+            kind: "Lease",
+            plural: "leases",
+            singular: "lease",
+            columns: const {
+                &[
+                    NAME,
+                    column("Holder", "string", |o| {
+                        text(o, "/spec/holderIdentity").into()
+                    }),
+                    AGE,
+                ]
+            },
+            ..PLAIN
+        },
+        Resource {
+            group: "scheduling.k8s.io",
+            kind: "PriorityClass",
+            plural: "priorityclasses",
+            singular: "priorityclass",
+            short_names: &["pc"],
+            namespaced: false,
+            strategy: &PriorityClass,
+            columns: const {
+                &[
+                    NAME,
+                    column("Value", "integer", |o| number(o, "/value").into()),
+                    column("Global-Default", "boolean", |o| {
+                        (o["globalDefault"] == true).into()
+                    }),
+                    AGE,
+                    column("PreemptionPolicy", "string", |o| {
+                        text(o, "/preemptionPolicy").into()
+                    }),
+                ]
+            },
+            ..PLAIN
+        },
+        Resource {
+            group: "policy",
+            kind: "PodDisruptionBudget",
+            plural: "poddisruptionbudgets",
+            singular: "poddisruptionbudget",
+            short_names: &["pdb"],
+            has_status: true,
+            columns: const {
+                &[
+                    NAME,
+                    column(
+                        "Min Available",
+                        "string",
+                        |o| match &o["spec"]["minAvailable"] {
+                            Value::Null => "N/A".into(),
+                            v => v.clone(),
+                        },
+                    ),
+                    column("Max Unavailable", "string", |o| {
+                        match &o["spec"]["maxUnavailable"] {
+                            Value::Null => "N/A".into(),
+                            v => v.clone(),
+                        }
+                    }),
+                    column("Allowed Disruptions", "integer", |o| {
+                        number(o, "/status/disruptionsAllowed").into()
+                    }),
+                    AGE,
+                ]
+            },
+            ..PLAIN
+        },
+        Resource {
+            group: "autoscaling",
+            version: "v2",
+            kind: "HorizontalPodAutoscaler",
+            plural: "horizontalpodautoscalers",
+            singular: "horizontalpodautoscaler",
+            short_names: &["hpa"],
+            categories: &["all"],
+            has_status: true,
+            strategy: &Autoscaler,
+            columns: const {
+                &[
+                    NAME,
+                    column("Reference", "string", |o| {
+                        format!(
+                            "{}/{}",
+                            text(o, "/spec/scaleTargetRef/kind"),
+                            text(o, "/spec/scaleTargetRef/name")
+                        )
+                        .into()
+                    }),
+                    column("MinPods", "string", |o| {
+                        number(o, "/spec/minReplicas").into()
+                    }),
+                    column("MaxPods", "integer", |o| {
+                        number(o, "/spec/maxReplicas").into()
+                    }),
+                    column("Replicas", "integer", |o| {
+                        number(o, "/status/currentReplicas").into()
+                    }),
+                    AGE,
+                ]
+            },
+            ..PLAIN
+        },
+        rbac("Role", "roles", "role", true, &[NAME, CREATED]),
+        rbac(
+            "ClusterRole",
+            "clusterroles",
+            "clusterrole",
+            false,
+            const { &[NAME, CREATED] },
+        ),
+        rbac(
+            "RoleBinding",
+            "rolebindings",
+            "rolebinding",
+            true,
+            const { &[NAME, column("Role", "string", role), AGE] },
+        ),
+        rbac(
+            "ClusterRoleBinding",
+            "clusterrolebindings",
+            "clusterrolebinding",
+            false,
+            const { &[NAME, column("Role", "string", role), AGE] },
+        ),
+    ]
+}

@@ -1,0 +1,256 @@
+//! Pod and PodTemplate.
+
+use super::{
+    PLAIN,
+    json::{default, items, map, text},
+    pod_columns, pod_defaults, pod_validation,
+};
+use crate::registry::{FieldError, Lookup, Resource, Strategy};
+use serde_json::{Value, json};
+
+struct PodStrategy;
+
+/// QoS class by upstream's rule (pkg/apis/core/v1/helper/qos).
+fn qos(spec: &Value) -> &'static str {
+    let (mut any, mut guaranteed) = (false, true);
+    for list in ["/initContainers", "/containers"] {
+        for c in items(spec, list) {
+            let amount = |kind: &str, name: &str| {
+                c["resources"][kind][name]
+                    .as_str()
+                    .map(String::from)
+                    .or(c["resources"][kind][name].as_f64().map(|n| n.to_string()))
+            };
+            for name in ["cpu", "memory"] {
+                let (limit, request) = (amount("limits", name), amount("requests", name));
+                any |= limit.is_some() || request.is_some();
+                guaranteed &= limit.is_some() && (request.is_none() || request == limit);
+            }
+        }
+    }
+    match (any, guaranteed) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        _ => "Burstable",
+    }
+}
+
+impl Strategy for PodStrategy {
+    fn default(&self, o: &mut Value) {
+        if let Some(spec) = o.get_mut("spec").filter(|s| s.is_object()) {
+            pod_defaults::pod_spec(spec);
+            default(spec, "enableServiceLinks", true);
+        }
+    }
+
+    fn prepare_create(&self, o: &mut Value, _lookup: &dyn Lookup) -> Result<(), Vec<FieldError>> {
+        let spec = &mut o["spec"];
+        // ServiceAccount, Priority and DefaultTolerationSeconds admission.
+        default(spec, "serviceAccountName", "default");
+        let account = spec["serviceAccountName"].clone();
+        default(spec, "serviceAccount", account);
+        default(spec, "priority", 0);
+        default(spec, "preemptionPolicy", "PreemptLowerPriority");
+        default(spec, "tolerations", json!([]));
+        for key in [
+            "node.kubernetes.io/not-ready",
+            "node.kubernetes.io/unreachable",
+        ] {
+            let tolerated = items(spec, "/tolerations").iter().any(|t| {
+                (text(t, "/key") == key || text(t, "/key").is_empty())
+                    && matches!(text(t, "/effect"), "" | "NoExecute")
+            });
+            if !tolerated && let Some(list) = spec["tolerations"].as_array_mut() {
+                list.push(json!({ "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300 }));
+            }
+        }
+        let class = qos(spec);
+        o["status"] = json!({ "phase": "Pending", "qosClass": class });
+        Ok(())
+    }
+
+    fn prepare_update(
+        &self,
+        new: &mut Value,
+        old: &Value,
+        _lookup: &dyn Lookup,
+    ) -> Result<(), Vec<FieldError>> {
+        new["status"] = old["status"].clone();
+        Ok(())
+    }
+
+    fn validate(&self, o: &Value) -> Vec<FieldError> {
+        pod_validation::pod_spec(&o["spec"], "spec", &["Always", "OnFailure", "Never"])
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        let strip = |o: &Value| {
+            let mut spec = o["spec"].clone();
+            for list in ["initContainers", "containers"] {
+                for c in super::json::items_mut(&mut spec, list) {
+                    c["image"] = Value::Null;
+                }
+            }
+            for key in [
+                "activeDeadlineSeconds",
+                "tolerations",
+                "terminationGracePeriodSeconds",
+                "schedulingGates",
+                "nodeName",
+            ] {
+                spec[key] = Value::Null;
+            }
+            spec
+        };
+        if strip(new) == strip(old) {
+            return vec![];
+        }
+        vec![FieldError::Forbidden {
+            field: "spec".into(),
+            detail: "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)".into(),
+        }]
+    }
+
+    fn grace_period(&self, o: &Value, requested: Option<i64>) -> Option<i64> {
+        let unscheduled = text(o, "/spec/nodeName").is_empty();
+        if unscheduled || matches!(text(o, "/status/phase"), "Succeeded" | "Failed") {
+            return Some(0);
+        }
+        Some(
+            requested
+                .or(o["spec"]["terminationGracePeriodSeconds"].as_i64())
+                .unwrap_or(30)
+                .max(0),
+        )
+    }
+
+    fn warnings(&self, o: &Value) -> Vec<String> {
+        let mut all = Vec::new();
+        for list in ["initContainers", "containers"] {
+            for (i, c) in items(o, &format!("/spec/{list}")).iter().enumerate() {
+                let mut seen = std::collections::HashSet::new();
+                for (j, e) in items(c, "/env").iter().enumerate() {
+                    if !seen.insert(text(e, "/name")) {
+                        all.push(format!("spec.{list}[{i}].env[{j}]: hides previous definition of \"{}\", which may be unset", text(e, "/name")));
+                    }
+                }
+            }
+        }
+        all
+    }
+}
+
+struct TemplateStrategy;
+impl Strategy for TemplateStrategy {
+    fn default(&self, o: &mut Value) {
+        if let Some(spec) = o.pointer_mut("/template/spec") {
+            pod_defaults::pod_spec(spec);
+        }
+    }
+}
+
+fn boolean(o: &Value, pointer: &str) -> String {
+    o.pointer(pointer)
+        .and_then(Value::as_bool)
+        .unwrap_or(false)
+        .to_string()
+}
+
+pub(crate) fn resources() -> Vec<Resource> {
+    vec![
+        Resource {
+            kind: "Pod",
+            plural: "pods",
+            singular: "pod",
+            short_names: &["po"],
+            categories: &["all"],
+            has_status: true,
+            subresources: &["log", "exec", "attach", "binding", "eviction"],
+            selectable_fields: &[
+                ("spec.nodeName", |o| text(o, "/spec/nodeName").into()),
+                ("spec.restartPolicy", |o| {
+                    text(o, "/spec/restartPolicy").into()
+                }),
+                ("spec.schedulerName", |o| {
+                    text(o, "/spec/schedulerName").into()
+                }),
+                ("spec.serviceAccountName", |o| {
+                    text(o, "/spec/serviceAccountName").into()
+                }),
+                ("spec.hostNetwork", |o| boolean(o, "/spec/hostNetwork")),
+                ("status.phase", |o| text(o, "/status/phase").into()),
+                ("status.podIP", |o| text(o, "/status/podIP").into()),
+                ("status.podIPs", |o| {
+                    items(o, "/status/podIPs")
+                        .iter()
+                        .map(|i| text(i, "/ip"))
+                        .collect::<Vec<_>>()
+                        .join(",")
+                }),
+                ("status.nominatedNodeName", |o| {
+                    text(o, "/status/nominatedNodeName").into()
+                }),
+            ],
+            columns: pod_columns::COLUMNS,
+            strategy: &PodStrategy,
+            ..PLAIN
+        },
+        Resource {
+            kind: "PodTemplate",
+            plural: "podtemplates",
+            singular: "podtemplate",
+            strategy: &TemplateStrategy,
+            columns: const {
+                &[
+                    super::cells::NAME,
+                    super::cells::column("Containers", "string", |o| {
+                        items(o, "/template/spec/containers")
+                            .iter()
+                            .map(|c| text(c, "/name"))
+                            .collect::<Vec<_>>()
+                            .join(",")
+                            .into()
+                    }),
+                    super::cells::column("Images", "string", |o| {
+                        items(o, "/template/spec/containers")
+                            .iter()
+                            .map(|c| text(c, "/image"))
+                            .collect::<Vec<_>>()
+                            .join(",")
+                            .into()
+                    }),
+                    super::cells::column("Pod Labels", "string", |o| {
+                        map(o, "/template/metadata/labels").map_or("<none>".into(), |_| {
+                            super::cells::labels(&o["template"]["metadata"]["labels"])
+                        })
+                    }),
+                ]
+            },
+            ..PLAIN
+        },
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn qos_follows_requests_and_limits() {
+        for (resources, want) in [
+            (json!({}), "BestEffort"),
+            (json!({ "requests": { "cpu": "1" } }), "Burstable"),
+            (
+                json!({ "limits": { "cpu": "1", "memory": "1Gi" }, "requests": { "cpu": "1", "memory": "1Gi" } }),
+                "Guaranteed",
+            ),
+            (json!({ "limits": { "cpu": "1" } }), "Burstable"),
+        ] {
+            assert_eq!(
+                qos(&json!({ "containers": [{ "resources": resources }] })),
+                want,
+                "{resources}"
+            );
+        }
+    }
+}
