@@ -3,8 +3,6 @@
 //! Started with `platform`, this binary is a whole small platform (API, runtime, node) that a test can kill.
 
 mod crash;
-#[path = "../../src/tests/kinds.rs"]
-mod kinds;
 mod platform;
 mod scenarios;
 mod world;

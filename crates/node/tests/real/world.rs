@@ -92,8 +92,7 @@ fn runtime_config(dir: &Path, cgroup_parent: &str) -> Config {
 }
 
 pub fn api_server(dir: &Path) -> knarr_api::ApiServer {
-    let config = knarr_api::Config::for_tests(&dir.join("api"));
-    knarr_api::ApiServer::with_resources(config, crate::kinds::RESOURCES).unwrap()
+    knarr_api::ApiServer::for_tests(&dir.join("api"))
 }
 
 fn image_store(dir: &Path) -> ImageStore {
