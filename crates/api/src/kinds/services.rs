@@ -376,7 +376,7 @@ fn external(o: &Value) -> Value {
         .filter_map(|i| i.as_str().map(String::from))
         .collect();
     match text(o, "/spec/type") {
-        "ExternalName" => return text(o, "/spec/externalName").into(),
+        "ExternalName" => text(o, "/spec/externalName").into(),
         "LoadBalancer" => {
             let given = items(o, "/status/loadBalancer/ingress").iter().map(|i| {
                 if text(i, "/ip").is_empty() {

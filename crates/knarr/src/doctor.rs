@@ -1,0 +1,216 @@
+//! `knarr doctor`: what this machine lacks, and the fix for each. `serve` and `up` ask the same questions first.
+
+use crate::{cli::Output, error::Error, paths::Paths};
+use clap::Args;
+use serde_json::json;
+use std::{fs, path::Path};
+
+/// Free space below which a start is refused: a full disk would only fail later and worse.
+const FREE_BYTES_MIN: u64 = 64 << 20;
+
+#[derive(Args)]
+pub struct DoctorArguments {
+    #[arg(long, short, value_enum, default_value = "text")]
+    output: Output,
+}
+
+struct Check {
+    name: &'static str,
+    /// None = fine; otherwise (what is missing, the fix).
+    lack: Option<(String, String)>,
+    /// Without it nothing runs.
+    vital: bool,
+}
+
+pub fn run(paths: &Paths, arguments: DoctorArguments) -> Result<u8, Error> {
+    let checks = checks(&paths.data);
+    if arguments.output == Output::Json {
+        let list: Vec<_> = checks
+            .iter()
+            .map(|c| json!({ "check": c.name, "ok": c.lack.is_none(), "vital": c.vital, "lack": c.lack.as_ref().map(|l| &l.0), "fix": c.lack.as_ref().map(|l| &l.1) }))
+            .collect();
+        println!("{}", json!(list));
+    } else {
+        for c in &checks {
+            match &c.lack {
+                None => println!(" ✓ {}", c.name),
+                Some((lack, fix)) => println!(
+                    " {} {}: {lack}\n     fix: {fix}",
+                    if c.vital { "✗" } else { "!" },
+                    c.name
+                ),
+            }
+        }
+    }
+    Ok(u8::from(checks.iter().any(|c| c.vital && c.lack.is_some())))
+}
+
+/// The first vital lack as an error.
+pub fn require(data: &Path) -> Result<(), Error> {
+    match checks(data)
+        .into_iter()
+        .find(|c| c.vital && c.lack.is_some())
+        .and_then(|c| c.lack)
+    {
+        Some((lack, fix)) => Err(Error::Platform(format!("{lack}: {fix}"))),
+        None => Ok(()),
+    }
+}
+
+fn checks(data: &Path) -> Vec<Check> {
+    let check = |name, vital, ok: bool, lack: &str, fix: &str| Check {
+        name,
+        vital,
+        lack: (!ok).then(|| (lack.to_string(), fix.to_string())),
+    };
+    let root = rustix::process::geteuid().is_root();
+    let filesystems = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    let has = |name: &str| {
+        filesystems
+            .lines()
+            .any(|l| l.ends_with(&format!("\t{name}")))
+    };
+    let free = free_bytes(data);
+    vec![
+        check(
+            "root",
+            true,
+            root,
+            "knarr needs root to make namespaces, mounts and network links",
+            "run it with sudo",
+        ),
+        check(
+            "overlayfs",
+            true,
+            has("overlay") || module("overlay"),
+            "the kernel has no overlay file system",
+            "modprobe overlay, or a kernel with CONFIG_OVERLAY_FS",
+        ),
+        check(
+            "cgroups",
+            true,
+            cgroups(),
+            "no cgroup hierarchy with the memory, cpu and pids controllers is mounted",
+            "mount cgroup2 on /sys/fs/cgroup",
+        ),
+        check(
+            "nftables",
+            true,
+            !root || nftables(),
+            "the kernel has no nf_tables",
+            "modprobe nf_tables, or a kernel with CONFIG_NF_TABLES",
+        ),
+        check(
+            "namespaces",
+            true,
+            Path::new("/proc/self/ns/net").exists(),
+            "the kernel has no network namespaces",
+            "a kernel with CONFIG_NET_NS",
+        ),
+        check(
+            "seccomp",
+            true,
+            fs::read_to_string("/proc/self/status").is_ok_and(|s| s.contains("Seccomp:")),
+            "the kernel has no seccomp",
+            "a kernel with CONFIG_SECCOMP_FILTER",
+        ),
+        check(
+            "disk space",
+            true,
+            free.is_none_or(|f| f > FREE_BYTES_MIN),
+            &format!(
+                "the disk of {} is full ({} MB free)",
+                data.display(),
+                free.unwrap_or(0) >> 20
+            ),
+            "free some space, or give a --data-dir on another disk",
+        ),
+        check(
+            "cargo",
+            false,
+            std::env::var_os("CARGO").is_some() || on_path("cargo"),
+            "there is no cargo on the PATH, so services with `x-knarr: {cargo: …}` cannot be built",
+            "install Rust: https://rustup.rs",
+        ),
+        check(
+            "CA certificates",
+            false,
+            Path::new("/etc/ssl/certs/ca-certificates.crt").exists(),
+            "packed images will have no CA certificates, so TLS to the outside fails in them",
+            "apt-get install ca-certificates",
+        ),
+        check(
+            "time zones",
+            false,
+            Path::new("/usr/share/zoneinfo/UTC").exists(),
+            "packed images will know no time zones",
+            "apt-get install tzdata",
+        ),
+        check(
+            "kubectl",
+            false,
+            on_path("kubectl"),
+            "there is no kubectl on the PATH (knarr itself does not need it)",
+            "apt-get install kubernetes-client",
+        ),
+    ]
+}
+
+fn free_bytes(path: &Path) -> Option<u64> {
+    let there = path.ancestors().find(|p| p.exists())?;
+    let s = rustix::fs::statvfs(there).ok()?;
+    Some(s.f_bavail * s.f_frsize)
+}
+
+fn on_path(program: &str) -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|p| std::env::split_paths(&p).any(|d| d.join(program).is_file()))
+}
+
+/// A module that is there to be loaded.
+fn module(name: &str) -> bool {
+    let release = rustix::system::uname();
+    let list = format!(
+        "/lib/modules/{}/modules.dep",
+        release.release().to_string_lossy()
+    );
+    fs::read_to_string(list).is_ok_and(|l| {
+        l.lines().any(|l| {
+            l.split(':')
+                .next()
+                .is_some_and(|p| p.contains(&format!("/{name}.ko")))
+        })
+    })
+}
+
+/// v2 with its controllers, or v1 (also hybrid) with each mounted.
+fn cgroups() -> bool {
+    let wanted = ["memory", "cpu", "pids"];
+    if let Ok(unified) = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers") {
+        return wanted
+            .iter()
+            .all(|w| unified.split_whitespace().any(|c| c == *w));
+    }
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    wanted.iter().all(|w| {
+        mounts.lines().any(|l| {
+            let mut fields = l.split(' ');
+            let (kind, options) = (
+                fields.nth(2).unwrap_or_default(),
+                fields.next().unwrap_or_default(),
+            );
+            kind == "cgroup" && options.split(',').any(|o| o == *w)
+        })
+    })
+}
+
+/// Opens the netfilter netlink family, which loads the module where it can be loaded.
+fn nftables() -> bool {
+    use rustix::net::{AddressFamily, SocketType, netlink, socket};
+    socket(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        Some(netlink::NETFILTER),
+    )
+    .is_ok()
+}

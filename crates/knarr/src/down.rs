@@ -1,0 +1,207 @@
+//! `knarr down`: the reverse of `up`.
+
+use crate::{
+    apply::Applier,
+    connect,
+    error::Error,
+    paths::Paths,
+    plan::{self, Source},
+};
+use clap::Args;
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Pod};
+use kube::{
+    Api, Client, Resource,
+    api::{ApiResource, DeleteParams, DynamicObject, ListParams},
+    core::GroupVersionKind,
+};
+use serde_json::json;
+use std::{path::PathBuf, time::Duration};
+
+/// How long to wait for containers to end; each has its own grace period before it is killed.
+const WAIT_SECONDS_MAX: u64 = 90;
+
+#[derive(Args)]
+pub struct DownArguments {
+    /// The folder or file that was given to `up`
+    #[arg(default_value = ".")]
+    path: PathBuf,
+    /// The project's name instead of a folder
+    #[arg(short = 'p', long, value_name = "NAME")]
+    project: Option<String>,
+    /// Remove its volumes, with all their data, too
+    #[arg(short = 'v', long)]
+    volumes: bool,
+    #[arg(long, short, value_enum, default_value = "text")]
+    output: crate::cli::Output,
+}
+
+pub async fn run(paths: &Paths, arguments: DownArguments) -> Result<u8, Error> {
+    // Every profile: what was started with one is to go as well.
+    let source = match (&arguments.project, arguments.path.exists()) {
+        (Some(_), false) => None,
+        (Some(_), true) => {
+            plan::read(&arguments.path, &["*".into()], arguments.project.clone()).ok()
+        }
+        (None, _) => Some(plan::read(&arguments.path, &["*".into()], None)?),
+    };
+    let client = connect::connect(paths).await?;
+    let project = match (source, arguments.project) {
+        (Some(Source::Manifests { objects, .. }), None) => {
+            let applier = Applier::new(client.clone()).await?;
+            let kept = |kind: &str| {
+                !arguments.volumes
+                    && matches!(
+                        kind,
+                        "PersistentVolumeClaim" | "PersistentVolume" | "Namespace"
+                    )
+            };
+            let mut gone = 0;
+            let mut namespaces = std::collections::BTreeSet::new();
+            for object in objects.iter().rev() {
+                let (kind, name) = (
+                    object["kind"].as_str().unwrap_or_default(),
+                    object["metadata"]["name"].as_str().unwrap_or_default(),
+                );
+                namespaces.extend(
+                    object
+                        .pointer("/metadata/namespace")
+                        .and_then(|n| n.as_str())
+                        .map(String::from),
+                );
+                if kept(kind) {
+                    continue;
+                }
+                match applier
+                    .api(object, "default")?
+                    .delete(name, &DeleteParams::background())
+                    .await
+                {
+                    Ok(_) => gone += 1,
+                    Err(kube::Error::Api(status)) if status.code == 404 => {}
+                    Err(e) => return Err(e.into()),
+                }
+            }
+            for namespace in namespaces {
+                pods_gone(&client, &namespace).await?;
+            }
+            return done(&arguments.output, "the manifests' objects", gone > 0);
+        }
+        (Some(Source::Compose(project)), None) => project.name.replace('_', "-"),
+        (_, Some(name)) => name,
+        (None, None) => return Err(Error::Input("name a folder or a project".into())),
+    };
+    let changed = remove_project(&client, &project, arguments.volumes).await?;
+    done(&arguments.output, &project, changed)
+}
+
+fn done(output: &crate::cli::Output, what: &str, changed: bool) -> Result<u8, Error> {
+    match (output, changed) {
+        (crate::cli::Output::Json, _) => {
+            println!("{}", json!({ "project": what, "changed": changed }))
+        }
+        (_, true) => println!("{what}: stopped and removed"),
+        (_, false) => println!("{what}: nothing was running"),
+    }
+    Ok(0)
+}
+
+async fn remove_project(client: &Client, project: &str, volumes: bool) -> Result<bool, Error> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let Some(namespace) = namespaces.get_opt(project).await? else {
+        return Ok(false);
+    };
+    if namespace
+        .meta()
+        .labels
+        .as_ref()
+        .and_then(|l| l.get("app.kubernetes.io/managed-by"))
+        .is_none_or(|m| m != "knarr")
+    {
+        return Err(Error::Input(format!(
+            "namespace {project} was not made by `knarr up`: delete what is in it with kubectl"
+        )));
+    }
+    let mine = ListParams::default().labels("app.kubernetes.io/managed-by=knarr");
+    let mut changed = false;
+    for (group, kind) in [("apps", "Deployment"), ("batch", "Job"), ("", "Service")] {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, "v1", kind));
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), project, &resource);
+        for object in api.list_metadata(&mine).await? {
+            let name = object.metadata.name.unwrap_or_default();
+            match api.delete(&name, &DeleteParams::background()).await {
+                Ok(_) => changed = true,
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+    pods_gone(client, project).await?;
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), project);
+    if volumes
+        || claims
+            .list_metadata(&ListParams::default())
+            .await?
+            .items
+            .is_empty()
+    {
+        namespaces
+            .delete(project, &DeleteParams::background())
+            .await?;
+        wait("namespace", project, namespace_gone(&namespaces, project)).await?;
+        changed = true;
+    }
+    Ok(changed)
+}
+
+async fn wait(
+    what: &str,
+    name: &str,
+    gone: impl Future<Output = Result<(), Error>>,
+) -> Result<(), Error> {
+    tokio::time::timeout(Duration::from_secs(WAIT_SECONDS_MAX), gone)
+        .await
+        .map_err(|_| {
+            Error::TimedOut(format!(
+                "{what} {name} is still there after {WAIT_SECONDS_MAX} s; see `knarr status`"
+            ))
+        })?
+}
+
+async fn namespace_gone(api: &Api<Namespace>, name: &str) -> Result<(), Error> {
+    kube::runtime::wait::await_condition(api.clone(), name, |o: Option<&Namespace>| o.is_none())
+        .await
+        .map(|_| ())
+        .map_err(|e| Error::Failed(e.to_string()))
+}
+
+/// Waits until the namespace has no Pod any more.
+async fn pods_gone(client: &Client, namespace: &str) -> Result<(), Error> {
+    use futures::StreamExt;
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let watched = async {
+        let mut changes = Box::pin(kube::runtime::metadata_watcher(
+            api.clone(),
+            kube::runtime::watcher::Config::default(),
+        ));
+        while changes.next().await.is_some() {
+            if api
+                .list_metadata(&ListParams::default())
+                .await?
+                .items
+                .is_empty()
+            {
+                return Ok(());
+            }
+        }
+        Ok(())
+    };
+    if api
+        .list_metadata(&ListParams::default())
+        .await?
+        .items
+        .is_empty()
+    {
+        return Ok(());
+    }
+    wait("a pod of", namespace, watched).await
+}

@@ -1,0 +1,148 @@
+//! `knarr exec`: a command in a running container, with or without a terminal.
+
+use crate::{connect, error::Error, logs, paths::Paths};
+use clap::Args;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api, ResourceExt,
+    api::{AttachParams, TerminalSize},
+};
+use rustix::termios::{self, OptionalActions, Termios};
+use std::io::IsTerminal;
+
+#[derive(Args)]
+pub struct ExecArguments {
+    /// Pass standard input on
+    #[arg(short = 'i', long)]
+    stdin: bool,
+    /// Give the command a terminal
+    #[arg(short = 't', long)]
+    tty: bool,
+    /// The container, in a pod of several
+    #[arg(short, long)]
+    container: Option<String>,
+    #[command(flatten)]
+    target: crate::cli::Target,
+    /// Service or pod
+    name: String,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+/// Puts the terminal back when dropped.
+struct Raw(Termios);
+
+impl Raw {
+    fn enter() -> Option<Raw> {
+        let stdin = std::io::stdin();
+        let before = termios::tcgetattr(&stdin).ok()?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        termios::tcsetattr(&stdin, OptionalActions::Now, &raw).ok()?;
+        Some(Raw(before))
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        let _ = termios::tcsetattr(std::io::stdin(), OptionalActions::Now, &self.0);
+    }
+}
+
+fn size() -> Option<TerminalSize> {
+    let size = termios::tcgetwinsize(std::io::stdout()).ok()?;
+    Some(TerminalSize {
+        width: size.ws_col,
+        height: size.ws_row,
+    })
+}
+
+pub async fn run(paths: &Paths, arguments: ExecArguments) -> Result<u8, Error> {
+    let client = connect::connect(paths).await?;
+    let namespace = logs::project(&client, arguments.target.project.as_deref()).await?;
+    let pods = logs::pods_of(&client, &namespace, std::slice::from_ref(&arguments.name)).await?;
+    let runs = |p: &&Pod| {
+        p.metadata.deletion_timestamp.is_none()
+            && p.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running")
+    };
+    let pod = pods.iter().find(runs).ok_or_else(|| {
+        Error::Failed(format!(
+            "no pod of {} runs; see `knarr status`",
+            arguments.name
+        ))
+    })?;
+    let api: Api<Pod> = Api::namespaced(client, &namespace);
+    let mut parameters = AttachParams::default()
+        .stdin(arguments.stdin)
+        .stdout(true)
+        .stderr(!arguments.tty)
+        .tty(arguments.tty);
+    if let Some(container) = &arguments.container {
+        parameters = parameters.container(container);
+    }
+    let mut process = api
+        .exec(&pod.name_any(), &arguments.command, &parameters)
+        .await?;
+    let _raw = (arguments.tty && std::io::stdin().is_terminal())
+        .then(Raw::enter)
+        .flatten();
+    let mut outputs = tokio::task::JoinSet::new();
+    if let Some(mut from) = process.stdout() {
+        outputs
+            .spawn(async move { drop(tokio::io::copy(&mut from, &mut tokio::io::stdout()).await) });
+    }
+    if let Some(mut from) = process.stderr() {
+        outputs
+            .spawn(async move { drop(tokio::io::copy(&mut from, &mut tokio::io::stderr()).await) });
+    }
+    if let Some(mut to) = process.stdin() {
+        tokio::spawn(async move { drop(tokio::io::copy(&mut tokio::io::stdin(), &mut to).await) });
+    }
+    if arguments.tty
+        && let Some(mut sizes) = process.terminal_size()
+    {
+        use futures::SinkExt;
+        tokio::spawn(async move {
+            let Ok(mut changed) =
+                tokio::signal::unix::signal(tokio::signal::unix::SignalKind::window_change())
+            else {
+                return;
+            };
+            loop {
+                if let Some(size) = size()
+                    && sizes.send(size).await.is_err()
+                {
+                    break;
+                }
+                if changed.recv().await.is_none() {
+                    break;
+                }
+            }
+        });
+    }
+    let status = process.take_status();
+    while outputs.join_next().await.is_some() {}
+    let status = match status {
+        Some(status) => status.await,
+        None => None,
+    };
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(2), process.join()).await;
+    let Some(status) = status else {
+        return Err(Error::Failed(
+            "the connection broke before the command ended".into(),
+        ));
+    };
+    if status.status.as_deref() == Some("Success") {
+        return Ok(0);
+    }
+    let causes = status.details.and_then(|d| d.causes).unwrap_or_default();
+    let code = causes
+        .iter()
+        .find(|c| c.reason.as_deref() == Some("ExitCode"))
+        .and_then(|c| c.message.as_deref()?.parse::<i32>().ok());
+    match code {
+        Some(code) => Ok(u8::try_from(code & 0xff).unwrap_or(1)),
+        None => Err(Error::Failed(status.message.unwrap_or_default())),
+    }
+}

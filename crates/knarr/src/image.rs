@@ -1,0 +1,234 @@
+//! `knarr image …`: works on the store's folder, whether the platform runs or not.
+
+use crate::{
+    cli::Output,
+    error::{Error, io},
+    paths::Paths,
+};
+use clap::{Args, Subcommand};
+use knarr_image::{Image, ImageConfig, ImageStore, PackSpec};
+use serde_json::json;
+use std::path::PathBuf;
+
+#[derive(Subcommand)]
+pub enum ImageVerb {
+    /// Make a minimal image from an executable: its libraries, CA certificates and time zones; same input, same digest
+    Pack(PackArguments),
+    /// List the images on this machine
+    Ls {
+        #[arg(long, short, value_enum, default_value = "text")]
+        output: Output,
+    },
+    /// Load an OCI or `docker save` archive (tar, gzip, zstd) or an OCI layout folder
+    Load {
+        file: PathBuf,
+        /// Name for an archive that holds one image without a name
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Write an image to an OCI archive
+    Save { name: String, file: PathBuf },
+    /// Remove images by name, and what only they used
+    Rm {
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+}
+
+#[derive(Args)]
+pub struct PackArguments {
+    /// Executables; the first is what the image runs
+    #[arg(required = true)]
+    executables: Vec<PathBuf>,
+    /// The image's name, e.g. docker.io/library/redis:7
+    #[arg(short, long)]
+    name: String,
+    /// Add a file or folder: SOURCE, or SOURCE:DESTINATION
+    #[arg(long, value_name = "SOURCE[:DESTINATION]")]
+    add: Vec<String>,
+    /// What the image runs, with fixed arguments; may be repeated
+    #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
+    entrypoint: Vec<String>,
+    /// Default arguments; may be repeated
+    #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
+    cmd: Vec<String>,
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    env: Vec<String>,
+    /// UID[:GID]
+    #[arg(short, long, default_value = "")]
+    user: String,
+    #[arg(short, long, default_value = "")]
+    workdir: String,
+    /// PORT[/PROTOCOL]
+    #[arg(long)]
+    expose: Vec<String>,
+    #[arg(long, value_name = "KEY=VALUE")]
+    label: Vec<String>,
+    /// Leave out CA certificates, time zones and account files
+    #[arg(long)]
+    bare: bool,
+    #[arg(long, short, value_enum, default_value = "text")]
+    output: Output,
+}
+
+pub fn run(paths: &Paths, verb: ImageVerb) -> Result<u8, Error> {
+    let dir = paths.images();
+    std::fs::create_dir_all(&dir).map_err(|e| match e.kind() {
+        std::io::ErrorKind::PermissionDenied => Error::Platform(format!(
+            "{}: {e}: run knarr as root, or give a --data-dir of your own",
+            dir.display()
+        )),
+        _ => io(dir.display().to_string())(e),
+    })?;
+    let store = ImageStore::open(&dir)?;
+    match verb {
+        ImageVerb::Pack(a) => {
+            let output = a.output;
+            let image = store.pack(&spec(a)?)?;
+            match output {
+                Output::Json => println!("{}", describe(&image)),
+                Output::Text => println!(
+                    "{}  {}  {}",
+                    image.name,
+                    image.digest,
+                    megabytes(image.size_bytes)
+                ),
+            }
+        }
+        ImageVerb::Ls { output } => {
+            let images = store.list()?;
+            if output == Output::Json {
+                println!("{}", json!(images.iter().map(describe).collect::<Vec<_>>()));
+                return Ok(0);
+            }
+            let width = images
+                .iter()
+                .map(|i| i.name.len())
+                .max()
+                .unwrap_or(0)
+                .max(5);
+            println!("{:width$}  {:12}  SIZE", "IMAGE", "ID");
+            for i in &images {
+                println!(
+                    "{:width$}  {}  {}",
+                    i.name,
+                    &i.id["sha256:".len()..][..12],
+                    megabytes(i.size_bytes)
+                );
+            }
+        }
+        ImageVerb::Load { file, name } => {
+            for image in store.load(&file, name.as_deref())? {
+                println!("{}  {}", image.name, image.digest);
+            }
+        }
+        ImageVerb::Save { name, file } => store.save(&name, &file)?,
+        ImageVerb::Rm { names } => {
+            let held = in_use(paths);
+            for name in names {
+                let image = store
+                    .resolve(&name)?
+                    .ok_or_else(|| knarr_image::Error::NotFound(name.clone()))?;
+                if let Some(user) = held
+                    .iter()
+                    .find(|(digest, _)| *digest == image.digest || *digest == image.id)
+                {
+                    return Err(Error::Input(format!(
+                        "image {} is used by {}: take that down first",
+                        image.name, user.1
+                    )));
+                }
+                store.remove(&name)?;
+                println!("{}", image.name);
+            }
+        }
+    }
+    Ok(0)
+}
+
+fn spec(a: PackArguments) -> Result<PackSpec, Error> {
+    let add = a
+        .add
+        .iter()
+        .map(|text| match text.split_once(':') {
+            Some((source, destination)) => (source.into(), destination.into()),
+            None => (text.into(), text.into()),
+        })
+        .collect();
+    let labels = a
+        .label
+        .iter()
+        .map(|l| {
+            l.split_once('=')
+                .map(|(k, v)| (k.to_string(), v.to_string()))
+                .ok_or_else(|| Error::Input(format!("label {l:?}: expected KEY=VALUE")))
+        })
+        .collect::<Result<_, _>>()?;
+    if let Some(bad) = a.env.iter().find(|e| !e.contains('=')) {
+        return Err(Error::Input(format!("env {bad:?}: expected KEY=VALUE")));
+    }
+    let expose = a
+        .expose
+        .iter()
+        .map(|p| {
+            if p.contains('/') {
+                p.clone()
+            } else {
+                format!("{p}/tcp")
+            }
+        })
+        .collect();
+    let config = ImageConfig {
+        user: a.user,
+        env: a.env,
+        entrypoint: a.entrypoint,
+        cmd: a.cmd,
+        working_dir: a.workdir,
+        exposed_ports: expose,
+        volumes: vec![],
+        labels,
+        stop_signal: None,
+    };
+    Ok(PackSpec {
+        executables: a.executables,
+        add,
+        config,
+        name: a.name,
+        bare: a.bare,
+    })
+}
+
+fn describe(i: &Image) -> serde_json::Value {
+    json!({ "name": i.name, "digest": i.digest, "id": i.id, "size_bytes": i.size_bytes, "layers": i.layers.len() })
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
+/// (image digest or id, pod) of every container the platform has, as its state on disk says: works without it running.
+fn in_use(paths: &Paths) -> Vec<(String, String)> {
+    let Some(settings) = crate::paths::Settings::load(paths) else {
+        return vec![];
+    };
+    let Ok(config) = crate::wiring::runtime_config(paths, &settings) else {
+        return vec![];
+    };
+    let Ok(runtime) = knarr_runtime::Runtime::open(config) else {
+        return vec![];
+    };
+    runtime
+        .containers()
+        .into_iter()
+        .filter_map(|c| {
+            Some((
+                c.spec.labels.get("knarr.dev/image-digest")?.clone(),
+                c.spec
+                    .labels
+                    .get("knarr.dev/pod-name")
+                    .cloned()
+                    .unwrap_or(c.spec.id),
+            ))
+        })
+        .collect()
+}

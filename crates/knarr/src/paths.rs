@@ -1,0 +1,132 @@
+//! The data directory: everything knarr keeps is below it.
+
+use crate::error::{Error, io};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+#[derive(Debug, Clone)]
+pub struct Paths {
+    pub data: PathBuf,
+}
+
+impl Paths {
+    pub fn new(data: &Path) -> Result<Paths, Error> {
+        let data = std::path::absolute(data).map_err(io(data.display().to_string()))?;
+        Ok(Paths { data })
+    }
+    /// Locked (flock) while the platform runs; holds its process id.
+    pub fn pid(&self) -> PathBuf {
+        self.data.join("knarr.pid")
+    }
+    pub fn log(&self) -> PathBuf {
+        self.data.join("knarr.log")
+    }
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.data.join("kubeconfig")
+    }
+    pub fn images(&self) -> PathBuf {
+        self.data.join("images")
+    }
+    pub fn settings(&self) -> PathBuf {
+        self.data.join("settings.json")
+    }
+    pub fn sub(&self, name: &str) -> PathBuf {
+        self.data.join(name)
+    }
+
+    /// The platform's process id, when it runs.
+    pub fn running(&self) -> Option<i32> {
+        let file = fs::File::open(self.pid()).ok()?;
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared) {
+            Ok(()) => None,
+            Err(_) => fs::read_to_string(self.pid()).ok()?.trim().parse().ok(),
+        }
+    }
+}
+
+/// Chosen at the first start of a data directory and kept: changing them would strand what runs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Settings {
+    /// Names this instance's cgroups, links and nft table.
+    pub instance: String,
+    pub api: SocketAddr,
+    pub pod_cidr: (Ipv4Addr, u8),
+    pub service_cidr: (Ipv4Addr, u8),
+    pub cluster_domain: String,
+    pub node: String,
+}
+
+impl Settings {
+    /// The tenth address of the service range, as is custom.
+    pub fn dns_ip(&self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.service_cidr.0).wrapping_add(10))
+    }
+
+    pub fn load(paths: &Paths) -> Option<Settings> {
+        serde_json::from_slice(&fs::read(paths.settings()).ok()?).ok()
+    }
+
+    pub fn save(&self, paths: &Paths) -> Result<(), Error> {
+        let bytes = serde_json::to_vec_pretty(self).map_err(|e| Error::Failed(e.to_string()))?;
+        write_private(&paths.settings(), &bytes)
+    }
+}
+
+/// Writes a file that only its owner may read, by rename.
+pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    use std::{io::Write, os::unix::fs::OpenOptionsExt};
+    let temp = path.with_extension("tmp");
+    let context = path.display().to_string();
+    let mut file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(&temp)
+        .map_err(io(&context))?;
+    file.write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .map_err(io(&context))?;
+    fs::rename(&temp, path).map_err(io(&context))
+}
+
+/// `10.42.0.0/16`
+pub fn parse_cidr(text: &str) -> Result<(Ipv4Addr, u8), String> {
+    let (base, bits) = text
+        .split_once('/')
+        .ok_or("expected ADDRESS/BITS, e.g. 10.42.0.0/16")?;
+    let base: Ipv4Addr = base
+        .parse()
+        .map_err(|_| format!("{base:?} is not an IPv4 address"))?;
+    let bits: u8 = bits
+        .parse()
+        .ok()
+        .filter(|b| (8..=28).contains(b))
+        .ok_or("the prefix must be 8 to 28 bits")?;
+    if u32::from(base) & (u32::MAX >> bits) != 0 {
+        return Err(format!("{text} has host bits set"));
+    }
+    Ok((base, bits))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_checked() {
+        for (text, ok) in [
+            ("10.42.0.0/16", true),
+            ("10.42.0.1/16", false),
+            ("10.42.0.0", false),
+            ("x/16", false),
+            ("10.0.0.0/31", false),
+        ] {
+            assert_eq!(parse_cidr(text).is_ok(), ok, "{text}");
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What `up` and `down` were pointed at: a compose file or Kubernetes manifests, read and checked, nothing touched.
+
+use crate::error::{Error, io};
+use knarr_compose::Project;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// Names Compose looks for, in its order.
+const COMPOSE_NAMES: &[&str] = &[
+    "compose.yaml",
+    "compose.yml",
+    "docker-compose.yaml",
+    "docker-compose.yml",
+];
+/// Most files one folder of manifests may have.
+const MANIFESTS_MAX: usize = 1000;
+
+pub enum Source {
+    Compose(Box<Project>),
+    Manifests {
+        folder: PathBuf,
+        objects: Vec<Value>,
+    },
+}
+
+pub fn read(path: &Path, profiles: &[String], project: Option<String>) -> Result<Source, Error> {
+    let meta =
+        std::fs::metadata(path).map_err(|e| Error::Input(format!("{}: {e}", path.display())))?;
+    let compose = |file: PathBuf| {
+        let options = knarr_compose::Options {
+            file,
+            environment: std::env::vars_os()
+                .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+                .collect(),
+            profiles: profiles.to_vec(),
+            project: project.clone(),
+        };
+        Ok(Source::Compose(Box::new(knarr_compose::load(&options)?)))
+    };
+    if meta.is_dir() {
+        if let Some(file) = COMPOSE_NAMES
+            .iter()
+            .map(|n| path.join(n))
+            .find(|f| f.is_file())
+        {
+            return compose(file);
+        }
+        let objects = manifests(path)?;
+        if objects.is_empty() {
+            return Err(Error::Input(format!(
+                "{} holds neither a compose.yaml nor Kubernetes manifests: name another folder or file",
+                path.display()
+            )));
+        }
+        return Ok(Source::Manifests {
+            folder: path.to_path_buf(),
+            objects,
+        });
+    }
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Error::Input(format!("{}: {e}", path.display())))?;
+    if text.lines().any(|l| l.starts_with("services:")) {
+        return compose(path.to_path_buf());
+    }
+    let folder = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+        .to_path_buf();
+    Ok(Source::Manifests {
+        folder,
+        objects: documents(path)?,
+    })
+}
+
+fn manifests(folder: &Path) -> Result<Vec<Value>, Error> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
+        .map_err(io(folder.display().to_string()))?
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| {
+            p.extension()
+                .is_some_and(|e| e == "yaml" || e == "yml" || e == "json")
+        })
+        .collect();
+    files.sort();
+    if files.len() > MANIFESTS_MAX {
+        return Err(Error::Input(format!(
+            "{} holds more than {MANIFESTS_MAX} manifests",
+            folder.display()
+        )));
+    }
+    let mut all = Vec::new();
+    for file in files {
+        all.extend(documents(&file)?);
+    }
+    Ok(all)
+}
+
+/// The objects of one file; each must say what it is.
+fn documents(file: &Path) -> Result<Vec<Value>, Error> {
+    let name = file.display();
+    let text = std::fs::read_to_string(file).map_err(io(name.to_string()))?;
+    let parsed: Vec<Value> = serde_saphyr::from_multiple(&text)
+        .map_err(|e| Error::Input(format!("{name}: not valid YAML: {e}")))?;
+    let mut all = Vec::new();
+    for (i, document) in parsed.into_iter().enumerate() {
+        if document.is_null() {
+            continue;
+        }
+        let list = document["kind"].as_str().is_some_and(|k| k == "List");
+        let items = match document.get("items").and_then(Value::as_array) {
+            Some(items) if list => items.clone(),
+            _ => vec![document],
+        };
+        for object in items {
+            let text = |pointer: &str| {
+                object
+                    .pointer(pointer)
+                    .and_then(Value::as_str)
+                    .filter(|s| !s.is_empty())
+            };
+            for pointer in ["/apiVersion", "/kind", "/metadata/name"] {
+                if text(pointer).is_none() {
+                    return Err(Error::Input(format!(
+                        "{name}: document {}: {} is missing",
+                        i + 1,
+                        pointer[1..].replace('/', ".")
+                    )));
+                }
+            }
+            all.push(object);
+        }
+    }
+    Ok(all)
+}

@@ -1,0 +1,310 @@
+//! Is a workload ready, and if not, why: judged as `kubectl rollout status` judges, with the containers' own words.
+
+use crate::error::Error;
+use futures::AsyncBufReadExt;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ListParams, LogParams},
+};
+use serde_json::Value;
+
+/// How many of a failed container's last lines are shown.
+const TAIL_LINES: i64 = 20;
+/// Restarts after which a container that keeps dying is taken for broken.
+const RESTARTS_MAX: i32 = 2;
+
+#[derive(Debug, PartialEq)]
+pub enum Readiness {
+    Ready(String),
+    Waiting(String),
+}
+
+/// Judges a Deployment, StatefulSet, DaemonSet, Job or anything else (which is ready as soon as it exists).
+pub fn readiness(object: &Value) -> Readiness {
+    use Readiness::{Ready, Waiting};
+    let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
+    let wanted = object
+        .pointer("/spec/replicas")
+        .and_then(Value::as_i64)
+        .unwrap_or(1);
+    if number("/status/observedGeneration") < number("/metadata/generation")
+        && object["kind"] != "Job"
+    {
+        return Waiting("starting".into());
+    }
+    let count = |have: i64, want: i64| format!("{have}/{want} ready");
+    match object["kind"].as_str().unwrap_or_default() {
+        "Deployment" => {
+            let (all, updated, available) = (
+                number("/status/replicas"),
+                number("/status/updatedReplicas"),
+                number("/status/availableReplicas"),
+            );
+            if updated >= wanted && all <= updated && available >= updated {
+                return Ready(count(available, wanted));
+            }
+            Waiting(if all > updated {
+                format!("rolling out, {updated}/{wanted} new")
+            } else {
+                count(available, wanted)
+            })
+        }
+        "StatefulSet" => {
+            let (ready, updated) = (
+                number("/status/readyReplicas"),
+                number("/status/updatedReplicas"),
+            );
+            let same = object.pointer("/status/currentRevision")
+                == object.pointer("/status/updateRevision");
+            if ready >= wanted && (same || updated >= wanted) {
+                Ready(count(ready, wanted))
+            } else {
+                Waiting(count(ready, wanted))
+            }
+        }
+        "DaemonSet" => {
+            let (ready, wanted) = (
+                number("/status/numberReady"),
+                number("/status/desiredNumberScheduled"),
+            );
+            let updated = number("/status/updatedNumberScheduled");
+            if ready >= wanted && updated >= wanted {
+                Ready(count(ready, wanted))
+            } else {
+                Waiting(count(ready, wanted))
+            }
+        }
+        "Job" => {
+            let wanted = object
+                .pointer("/spec/completions")
+                .and_then(Value::as_i64)
+                .unwrap_or(1);
+            let done = number("/status/succeeded");
+            if done >= wanted {
+                Ready("completed".into())
+            } else {
+                Waiting(format!("{done}/{wanted} completed"))
+            }
+        }
+        _ => Ready("applied".into()),
+    }
+}
+
+/// A container that will not come right by itself: its pod, its name, and why.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trouble {
+    pub pod: String,
+    pub container: String,
+    pub why: String,
+    /// It has run and ended, so it has log lines.
+    pub ran: bool,
+}
+
+/// Looks for trouble in a pod; `fatal_only` leaves out what may still pass.
+pub fn trouble(pod: &Pod, fatal_only: bool) -> Option<Trouble> {
+    let status = pod.status.as_ref()?;
+    let all = status
+        .init_container_statuses
+        .iter()
+        .flatten()
+        .chain(status.container_statuses.iter().flatten());
+    let found = all.filter_map(|c| container_trouble(c, fatal_only)).next();
+    let unscheduled = || {
+        let condition = status
+            .conditions
+            .iter()
+            .flatten()
+            .find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
+        Some(Trouble {
+            pod: pod.name_any(),
+            container: String::new(),
+            why: condition.message.clone()?,
+            ran: false,
+        })
+    };
+    found
+        .map(|t| Trouble {
+            pod: pod.name_any(),
+            ..t
+        })
+        .or_else(unscheduled)
+}
+
+fn container_trouble(c: &ContainerStatus, fatal_only: bool) -> Option<Trouble> {
+    let found = |why: String, ran| {
+        Some(Trouble {
+            pod: String::new(),
+            container: c.name.clone(),
+            why,
+            ran,
+        })
+    };
+    let ended = c
+        .state
+        .as_ref()
+        .and_then(|s| s.terminated.as_ref())
+        .or(c.last_state.as_ref().and_then(|s| s.terminated.as_ref()));
+    let exit = ended.map(|t| match (t.signal, t.reason.as_deref()) {
+        (_, Some("OOMKilled")) => "ran out of its memory limit".to_string(),
+        (Some(s), _) if s > 0 => format!("was killed by signal {s}"),
+        (_, Some(reason @ ("StartError" | "ContainerCannotRun"))) => {
+            t.message.clone().unwrap_or(reason.to_string())
+        }
+        _ => format!("exited with code {}", t.exit_code),
+    });
+    if let Some(waiting) = c.state.as_ref().and_then(|s| s.waiting.as_ref()) {
+        let reason = waiting.reason.as_deref().unwrap_or_default();
+        let message = waiting.message.clone().unwrap_or_default();
+        return match reason {
+            "ErrImagePull"
+            | "ImagePullBackOff"
+            | "ErrImageNeverPull"
+            | "InvalidImageName"
+            | "CreateContainerConfigError"
+            | "CreateContainerError"
+            | "RunContainerError" => found(format!("{reason}: {message}"), ended.is_some()),
+            "CrashLoopBackOff" if !fatal_only || c.restart_count >= RESTARTS_MAX => found(
+                format!(
+                    "it {} and is restarted with growing pauses ({} times so far)",
+                    exit.unwrap_or("keeps ending".into()),
+                    c.restart_count
+                ),
+                true,
+            ),
+            _ => None,
+        };
+    }
+    match c.state.as_ref().and_then(|s| s.terminated.as_ref()) {
+        Some(t) if t.exit_code != 0 && (!fatal_only || c.restart_count >= RESTARTS_MAX) => {
+            found(format!("it {}", exit.unwrap_or_default()), true)
+        }
+        _ if !fatal_only && !c.ready && c.state.as_ref().is_some_and(|s| s.running.is_some()) => {
+            found(
+                "it runs and is not ready: its health check fails".into(),
+                true,
+            )
+        }
+        _ => None,
+    }
+}
+
+/// The last lines that the container wrote, of the run before when it is between two runs.
+pub async fn last_lines(client: &Client, namespace: &str, trouble: &Trouble) -> Vec<String> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    for previous in [false, true] {
+        let parameters = LogParams {
+            container: Some(trouble.container.clone()),
+            tail_lines: Some(TAIL_LINES),
+            previous,
+            ..LogParams::default()
+        };
+        if let Ok(stream) = api.log_stream(&trouble.pod, &parameters).await {
+            use futures::TryStreamExt;
+            let lines: Vec<String> = stream.lines().try_collect().await.unwrap_or_default();
+            if !lines.is_empty() {
+                return lines;
+            }
+        }
+    }
+    vec![]
+}
+
+/// The pods that a workload's selector names.
+pub async fn pods(client: &Client, namespace: &str, workload: &Value) -> Result<Vec<Pod>, Error> {
+    let labels = workload
+        .pointer("/spec/selector/matchLabels")
+        .or(workload.pointer("/spec/template/metadata/labels"));
+    let selector = labels
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .filter_map(|(k, v)| Some(format!("{k}={}", v.as_str()?)))
+        .collect::<Vec<_>>()
+        .join(",");
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    Ok(api
+        .list(&ListParams::default().labels(&selector))
+        .await?
+        .items)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn workloads_are_judged_as_rollout_status_judges() {
+        let deployment = |generation: i64,
+                          observed: i64,
+                          all: i64,
+                          updated: i64,
+                          available: i64| {
+            json!({ "kind": "Deployment", "metadata": { "generation": generation }, "spec": { "replicas": 2 },
+                "status": { "observedGeneration": observed, "replicas": all, "updatedReplicas": updated, "availableReplicas": available } })
+        };
+        for (name, object, ready) in [
+            ("not seen yet", deployment(2, 1, 2, 2, 2), false),
+            ("done", deployment(2, 2, 2, 2, 2), true),
+            ("old ones left", deployment(2, 2, 3, 2, 3), false),
+            ("not available", deployment(2, 2, 2, 2, 1), false),
+            (
+                "job",
+                json!({ "kind": "Job", "status": { "succeeded": 1 } }),
+                true,
+            ),
+            (
+                "job runs",
+                json!({ "kind": "Job", "status": { "active": 1 } }),
+                false,
+            ),
+            ("config map", json!({ "kind": "ConfigMap" }), true),
+        ] {
+            assert_eq!(
+                matches!(readiness(&object), Readiness::Ready(_)),
+                ready,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn trouble_is_told_from_starting() {
+        let pod = |state: Value, restarts: i32| -> Pod {
+            serde_json::from_value(json!({ "metadata": { "name": "p" }, "status": { "containerStatuses": [{
+                "name": "c", "image": "i", "imageID": "", "ready": false, "restartCount": restarts, "state": state,
+                "lastState": { "terminated": { "exitCode": 3 } } }] } })).unwrap()
+        };
+        for (name, state, restarts, fatal) in [
+            (
+                "creating",
+                json!({ "waiting": { "reason": "ContainerCreating" } }),
+                0,
+                None,
+            ),
+            (
+                "image",
+                json!({ "waiting": { "reason": "ErrImagePull", "message": "none" } }),
+                0,
+                Some("ErrImagePull: none"),
+            ),
+            (
+                "first crash",
+                json!({ "waiting": { "reason": "CrashLoopBackOff" } }),
+                1,
+                None,
+            ),
+            (
+                "crash loop",
+                json!({ "waiting": { "reason": "CrashLoopBackOff" } }),
+                2,
+                Some("it exited with code 3 and is restarted with growing pauses (2 times so far)"),
+            ),
+            ("runs", json!({ "running": {} }), 0, None),
+        ] {
+            let found = trouble(&pod(state, restarts), true).map(|t| t.why);
+            assert_eq!(found.as_deref(), fatal, "{name}");
+        }
+    }
+}

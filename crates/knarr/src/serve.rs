@@ -1,0 +1,183 @@
+//! `knarr serve`: the platform in the foreground.
+
+use crate::{
+    connect::READY_FD,
+    error::{Error, io},
+    paths::{Paths, Settings, parse_cidr, write_private},
+    wiring,
+};
+use clap::Args;
+use std::{
+    io::Write,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
+
+#[derive(Args, Clone)]
+pub struct ServeArguments {
+    /// Where the Kubernetes API listens. Kept from the first start
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:6443")]
+    pub api: SocketAddr,
+    /// Addresses for Pods. Kept from the first start
+    #[arg(long, value_parser = parse_cidr, default_value = "10.42.0.0/16", value_name = "CIDR")]
+    pub pod_cidr: (Ipv4Addr, u8),
+    /// Addresses for Services. Kept from the first start
+    #[arg(long, value_parser = parse_cidr, default_value = "10.43.0.0/16", value_name = "CIDR")]
+    pub service_cidr: (Ipv4Addr, u8),
+    /// Address on which published ports and Ingresses listen
+    #[arg(long, default_value = "0.0.0.0", value_name = "ADDRESS")]
+    pub bind: IpAddr,
+    /// Port for plain HTTP of Ingresses; opened while there is an Ingress
+    #[arg(long, default_value_t = 80, value_name = "PORT")]
+    pub http_port: u16,
+    /// Port for TLS of Ingresses; opened while there is an Ingress
+    #[arg(long, default_value_t = 443, value_name = "PORT")]
+    pub https_port: u16,
+}
+
+pub fn run(paths: &Paths, arguments: ServeArguments) -> Result<u8, Error> {
+    let mut ready = ready_pipe();
+    let outcome = serve(paths, arguments, &mut ready);
+    if let (Err(error), Some(pipe)) = (&outcome, &mut ready) {
+        let _ = writeln!(pipe, "{}", error.to_string().replace('\n', "; "));
+    }
+    outcome
+}
+
+/// The pipe on which `up` waits, when `up` started us.
+fn ready_pipe() -> Option<std::fs::File> {
+    let fd: i32 = std::env::var(READY_FD).ok()?.parse().ok()?;
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(format!("/proc/self/fd/{fd}"))
+        .ok()
+}
+
+fn serve(
+    paths: &Paths,
+    arguments: ServeArguments,
+    ready: &mut Option<std::fs::File>,
+) -> Result<u8, Error> {
+    crate::doctor::require(&paths.data)?;
+    std::fs::create_dir_all(&paths.data).map_err(io(paths.data.display().to_string()))?;
+    let _lock = lock(paths)?;
+    let settings = settings(paths, &arguments)?;
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("KNARR_LOG")
+                .unwrap_or_else(|_| "info".into()),
+        )
+        .with_target(true)
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
+    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(32)
+        .thread_stack_size(1 << 20)
+        .thread_keep_alive(std::time::Duration::from_secs(5))
+        .enable_all()
+        .build()
+        .map_err(io("starting the platform"))?;
+    let result = runtime.block_on(async {
+        let platform = wiring::start(paths, &settings, &arguments).await?;
+        write_private(&paths.kubeconfig(), platform.kubeconfig.as_bytes())?;
+        match ready.take() {
+            Some(mut pipe) => drop(pipe.write_all(b"ready\n")),
+            None => eprintln!(
+                "knarr: ready; the API listens on https://{}, export KUBECONFIG={}",
+                settings.api,
+                paths.kubeconfig().display()
+            ),
+        }
+        wiring::until_signal().await;
+        platform.stop().await;
+        Ok::<_, Error>(())
+    });
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    result.map(|()| 0)
+}
+
+/// One platform a data directory: the lock is the proof of life.
+fn lock(paths: &Paths) -> Result<std::fs::File, Error> {
+    let path = paths.pid();
+    let context = path.display().to_string();
+    let mut file = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(io(&context))?;
+    // A client looks for an instant whether the lock is held (see `Paths::running`), so one try is not enough.
+    let tries = 20;
+    for attempt in 0.. {
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => break,
+            Err(_) if attempt < tries => std::thread::sleep(std::time::Duration::from_millis(10)),
+            Err(_) => {
+                return Err(Error::Platform(format!(
+                    "a platform already runs on {}: stop it with `knarr stop`, or give another --data-dir",
+                    paths.data.display()
+                )));
+            }
+        }
+    }
+    file.set_len(0)
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .map_err(io(context))?;
+    Ok(file)
+}
+
+fn settings(paths: &Paths, arguments: &ServeArguments) -> Result<Settings, Error> {
+    if let Some(settings) = Settings::load(paths) {
+        return Ok(settings);
+    }
+    use sha2::Digest;
+    let instance = hex::encode(sha2::Sha256::digest(
+        paths.data.as_os_str().as_encoded_bytes(),
+    ))[..6]
+        .to_string();
+    let node = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .to_lowercase();
+    let node: String = node
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '-' || c == '.' {
+                c
+            } else {
+                '-'
+            }
+        })
+        .collect();
+    let node = node.trim_matches(['-', '.']).to_string();
+    let settings = Settings {
+        instance,
+        api: arguments.api,
+        pod_cidr: arguments.pod_cidr,
+        service_cidr: arguments.service_cidr,
+        cluster_domain: "cluster.local".into(),
+        node: if node.is_empty() {
+            "localhost".into()
+        } else {
+            node
+        },
+    };
+    settings.save(paths)?;
+    Ok(settings)
+}
+
+/// Many watches and connections: take the hard limit.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    );
+}

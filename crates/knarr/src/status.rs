@@ -1,0 +1,220 @@
+//! `knarr status`: what runs, and what is wrong.
+
+use crate::{cli::Output, connect, error::Error, paths::Paths, ready};
+use clap::Args;
+use k8s_openapi::api::{
+    apps::v1::{DaemonSet, Deployment, StatefulSet},
+    core::v1::{Node, Pod, Service},
+};
+use kube::{Api, Client, ResourceExt, api::ListParams};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+#[derive(Args)]
+pub struct StatusArguments {
+    #[command(flatten)]
+    target: crate::cli::Target,
+    #[arg(long, short, value_enum, default_value = "text")]
+    output: Output,
+}
+
+struct Row {
+    app: String,
+    service: String,
+    ready: String,
+    state: String,
+    restarts: i32,
+    addresses: Vec<String>,
+    problems: Vec<String>,
+}
+
+pub async fn run(paths: &Paths, arguments: StatusArguments) -> Result<u8, Error> {
+    let client = connect::connect(paths).await?;
+    let rows = rows(&client, arguments.target.project.as_deref()).await?;
+    let node_ready = Api::<Node>::all(client.clone())
+        .list(&ListParams::default())
+        .await?
+        .items
+        .iter()
+        .any(|n| {
+            let conditions = n.status.as_ref().and_then(|s| s.conditions.as_ref());
+            conditions.is_some_and(|c| c.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+        });
+    let well = node_ready
+        && rows
+            .iter()
+            .all(|r| r.problems.is_empty() && r.state == "running");
+    if arguments.output == Output::Json {
+        let services: Vec<Value> = rows
+            .iter()
+            .map(|r| json!({ "app": r.app, "service": r.service, "ready": r.ready, "state": r.state, "restarts": r.restarts, "addresses": r.addresses, "problems": r.problems }))
+            .collect();
+        println!(
+            "{}",
+            json!({ "ready": well, "node": if node_ready { "ready" } else { "not ready" }, "pid": paths.running(), "services": services })
+        );
+        return Ok(0);
+    }
+    println!(
+        "platform  {}  pid {}, data in {}",
+        if node_ready { "ready" } else { "NOT READY" },
+        paths.running().unwrap_or(0),
+        paths.data.display()
+    );
+    if rows.is_empty() {
+        println!("nothing runs; start an app with `knarr up FOLDER`");
+        return Ok(0);
+    }
+    let width =
+        |f: fn(&Row) -> usize, least: usize| rows.iter().map(f).max().unwrap_or(0).max(least);
+    let (app, service) = (width(|r| r.app.len(), 3), width(|r| r.service.len(), 7));
+    println!(
+        "\n{:app$}  {:service$}  {:7}  {:12}  {:8}  ADDRESS",
+        "APP", "SERVICE", "READY", "STATE", "RESTARTS"
+    );
+    for r in &rows {
+        println!(
+            "{:app$}  {:service$}  {:7}  {:12}  {:8}  {}",
+            r.app,
+            r.service,
+            r.ready,
+            r.state,
+            r.restarts,
+            r.addresses.join(" ")
+        );
+    }
+    for r in rows.iter().filter(|r| !r.problems.is_empty()) {
+        println!("\n{}/{}:", r.app, r.service);
+        for problem in &r.problems {
+            println!("  {problem}");
+        }
+    }
+    Ok(0)
+}
+
+async fn rows(client: &Client, project: Option<&str>) -> Result<Vec<Row>, Error> {
+    let all = ListParams::default();
+    let namespaced = |namespace: &str| project.is_none_or(|p| p == namespace);
+    let mut workloads: Vec<Value> = Vec::new();
+    macro_rules! collect {
+        ($kind:ty, $name:literal) => {
+            for object in Api::<$kind>::all(client.clone()).list(&all).await? {
+                let mut value =
+                    serde_json::to_value(&object).map_err(|e| Error::Failed(e.to_string()))?;
+                value["kind"] = json!($name);
+                workloads.push(value);
+            }
+        };
+    }
+    collect!(Deployment, "Deployment");
+    collect!(StatefulSet, "StatefulSet");
+    collect!(DaemonSet, "DaemonSet");
+    let pods = Api::<Pod>::all(client.clone()).list(&all).await?.items;
+    let services = Api::<Service>::all(client.clone()).list(&all).await?.items;
+    let mut rows = Vec::new();
+    for workload in workloads {
+        let (namespace, name) = (
+            workload["metadata"]["namespace"]
+                .as_str()
+                .unwrap_or_default(),
+            workload["metadata"]["name"].as_str().unwrap_or_default(),
+        );
+        if !namespaced(namespace) {
+            continue;
+        }
+        let labels = labels_of(&workload);
+        let mine: Vec<&Pod> = pods
+            .iter()
+            .filter(|p| {
+                p.namespace().as_deref() == Some(namespace) && includes(p.labels(), &labels)
+            })
+            .collect();
+        let wanted = workload
+            .pointer("/spec/replicas")
+            .and_then(Value::as_i64)
+            .unwrap_or(mine.len() as i64);
+        let ready = mine
+            .iter()
+            .filter(|p| p.metadata.deletion_timestamp.is_none() && is_ready(p))
+            .count() as i64;
+        let restarts = mine
+            .iter()
+            .filter_map(|p| p.status.as_ref()?.container_statuses.as_ref())
+            .flatten()
+            .map(|c| c.restart_count)
+            .sum();
+        let mut problems = Vec::new();
+        for pod in &mine {
+            if pod.metadata.deletion_timestamp.is_some() {
+                continue;
+            }
+            if let Some(trouble) = ready::trouble(pod, false) {
+                problems.push(format!("{}: {}", trouble.pod, trouble.why));
+                if trouble.ran {
+                    let lines = ready::last_lines(client, namespace, &trouble).await;
+                    problems.extend(lines.iter().rev().take(5).rev().map(|l| format!("  | {l}")));
+                }
+            }
+        }
+        if ready < wanted && problems.is_empty() {
+            problems.push(format!(
+                "{} of {wanted} replicas are missing or starting",
+                wanted - ready
+            ));
+        }
+        let state = match (wanted, ready) {
+            (0, _) => "stopped",
+            (w, r) if r >= w => "running",
+            (_, 0) => "down",
+            _ => "degraded",
+        };
+        let addresses = services
+            .iter()
+            .filter(|s| s.namespace().as_deref() == Some(namespace))
+            .filter_map(|s| s.spec.as_ref())
+            .filter(|s| {
+                s.type_.as_deref() == Some("LoadBalancer")
+                    && s.selector
+                        .as_ref()
+                        .is_some_and(|sel| !sel.is_empty() && includes(&labels, sel))
+            })
+            .flat_map(|s| {
+                s.ports
+                    .iter()
+                    .flatten()
+                    .map(|p| format!("http://localhost:{}", p.port))
+            })
+            .collect();
+        rows.push(Row {
+            app: namespace.into(),
+            service: name.into(),
+            ready: format!("{ready}/{wanted}"),
+            state: state.into(),
+            restarts,
+            addresses,
+            problems,
+        });
+    }
+    rows.sort_by(|a, b| (&a.app, &a.service).cmp(&(&b.app, &b.service)));
+    Ok(rows)
+}
+
+fn labels_of(workload: &Value) -> BTreeMap<String, String> {
+    let labels = workload
+        .pointer("/spec/selector/matchLabels")
+        .and_then(Value::as_object);
+    labels
+        .into_iter()
+        .flatten()
+        .filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_string())))
+        .collect()
+}
+
+fn includes(labels: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> bool {
+    wanted.iter().all(|(k, v)| labels.get(k) == Some(v))
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_ref());
+    conditions.is_some_and(|c| c.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+}

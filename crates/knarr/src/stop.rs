@@ -1,0 +1,137 @@
+//! `knarr stop [--purge]`
+
+use crate::{
+    error::{Error, io},
+    paths::{Paths, Settings},
+    wiring,
+};
+use clap::Args;
+use std::time::Duration;
+
+/// How long the platform may take to end before it is killed: its state is durable either way.
+const STOP_SECONDS_MAX: u64 = 20;
+
+#[derive(Args)]
+pub struct StopArguments {
+    /// Remove every container, network, image, volume and file of knarr, too. There is no way back
+    #[arg(long)]
+    purge: bool,
+}
+
+pub async fn run(paths: &Paths, arguments: StopArguments) -> Result<u8, Error> {
+    let was = match paths.running() {
+        Some(pid) => {
+            end(pid).await?;
+            true
+        }
+        None => false,
+    };
+    if !arguments.purge {
+        match was {
+            true => println!(
+                "the platform has stopped; containers keep running (`knarr stop --purge` removes everything)"
+            ),
+            false => println!("the platform was not running"),
+        }
+        return Ok(0);
+    }
+    let Some(settings) = Settings::load(paths) else {
+        if paths.data.exists() && paths.sub("images").exists() {
+            remove_data(paths)?;
+        }
+        println!("nothing of knarr is left in {}", paths.data.display());
+        return Ok(0);
+    };
+    let config = wiring::runtime_config(paths, &settings)?;
+    let failed = |what: &'static str| move |e: String| Error::Failed(format!("{what}: {e}"));
+    let runtime = tokio::task::spawn_blocking(move || knarr_runtime::Runtime::open(config))
+        .await
+        .map_err(|e| Error::Failed(e.to_string()))?
+        .map_err(|e| failed("runtime")(e.to_string()))?;
+    runtime
+        .purge()
+        .await
+        .map_err(|e| failed("runtime")(e.to_string()))?;
+    drop(runtime);
+    let network = knarr_network::Network::open(wiring::network_config(paths, &settings))
+        .await
+        .map_err(|e| failed("network")(e.to_string()))?;
+    network
+        .purge()
+        .await
+        .map_err(|e| failed("network")(e.to_string()))?;
+    unmount_below(&paths.data);
+    remove_data(paths)?;
+    println!("everything is removed");
+    Ok(0)
+}
+
+/// SIGTERM, then SIGKILL; waits on a pidfd, so no other process can be meant.
+async fn end(pid: i32) -> Result<(), Error> {
+    use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+    let Some(target) = Pid::from_raw(pid) else {
+        return Ok(());
+    };
+    let fd = match pidfd_open(target, PidfdFlags::NONBLOCK) {
+        Ok(fd) => fd,
+        Err(rustix::io::Errno::SRCH) => return Ok(()),
+        Err(e) => return Err(io("the platform's process")(e.into())),
+    };
+    let refused = |e: rustix::io::Errno| io("stopping the platform")(e.into());
+    let waiter = tokio::io::unix::AsyncFd::with_interest(fd, tokio::io::Interest::READABLE)
+        .map_err(io("pidfd"))?;
+    for signal in [Signal::TERM, Signal::KILL] {
+        match pidfd_send_signal(waiter.get_ref(), signal) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::SRCH) => return Ok(()),
+            Err(e) => return Err(refused(e)),
+        }
+        if tokio::time::timeout(Duration::from_secs(STOP_SECONDS_MAX), waiter.readable())
+            .await
+            .is_ok()
+        {
+            return Ok(());
+        }
+    }
+    Err(Error::Failed(format!("process {pid} does not end")))
+}
+
+/// Detaches what is still mounted below the data directory (volumes in memory), deepest first.
+fn unmount_below(data: &std::path::Path) {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mut points: Vec<String> = table
+        .lines()
+        .filter_map(|l| l.split(' ').nth(4))
+        .map(|p| p.replace("\\040", " "))
+        .filter(|p| std::path::Path::new(p).starts_with(data) && std::path::Path::new(p) != data)
+        .collect();
+    points.sort_by_key(|p| std::cmp::Reverse(p.len()));
+    for point in points {
+        let _ = rustix::mount::unmount(point.as_str(), rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+/// The entries knarr made; the folder itself only when that empties it.
+fn remove_data(paths: &Paths) -> Result<(), Error> {
+    for name in [
+        "store", "pki", "images", "runtime", "node", "network", "volumes",
+    ] {
+        let path = paths.sub(name);
+        match std::fs::remove_dir_all(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(io(path.display().to_string())(e));
+            }
+            _ => {}
+        }
+    }
+    for path in [
+        paths.pid(),
+        paths.log(),
+        paths.kubeconfig(),
+        paths.settings(),
+    ] {
+        let _ = std::fs::remove_file(path);
+    }
+    let _ = std::fs::remove_dir(&paths.data);
+    Ok(())
+}

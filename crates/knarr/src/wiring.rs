@@ -1,0 +1,409 @@
+//! The rooms put together: the only place that sees them all.
+
+use crate::{
+    error::{Error, io},
+    paths::{Paths, Settings},
+    serve::ServeArguments,
+};
+use knarr_api::ApiServer;
+use knarr_node::{LogRequest, Node, PodNetwork};
+use knarr_runtime::ExecSpec;
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpListener,
+    task::JoinSet,
+};
+
+const MASTERS: &[&str] = &["system:masters"];
+
+/// The running platform.
+pub struct Platform {
+    pub kubeconfig: String,
+    store: knarr_store::Store,
+    node: Node,
+    tasks: JoinSet<()>,
+}
+
+/// Starts every room. Independent ones start side by side.
+pub async fn start(
+    paths: &Paths,
+    settings: &Settings,
+    arguments: &ServeArguments,
+) -> Result<Platform, Error> {
+    let listener = TcpListener::bind(settings.api).await.map_err(|e| {
+        Error::Platform(format!("the API's address {} can't be used: {e}: stop what holds it, or give a fresh --data-dir and `serve --api`", settings.api))
+    })?;
+    let failed = |room: &'static str| move |e: String| Error::Platform(format!("{room}: {e}"));
+    let (store_dir, images_dir) = (paths.sub("store"), paths.images());
+    let runtime_config = runtime_config(paths, settings)?;
+    let store =
+        tokio::task::spawn_blocking(move || knarr_store::Store::open(store_options(&store_dir)));
+    let images = tokio::task::spawn_blocking(move || knarr_image::ImageStore::open(&images_dir));
+    let runtime = tokio::task::spawn_blocking(move || knarr_runtime::Runtime::open(runtime_config));
+    let network = knarr_network::Network::open(network_config(paths, settings))
+        .await
+        .map_err(|e| failed("network")(e.to_string()))?;
+    let joined = |e: tokio::task::JoinError| Error::Failed(e.to_string());
+    let store = store
+        .await
+        .map_err(joined)?
+        .map_err(|e| failed("store")(e.to_string()))?;
+    let images = images.await.map_err(joined)??;
+    let runtime = runtime
+        .await
+        .map_err(joined)?
+        .map_err(|e| failed("runtime")(e.to_string()))?;
+
+    let api = ApiServer::new(knarr_api::Config {
+        store: store.clone(),
+        pki_dir: paths.sub("pki"),
+        service_cidr: settings.service_cidr,
+        dns_ip: settings.dns_ip(),
+        cluster_domain: settings.cluster_domain.clone(),
+        node_port_range: (30000, 32767),
+    })
+    .map_err(|e| failed("api")(e.to_string()))?;
+    let kubeconfig = api
+        .kubeconfig(settings.api, "knarr")
+        .map_err(|e| failed("api")(e.to_string()))?;
+
+    let mut tasks = JoinSet::new();
+    let server = api.clone();
+    tasks.spawn(async move {
+        if let Err(e) = server.serve(listener).await {
+            tracing::error!(error = %e, "the API server ended");
+        }
+    });
+    let client_of = |name: &str| api.client(&format!("system:{name}"), MASTERS, name);
+    let (services, dns) = (network.clone(), network.clone());
+    let (services_client, dns_client) = (client_of("kube-proxy"), client_of("kube-dns"));
+    tasks.spawn(async move { services.run_services(services_client).await });
+    tasks.spawn(async move {
+        if let Err(e) = dns.run_dns(dns_client).await {
+            tracing::error!(error = %e, "cluster DNS ended");
+        }
+    });
+    let controllers_api = api.clone();
+    tasks.spawn(knarr_controllers::run(knarr_controllers::Config {
+        client: Arc::new(move |name| {
+            controllers_api.client(&format!("system:controller:{name}"), MASTERS, name)
+        }),
+        volumes_dir: paths.sub("volumes"),
+        only: None,
+    }));
+    let host_ip = host_address();
+    tasks.spawn(knarr_gateway::run(
+        knarr_gateway::Config {
+            bind: arguments.bind,
+            ingress_http: SocketAddr::new(arguments.bind, arguments.http_port),
+            ingress_https: SocketAddr::new(arguments.bind, arguments.https_port),
+            threads: 1,
+            address: host_ip,
+        },
+        client_of("gateway"),
+    ));
+    let node_api = api.clone();
+    let node_user = format!("system:node:{}", settings.node);
+    let node = Node::start(knarr_node::Config {
+        name: settings.node.clone(),
+        data_dir: paths.sub("node"),
+        host_ip,
+        dns_ip: settings.dns_ip(),
+        cluster_domain: settings.cluster_domain.clone(),
+        runtime,
+        images,
+        network: Arc::new(Links(network)),
+        client: Arc::new(move || node_api.client(&node_user, MASTERS, "kubelet")),
+    })
+    .await
+    .map_err(|e| failed("node")(e.to_string()))?;
+    api.set_pod_streams(Arc::new(Streams(node.clone())));
+    Ok(Platform {
+        kubeconfig,
+        store,
+        node,
+        tasks,
+    })
+}
+
+impl Platform {
+    /// Ends the platform; containers stay.
+    pub async fn stop(mut self) {
+        self.node.stop().await;
+        self.tasks.abort_all();
+        while self.tasks.join_next().await.is_some() {}
+        self.store.close().await;
+    }
+}
+
+/// SIGTERM or SIGINT.
+pub async fn until_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (terminate, interrupt) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    );
+    match (terminate, interrupt) {
+        (Ok(mut t), Ok(mut i)) => tokio::select! { _ = t.recv() => {}, _ = i.recv() => {} },
+        _ => std::future::pending().await,
+    }
+}
+
+pub fn store_options(dir: &Path) -> knarr_store::Options {
+    knarr_store::Options::new(dir)
+}
+
+pub fn runtime_config(paths: &Paths, settings: &Settings) -> Result<knarr_runtime::Config, Error> {
+    Ok(knarr_runtime::Config {
+        root: paths.sub("runtime"),
+        exe: std::env::current_exe().map_err(io("this program's own path"))?,
+        cgroup_parent: format!("/knarr-{}", settings.instance),
+    })
+}
+
+pub fn network_config(paths: &Paths, settings: &Settings) -> knarr_network::Config {
+    knarr_network::Config {
+        instance: settings.instance.clone(),
+        state_dir: paths.sub("network"),
+        pod_cidr: settings.pod_cidr,
+        service_cidr: settings.service_cidr,
+        dns_ip: settings.dns_ip(),
+        cluster_domain: settings.cluster_domain.clone(),
+    }
+}
+
+/// The address this machine would use towards the outside; loopback when it has none. Sends nothing.
+fn host_address() -> IpAddr {
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let Ok(socket) = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) else {
+        return loopback;
+    };
+    // A documentation address (RFC 5737): connecting a UDP socket only asks for the route.
+    match socket
+        .connect((Ipv4Addr::new(192, 0, 2, 1), 9))
+        .and_then(|()| socket.local_addr())
+    {
+        Ok(address) => address.ip(),
+        Err(_) => loopback,
+    }
+}
+
+/// The node's view of the network.
+struct Links(knarr_network::Network);
+
+#[async_trait::async_trait]
+impl PodNetwork for Links {
+    async fn attach(&self, pod_uid: &str, netns: &Path) -> Result<Ipv4Addr, String> {
+        self.0
+            .attach(pod_uid, netns)
+            .await
+            .map_err(|e| e.to_string())
+    }
+    async fn detach(&self, pod_uid: &str) -> Result<(), String> {
+        self.0.detach(pod_uid).await.map_err(|e| e.to_string())
+    }
+}
+
+/// The API server's view of the node.
+struct Streams(Node);
+
+/// Query parameters, decoded; repeated ones (`command`) keep their order.
+struct Query(Vec<(String, String)>);
+
+impl Query {
+    fn parse(raw: &str) -> Query {
+        Query(
+            form_urlencoded::parse(raw.as_bytes())
+                .into_owned()
+                .collect(),
+        )
+    }
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0
+            .iter()
+            .find(|(k, _)| k == key)
+            .map(|(_, v)| v.as_str())
+    }
+    fn all(&self, key: &str) -> Vec<String> {
+        self.0
+            .iter()
+            .filter(|(k, _)| k == key)
+            .map(|(_, v)| v.clone())
+            .collect()
+    }
+    fn flag(&self, key: &str) -> bool {
+        self.get(key).is_some_and(|v| matches!(v, "true" | "1"))
+    }
+    fn number(&self, key: &str) -> Option<i64> {
+        self.get(key)?.parse().ok()
+    }
+}
+
+type StatusParts = (u16, String, String);
+
+fn parts(e: knarr_node::StreamError) -> StatusParts {
+    (e.status, e.reason, e.message)
+}
+
+#[async_trait::async_trait]
+impl knarr_api::PodStreams for Streams {
+    async fn log(
+        &self,
+        namespace: &str,
+        pod: &str,
+        query: &str,
+    ) -> Result<futures::stream::BoxStream<'static, std::io::Result<bytes::Bytes>>, StatusParts>
+    {
+        let query = Query::parse(query);
+        let request = LogRequest {
+            namespace: namespace.into(),
+            pod: pod.into(),
+            container: query
+                .get("container")
+                .map(String::from)
+                .filter(|c| !c.is_empty()),
+            follow: query.flag("follow"),
+            tail_lines: query.number("tailLines"),
+            since_seconds: query.number("sinceSeconds"),
+            since_time: query.get("sinceTime").and_then(|t| t.parse().ok()),
+            timestamps: query.flag("timestamps"),
+            previous: query.flag("previous"),
+            limit_bytes: query.number("limitBytes"),
+        };
+        self.0.logs(request).await.map_err(parts)
+    }
+
+    async fn check(&self, namespace: &str, pod: &str, query: &str) -> Result<(), StatusParts> {
+        let query = Query::parse(query);
+        self.0
+            .check_exec(namespace, pod, query.get("container"))
+            .await
+            .map_err(parts)
+    }
+
+    async fn exec(
+        &self,
+        namespace: &str,
+        pod: &str,
+        query: &str,
+        streams: knarr_remotecommand::ServerStreams,
+    ) {
+        let query = Query::parse(query);
+        let spec = ExecSpec {
+            args: query.all("command"),
+            env: vec![],
+            tty: query.flag("tty"),
+            stdin: query.flag("stdin"),
+        };
+        match self
+            .0
+            .exec(namespace, pod, query.get("container"), spec)
+            .await
+        {
+            Ok(process) => pump(process, streams).await,
+            Err(e) => {
+                let _ = streams
+                    .status
+                    .send(failure("InternalError", 500, &e.message, None));
+            }
+        }
+    }
+}
+
+/// `metav1.Status` for the error stream (remotecommand v4): success, or a non-zero exit code as a cause.
+fn failure(reason: &str, code: u16, message: &str, exit: Option<i32>) -> bytes::Bytes {
+    let mut status = serde_json::json!({
+        "metadata": {}, "status": "Failure", "message": message, "reason": reason, "code": code,
+    });
+    if let Some(exit) = exit {
+        status["details"] = serde_json::json!({ "causes": [{ "reason": "ExitCode", "message": exit.to_string() }] });
+        if let Some(map) = status.as_object_mut() {
+            map.remove("code");
+        }
+    }
+    status.to_string().into()
+}
+
+/// Copies until the process has ended and its output is through.
+async fn pump(
+    mut process: knarr_runtime::ExecProcess,
+    streams: knarr_remotecommand::ServerStreams,
+) {
+    let knarr_remotecommand::ServerStreams {
+        stdin,
+        stdout,
+        stderr,
+        mut resize,
+        status,
+    } = streams;
+    let mut input = None;
+    let mut outputs = JoinSet::new();
+    if let Some(tty) = process.tty.take() {
+        let (mut reader, mut writer, sized) = (tty.clone(), tty.clone(), tty);
+        outputs.spawn(async move {
+            if let Some(mut to) = stdout {
+                copy(&mut reader, &mut to).await;
+            }
+        });
+        input =
+            stdin.map(|mut from| tokio::spawn(async move { copy(&mut from, &mut writer).await }));
+        // Ends with the sender, which the connection's task holds.
+        tokio::spawn(async move {
+            loop {
+                let size = *resize.borrow_and_update();
+                if let Some(size) = size {
+                    sized.resize(size.width, size.height);
+                }
+                if resize.changed().await.is_err() {
+                    break;
+                }
+            }
+        });
+    } else {
+        if let (Some(mut from), Some(mut to)) = (stdin, process.stdin.take()) {
+            input = Some(tokio::spawn(async move { copy(&mut from, &mut to).await }));
+        }
+        if let (Some(mut from), Some(mut to)) = (process.stdout.take(), stdout) {
+            outputs.spawn(async move { copy(&mut from, &mut to).await });
+        }
+        if let (Some(mut from), Some(mut to)) = (process.stderr.take(), stderr) {
+            outputs.spawn(async move { copy(&mut from, &mut to).await });
+        }
+    }
+    let code = process.wait().await;
+    // A background child may hold the pipes open: what the command itself wrote is through by then.
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(2), async {
+        while outputs.join_next().await.is_some() {}
+    })
+    .await;
+    if let Some(input) = input {
+        input.abort();
+    }
+    let answer = match code {
+        0 => serde_json::json!({ "metadata": {}, "status": "Success" })
+            .to_string()
+            .into(),
+        code => failure(
+            "NonZeroExitCode",
+            0,
+            &format!("command terminated with non-zero exit code: exit status {code}"),
+            Some(code),
+        ),
+    };
+    let _ = status.send(answer);
+}
+
+async fn copy(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) {
+    let mut buffer = vec![0u8; 16 << 10];
+    while let Ok(n) = from.read(&mut buffer).await {
+        if n == 0 || to.write_all(&buffer[..n]).await.is_err() || to.flush().await.is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown().await;
+}
