@@ -6,6 +6,8 @@
 //!
 //! The others make new network, ipc and uts namespaces each time, so the row to compare with theirs is "own sandbox"; a Pod's second container costs "in a sandbox". Ours does more in both: an overlay, the default seccomp filter, a log, an exit record on disk. Each of the others is a process that is started; ours is a call, as the platform makes it.
 //!
+//! With `KNARR_BENCH_EXE=<the platform's binary>` the shims are that program: memory and start-up grow with its relocations.
+//!
 //! All work in a copy of the mount namespace without the v2 tree of a hybrid host, where crun refuses to work.
 
 use std::{
@@ -65,9 +67,13 @@ async fn bench(dir: &Path, rootfs: &Path, rounds: usize, pause: Duration) -> Res
     let ours = Ours {
         runtime: Runtime::open(Config {
             root: dir.join("rt"),
-            exe: std::env::current_exe()?,
+            exe: match std::env::var_os("KNARR_BENCH_EXE") {
+                Some(exe) => exe.into(),
+                None => std::env::current_exe()?,
+            },
             cgroup_parent: format!("/knarr-bench-{}", std::process::id()),
         })?,
+        root: dir.join("rt"),
         rootfs: rootfs.to_owned(),
         logs: dir.join("logs"),
     };
@@ -108,8 +114,10 @@ async fn bench(dir: &Path, rootfs: &Path, rounds: usize, pause: Duration) -> Res
             rows.retain(|r| !broken.contains(&r.name));
         }
     }
+    let memory = ours.shim_memory().await?;
     ours.runtime.purge().await?;
     print(&mut rows);
+    println!("\n{memory}");
     Ok(())
 }
 
@@ -149,13 +157,14 @@ fn sandbox(id: &str) -> SandboxSpec {
 
 struct Ours {
     runtime: Runtime,
+    root: PathBuf,
     rootfs: PathBuf,
     logs: PathBuf,
 }
 
 impl Ours {
-    async fn run(&self, sandbox: &str, id: &str) -> Result<()> {
-        let spec = ContainerSpec {
+    fn spec(&self, sandbox: &str, id: &str) -> ContainerSpec {
+        ContainerSpec {
             id: id.into(),
             sandbox: sandbox.into(),
             lower: vec![self.rootfs.clone()],
@@ -169,7 +178,11 @@ impl Ours {
             no_new_privileges: true,
             log_path: self.logs.join(id).join("0.log"),
             ..ContainerSpec::default()
-        };
+        }
+    }
+
+    async fn run(&self, sandbox: &str, id: &str) -> Result<()> {
+        let spec = self.spec(sandbox, id);
         self.runtime.run(spec).await?;
         let exit = self.runtime.wait(id).await?;
         self.runtime.delete(id).await?;
@@ -177,6 +190,29 @@ impl Ours {
             0 => Ok(()),
             code => Err(format!("exit code {code}").into()),
         }
+    }
+
+    /// What a shim costs while its container runs.
+    async fn shim_memory(&self) -> Result<String> {
+        let spec = ContainerSpec {
+            args: vec!["/bin/busybox".into(), "sleep".into(), "1000".into()],
+            ..self.spec("standing", "idle")
+        };
+        self.runtime.run(spec).await?;
+        let file = self.root.join("containers/idle/shim.json");
+        let shim: serde_json::Value = serde_json::from_slice(&fs::read(file)?)?;
+        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", shim["pid"]))?;
+        let kib = |key: &str| -> u64 {
+            text.lines()
+                .filter(|l| l.starts_with(key))
+                .filter_map(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok())
+                .sum()
+        };
+        Ok(format!(
+            "shim of a running container: {} KiB its own (private and written to), {} KiB PSS",
+            kib("Private_Dirty"),
+            kib("Pss:")
+        ))
     }
 
     async fn with_sandbox(&self, round: usize) -> Result<()> {

@@ -116,6 +116,8 @@ fn try_become(process: &Process, seccomp: &Programs) -> Result<Never, String> {
         );
     }
 
+    // what the role or the platform chose for itself is not for the container
+    let _ = sys::prctl(libc::PR_SET_THP_DISABLE, 0, 0);
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(
         process.user.umask.unwrap_or(0o022),
     ));
