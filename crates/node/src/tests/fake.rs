@@ -295,10 +295,7 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let api = {
             let dir = dir.path().join("api");
-            let make = move || {
-                let config = knarr_api::Config::for_tests(&dir);
-                knarr_api::ApiServer::with_resources(config, super::kinds::RESOURCES).unwrap()
-            };
+            let make = move || knarr_api::ApiServer::for_tests(&dir);
             tokio::task::spawn_blocking(make).await.unwrap()
         };
         let client = api.client("test", &["system:masters"], "test");

@@ -274,7 +274,7 @@ async fn claims_are_mounted_when_bound() {
     world
         .put(
             "persistentvolumeclaims",
-            json!({"metadata": {"name": "claim"}, "spec": {"volumeName": "vol"}}),
+            json!({"metadata": {"name": "claim"}, "spec": {"volumeName": "vol", "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}),
         )
         .await;
     world.create("p", spec).await;
@@ -283,7 +283,7 @@ async fn claims_are_mounted_when_bound() {
             r == "FailedMount" && m.contains("PVC default/claim is not bound")
         })
         .await;
-    let volume = json!({"metadata": {"name": "vol"}, "spec": {"hostPath": {"path": path}}});
+    let volume = json!({"metadata": {"name": "vol"}, "spec": {"hostPath": {"path": path}, "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}}});
     let body = serde_json::to_vec(&volume).unwrap();
     let request = http::Request::post("/api/v1/persistentvolumes")
         .header("content-type", "application/json")

@@ -3,7 +3,6 @@
 mod adoption;
 mod endings;
 mod fake;
-mod kinds;
 mod lifecycle;
 mod material;
 mod probes;
