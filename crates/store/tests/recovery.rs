@@ -128,7 +128,10 @@ async fn a_flipped_bit_is_refused_or_harmless() {
     );
     let (mut refused, mut harmless, mut last_lost) = (0, 0, 0);
     for name in whole.keys() {
-        let used = whole[name].iter().rposition(|&byte| byte != 0).unwrap() + 1;
+        let used = whole[name]
+            .iter()
+            .rposition(|&byte| byte != 0)
+            .map_or(0, |last| last + 1);
         for at in 0..used {
             let bit = (at * 5 + at / 8) % 8;
             let mut flipped = whole.clone();
