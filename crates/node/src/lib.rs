@@ -243,6 +243,14 @@ impl Node {
     }
 }
 
+/// Unmounts and removes all that Pods have below the node's folder: for `stop --purge`, when no container runs any more. Blocking.
+///
+/// # Errors
+/// When something is still mounted or in use there; nothing that isn't the node's is touched.
+pub fn purge(data_dir: &Path) -> Result<(), Error> {
+    volumes::mounts::remove_tree(&data_dir.join("pods")).map_err(Error::Purge)
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct LogRequest {
     pub namespace: String,
@@ -279,4 +287,6 @@ pub enum Error {
         "the node could not be registered: {0}; see that the API server runs and that its store has room"
     )]
     Register(String),
+    #[error("the pods' folders can't be removed: {0}; stop what still uses them, then try again")]
+    Purge(String),
 }

@@ -141,14 +141,18 @@ pub(crate) async fn logs(
     let entry = entry(context, registry, &request.namespace, &request.pod).await?;
     let unit = unit(&entry, request.container.as_deref(), false)?;
     let (name, pod) = (&unit.name, &entry.name);
-    let attempt = match (unit.attempt, request.previous) {
-        (Some(attempt), true) if attempt > 0 => attempt - 1,
-        (_, true) => {
+    let newest = if request.previous {
+        unit.previous
+    } else {
+        unit.attempt
+    };
+    let attempt = match (newest, request.previous) {
+        (Some(attempt), _) => attempt,
+        (None, true) => {
             return Err(bad_request(format!(
                 "previous terminated container {name:?} in pod {pod:?} not found"
             )));
         }
-        (Some(attempt), false) => attempt,
         (None, false) => {
             let why = match unit.waiting.as_deref() {
                 Some("ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull") => {

@@ -180,28 +180,15 @@ impl Worker {
                 let before = known
                     .filter(|_| same)
                     .map(|k| (k.started.unwrap_or(false), k.ready));
-                unit.state = State::Running(Box::new(Running {
-                    id,
-                    since: jobs::time(*since),
-                    in_post_start: false,
-                    started: false,
-                    ready: false,
-                    stopping: false,
-                    probes: [None, None, None],
-                }));
+                unit.state = State::Running(Box::new(Running::new(id, jobs::time(*since))));
                 self.resume.push((index, before));
             }
             RuntimeState::Exited { since, .. } => {
                 // The exit job finds it ended at once, and reads its last words.
-                unit.state = State::Running(Box::new(Running {
+                unit.state = State::Running(Box::new(Running::new(
                     id,
-                    since: since.map(jobs::time).unwrap_or_else(Timestamp::now),
-                    in_post_start: false,
-                    started: false,
-                    ready: false,
-                    stopping: false,
-                    probes: [None, None, None],
-                }));
+                    since.map(jobs::time).unwrap_or_else(Timestamp::now),
+                )));
                 self.exits_to_learn.push(container.spec.id.as_str().into());
                 self.watch_exit(index, pod);
             }

@@ -130,15 +130,9 @@ impl Worker {
                 let hook = container
                     .and_then(|c| c.lifecycle.as_ref())
                     .is_some_and(|l| l.post_start.is_some());
-                unit.state = State::Running(Box::new(Running {
-                    id: started.id.clone(),
-                    since: started.since,
-                    in_post_start: hook,
-                    started: false,
-                    ready: false,
-                    stopping: false,
-                    probes: [None, None, None],
-                }));
+                let mut running = Running::new(started.id.clone(), started.since);
+                running.in_post_start = hook;
+                unit.state = State::Running(Box::new(running));
                 self.watch_exit(index, &pod);
                 if hook {
                     let job = super::jobs::post_start(
@@ -340,6 +334,7 @@ impl Worker {
             id: running.id.clone(),
             pod_ip: self.pod_ip,
             at: run.track.next_at(),
+            over: running.over.token().clone(),
         };
         self.launch(super::jobs::probe(request));
     }

@@ -12,6 +12,8 @@ pub(crate) struct UnitView {
     pub kind: Kind,
     /// number of the newest log, if it ever started
     pub attempt: Option<u32>,
+    /// number of the log of the container that ended before
+    pub previous: Option<u32>,
     /// the runtime's id while it runs
     pub running: Option<Box<str>>,
     /// why it doesn't run

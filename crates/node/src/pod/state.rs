@@ -10,6 +10,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::backoff::Crash;
 use crate::probe::{Probe, Track};
@@ -109,6 +110,23 @@ pub(crate) struct Running {
     /// a stop job is on its way
     pub stopping: bool,
     pub probes: [Option<ProbeRun>; 3],
+    /// probes that sleep end with the container
+    pub over: DropGuard,
+}
+
+impl Running {
+    pub(crate) fn new(id: Box<str>, since: Timestamp) -> Running {
+        Running {
+            id,
+            since,
+            in_post_start: false,
+            started: false,
+            ready: false,
+            stopping: false,
+            probes: [None, None, None],
+            over: CancellationToken::new().drop_guard(),
+        }
+    }
 }
 
 pub(crate) struct ProbeRun {

@@ -319,6 +319,12 @@ impl Worker {
             name: u.name.clone(),
             kind: u.kind,
             attempt: u.made.then_some(u.attempt),
+            previous: match &u.state {
+                State::Ended(_) if !u.backing_off => u.attempt.checked_sub(1),
+                State::Running(_) => u.attempt.checked_sub(1),
+                // What waits to be started again has itself as its last state.
+                _ => u.made.then_some(u.attempt),
+            },
             running: u.running().map(|r| r.id.clone()),
             waiting: match &u.state {
                 State::Waiting { reason: "", .. } | State::Starting => {

@@ -6,10 +6,10 @@ use tokio::time::Instant;
 
 use super::{Action, Kind, Outcome, Probe};
 
-/// The first quick step; doubled until it reaches the period.
+/// The first quick step; each is half as long again as the one before, up to the period.
 const QUICK_MIN: Duration = Duration::from_millis(10);
 /// Exec costs a process each time, so it starts slower.
-const QUICK_EXEC_MIN: Duration = Duration::from_millis(100);
+const QUICK_EXEC_MIN: Duration = Duration::from_millis(50);
 /// A liveness probe gives the process this long before its first look.
 const LIVENESS_HEAD_START: Duration = Duration::from_secs(1);
 
@@ -117,7 +117,7 @@ impl Track {
             return false;
         };
         self.next_at = now + step.min(probe.period);
-        self.quick = Some((step * 2).min(probe.period));
+        self.quick = Some((step * 3 / 2).min(probe.period));
         true
     }
 }
@@ -189,7 +189,7 @@ mod tests {
             );
             asked += 1;
         }
-        assert!((4..=7).contains(&asked), "{asked}");
+        assert!((6..=9).contains(&asked), "{asked}");
         let at = track.next_at();
         assert_eq!(
             track.observe(&probe, &Outcome::Success, at),

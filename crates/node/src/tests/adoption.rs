@@ -173,3 +173,26 @@ async fn a_finished_pod_goes_when_it_is_deleted_later() {
         .until_true("the folder is gone", || !dir.exists())
         .await;
 }
+
+#[tokio::test]
+async fn a_purge_leaves_no_mount_and_no_file() {
+    assert!(
+        rustix::process::getuid().is_root(),
+        "this test needs root: it mounts tmpfs"
+    );
+    let mut world = World::new().await;
+    let spec = json!({
+        "volumes": [{"name": "fast", "emptyDir": {"medium": "Memory"}}],
+        "containers": [{"name": "c", "image": "app:1", "command": ["run"],
+            "volumeMounts": [{"name": "fast", "mountPath": "/fast", "subPath": "sub"}]}],
+    });
+    world.create("p", spec).await;
+    world.until_ready("p").await;
+    let data = world.dir.path().join("node");
+    assert_eq!(crate::volumes::mounts::below(&data).unwrap().len(), 2);
+    world.stop_node().await;
+    crate::purge(&data).unwrap();
+    assert_eq!(crate::volumes::mounts::below(&data).unwrap().len(), 0);
+    assert!(!data.join("pods").exists());
+    crate::purge(&data).unwrap();
+}

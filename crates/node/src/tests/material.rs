@@ -76,13 +76,27 @@ async fn environment_and_command_come_together() {
         ],
         "resources": {"limits": {"memory": "64Mi"}},
     });
-    // The Service table is filled by a watch; a Pod made right after the Service might win the race.
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-    world
-        .create("p", json!({"hostname": "box", "containers": [container]}))
-        .await;
-    world.until_ready("p").await;
-    let spec = world.engine.spec_of("c").unwrap();
+    // The Service table is filled by a watch: a Pod made right after the Service may win the race.
+    let mut spec = None;
+    for n in 0..200 {
+        let name = format!("p{n}");
+        let pod = json!({"hostname": "box", "containers": [container.clone()]});
+        world.create(&name, pod).await;
+        world.until_ready(&name).await;
+        let made = world.engine.spec_of("c").unwrap();
+        if made.env.iter().any(|e| e == "DB_SERVICE_PORT=5432") {
+            spec = Some((name, made));
+            break;
+        }
+        world.delete(&name, Some(1)).await;
+        world.until_clean().await;
+    }
+    let (name, spec) = spec.expect("the Service never shows");
+    let ip = world.get(&name).await["status"]["podIP"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let (own_ip, own_label) = (format!("IP={ip}"), format!("APP={name}"));
     assert_eq!(
         spec.args,
         ["entry", "hello you 10.43.0.5 from-map", "$(X)", "$(NOPE)"]
@@ -95,8 +109,8 @@ async fn environment_and_command_come_together() {
         "M_a=from-map",
         "M_b=B",
         "K=secret",
-        "IP=127.0.1.1",
-        "APP=p",
+        own_ip.as_str(),
+        own_label.as_str(),
         "MEM=64",
         "HOSTNAME=box",
         "DB_SERVICE_PORT=5432",
@@ -132,7 +146,7 @@ async fn environment_and_command_come_together() {
         ]
     );
     let hosts = fs::read_to_string(&spec.mounts[0].source).unwrap();
-    assert!(hosts.contains("127.0.1.1\tbox\n"), "{hosts}");
+    assert!(hosts.contains(&format!("{ip}\tbox\n")), "{hosts}");
 }
 
 #[tokio::test]

@@ -153,3 +153,33 @@ async fn waiting_containers_have_no_logs_and_take_no_commands() {
         (404, "pods \"q\" not found")
     );
 }
+
+#[tokio::test]
+async fn the_previous_log_of_a_crash_loop_is_the_last_one() {
+    let world = World::new().await;
+    world
+        .create(
+            "p",
+            json!({"containers": [{"name": "c", "image": "app:1", "command": ["exit", "1"]}]}),
+        )
+        .await;
+    world
+        .until("p", |p| {
+            p["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == "CrashLoopBackOff"
+        })
+        .await;
+    let dir = world.folder("p").await.join("c");
+    for n in 0..2 {
+        std::fs::write(
+            dir.join(format!("{n}.log")),
+            format!("2026-01-01T00:00:00Z stdout F attempt {n}\n"),
+        )
+        .unwrap();
+    }
+    assert_eq!(logs(&world, of("p")).await.unwrap(), "attempt 1\n");
+    let previous = LogRequest {
+        previous: true,
+        ..of("p")
+    };
+    assert_eq!(logs(&world, previous).await.unwrap(), "attempt 1\n");
+}

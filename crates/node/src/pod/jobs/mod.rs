@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
 use knarr_runtime::SandboxSpec;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::{
     exit::{Words, exit, time},
@@ -194,6 +195,8 @@ pub(crate) struct ProbeRequest {
     pub id: Box<str>,
     pub pod_ip: Option<IpAddr>,
     pub at: Instant,
+    /// the container has ended: nothing is asked any more
+    pub over: CancellationToken,
 }
 
 pub(crate) async fn probe(request: ProbeRequest) -> Done {
@@ -205,8 +208,18 @@ pub(crate) async fn probe(request: ProbeRequest) -> Done {
         id,
         pod_ip,
         at,
+        over,
     } = request;
-    tokio::time::sleep_until(at).await;
+    let sleep = tokio::time::sleep_until(at);
+    if over.run_until_cancelled(sleep).await.is_none() {
+        let outcome = Outcome::Unknown(String::new());
+        return Done::Probed {
+            index,
+            id,
+            kind,
+            outcome,
+        };
+    }
     // Boxed: the future rests in its sleep most of its life.
     let outcome = Box::pin(probe::run(&probe, &context.engine, &id, pod_ip)).await;
     Done::Probed {
