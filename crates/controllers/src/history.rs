@@ -11,12 +11,7 @@ use crate::{
         ownership,
         rest::{Delete, Rest},
     },
-    objects::{
-        meta::Object,
-        selector::Selector,
-        template::Template,
-        workload::ControllerRevision,
-    },
+    objects::{meta::Object, selector::Selector, template::Template, workload::ControllerRevision},
 };
 
 /// Label of pods: the revision they are of.
@@ -149,8 +144,7 @@ async fn create<O: Object>(
                 let path = ControllerRevision::KIND.path(namespace, &name);
                 let there: ControllerRevision = rest.get(&path).await?;
                 // ours, which the cache doesn't show yet
-                if there.metadata.controlled_by(&owner.meta().uid)
-                    && template(&there).same(present)
+                if there.metadata.controlled_by(&owner.meta().uid) && template(&there).same(present)
                 {
                     return Ok((there, (count != before.unwrap_or(0)).then_some(count)));
                 }
@@ -192,7 +186,10 @@ mod tests {
 
     #[test]
     fn a_template_survives_its_revision() {
-        let t: Template = serde_json::from_value(json!({"metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"name":"c"}]}})).unwrap();
+        let t: Template = serde_json::from_value(
+            json!({"metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"name":"c"}]}}),
+        )
+        .unwrap();
         let d = data(&t);
         assert_eq!(d.pointer("/spec/template/$patch"), Some(&json!("replace")));
         let r: ControllerRevision =

@@ -25,11 +25,7 @@ mod volume;
 use std::{path::PathBuf, sync::Arc};
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use machinery::{
-    context::Context,
-    recorder::recorder,
-    rest::Rest,
-};
+use machinery::{context::Context, recorder::recorder, rest::Rest};
 
 /// What controllers are given.
 #[derive(Clone)]

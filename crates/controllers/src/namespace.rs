@@ -112,14 +112,20 @@ impl Controller {
             },
         };
         let remains = self.empty(&key.name, &found.resources).await;
-        let done = remains.objects.is_empty() && remains.errors.is_empty() && found.failed.is_empty();
+        let done =
+            remains.objects.is_empty() && remains.errors.is_empty() && found.failed.is_empty();
         if done {
             self.finalize(&ns).await?;
             return Ok(Next::Wait);
         }
         self.report(&ns, &found, &remains).await?;
         if !remains.errors.is_empty() || !found.failed.is_empty() {
-            let all: Vec<_> = found.failed.iter().chain(&remains.errors).cloned().collect();
+            let all: Vec<_> = found
+                .failed
+                .iter()
+                .chain(&remains.errors)
+                .cloned()
+                .collect();
             return Err(crate::error::Error::Other(format!(
                 "namespace {} can't be emptied: {}",
                 key.name,

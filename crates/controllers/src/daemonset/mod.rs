@@ -133,8 +133,7 @@ impl Controller {
             return Ok(Next::Wait);
         }
         let candidates = self.pods.in_namespace(&key.namespace, |_| true);
-        let pods =
-            ownership::claim(&self.rest, &*set, &set.spec.selector, candidates).await?;
+        let pods = ownership::claim(&self.rest, &*set, &set.spec.selector, candidates).await?;
         let history = history::sync(
             &self.rest,
             &self.revisions,
@@ -223,10 +222,7 @@ impl Controller {
         self.expected.expect(
             key,
             plan.create.len(),
-            plan.delete
-                .iter()
-                .map(|p| p.metadata.uid.clone())
-                .collect(),
+            plan.delete.iter().map(|p| p.metadata.uid.clone()).collect(),
         );
         let owner = set.controller_ref();
         let prefix = format!("{}-", set.metadata.name);
@@ -279,7 +275,8 @@ fn send_to(spec: &mut serde_json::Map<String, Value>, node: &str) {
     }
     let host_network = spec.get("hostNetwork") == Some(&json!(true));
     if let Some(all) = spec.get_mut("tolerations").and_then(Value::as_array_mut) {
-        let network = host_network.then_some(("node.kubernetes.io/network-unavailable", "NoSchedule"));
+        let network =
+            host_network.then_some(("node.kubernetes.io/network-unavailable", "NoSchedule"));
         for (key, effect) in TOLERATED.into_iter().chain(network) {
             all.push(json!({"key": key, "operator": "Exists", "effect": effect}));
         }

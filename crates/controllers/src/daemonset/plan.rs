@@ -37,10 +37,7 @@ pub struct Fit {
 pub fn fit(template: &Pod, node: &Node) -> Fit {
     let here = (template.spec.node_name.is_empty()
         || template.spec.node_name == node.metadata.name)
-        && template
-            .spec
-            .node_selector
-            .subset_of(&node.metadata.labels)
+        && template.spec.node_selector.subset_of(&node.metadata.labels)
         && template
             .spec
             .affinity
@@ -181,15 +178,7 @@ pub fn plan(set: &DaemonSet, nodes: &Nodes, hash: &str, now: Seconds) -> Plan {
         }
     }
     if rolling {
-        update(
-            set,
-            &mut plan,
-            &rest,
-            hash,
-            surge,
-            unavailable_max,
-            now,
-        );
+        update(set, &mut plan, &rest, hash, surge, unavailable_max, now);
     }
     plan
 }
@@ -249,7 +238,10 @@ fn update(
         for old in at_once {
             plan.delete.push(old);
         }
-        for (node, _) in candidates.into_iter().take((surge - surging).max(0) as usize) {
+        for (node, _) in candidates
+            .into_iter()
+            .take((surge - surging).max(0) as usize)
+        {
             plan.create.push(node.into());
         }
     } else {
@@ -274,7 +266,11 @@ pub fn status(set: &DaemonSet, nodes: &Nodes, hash: &str, now: Seconds) -> Daemo
             s.desired_number_scheduled += 1;
             // the oldest that's ready counts
             pods.sort_by_key(|p| {
-                (!p.ready(), p.metadata.deleting(), p.metadata.creation_timestamp)
+                (
+                    !p.ready(),
+                    p.metadata.deleting(),
+                    p.metadata.creation_timestamp,
+                )
             });
             if let Some(first) = pods.first() {
                 s.current_number_scheduled += 1;
@@ -353,18 +349,53 @@ mod tests {
             ("all there", one.clone(), "a:new b:new", ""),
             ("shouldn't be there", one.clone(), "a!:new b:new", "-a1"),
             ("may stay", one.clone(), "a?:new", ""),
-            ("too many: the oldest stays", one.clone(), "a:new+new", "-a2"),
+            (
+                "too many: the oldest stays",
+                one.clone(),
+                "a:new+new",
+                "-a2",
+            ),
             ("failed", one.clone(), "a:new,failed", "-a1"),
             ("going keeps its place", one.clone(), "a:new,gone", ""),
             ("update one by one", one.clone(), "a:old b:old", "-a1"),
             ("update waits", one.clone(), "a:new,unready b:old", ""),
-            ("update waits for a missing one", one.clone(), "a: b:old", "+a"),
-            ("an unready old one goes at once", one.clone(), "a:old,unready b:old", "-a1"),
-            ("half at a time", roll(json!("50%"), json!(0)), "a:old b:old c:old d:old", "-a1 -b2"),
+            (
+                "update waits for a missing one",
+                one.clone(),
+                "a: b:old",
+                "+a",
+            ),
+            (
+                "an unready old one goes at once",
+                one.clone(),
+                "a:old,unready b:old",
+                "-a1",
+            ),
+            (
+                "half at a time",
+                roll(json!("50%"), json!(0)),
+                "a:old b:old c:old d:old",
+                "-a1 -b2",
+            ),
             ("on delete", json!({"type":"OnDelete"}), "a:old b:old", ""),
-            ("surge: new beside old", roll(json!(0), json!(1)), "a:old b:old", "+a"),
-            ("surge waits", roll(json!(0), json!(1)), "a:old+new,unready b:old", ""),
-            ("surge: new took over", roll(json!(0), json!(1)), "a:old+new b:old", "+b -a1"),
+            (
+                "surge: new beside old",
+                roll(json!(0), json!(1)),
+                "a:old b:old",
+                "+a",
+            ),
+            (
+                "surge waits",
+                roll(json!(0), json!(1)),
+                "a:old+new,unready b:old",
+                "",
+            ),
+            (
+                "surge: new took over",
+                roll(json!(0), json!(1)),
+                "a:old+new b:old",
+                "+b -a1",
+            ),
         ];
         for (name, strategy, have, want) in cases {
             let p = plan(&set(strategy), &nodes(have), "h", 0);
@@ -377,13 +408,27 @@ mod tests {
 
     #[test]
     fn counts() {
-        let s = status(&set(json!({})), &nodes("a:new b:old c:new,unready d: e?:old"), "h", 0);
+        let s = status(
+            &set(json!({})),
+            &nodes("a:new b:old c:new,unready d: e?:old"),
+            "h",
+            0,
+        );
         assert_eq!(
-            (s.desired_number_scheduled, s.current_number_scheduled, s.number_ready),
+            (
+                s.desired_number_scheduled,
+                s.current_number_scheduled,
+                s.number_ready
+            ),
             (4, 3, 2)
         );
         assert_eq!(
-            (s.updated_number_scheduled, s.number_available, s.number_unavailable, s.number_misscheduled),
+            (
+                s.updated_number_scheduled,
+                s.number_available,
+                s.number_unavailable,
+                s.number_misscheduled
+            ),
             (2, 2, 2, 1)
         );
     }
@@ -392,18 +437,56 @@ mod tests {
     fn fits_nodes() {
         let pod = |spec: Value| -> Pod { serde_json::from_value(json!({"spec":spec})).unwrap() };
         let node = |taints: Value| -> Node {
-            serde_json::from_value(json!({"metadata":{"name":"n","labels":{"a":"b"}},"spec":{"taints":taints}})).unwrap()
+            serde_json::from_value(
+                json!({"metadata":{"name":"n","labels":{"a":"b"}},"spec":{"taints":taints}}),
+            )
+            .unwrap()
         };
         let taint = |key: &str, effect: &str| json!([{"key":key,"effect":effect}]);
         for (name, spec, taints, want) in [
             ("plain", json!({}), json!([]), (true, true)),
-            ("selector", json!({"nodeSelector":{"a":"c"}}), json!([]), (false, false)),
-            ("cordoned", json!({}), taint("node.kubernetes.io/unschedulable", "NoSchedule"), (true, true)),
-            ("not ready", json!({}), taint("node.kubernetes.io/not-ready", "NoExecute"), (true, true)),
-            ("tainted", json!({}), taint("x", "NoSchedule"), (false, true)),
-            ("evicting", json!({}), taint("x", "NoExecute"), (false, false)),
-            ("tolerated", json!({"tolerations":[{"operator":"Exists"}]}), taint("x", "NoExecute"), (true, true)),
-            ("preferred", json!({}), taint("x", "PreferNoSchedule"), (true, true)),
+            (
+                "selector",
+                json!({"nodeSelector":{"a":"c"}}),
+                json!([]),
+                (false, false),
+            ),
+            (
+                "cordoned",
+                json!({}),
+                taint("node.kubernetes.io/unschedulable", "NoSchedule"),
+                (true, true),
+            ),
+            (
+                "not ready",
+                json!({}),
+                taint("node.kubernetes.io/not-ready", "NoExecute"),
+                (true, true),
+            ),
+            (
+                "tainted",
+                json!({}),
+                taint("x", "NoSchedule"),
+                (false, true),
+            ),
+            (
+                "evicting",
+                json!({}),
+                taint("x", "NoExecute"),
+                (false, false),
+            ),
+            (
+                "tolerated",
+                json!({"tolerations":[{"operator":"Exists"}]}),
+                taint("x", "NoExecute"),
+                (true, true),
+            ),
+            (
+                "preferred",
+                json!({}),
+                taint("x", "PreferNoSchedule"),
+                (true, true),
+            ),
         ] {
             let f = fit(&pod(spec), &node(taints));
             assert_eq!((f.run, f.stay), want, "{name}");

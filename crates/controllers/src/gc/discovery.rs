@@ -114,9 +114,7 @@ pub async fn discover(rest: &Rest) -> Result<Discovered> {
     for group in groups.groups {
         let version = &group.preferred_version.version;
         if let Err(e) = of_version(rest, &group.name, version, &mut found.resources).await {
-            found
-                .failed
-                .push(format!("{}/{version}: {e}", group.name));
+            found.failed.push(format!("{}/{version}: {e}", group.name));
         }
     }
     found.resources.sort();

@@ -183,11 +183,7 @@ impl Graph {
             if all.is_empty() {
                 self.dependents.remove(owner);
                 // one known only as an owner, of nobody now
-                if self
-                    .nodes
-                    .get(owner)
-                    .is_some_and(|n| n.resource.is_none())
-                {
+                if self.nodes.get(owner).is_some_and(|n| n.resource.is_none()) {
                     self.nodes.remove(owner);
                 }
             }
@@ -224,9 +220,11 @@ mod tests {
             .iter()
             .map(|(u, b)| json!({"apiVersion":"v1","kind":"Thing","name":u,"uid":u,"blockOwnerDeletion":b}))
             .collect();
-        serde_json::from_value(json!({"name":uid,"uid":uid,"namespace":"n","ownerReferences":owners,
+        serde_json::from_value(
+            json!({"name":uid,"uid":uid,"namespace":"n","ownerReferences":owners,
             "finalizers":finalizer.iter().collect::<Vec<_>>(),
-            "deletionTimestamp":finalizer.map(|_| "2024-01-01T00:00:00Z")}))
+            "deletionTimestamp":finalizer.map(|_| "2024-01-01T00:00:00Z")}),
+        )
         .unwrap()
     }
     fn show(mut look: Vec<Uid>) -> String {
@@ -269,7 +267,10 @@ mod tests {
         let r = resource();
         let mut g = Graph::default();
         for i in 0..10 {
-            g.seen(&r, &meta(&format!("d{i}"), &[("o", true), ("p", false)], None));
+            g.seen(
+                &r,
+                &meta(&format!("d{i}"), &[("o", true), ("p", false)], None),
+            );
         }
         for i in 0..10 {
             g.gone(&format!("d{i}"));

@@ -97,10 +97,7 @@ impl Collector {
     /// Asks the server.
     async fn exists(&self, owner: &OwnerRef, namespace: &str) -> Result<bool> {
         let resource = self.resource(owner).await?;
-        match self
-            .live(&resource, namespace, &owner.name)
-            .await?
-        {
+        match self.live(&resource, namespace, &owner.name).await? {
             Some(meta) => Ok(meta.uid == owner.uid),
             None => Ok(false),
         }

@@ -114,8 +114,7 @@ impl Controller {
             return self.expire(&job, end).await;
         }
         let candidates = self.pods.in_namespace(&key.namespace, |_| true);
-        let pods =
-            ownership::claim(&self.rest, &*job, &job.spec.selector, candidates).await?;
+        let pods = ownership::claim(&self.rest, &*job, &job.spec.selector, candidates).await?;
         self.untrack(&pods).await?;
         let met = self.expected.met(&key);
         let plan = plan::plan(&job, &pods, now());
@@ -140,10 +139,7 @@ impl Controller {
         self.expected.expect(
             key,
             plan.create.len(),
-            plan.delete
-                .iter()
-                .map(|p| p.metadata.uid.clone())
-                .collect(),
+            plan.delete.iter().map(|p| p.metadata.uid.clone()).collect(),
         );
         let deleted = join_all(plan.delete.iter().map(|pod| async move {
             let r = self.control.delete(job, pod).await;
@@ -218,7 +214,11 @@ impl Controller {
             self.recorder.normal(
                 job,
                 SOURCE,
-                if job.spec.suspend { "Suspended" } else { "Resumed" },
+                if job.spec.suspend {
+                    "Suspended"
+                } else {
+                    "Resumed"
+                },
                 message.into(),
             );
         }
@@ -245,8 +245,7 @@ impl Controller {
                         status::condition(kind, "True", reason, message.into()),
                     );
                 }
-                self.recorder
-                    .warning(job, SOURCE, reason, message.into());
+                self.recorder.warning(job, SOURCE, reason, message.into());
             }
             None => {}
         }
@@ -315,7 +314,11 @@ impl Controller {
             let patch = json!({"metadata": {
                 "resourceVersion": meta.resource_version, "finalizers": stay,
             }});
-            match self.rest.merge::<Ignored>(&Pod::KIND.at(meta), &patch).await {
+            match self
+                .rest
+                .merge::<Ignored>(&Pod::KIND.at(meta), &patch)
+                .await
+            {
                 Ok(_) => {}
                 Err(e) if e.is_not_found() => {}
                 Err(e) => return Err(e),
@@ -337,9 +340,11 @@ fn give_index(spec: &mut serde_json::Map<String, Value>, job: &str, index: &str)
             if let Some(env) = env.as_array_mut()
                 && !env.iter().any(|e| e["name"] == "JOB_COMPLETION_INDEX")
             {
-                env.push(json!({"name": "JOB_COMPLETION_INDEX", "valueFrom": {"fieldRef": {
-                    "fieldPath": format!("metadata.annotations['{INDEX}']"),
-                }}}));
+                env.push(
+                    json!({"name": "JOB_COMPLETION_INDEX", "valueFrom": {"fieldRef": {
+                        "fieldPath": format!("metadata.annotations['{INDEX}']"),
+                    }}}),
+                );
             }
         }
     }

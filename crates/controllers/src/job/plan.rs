@@ -101,8 +101,12 @@ pub fn plan(job: &Job, pods: &[Arc<Pod>], now: Seconds) -> Plan {
         }
     }
     let completions = job.spec.completions;
+    // what was counted stays counted when its pod is deleted
+    p.succeeded = p.succeeded.max(job.status.succeeded);
+    p.failed = p.failed.max(job.status.failed);
     if indexed(job) {
         let n = completions.unwrap_or(0);
+        p.done.extend(parse_ranges(&job.status.completed_indexes));
         p.done.retain(|i| (0..n).contains(i));
         p.succeeded = p.done.len() as i32;
         // one pod for an index
@@ -180,6 +184,17 @@ pub fn plan(job: &Job, pods: &[Arc<Pod>], now: Seconds) -> Plan {
     p
 }
 
+/// The indexes in `0,2-4`; what can't be read counts as not done.
+fn parse_ranges(text: &str) -> impl Iterator<Item = i32> {
+    text.split(',').flat_map(|part| {
+        let (a, b) = part.split_once('-').unwrap_or((part, part));
+        match (a.parse::<i32>(), b.parse::<i32>()) {
+            (Ok(a), Ok(b)) if a >= 0 => a..b.saturating_add(1),
+            _ => 0..0,
+        }
+    })
+}
+
 /// `0,2-4`, as the status has it.
 pub fn ranges(all: &BTreeSet<i32>) -> String {
     let mut out: Vec<(i32, i32)> = vec![];
@@ -240,7 +255,8 @@ mod tests {
     #[test]
     fn next_step() {
         let n = |c: i32, p: i32| json!({"completions":c,"parallelism":p});
-        let idx = |c: i32, p: i32| json!({"completions":c,"parallelism":p,"completionMode":"Indexed"});
+        let idx =
+            |c: i32, p: i32| json!({"completions":c,"parallelism":p,"completionMode":"Indexed"});
         let cases = [
             ("first", n(1, 1), "", "+1"),
             ("runs", n(1, 1), "r", ""),
@@ -253,11 +269,36 @@ mod tests {
             ("queue: done", json!({"parallelism":2}), "s s", "Complete"),
             ("failed: waits", n(1, 1), "F", "wait"),
             ("failed: again", n(1, 1), "f", "+1"),
-            ("limit", json!({"completions":1,"backoffLimit":1}), "f f", "BackoffLimitExceeded"),
-            ("limit ends the others", json!({"completions":3,"parallelism":3,"backoffLimit":0}), "f r r", "-2 BackoffLimitExceeded"),
-            ("deadline", json!({"completions":1,"activeDeadlineSeconds":100}), "r", "-1 DeadlineExceeded"),
-            ("before the deadline", json!({"completions":1,"activeDeadlineSeconds":101}), "r", "wait"),
-            ("suspended", json!({"completions":1,"suspend":true}), "r", "-1"),
+            (
+                "limit",
+                json!({"completions":1,"backoffLimit":1}),
+                "f f",
+                "BackoffLimitExceeded",
+            ),
+            (
+                "limit ends the others",
+                json!({"completions":3,"parallelism":3,"backoffLimit":0}),
+                "f r r",
+                "-2 BackoffLimitExceeded",
+            ),
+            (
+                "deadline",
+                json!({"completions":1,"activeDeadlineSeconds":100}),
+                "r",
+                "-1 DeadlineExceeded",
+            ),
+            (
+                "before the deadline",
+                json!({"completions":1,"activeDeadlineSeconds":101}),
+                "r",
+                "wait",
+            ),
+            (
+                "suspended",
+                json!({"completions":1,"suspend":true}),
+                "r",
+                "-1",
+            ),
             ("fewer at a time", n(5, 1), "r r r", "-2"),
             ("indexes", idx(3, 2), "", "+0 +1"),
             ("next index", idx(3, 2), "s0 r1", "+2"),
@@ -295,7 +336,9 @@ mod tests {
             (vec![0, 1], "0,1"),
             (vec![0, 2, 3, 4, 7], "0,2-4,7"),
         ] {
-            assert_eq!(ranges(&all.into_iter().collect()), want);
+            let all: BTreeSet<i32> = all.into_iter().collect();
+            assert_eq!(ranges(&all), want);
+            assert_eq!(parse_ranges(want).collect::<BTreeSet<_>>(), all);
         }
     }
 }

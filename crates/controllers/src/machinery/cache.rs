@@ -57,7 +57,10 @@ impl<T: Object> Cache<T> {
         self.handlers.write().push(Box::new(handler));
     }
     /// Like [`Cache::on_change`], but first told of what's there already.
-    pub fn replay(&self, handler: impl Fn(Option<&Arc<T>>, Option<&Arc<T>>) + Send + Sync + 'static) {
+    pub fn replay(
+        &self,
+        handler: impl Fn(Option<&Arc<T>>, Option<&Arc<T>>) + Send + Sync + 'static,
+    ) {
         let _telling = self.telling.lock();
         self.each(|o| handler(None, Some(o)));
         self.on_change(handler);

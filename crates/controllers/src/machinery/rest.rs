@@ -75,10 +75,6 @@ impl Rest {
     pub fn new(client: kube::Client, manager: &'static str) -> Rest {
         Rest { client, manager }
     }
-    /// The name it writes under.
-    pub fn manager(&self) -> &'static str {
-        self.manager
-    }
     /// Reads.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         self.call(Method::GET, path, None, Vec::new(), None).await

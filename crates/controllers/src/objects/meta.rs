@@ -66,16 +66,6 @@ impl Labels {
             }
         }
     }
-    /// Removes `key`; true when it was there.
-    pub fn remove(&mut self, key: &str) -> bool {
-        match self.0.binary_search_by(|(k, _)| (**k).cmp(key)) {
-            Ok(i) => {
-                self.0.remove(i);
-                true
-            }
-            Err(_) => false,
-        }
-    }
     /// Pairs in key order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(k, v)| (&**k, &**v))

@@ -118,8 +118,7 @@ impl Controller {
         let candidates = self.pods.in_namespace(&key.namespace, |p| {
             ordinal(&set, &p.metadata.name).is_some()
         });
-        let pods =
-            ownership::claim(&self.rest, &*set, &set.spec.selector, candidates).await?;
+        let pods = ownership::claim(&self.rest, &*set, &set.spec.selector, candidates).await?;
         let history = history::sync(
             &self.rest,
             &self.revisions,
@@ -143,13 +142,7 @@ impl Controller {
         let mut s = plan::status(&set, &pods, &current.metadata.name, &update, now());
         s.collision_count = history.collisions.or(s.collision_count);
         if s != set.status {
-            status::write(
-                &self.rest,
-                &*set,
-                &s,
-                &["replicas", "availableReplicas"],
-            )
-            .await?;
+            status::write(&self.rest, &*set, &s, &["replicas", "availableReplicas"]).await?;
         }
         done?;
         retained?;
@@ -215,12 +208,7 @@ impl Controller {
 
     async fn ensure_claims(&self, set: &StatefulSet, n: i32) -> Result<()> {
         let namespace = &set.metadata.namespace;
-        for (template, (_, name)) in set
-            .spec
-            .volume_claim_templates
-            .iter()
-            .zip(claims(set, n))
-        {
+        for (template, (_, name)) in set.spec.volume_claim_templates.iter().zip(claims(set, n)) {
             match self.claims.get(namespace, &name) {
                 Some(c) if c.metadata.deleting() => {
                     return Err(Error::Other(format!(
@@ -274,10 +262,7 @@ impl Controller {
         if set.metadata.deleting() || set.spec.volume_claim_templates.is_empty() {
             return Ok(());
         }
-        for n in pods
-            .iter()
-            .filter_map(|p| ordinal(set, &p.metadata.name))
-        {
+        for n in pods.iter().filter_map(|p| ordinal(set, &p.metadata.name)) {
             for (_, name) in claims(set, n) {
                 let Some(claim) = self.claims.get(&set.metadata.namespace, &name) else {
                     continue;

@@ -253,7 +253,11 @@ mod tests {
             .iter()
             .map(|(n, new)| format!("+{n}{}", if *new { "" } else { "o" }))
             .collect();
-        all.extend(p.delete.iter().map(|(p, _)| format!("-{}", &p.metadata.name[2..])));
+        all.extend(
+            p.delete
+                .iter()
+                .map(|(p, _)| format!("-{}", &p.metadata.name[2..])),
+        );
         all.join(" ")
     }
 
@@ -276,9 +280,24 @@ mod tests {
             ("parallel doesn't wait", parallel.clone(), "0p", "+1 +2"),
             ("highest goes first", json!({"replicas":1}), "0 1 2", "-2"),
             ("one at a time", json!({"replicas":1}), "0 1 2t", ""),
-            ("parallel: all at once", json!({"replicas":1,"podManagementPolicy":"Parallel"}), "0 1 2", "-2 -1"),
-            ("unwell one blocks scaling down", json!({"replicas":2}), "0 1p 2", ""),
-            ("the unwell one itself goes", json!({"replicas":2}), "0 1 2p", "-2"),
+            (
+                "parallel: all at once",
+                json!({"replicas":1,"podManagementPolicy":"Parallel"}),
+                "0 1 2",
+                "-2 -1",
+            ),
+            (
+                "unwell one blocks scaling down",
+                json!({"replicas":2}),
+                "0 1p 2",
+                "",
+            ),
+            (
+                "the unwell one itself goes",
+                json!({"replicas":2}),
+                "0 1 2p",
+                "-2",
+            ),
             ("update from the top", none.clone(), "0o 1o 2o", "-2"),
             ("update waits", none.clone(), "0o 1o 2p", ""),
             ("update goes on", none.clone(), "0o 1o 2", "-1"),
@@ -286,15 +305,44 @@ mod tests {
             ("partition reached", part(2), "0o 1o 2", ""),
             ("below the partition: old ones", part(2), "0o 2", "+1o"),
             ("above: new ones", part(2), "0o 1o", "+2"),
-            ("on delete", json!({"updateStrategy":{"type":"OnDelete"}}), "0o 1o 2o", ""),
-            ("on delete: new ones", json!({"updateStrategy":{"type":"OnDelete"}}), "0o 1o", "+2"),
-            ("ready for long enough", json!({"minReadySeconds":10}), "0y", ""),
-            ("ordinals from 5", json!({"ordinals":{"start":5},"replicas":2}), "5", "+6"),
-            ("ordinals below the first go", json!({"ordinals":{"start":1},"replicas":2}), "0 1 2", "-0"),
+            (
+                "on delete",
+                json!({"updateStrategy":{"type":"OnDelete"}}),
+                "0o 1o 2o",
+                "",
+            ),
+            (
+                "on delete: new ones",
+                json!({"updateStrategy":{"type":"OnDelete"}}),
+                "0o 1o",
+                "+2",
+            ),
+            (
+                "ready for long enough",
+                json!({"minReadySeconds":10}),
+                "0y",
+                "",
+            ),
+            (
+                "ordinals from 5",
+                json!({"ordinals":{"start":5},"replicas":2}),
+                "5",
+                "+6",
+            ),
+            (
+                "ordinals below the first go",
+                json!({"ordinals":{"start":1},"replicas":2}),
+                "0 1 2",
+                "-0",
+            ),
             ("not ours", none, "0 1 2 7", "-7"),
         ];
         for (name, spec, have, want) in cases {
-            assert_eq!(show(&plan(&set(spec), &pods(have), "new", NOW)), want, "{name}");
+            assert_eq!(
+                show(&plan(&set(spec), &pods(have), "new", NOW)),
+                want,
+                "{name}"
+            );
         }
         assert_eq!(
             plan(&set(json!({"minReadySeconds":10})), &pods("0y"), "new", NOW).next,
@@ -316,7 +364,11 @@ mod tests {
             let s = status(&set(json!({})), &pods(have), "old", "new", NOW);
             let got = format!(
                 "{} {} {} {} {}",
-                s.replicas, s.ready_replicas, s.current_replicas, s.updated_replicas, s.current_revision
+                s.replicas,
+                s.ready_replicas,
+                s.current_replicas,
+                s.updated_replicas,
+                s.current_revision
             );
             assert_eq!(got, want, "{have}");
         }

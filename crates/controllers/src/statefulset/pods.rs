@@ -24,14 +24,14 @@ pub fn first(set: &StatefulSet) -> i32 {
 
 /// Ordinal of a pod of that name; None when it's no pod of the set.
 pub fn ordinal(set: &StatefulSet, pod: &str) -> Option<i32> {
-    let n = pod
-        .strip_prefix(&*set.metadata.name)?
-        .strip_prefix('-')?;
+    let n = pod.strip_prefix(&*set.metadata.name)?.strip_prefix('-')?;
     // "01" is another name than "1"
     if n.len() > 1 && n.starts_with('0') {
         return None;
     }
-    n.bytes().all(|b| b.is_ascii_digit()).then(|| n.parse().ok())?
+    n.bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| n.parse().ok())?
 }
 
 /// Name of a pod.
@@ -156,7 +156,8 @@ mod tests {
     #[test]
     fn identity() {
         let s = set();
-        let pod: Value = serde_json::from_slice(&pod_body(&s, &s.spec.template, "db-r1", 2)).unwrap();
+        let pod: Value =
+            serde_json::from_slice(&pod_body(&s, &s.spec.template, "db-r1", 2)).unwrap();
         assert_eq!(pod["metadata"]["name"], "db-2");
         assert_eq!(
             pod["metadata"]["labels"],

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::{
-    BIND_COMPLETED, BOUND_BY_CONTROLLER, CLAIM_PROTECTION, Controller, PROVISIONED_BY,
-    PROVISIONER, SELECTED_NODE, SOURCE, directory,
+    BIND_COMPLETED, BOUND_BY_CONTROLLER, CLAIM_PROTECTION, Controller, PROVISIONED_BY, PROVISIONER,
+    SELECTED_NODE, SOURCE, directory,
     matching::{best, is_for, suits},
 };
 use crate::{
@@ -141,7 +141,8 @@ impl Controller {
 
     async fn pending(&self, claim: &Claim) -> Result<Next> {
         if claim.status.phase.is_empty() {
-            self.claim_status(claim, json!({"phase": "Pending"})).await?;
+            self.claim_status(claim, json!({"phase": "Pending"}))
+                .await?;
         }
         Ok(Next::Wait)
     }
@@ -310,9 +311,7 @@ impl Controller {
             .await;
         let volume = match made {
             Ok(v) => v,
-            Err(e) if e.is_already_exists() => {
-                self.rest.get(&Volume::KIND.path("", &name)).await?
-            }
+            Err(e) if e.is_already_exists() => self.rest.get(&Volume::KIND.path("", &name)).await?,
             Err(e) => {
                 fail(format!("failed to create the volume {name}: {e}"));
                 return Err(e);

@@ -61,9 +61,7 @@ fn failed(what: &str, path: &Path, e: std::io::Error) -> Error {
     Error::Other(format!("{} can't be {what}: {e}", path.display()))
 }
 
-async fn blocking<T: Send + 'static>(
-    f: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
+async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(f)
         .await
         .unwrap_or_else(|e| Err(Error::Other(format!("a bug in file work: {e}"))))
@@ -90,8 +88,16 @@ mod tests {
         // again: it stays as it is
         make(root.clone(), name("pv", "n", "c")).await.unwrap();
         assert!(path.join("file").exists());
-        for other in [root.clone(), temp.path().to_owned(), root.join("../volumes/pv_n_c"), "/".into()] {
-            assert!(remove(root.clone(), other.clone()).await.is_err(), "{other:?}");
+        for other in [
+            root.clone(),
+            temp.path().to_owned(),
+            root.join("../volumes/pv_n_c"),
+            "/".into(),
+        ] {
+            assert!(
+                remove(root.clone(), other.clone()).await.is_err(),
+                "{other:?}"
+            );
         }
         assert!(path.join("file").exists());
         remove(root.clone(), path.clone()).await.unwrap();

@@ -53,20 +53,17 @@ pub fn best(claim: &Claim, volumes: &[Arc<Volume>], node: Option<&Node>) -> Opti
                 .is_none_or(|s| s.matches(&n.metadata.name, &n.metadata.labels))
         })
     };
-    let fitting = |v: &&Arc<Volume>| {
-        !v.metadata.deleting() && suits(v, claim).is_ok() && reaches(v)
-    };
-    if let Some(v) = volumes
-        .iter()
-        .filter(fitting)
-        .find(|v| is_for(v, claim))
-    {
+    let fitting =
+        |v: &&Arc<Volume>| !v.metadata.deleting() && suits(v, claim).is_ok() && reaches(v);
+    if let Some(v) = volumes.iter().filter(fitting).find(|v| is_for(v, claim)) {
         return Some(v.clone());
     }
     volumes
         .iter()
         .filter(fitting)
-        .filter(|v| v.spec.claim_ref.is_none() && !matches!(&*v.status.phase, "Released" | "Failed"))
+        .filter(|v| {
+            v.spec.claim_ref.is_none() && !matches!(&*v.status.phase, "Released" | "Failed")
+        })
         .filter(|v| {
             claim
                 .spec
@@ -89,7 +86,10 @@ mod tests {
             spec[k] = v.clone();
         }
         Arc::new(
-            serde_json::from_value(json!({"metadata":{"name":name,"labels":{"n":name}},"spec":spec})).unwrap(),
+            serde_json::from_value(
+                json!({"metadata":{"name":name,"labels":{"n":name}},"spec":spec}),
+            )
+            .unwrap(),
         )
     }
     fn claim(extra: Value) -> Claim {
@@ -97,28 +97,107 @@ mod tests {
         for (k, v) in extra.as_object().unwrap() {
             spec[k] = v.clone();
         }
-        serde_json::from_value(json!({"metadata":{"name":"q","namespace":"n","uid":"u"},"spec":spec})).unwrap()
+        serde_json::from_value(
+            json!({"metadata":{"name":"q","namespace":"n","uid":"u"},"spec":spec}),
+        )
+        .unwrap()
     }
 
     #[test]
     fn the_smallest_that_will_do() {
         let size = |s: &str| json!({"capacity":{"storage":s}});
-        let of = |name: &str, uid: &str| json!({"claimRef":{"namespace":"n","name":name,"uid":uid}});
+        let of =
+            |name: &str, uid: &str| json!({"claimRef":{"namespace":"n","name":name,"uid":uid}});
         let none = json!({});
         let cases = [
-            ("fits", none.clone(), vec![volume("a", none.clone())], Some("a")),
-            ("too small", none.clone(), vec![volume("a", size("4Gi"))], None),
-            ("smallest", none.clone(), vec![volume("a", size("20Gi")), volume("b", size("5Gi")), volume("c", size("6Gi"))], Some("b")),
-            ("class", json!({"storageClassName":"d"}), vec![volume("a", none.clone())], None),
-            ("no class", json!({"storageClassName":""}), vec![volume("a", json!({"storageClassName":""}))], Some("a")),
-            ("access", json!({"accessModes":["ReadWriteMany"]}), vec![volume("a", none.clone())], None),
-            ("one of its modes", none.clone(), vec![volume("a", json!({"accessModes":["ReadWriteMany","ReadWriteOnce"]}))], Some("a")),
-            ("block", json!({"volumeMode":"Block"}), vec![volume("a", none.clone())], None),
-            ("selector", json!({"selector":{"matchLabels":{"n":"b"}}}), vec![volume("a", none.clone()), volume("b", none.clone())], Some("b")),
-            ("taken", none.clone(), vec![volume("a", of("other", "x"))], None),
-            ("made for it", none.clone(), vec![volume("a", none.clone()), volume("z", of("q", ""))], Some("z")),
-            ("of an earlier claim of that name", none.clone(), vec![volume("z", of("q", "old"))], None),
-            ("made for it, too small", none, vec![volume("z", json!({"capacity":{"storage":"1Gi"},"claimRef":{"namespace":"n","name":"q"}}))], None),
+            (
+                "fits",
+                none.clone(),
+                vec![volume("a", none.clone())],
+                Some("a"),
+            ),
+            (
+                "too small",
+                none.clone(),
+                vec![volume("a", size("4Gi"))],
+                None,
+            ),
+            (
+                "smallest",
+                none.clone(),
+                vec![
+                    volume("a", size("20Gi")),
+                    volume("b", size("5Gi")),
+                    volume("c", size("6Gi")),
+                ],
+                Some("b"),
+            ),
+            (
+                "class",
+                json!({"storageClassName":"d"}),
+                vec![volume("a", none.clone())],
+                None,
+            ),
+            (
+                "no class",
+                json!({"storageClassName":""}),
+                vec![volume("a", json!({"storageClassName":""}))],
+                Some("a"),
+            ),
+            (
+                "access",
+                json!({"accessModes":["ReadWriteMany"]}),
+                vec![volume("a", none.clone())],
+                None,
+            ),
+            (
+                "one of its modes",
+                none.clone(),
+                vec![volume(
+                    "a",
+                    json!({"accessModes":["ReadWriteMany","ReadWriteOnce"]}),
+                )],
+                Some("a"),
+            ),
+            (
+                "block",
+                json!({"volumeMode":"Block"}),
+                vec![volume("a", none.clone())],
+                None,
+            ),
+            (
+                "selector",
+                json!({"selector":{"matchLabels":{"n":"b"}}}),
+                vec![volume("a", none.clone()), volume("b", none.clone())],
+                Some("b"),
+            ),
+            (
+                "taken",
+                none.clone(),
+                vec![volume("a", of("other", "x"))],
+                None,
+            ),
+            (
+                "made for it",
+                none.clone(),
+                vec![volume("a", none.clone()), volume("z", of("q", ""))],
+                Some("z"),
+            ),
+            (
+                "of an earlier claim of that name",
+                none.clone(),
+                vec![volume("z", of("q", "old"))],
+                None,
+            ),
+            (
+                "made for it, too small",
+                none,
+                vec![volume(
+                    "z",
+                    json!({"capacity":{"storage":"1Gi"},"claimRef":{"namespace":"n","name":"q"}}),
+                )],
+                None,
+            ),
         ];
         for (name, spec, volumes, want) in cases {
             let got = best(&claim(spec), &volumes, None);

@@ -101,8 +101,7 @@ pub fn start(ctx: &Context) -> BoxFuture<'static, ()> {
                     .get(&pod.metadata.namespace, &name)
                     .is_some_and(|c| c.metadata.deleting())
                 {
-                    me.claim_queue
-                        .add(Key::new(&pod.metadata.namespace, &name));
+                    me.claim_queue.add(Key::new(&pod.metadata.namespace, &name));
                 }
             }
         }
@@ -115,8 +114,10 @@ pub fn start(ctx: &Context) -> BoxFuture<'static, ()> {
         c.pods.synced().await;
         c.default_class().await;
         futures::join!(
-            work("persistentvolumeclaim", &c.claim_queue, WORKERS, |k| c.claim(k)),
-            work("persistentvolume", &c.volume_queue, WORKERS, |k| c.volume(k)),
+            work("persistentvolumeclaim", &c.claim_queue, WORKERS, |k| c
+                .claim(k)),
+            work("persistentvolume", &c.volume_queue, WORKERS, |k| c
+                .volume(k)),
         );
     })
 }

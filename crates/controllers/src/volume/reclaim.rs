@@ -3,9 +3,7 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{
-    Controller, PROVISIONED_BY, PROVISIONER, SOURCE, VOLUME_PROTECTION, directory,
-};
+use super::{Controller, PROVISIONED_BY, PROVISIONER, SOURCE, VOLUME_PROTECTION, directory};
 use crate::{
     error::Result,
     machinery::{rest::Ignored, work::Next},
