@@ -12,7 +12,7 @@ use rustix::fs::FlockOperation;
 use crate::{
     entry::{Entry, lock, open_process, unknown_exit},
     error::{During, Error},
-    runtime::Inner,
+    inner::Inner,
     sandbox,
     spec::{ContainerSpec, Exit, SandboxSpec, State},
     state::{self, EXIT, FAILED, LOCK, ProcessId, SHIM, SPEC, STARTED, Started},

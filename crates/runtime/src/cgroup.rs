@@ -157,19 +157,30 @@ impl Group {
         }
         if self.v2 {
             // SOURCE: kubelet singleProcessOOMKill=false: one process out of memory takes the container down
-            optional(self.write("memory", "memory.oom.group", "1"))?;
+            self.write_if_there("memory", "memory.oom.group", "1")?;
         }
         Ok(())
     }
 
     fn write(&self, controller: &str, file: &str, value: &str) -> Result<(), Error> {
-        let Some(leaf) = self.leaf(controller) else {
-            return Err(Error::Other(format!(
+        let absent = || {
+            Error::Other(format!(
                 "this machine has no cgroup controller {controller:?}, which the limits ask for: enable it or leave the limit out"
-            )));
+            ))
         };
-        let path = leaf.join(file);
-        write_to(&path, value).during(|| format!("writing {value:?} to {}", path.display()))
+        let path = self.leaf(controller).ok_or_else(absent)?.join(file);
+        match write_to(&path, value) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(absent()),
+            other => other.during(|| format!("writing {value:?} to {}", path.display())),
+        }
+    }
+
+    /// For what not every kernel has.
+    fn write_if_there(&self, controller: &str, file: &str, value: &str) -> Result<(), Error> {
+        match self.leaf(controller).map(|leaf| leaf.join(file)) {
+            Some(path) if path.exists() => self.write(controller, file, value),
+            _ => Ok(()),
+        }
     }
 
     /// Sets what is given and leaves the rest.
@@ -207,13 +218,13 @@ impl Group {
             if self.v2 {
                 self.write("memory", "memory.max", &text)?;
                 // SOURCE: KEP-2400, NoSwap is the default
-                optional(self.write("memory", "memory.swap.max", "0"))?;
+                self.write_if_there("memory", "memory.swap.max", "0")?;
             } else {
                 // memory+swap must never be below memory: raise it first, and lower it last
-                let swap = optional(self.write("memory", "memory.memsw.limit_in_bytes", &text));
+                let swap = self.write_if_there("memory", "memory.memsw.limit_in_bytes", &text);
                 self.write("memory", "memory.limit_in_bytes", &text)?;
                 if swap.is_err() {
-                    optional(self.write("memory", "memory.memsw.limit_in_bytes", &text))?;
+                    self.write_if_there("memory", "memory.memsw.limit_in_bytes", &text)?;
                 }
             }
         }
@@ -437,14 +448,6 @@ fn keyed(text: &str, key: &str) -> u64 {
 fn write_to(path: &Path, value: &str) -> io::Result<()> {
     let file = fs::OpenOptions::new().write(true).open(path)?;
     io::Write::write_all(&mut &file, value.as_bytes())
-}
-
-/// An absent control file is no error.
-fn optional(result: Result<(), Error>) -> Result<(), Error> {
-    match result {
-        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
 }
 
 fn make_all(leaf: &Path, depth: usize, v2: bool) -> io::Result<()> {

@@ -20,9 +20,11 @@ use tokio::{
 use crate::{
     entry::Entry,
     error::{During, Error},
+    inner::Inner,
     plan::{Answer, ExecPlan, receive_answer, send_plan},
     role::Role,
-    runtime::{Inner, Runtime},
+    runtime::Runtime,
+    socket,
     spec::ExecSpec,
     sys,
     tty::{Tty, ready_when},
@@ -58,7 +60,7 @@ impl ExecProcess {
 
     /// SIGKILL; nothing when it has ended.
     pub fn kill(&self) {
-        let _ = sys::send(self.voice.get_ref(), b"K", &[]);
+        let _ = socket::send(self.voice.get_ref(), b"K", &[]);
     }
 }
 
@@ -92,7 +94,7 @@ fn start(inner: &Inner, entry: &Entry, spec: ExecSpec) -> Result<(OwnedFd, Owned
         process,
         cgroups: entry.group.clone(),
     };
-    let (ours, theirs) = sys::socketpair().during(told)?;
+    let (ours, theirs) = socket::pair().during(told)?;
     let mut ends = Ends {
         stdin: None,
         stdout: None,

@@ -16,7 +16,7 @@ use crate::{
     privileges::{become_program, os_text, set_oom_score},
     rootfs,
     seccomp::Programs,
-    sys,
+    socket, sys,
 };
 
 /// Standard streams of the container: its ends. None with a terminal.
@@ -74,7 +74,7 @@ fn prepare(
         }
         (None, Some(socket)) => {
             let (master, peer) = open_terminal().map_err(|e| format!("the terminal: {e}"))?;
-            sys::send(&socket, b"T", &[master.as_fd()])
+            socket::send(&socket, b"T", &[master.as_fd()])
                 .map_err(|e| format!("handing over the terminal: {}", os_text(&e)))?;
             console(&peer)?;
             use_terminal(&peer, plan.process.user.uid)?;

@@ -12,11 +12,14 @@
 
 mod adopt;
 mod cgroup;
+mod devices;
 mod entry;
 mod error;
 mod exec;
 mod exec_role;
 mod init;
+mod inner;
+mod inside;
 mod log;
 mod pause;
 mod plan;
@@ -27,6 +30,7 @@ mod runtime;
 mod sandbox;
 mod seccomp;
 mod shim;
+mod socket;
 mod spec;
 mod state;
 mod sys;

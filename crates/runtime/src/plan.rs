@@ -16,9 +16,10 @@ use crate::{
     privileges::Process,
     rootfs::Tree,
     seccomp::Programs,
+    socket,
     spec::{ContainerSpec, Exit},
     state::Started,
-    sys::{self, Instruction},
+    sys::Instruction,
 };
 
 /// Longest answer, in bytes; texts are cut to fit.
@@ -115,7 +116,7 @@ pub(crate) fn send_plan<T: Serialize>(
     file.write_all(&all)?;
     let mut with_plan = vec![file.as_fd()];
     with_plan.extend_from_slice(fds);
-    sys::send(socket, b"P", &with_plan)
+    socket::send(socket, b"P", &with_plan)
 }
 
 /// The role's side of [`send_plan`].
@@ -123,7 +124,7 @@ pub(crate) fn receive_plan<T: DeserializeOwned>(
     socket: &OwnedFd,
 ) -> io::Result<(T, Programs, Vec<OwnedFd>)> {
     let broken = || io::Error::from(io::ErrorKind::InvalidData);
-    let (bytes, mut fds) = sys::receive(socket, 8, true)?;
+    let (bytes, mut fds) = socket::receive(socket, 8, true)?;
     if bytes != b"P" || fds.is_empty() {
         return Err(broken());
     }
@@ -159,13 +160,13 @@ pub(crate) fn answer(socket: &impl AsFd, answer: &Answer) {
     };
     let mut message = vec![letter];
     message.extend_from_slice(&data[..data.len().min(ANSWER_MAX - 1)]);
-    let _ = sys::send(socket, &message, &fds);
+    let _ = socket::send(socket, &message, &fds);
 }
 
 /// One answer; None when the role is gone.
 pub(crate) fn receive_answer(socket: &impl AsFd, block: bool) -> io::Result<Option<Answer>> {
     let broken = || io::Error::from(io::ErrorKind::InvalidData);
-    let (bytes, mut fds) = match sys::receive(socket, ANSWER_MAX, block) {
+    let (bytes, mut fds) = match socket::receive(socket, ANSWER_MAX, block) {
         Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
         other => other?,
     };

@@ -3,24 +3,22 @@
 //! Every destination is resolved inside the root by the kernel (`openat2` with RESOLVE_IN_ROOT) and mounted on by descriptor, so that symlinks in an image lead nowhere outside.
 
 use std::{
-    collections::VecDeque,
-    ffi::{CStr, OsString},
+    ffi::CStr,
     io,
-    os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
-        unix::ffi::OsStringExt,
-    },
-    path::{Component, Path, PathBuf},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::{Path, PathBuf},
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags},
+    fs::{CWD, FileType, Mode, OFlags},
     mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags},
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     cgroup::Group,
+    devices,
+    inside::Root,
     privileges::os_text,
     spec::{ContainerSpec, Mount},
     sys::{self, MOUNT_ATTR_RDONLY},
@@ -46,15 +44,6 @@ const READ_ONLY: [&str; 5] = [
     "/proc/irq",
     "/proc/sys",
     "/proc/sysrq-trigger",
-];
-
-const DEVICES: [(&str, u32, u32); 6] = [
-    ("null", 1, 3),
-    ("zero", 1, 5),
-    ("full", 1, 7),
-    ("random", 1, 8),
-    ("urandom", 1, 9),
-    ("tty", 5, 0),
 ];
 
 /// What of the sandbox a container's tree needs.
@@ -102,7 +91,7 @@ pub(crate) fn enter(tree: &Tree, spec: &ContainerSpec, cgroups: &Group) -> Resul
     let root = Root { fd: root };
 
     usual_mounts(&root, tree, spec, cgroups)?;
-    devices(&root, spec)?;
+    devices::make(&root, spec)?;
     let mut volumes = volumes;
     // SOURCE: containerd internal/cri/opts orderedMounts: parents before children
     volumes.sort_by_key(|(m, _)| m.destination.components().count());
@@ -218,107 +207,6 @@ fn mount_overlay(tree: &Tree, spec: &ContainerSpec) -> Result<(), String> {
             String::new()
         };
         format!("mounting the root from {} layers: {}{hint}", spec.lower.len(), os_text(&e))
-    })
-}
-
-/// The new root, seen from outside.
-struct Root {
-    fd: OwnedFd,
-}
-
-impl Root {
-    fn open(&self, path: &Path) -> io::Result<OwnedFd> {
-        let inside = path.strip_prefix("/").unwrap_or(path);
-        let inside = if inside.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            inside
-        };
-        // the kernel gives EAGAIN when anything on the machine is mounted or renamed while it walks over `..`
-        let mut left = 10_000;
-        loop {
-            let opened = rustix::fs::openat2(
-                &self.fd,
-                inside,
-                OFlags::PATH | OFlags::CLOEXEC,
-                Mode::empty(),
-                ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-            );
-            match opened {
-                Err(rustix::io::Errno::AGAIN) if left > 0 => left -= 1,
-                other => return other.map_err(Into::into),
-            }
-        }
-    }
-
-    /// Opens a path, making what is missing of it: folders, and at the end a folder or an empty file. Symlinks are followed as inside the container, dangling ones to where they would lead.
-    fn make(&self, path: &Path, folder: bool) -> Result<OwnedFd, String> {
-        let told = |e: io::Error| {
-            format!(
-                "making {} in the container: {}",
-                path.display(),
-                os_text(&e)
-            )
-        };
-        match self.open(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let made = self.make_missing(path, folder).map_err(told)?;
-                self.open(&made).map_err(told)
-            }
-            other => other.map_err(told),
-        }
-    }
-
-    /// The path without symlinks, all of it there.
-    fn make_missing(&self, path: &Path, folder: bool) -> io::Result<PathBuf> {
-        const SYMLINKS_MAX: u32 = 40;
-        let mut left: VecDeque<OsString> = parts(path).collect();
-        let mut at = PathBuf::from("/");
-        let mut symlinks = 0;
-        while let Some(name) = left.pop_front() {
-            if name == ".." {
-                at.pop();
-                continue;
-            }
-            let parent = self.open(&at)?;
-            let child = rustix::fs::statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW);
-            match child.map(|s| FileType::from_raw_mode(s.st_mode)) {
-                Ok(FileType::Symlink) => {
-                    symlinks += 1;
-                    if symlinks > SYMLINKS_MAX {
-                        return Err(rustix::io::Errno::LOOP.into());
-                    }
-                    let target = rustix::fs::readlinkat(&parent, &name, Vec::new())?;
-                    let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
-                    if target.is_absolute() {
-                        at = PathBuf::from("/");
-                    }
-                    for part in parts(&target).collect::<Vec<_>>().into_iter().rev() {
-                        left.push_front(part);
-                    }
-                    continue;
-                }
-                Ok(_) => {}
-                Err(rustix::io::Errno::NOENT) if left.is_empty() && !folder => {
-                    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-                    rustix::fs::openat(&parent, &name, flags, Mode::from_raw_mode(0o644))?;
-                }
-                Err(rustix::io::Errno::NOENT) => {
-                    rustix::fs::mkdirat(&parent, &name, Mode::from_raw_mode(0o755))?;
-                }
-                Err(e) => return Err(e.into()),
-            }
-            at.push(name);
-        }
-        Ok(at)
-    }
-}
-
-fn parts(path: &Path) -> impl Iterator<Item = OsString> + '_ {
-    path.components().filter_map(|c| match c {
-        Component::Normal(name) => Some(name.to_owned()),
-        Component::ParentDir => Some("..".into()),
-        _ => None,
     })
 }
 
@@ -447,94 +335,6 @@ fn cgroup_mounts(root: &Root, cgroups: &Group, flags: MountFlags) -> Result<(), 
             .told(|| format!("making {base} read-only"))?;
     }
     Ok(())
-}
-
-fn devices(root: &Root, spec: &ContainerSpec) -> Result<(), String> {
-    let dev = root
-        .open(Path::new("/dev"))
-        .told(|| "opening /dev".into())?;
-    // nodes get exactly the modes given
-    rustix::process::umask(Mode::empty());
-    for (name, major, minor) in DEVICES {
-        rustix::fs::mknodat(
-            &dev,
-            name,
-            FileType::CharacterDevice,
-            Mode::from_raw_mode(0o666),
-            rustix::fs::makedev(major, minor),
-        )
-        .told(|| format!("making the device {name}"))?;
-    }
-    for (target, name) in [
-        ("/proc/self/fd", "fd"),
-        ("/proc/self/fd/0", "stdin"),
-        ("/proc/self/fd/1", "stdout"),
-        ("/proc/self/fd/2", "stderr"),
-        ("/proc/kcore", "core"),
-        ("pts/ptmx", "ptmx"),
-    ] {
-        rustix::fs::symlinkat(target, &dev, name).told(|| format!("making /dev/{name}"))?;
-    }
-    if spec.privileged {
-        host_devices(Path::new("/dev"), &dev, 0);
-    }
-    rustix::process::umask(Mode::from_raw_mode(0o022));
-    Ok(())
-}
-
-/// A privileged container sees every device of the host. SOURCE: containerd oci.WithHostDevices.
-fn host_devices(from: &Path, to: &OwnedFd, depth: u32) {
-    const SKIP: [&str; 9] = [
-        "pts",
-        "shm",
-        "fd",
-        "mqueue",
-        "console",
-        "ptmx",
-        ".lxc",
-        ".lxd-mounts",
-        ".udev",
-    ];
-    let Ok(entries) = std::fs::read_dir(from) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        if depth > 4 || SKIP.iter().any(|s| name == *s) {
-            continue;
-        }
-        let Ok(stat) = rustix::fs::lstat(entry.path()) else {
-            continue;
-        };
-        // a node that can't be made (present already, vanished) is no reason not to start
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => {
-                if rustix::fs::mkdirat(to, &name, Mode::from_raw_mode(0o755)).is_ok()
-                    && let Ok(child) = rustix::fs::openat(
-                        to,
-                        &name,
-                        OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-                        Mode::empty(),
-                    )
-                {
-                    host_devices(&entry.path(), &child, depth + 1);
-                }
-            }
-            kind @ (FileType::CharacterDevice | FileType::BlockDevice) => {
-                let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
-                if rustix::fs::mknodat(to, &name, kind, mode, stat.st_rdev).is_ok() {
-                    let _ = rustix::fs::chownat(
-                        to,
-                        &name,
-                        Some(rustix::fs::Uid::from_raw(stat.st_uid)),
-                        Some(rustix::fs::Gid::from_raw(stat.st_gid)),
-                        AtFlags::SYMLINK_NOFOLLOW,
-                    );
-                }
-            }
-            _ => {}
-        }
-    }
 }
 
 /// Makes the tree `/` and lets go of the host's.

@@ -16,6 +16,7 @@ use crate::{
     error::{During, Error},
     plan::{Answer, PausePlan, Pins, receive_answer, send_plan},
     role::{Program, Role},
+    socket,
     spec::{Config, Sandbox, SandboxSpec},
     state::{self, LOCK, Layout, SPEC},
     sys,
@@ -205,7 +206,7 @@ fn start_pause(
     // goes with the plan: whoever removes the sandbox waits until nobody makes it any more
     let making = File::create(dir.join(LOCK)).during(|| format!("making {}", dir.display()))?;
     state::take_lock(&making, Duration::ZERO).during(|| format!("locking {}", dir.display()))?;
-    let (ours, theirs) = sys::socketpair().during(|| "making a socket".into())?;
+    let (ours, theirs) = socket::pair().during(|| "making a socket".into())?;
     send_plan(&ours, &plan, &Vec::new(), &[making.as_fd()]).during(|| "sending the plan".into())?;
     drop(making);
     let pid = program

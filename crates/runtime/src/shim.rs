@@ -20,6 +20,7 @@ use crate::{
     log::{Lines, Log},
     plan::{Answer, ShimPlan, answer, receive_plan},
     seccomp::Programs,
+    socket,
     spec::Exit,
     state::{self, EXIT, FAILED, ProcessId, SHIM, STARTED, Started},
     sys::{self, Ended, Forked},
@@ -115,7 +116,7 @@ fn try_start(plan: ShimPlan, seccomp: Programs) -> Result<Running, Error> {
     let mut output = None;
     let mut terminal = None;
     if spec.tty {
-        terminal = Some(sys::socketpair().during(|| "making a socket".into())?);
+        terminal = Some(socket::pair().during(|| "making a socket".into())?);
     } else {
         let (stdout, stdout_write) = pipe()?;
         let (stderr, stderr_write) = pipe()?;
@@ -168,7 +169,7 @@ fn try_start(plan: ShimPlan, seccomp: Programs) -> Result<Running, Error> {
     if let Some((ours, theirs)) = terminal {
         drop(theirs);
         let (_, mut fds) =
-            sys::receive(&ours, 8, false).during(|| "receiving the terminal".into())?;
+            socket::receive(&ours, 8, false).during(|| "receiving the terminal".into())?;
         match fds.pop() {
             Some(master) => output = Some(Output::Terminal(master)),
             None => {

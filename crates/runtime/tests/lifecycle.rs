@@ -140,3 +140,71 @@ async fn signals_reach_the_first_process_and_kills_are_told() {
     w.run(w.spec("c", "sleep 1000")).await;
     w.rt().delete("c").await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_at_once() {
+    let w = std::sync::Arc::new(World::new());
+    w.sandbox("s").await;
+    let all: Vec<_> = (0..40)
+        .map(|i| {
+            let w = w.clone();
+            tokio::spawn(async move {
+                let id = format!("c{i}");
+                let (code, out) = w.output(w.spec(&id, &format!("echo {i}; exit {i}"))).await;
+                assert_eq!((code, out), (i, format!("{i}\n")));
+                w.rt().delete(&id).await.unwrap();
+            })
+        })
+        .collect();
+    for one in all {
+        one.await.unwrap();
+    }
+    assert!(w.rt().containers().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_log_is_rotated_and_what_is_kept_is_whole() {
+    let w = World::new();
+    w.sandbox("s").await;
+    let mut spec = w.spec("a", "seq 100000");
+    spec.log_max_bytes = 100_000;
+    spec.log_files_max = 4;
+    w.run(spec).await;
+    assert_eq!(w.wait("a").await.code, 0);
+    let live = w.log_path("a");
+    let mut files: Vec<_> = std::fs::read_dir(live.parent().unwrap())
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .filter(|p| *p != live)
+        .collect();
+    files.sort();
+    assert_eq!(files.len(), 3, "{files:?}");
+    files.push(live);
+    let mut numbers = Vec::new();
+    for file in &files {
+        let text = std::fs::read_to_string(file).unwrap();
+        assert!(text.len() <= 100_000);
+        numbers.extend(
+            text.lines()
+                .map(|l| l.rsplit(' ').next().unwrap().parse::<u32>().unwrap()),
+        );
+    }
+    assert_eq!(numbers, (numbers[0]..=100_000).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_role_is_not_taken_by_accident() {
+    use std::{os::unix::process::CommandExt, process::Command};
+    for role in ["knarr-shim", "knarr-exec", "knarr-pause"] {
+        for variable in [None, Some(role), Some("other")] {
+            let mut command = Command::new(common::EXE);
+            command.arg0(role).arg("x").env_remove("KNARR_RUNTIME_ROLE");
+            if let Some(value) = variable {
+                command.env("KNARR_RUNTIME_ROLE", value);
+            }
+            let output = command.output().unwrap();
+            let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(text.starts_with("usage:"), "{role} {variable:?}: {text}");
+        }
+    }
+}

@@ -205,6 +205,11 @@ pub fn traces(root: &Path, cgroup_parent: &str) -> Vec<String> {
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let dir = entry.path();
         let text = |f: &str| fs::read_to_string(dir.join(f)).unwrap_or_default();
+        // a dead orphan is the machine's first process's to take off
+        let stat = text("stat");
+        if stat.rsplit(')').next().is_some_and(|s| s.starts_with(" Z")) {
+            continue;
+        }
         if text("cgroup").contains(cgroup_parent) {
             found.push(format!("process {} {}", dir.display(), text("comm").trim()));
         }
