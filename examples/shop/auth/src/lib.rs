@@ -46,19 +46,26 @@ struct Credentials {
 fn random<const N: usize>() -> Result<[u8; N], Failure> {
     let mut bytes = [0; N];
     SystemRandom::new().fill(&mut bytes).map_err(|_| {
-        Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the machine gives no random numbers")
+        Failure::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the machine gives no random numbers",
+        )
     })?;
     Ok(bytes)
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|e| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))
 }
 
 fn key(token: &str) -> Vec<u8> {
-    digest::digest(&digest::SHA256, token.as_bytes()).as_ref().to_vec()
+    digest::digest(&digest::SHA256, token.as_bytes())
+        .as_ref()
+        .to_vec()
 }
 
 async fn new_session(db: &Db, user: String) -> Result<(StatusCode, Json<Value>), Failure> {
@@ -72,7 +79,10 @@ async fn new_session(db: &Db, user: String) -> Result<(StatusCode, Json<Value>),
         )
     })
     .await?;
-    Ok((StatusCode::CREATED, Json(json!({ "user": user, "token": token }))))
+    Ok((
+        StatusCode::CREATED,
+        Json(json!({ "user": user, "token": token })),
+    ))
 }
 
 async fn sign_up(
@@ -92,7 +102,12 @@ async fn sign_up(
     .await?;
     let name = given.name.clone();
     let added = db
-        .call(move |c| c.execute("INSERT OR IGNORE INTO users VALUES (?1, ?2, ?3)", params![name, salt, hash]))
+        .call(move |c| {
+            c.execute(
+                "INSERT OR IGNORE INTO users VALUES (?1, ?2, ?3)",
+                params![name, salt, hash],
+            )
+        })
         .await?;
     if added == 0 {
         return Err(Failure::new(StatusCode::CONFLICT, "the name is taken"));
@@ -107,20 +122,26 @@ async fn sign_in(
     let name = given.name.clone();
     let known: Option<(Vec<u8>, Vec<u8>)> = db
         .call(move |c| {
-            c.query_row("SELECT salt, hash FROM users WHERE name = ?1", [name], |r| {
-                Ok((r.get(0)?, r.get(1)?))
-            })
+            c.query_row(
+                "SELECT salt, hash FROM users WHERE name = ?1",
+                [name],
+                |r| Ok((r.get(0)?, r.get(1)?)),
+            )
             .optional()
         })
         .await?;
     // An unknown name takes as long as a wrong password.
     let right = blocking(move || {
         let (salt, hash) = known.clone().unwrap_or_else(|| (vec![0; 16], vec![0; 32]));
-        pbkdf2::verify(KIND, ROUNDS, &salt, given.password.as_bytes(), &hash).is_ok() && known.is_some()
+        pbkdf2::verify(KIND, ROUNDS, &salt, given.password.as_bytes(), &hash).is_ok()
+            && known.is_some()
     })
     .await?;
     if !right {
-        return Err(Failure::new(StatusCode::UNAUTHORIZED, "name or password is wrong"));
+        return Err(Failure::new(
+            StatusCode::UNAUTHORIZED,
+            "name or password is wrong",
+        ));
     }
     new_session(&db, given.name).await
 }

@@ -66,9 +66,7 @@ impl Context {
             let id = fields.get(1)?;
             let ok = fields.len() >= 4
                 && id.len() == 32
-                && id
-                    .bytes()
-                    .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+                && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
                 && id.bytes().any(|b| b != b'0');
             ok.then(|| id.to_string())
         });

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use shop_common::{Config, Db, Failure, Redis, check_ids};
 
 // A view that a power cut forgets is no loss: NORMAL spares a sync for each.
-const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS hits (page TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID";
+const SCHEMA: &str =
+    "CREATE TABLE IF NOT EXISTS hits (page TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID";
 
 #[derive(Clone)]
 enum Store {
@@ -49,7 +50,10 @@ async fn hit(State(store): State<Store>, Path(page): Path<String>) -> Result<Jso
     Ok(Json(json!({ "count": count })))
 }
 
-async fn read(State(store): State<Store>, Path(page): Path<String>) -> Result<Json<Value>, Failure> {
+async fn read(
+    State(store): State<Store>,
+    Path(page): Path<String>,
+) -> Result<Json<Value>, Failure> {
     check_ids(&[&page])?;
     let count = match store {
         Store::Sqlite(db) => {
@@ -62,7 +66,10 @@ async fn read(State(store): State<Store>, Path(page): Path<String>) -> Result<Js
             })
             .await?
         }
-        Store::Redis(redis) => redis.repeatable(&["GET", &format!("hits:{page}")]).await?.integer()?,
+        Store::Redis(redis) => redis
+            .repeatable(&["GET", &format!("hits:{page}")])
+            .await?
+            .integer()?,
     };
     Ok(Json(json!({ "count": count })))
 }

@@ -36,7 +36,10 @@ pub fn app(config: &Config) -> Result<Router, shop_common::db::Error> {
 
 type Pair = Path<(String, String)>;
 
-async fn show(State(store): State<Store>, Path((user, maker)): Pair) -> Result<Json<Value>, Failure> {
+async fn show(
+    State(store): State<Store>,
+    Path((user, maker)): Pair,
+) -> Result<Json<Value>, Failure> {
     check_ids(&[&user, &maker])?;
     let (following, followers) = match store {
         Store::Sqlite(db) => {
@@ -55,15 +58,29 @@ async fn show(State(store): State<Store>, Path((user, maker)): Pair) -> Result<J
             (is > 0, redis.repeatable(&["SCARD", &key]).await?.integer()?)
         }
     };
-    Ok(Json(json!({ "following": following, "followers": followers })))
+    Ok(Json(
+        json!({ "following": following, "followers": followers }),
+    ))
 }
 
 async fn follow(state: State<Store>, pair: Pair) -> Result<StatusCode, Failure> {
-    change(state, pair, "INSERT OR IGNORE INTO follows (maker, user) VALUES (?1, ?2)", "SADD").await
+    change(
+        state,
+        pair,
+        "INSERT OR IGNORE INTO follows (maker, user) VALUES (?1, ?2)",
+        "SADD",
+    )
+    .await
 }
 
 async fn unfollow(state: State<Store>, pair: Pair) -> Result<StatusCode, Failure> {
-    change(state, pair, "DELETE FROM follows WHERE maker = ?1 AND user = ?2", "SREM").await
+    change(
+        state,
+        pair,
+        "DELETE FROM follows WHERE maker = ?1 AND user = ?2",
+        "SREM",
+    )
+    .await
 }
 
 async fn change(
@@ -75,10 +92,13 @@ async fn change(
     check_ids(&[&user, &maker])?;
     match store {
         Store::Sqlite(db) => {
-            db.call(move |c| c.execute(sql, params![maker, user])).await?;
+            db.call(move |c| c.execute(sql, params![maker, user]))
+                .await?;
         }
         Store::Redis(redis) => {
-            redis.repeatable(&[command, &format!("followers:{maker}"), &user]).await?;
+            redis
+                .repeatable(&[command, &format!("followers:{maker}"), &user])
+                .await?;
         }
     }
     Ok(StatusCode::NO_CONTENT)

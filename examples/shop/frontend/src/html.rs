@@ -44,34 +44,59 @@ fn picture(p: &Product) -> String {
     let h = p.hue;
     let (dark, light) = (format!("hsl({h} 38% 42%)"), format!("hsl({h} 42% 66%)"));
     let shape = match p.shape.as_str() {
-        "bowl" => format!("<path d='M60 150h180c0 62-40 92-90 92s-90-30-90-92z' fill='{dark}'/><ellipse cx=150 cy=150 rx=90 ry=22 fill='{light}'/>"),
-        "vase" => format!("<path d='M128 70h44c-4 44 40 62 40 114 0 40-26 60-62 60s-62-20-62-60c0-52 44-70 40-114z' fill='{dark}'/><ellipse cx=150 cy=70 rx=22 ry=6 fill='{light}'/>"),
-        "cloth" => format!("<path d='M70 80h160v160H70z' fill='{light}'/><path d='M70 100h160M70 120h160M70 200h160M70 220h160' stroke='{dark}' stroke-width=9 /><path d='M150 80v160' stroke='#fff' stroke-width=3 opacity='.5'/>"),
-        "board" => format!("<rect x=70 y=110 width=160 height=120 rx=22 fill='{light}'/><path d='M84 146h132M84 172h132M84 198h132' stroke='{dark}' stroke-width=3 opacity='.5'/><rect x=136 y=62 width=28 height=60 rx=12 fill='{light}'/>"),
-        _ => format!("<rect x=118 y=112 width=64 height=132 rx=8 fill='{light}'/><path d='M150 112V96' stroke='{dark}' stroke-width=4 /><path d='M150 54c18 24 14 42 0 42s-18-18 0-42z' fill='#f2b544'/>"),
+        "bowl" => format!(
+            "<path d='M60 150h180c0 62-40 92-90 92s-90-30-90-92z' fill='{dark}'/><ellipse cx=150 cy=150 rx=90 ry=22 fill='{light}'/>"
+        ),
+        "vase" => format!(
+            "<path d='M128 70h44c-4 44 40 62 40 114 0 40-26 60-62 60s-62-20-62-60c0-52 44-70 40-114z' fill='{dark}'/><ellipse cx=150 cy=70 rx=22 ry=6 fill='{light}'/>"
+        ),
+        "cloth" => format!(
+            "<path d='M70 80h160v160H70z' fill='{light}'/><path d='M70 100h160M70 120h160M70 200h160M70 220h160' stroke='{dark}' stroke-width=9 /><path d='M150 80v160' stroke='#fff' stroke-width=3 opacity='.5'/>"
+        ),
+        "board" => format!(
+            "<rect x=70 y=110 width=160 height=120 rx=22 fill='{light}'/><path d='M84 146h132M84 172h132M84 198h132' stroke='{dark}' stroke-width=3 opacity='.5'/><rect x=136 y=62 width=28 height=60 rx=12 fill='{light}'/>"
+        ),
+        _ => format!(
+            "<rect x=118 y=112 width=64 height=132 rx=8 fill='{light}'/><path d='M150 112V96' stroke='{dark}' stroke-width=4 /><path d='M150 54c18 24 14 42 0 42s-18-18 0-42z' fill='#f2b544'/>"
+        ),
     };
-    format!("<svg viewBox='0 0 300 300' role=img aria-label=\"{}\"><rect width=300 height=300 fill='hsl({h} 32% 90%)'/><ellipse cx=150 cy=246 rx=100 ry=12 fill='hsl({h} 20% 76%)'/>{shape}</svg>", escape(&p.name))
+    format!(
+        "<svg viewBox='0 0 300 300' role=img aria-label=\"{}\"><rect width=300 height=300 fill='hsl({h} 32% 90%)'/><ellipse cx=150 cy=246 rx=100 ry=12 fill='hsl({h} 20% 76%)'/>{shape}</svg>",
+        escape(&p.name)
+    )
 }
 
 pub(crate) fn card(p: &Product) -> String {
     format!(
         "<a class=card href=\"/products/{}\">{}<b>{}</b><span class=soft>{} · {}</span></a>",
-        escape(&p.id), picture(p), escape(&p.name), escape(&p.maker_name), money(p.price_cents)
+        escape(&p.id),
+        picture(p),
+        escape(&p.name),
+        escape(&p.maker_name),
+        money(p.price_cents)
     )
 }
 
 pub(crate) fn follow_button(p: &Product, f: &Following) -> String {
     format!(
         "<form method=post action=\"/makers/{}/follow\"><input type=hidden name=product value=\"{}\"><input type=hidden name=follow value={}><button id=follow>{} · {}</button></form>",
-        escape(&p.maker), escape(&p.id), !f.following,
-        if f.following { "Following" } else { "Follow" }, f.followers
+        escape(&p.maker),
+        escape(&p.id),
+        !f.following,
+        if f.following { "Following" } else { "Follow" },
+        f.followers
     )
 }
 
 pub(crate) fn product(p: &Product, button: &str) -> String {
     format!(
         "<section class=two><div class=big>{}</div><div><h1>{}</h1><p class=price>{}</p><p>{}</p><div class=row><form method=post action=/cart><input type=hidden name=product value=\"{}\"><input type=hidden name=quantity value=1><button class=main>Put in cart</button></form></div><p class=row><span>Made by {}</span></p>{button}</div></section>",
-        picture(p), escape(&p.name), money(p.price_cents), escape(&p.text), escape(&p.id), escape(&p.maker_name)
+        picture(p),
+        escape(&p.name),
+        money(p.price_cents),
+        escape(&p.text),
+        escape(&p.id),
+        escape(&p.maker_name)
     )
 }
 
@@ -89,12 +114,16 @@ pub(crate) fn cart(lines: &[Line], products: &[Product], key: &str) -> String {
         total += sum;
         rows += &format!(
             "<tr><td>{}<td>{} ×<td class=num>{}<td class=num><form method=post action=/cart><input type=hidden name=product value=\"{}\"><input type=hidden name=quantity value=0><button>Remove</button></form>",
-            escape(&p.name), line.quantity, money(sum), escape(&p.id)
+            escape(&p.name),
+            line.quantity,
+            money(sum),
+            escape(&p.id)
         );
     }
     format!(
         "<h1>Your cart</h1><table>{rows}</table><p class=\"price num\">{}</p><form class=num method=post action=/orders><input type=hidden name=key value=\"{}\"><button class=main>Order</button></form>",
-        money(total), escape(key)
+        money(total),
+        escape(key)
     )
 }
 
@@ -102,11 +131,24 @@ pub(crate) fn orders(orders: &[Order]) -> String {
     let rows: String = orders
         .iter()
         .map(|o| {
-            let what: Vec<String> = o.lines.iter().map(|l| format!("{} × {}", l.quantity, escape(&l.product))).collect();
-            format!("<tr><td class=soft>{}<td>{}<td class=num>{}", escape(o.key.get(..8).unwrap_or(&o.key)), what.join(", "), money(o.total_cents))
+            let what: Vec<String> = o
+                .lines
+                .iter()
+                .map(|l| format!("{} × {}", l.quantity, escape(&l.product)))
+                .collect();
+            format!(
+                "<tr><td class=soft>{}<td>{}<td class=num>{}",
+                escape(o.key.get(..8).unwrap_or(&o.key)),
+                what.join(", "),
+                money(o.total_cents)
+            )
         })
         .collect();
-    let none = if orders.is_empty() { "<p>None yet.</p>" } else { "" };
+    let none = if orders.is_empty() {
+        "<p>None yet.</p>"
+    } else {
+        ""
+    };
     format!("<h1>Your orders</h1>{none}<table>{rows}</table>")
 }
 

@@ -170,7 +170,10 @@ impl IntoResponse for Broken {
 }
 
 fn problem(status: StatusCode, text: &str) -> Response {
-    let body = format!("<section class=narrow><h1>Sorry</h1><p>{}</p><p><a href=/>To the shop</a></p></section>", escape(text));
+    let body = format!(
+        "<section class=narrow><h1>Sorry</h1><p>{}</p><p><a href=/>To the shop</a></p></section>",
+        escape(text)
+    );
     (status, Html(layout("Sorry", None, None, &body))).into_response()
 }
 
@@ -185,20 +188,29 @@ fn to(path: &str) -> Response {
 impl Shop {
     async fn hit(&self, context: &Context, page: &str) -> Option<i64> {
         let url = format!("{}/hits/{page}", self.at.counter);
-        let count = self.optional.json::<Count>(context, Method::POST, &url, None::<&()>).await;
+        let count = self
+            .optional
+            .json::<Count>(context, Method::POST, &url, None::<&()>)
+            .await;
         count.ok().map(|c| c.count)
     }
 
     async fn catalogue(&self, context: &Context) -> Result<Vec<Product>, client::Error> {
-        self.needed.get(context, &format!("{}/products", self.at.products)).await
+        self.needed
+            .get(context, &format!("{}/products", self.at.products))
+            .await
     }
 }
 
 async fn home(State(shop): State<Shop>, visitor: Visitor) -> Page {
-    let (products, count) =
-        tokio::join!(shop.catalogue(&visitor.context), shop.hit(&visitor.context, "home"));
+    let (products, count) = tokio::join!(
+        shop.catalogue(&visitor.context),
+        shop.hit(&visitor.context, "home")
+    );
     let cards: String = products?.iter().map(html::card).collect();
-    let body = format!("<section class=hero><h1>Made by hand,<br>one at a time.</h1><p>Clay, wool, wood and wax from five small workshops.</p></section><section class=grid>{cards}</section>");
+    let body = format!(
+        "<section class=hero><h1>Made by hand,<br>one at a time.</h1><p>Clay, wool, wood and wax from five small workshops.</p></section><section class=grid>{cards}</section>"
+    );
     Ok(page("A Tu Mano", &visitor, count, &body))
 }
 
@@ -219,8 +231,16 @@ async fn product(State(shop): State<Shop>, visitor: Visitor, Path(id): Path<Stri
         shop.optional.get::<Following>(context, &url),
         shop.hit(context, &product.id)
     );
-    let button = following.ok().map(|f| html::follow_button(&product, &f)).unwrap_or_default();
-    Ok(page(&product.name, &visitor, count, &html::product(&product, &button)))
+    let button = following
+        .ok()
+        .map(|f| html::follow_button(&product, &f))
+        .unwrap_or_default();
+    Ok(page(
+        &product.name,
+        &visitor,
+        count,
+        &html::product(&product, &button),
+    ))
 }
 
 #[derive(Deserialize)]
@@ -241,10 +261,17 @@ async fn follow(
     if !is_id(&maker) || !is_id(&form.product) {
         return Ok(problem(StatusCode::BAD_REQUEST, "No such maker."));
     }
-    let method = if form.follow { Method::POST } else { Method::DELETE };
+    let method = if form.follow {
+        Method::POST
+    } else {
+        Method::DELETE
+    };
     let url = format!("{}/users/{user}/follow/{maker}", shop.at.follow);
     // If it fails, the page comes back as it was.
-    let _ = shop.optional.call(&visitor.context, method, &url, None::<&()>).await;
+    let _ = shop
+        .optional
+        .call(&visitor.context, method, &url, None::<&()>)
+        .await;
     Ok(to(&format!("/products/{}", form.product)))
 }
 
@@ -257,7 +284,12 @@ async fn cart(State(shop): State<Shop>, visitor: Visitor) -> Page {
         shop.needed.get::<Vec<Line>>(&visitor.context, &url),
         shop.catalogue(&visitor.context)
     );
-    Ok(page("Cart", &visitor, None, &html::cart(&lines?, &products?, &visitor.context.trace)))
+    Ok(page(
+        "Cart",
+        &visitor,
+        None,
+        &html::cart(&lines?, &products?, &visitor.context.trace),
+    ))
 }
 
 #[derive(Deserialize)]
@@ -266,7 +298,11 @@ struct CartForm {
     quantity: i64,
 }
 
-async fn put_in_cart(State(shop): State<Shop>, visitor: Visitor, Form(form): Form<CartForm>) -> Page {
+async fn put_in_cart(
+    State(shop): State<Shop>,
+    visitor: Visitor,
+    Form(form): Form<CartForm>,
+) -> Page {
     let Some(user) = &visitor.user else {
         return Ok(to("/sign-in"));
     };
@@ -275,7 +311,9 @@ async fn put_in_cart(State(shop): State<Shop>, visitor: Visitor, Form(form): For
     }
     let url = format!("{}/users/{user}/cart/{}", shop.at.orders, form.product);
     let body = json!({ "quantity": form.quantity });
-    shop.needed.call(&visitor.context, Method::PUT, &url, Some(&body)).await?;
+    shop.needed
+        .call(&visitor.context, Method::PUT, &url, Some(&body))
+        .await?;
     Ok(to("/cart"))
 }
 
@@ -298,10 +336,17 @@ async fn order(State(shop): State<Shop>, visitor: Visitor, Form(form): Form<Orde
         return Ok(to("/sign-in"));
     };
     if !is_id(&form.key) {
-        return Ok(problem(StatusCode::BAD_REQUEST, "Please order from the cart."));
+        return Ok(problem(
+            StatusCode::BAD_REQUEST,
+            "Please order from the cart.",
+        ));
     }
     let url = format!("{}/users/{user}/orders/{}", shop.at.orders, form.key);
-    match shop.needed.call(&visitor.context, Method::PUT, &url, None::<&()>).await {
+    match shop
+        .needed
+        .call(&visitor.context, Method::PUT, &url, None::<&()>)
+        .await
+    {
         Err(e) if e.status() == Some(StatusCode::CONFLICT) => Ok(to("/cart")),
         done => done.map(|_| to("/orders")).map_err(Broken),
     }
@@ -321,26 +366,56 @@ async fn sign_up_page(visitor: Visitor) -> Response {
     page("Sign up", &visitor, None, &html::sign("up", ""))
 }
 
-async fn sign_in(State(shop): State<Shop>, visitor: Visitor, Form(form): Form<Credentials>) -> Page {
-    start(&shop, &visitor, "sessions", "in", "Name or password is wrong.", &form).await
+async fn sign_in(
+    State(shop): State<Shop>,
+    visitor: Visitor,
+    Form(form): Form<Credentials>,
+) -> Page {
+    start(
+        &shop,
+        &visitor,
+        "sessions",
+        "in",
+        "Name or password is wrong.",
+        &form,
+    )
+    .await
 }
 
-async fn sign_up(State(shop): State<Shop>, visitor: Visitor, Form(form): Form<Credentials>) -> Page {
+async fn sign_up(
+    State(shop): State<Shop>,
+    visitor: Visitor,
+    Form(form): Form<Credentials>,
+) -> Page {
     let hint = "Use another name (lower-case letters, digits and -) and a password of at least 8 characters.";
     start(&shop, &visitor, "users", "up", hint, &form).await
 }
 
-async fn start(shop: &Shop, visitor: &Visitor, path: &str, way: &str, hint: &str, form: &Credentials) -> Page {
+async fn start(
+    shop: &Shop,
+    visitor: &Visitor,
+    path: &str,
+    way: &str,
+    hint: &str,
+    form: &Credentials,
+) -> Page {
     let url = format!("{}/{path}", shop.at.auth);
     let body = json!({ "name": form.name, "password": form.password });
-    let made = shop.needed.json::<NewSession>(&visitor.context, Method::POST, &url, Some(&body)).await;
+    let made = shop
+        .needed
+        .json::<NewSession>(&visitor.context, Method::POST, &url, Some(&body))
+        .await;
     match made {
         Ok(session) => {
             let cookie = format!(
                 "session={}; Path=/; HttpOnly; SameSite=Lax; Max-Age=604800",
                 session.token
             );
-            Ok((to("/").status(), [("location", "/".to_string()), ("set-cookie", cookie)]).into_response())
+            Ok((
+                to("/").status(),
+                [("location", "/".to_string()), ("set-cookie", cookie)],
+            )
+                .into_response())
         }
         Err(e) if e.status().is_some_and(|s| s.is_client_error()) => {
             let mut response = page("Sign in", visitor, None, &html::sign(way, hint));
@@ -354,8 +429,14 @@ async fn start(shop: &Shop, visitor: &Visitor, path: &str, way: &str, hint: &str
 async fn sign_out(State(shop): State<Shop>, visitor: Visitor) -> Page {
     if let Some(token) = &visitor.token {
         let url = format!("{}/sessions/{token}", shop.at.auth);
-        shop.needed.call(&visitor.context, Method::DELETE, &url, None::<&()>).await?;
+        shop.needed
+            .call(&visitor.context, Method::DELETE, &url, None::<&()>)
+            .await?;
     }
     let gone = "session=; Path=/; HttpOnly; SameSite=Lax; Max-Age=0";
-    Ok((StatusCode::SEE_OTHER, [("location", "/"), ("set-cookie", gone)]).into_response())
+    Ok((
+        StatusCode::SEE_OTHER,
+        [("location", "/"), ("set-cookie", gone)],
+    )
+        .into_response())
 }

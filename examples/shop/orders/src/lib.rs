@@ -75,7 +75,10 @@ pub fn app_with(config: &Config, products: &str) -> Result<Router, shop_common::
 /// # Errors
 /// The database can't be opened.
 pub fn app(config: &Config) -> Result<Router, shop_common::db::Error> {
-    app_with(config, &shop_common::config::or("PRODUCTS_URL", "http://products:8080"))
+    app_with(
+        config,
+        &shop_common::config::or("PRODUCTS_URL", "http://products:8080"),
+    )
 }
 
 fn cart_of(c: &rusqlite::Connection, user: &str) -> rusqlite::Result<Vec<Line>> {
@@ -89,7 +92,10 @@ fn cart_of(c: &rusqlite::Connection, user: &str) -> rusqlite::Result<Vec<Line>> 
         .collect()
 }
 
-async fn cart(State(shop): State<Shop>, Path(user): Path<String>) -> Result<Json<Vec<Line>>, Failure> {
+async fn cart(
+    State(shop): State<Shop>,
+    Path(user): Path<String>,
+) -> Result<Json<Vec<Line>>, Failure> {
     check_ids(&[&user])?;
     Ok(Json(shop.db.call(move |c| cart_of(c, &user)).await?))
 }
@@ -105,7 +111,10 @@ async fn set(
     }
     shop.db
         .call(move |c| match quantity {
-            0 => c.execute("DELETE FROM carts WHERE user = ?1 AND product = ?2", params![user, product]),
+            0 => c.execute(
+                "DELETE FROM carts WHERE user = ?1 AND product = ?2",
+                params![user, product],
+            ),
             _ => c.execute(
                 "INSERT INTO carts VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET quantity = ?3",
                 params![user, product, quantity],
@@ -171,7 +180,10 @@ async fn order(
     }
 }
 
-async fn list(State(shop): State<Shop>, Path(user): Path<String>) -> Result<Json<Vec<Order>>, Failure> {
+async fn list(
+    State(shop): State<Shop>,
+    Path(user): Path<String>,
+) -> Result<Json<Vec<Order>>, Failure> {
     check_ids(&[&user])?;
     let orders = shop
         .db
