@@ -364,6 +364,10 @@ impl Worker {
         };
         let change = run.track.observe(&run.probe, outcome, now);
         let grace = run.probe.grace_seconds;
+        let errored = match outcome {
+            Outcome::Unknown(text) if run.track.tell_unknown(&run.probe, now) => Some(text),
+            _ => None,
+        };
         match (kind, &change) {
             (probe::Kind::Startup, Change::Became(true)) => {
                 running.started = true;
@@ -380,6 +384,13 @@ impl Worker {
             }
             (probe::Kind::Readiness, Change::Became(ready)) => running.ready = *ready,
             _ => {}
+        }
+        if let Some(text) = errored {
+            let pod = self.pod();
+            let message = format!("{} probe errored: {text}", kind.name());
+            self.context
+                .events
+                .pod(&pod, field.clone(), true, "Unhealthy", message);
         }
         if let (Change::Failed | Change::Became(false), Outcome::Failure(text)) = (&change, outcome)
         {

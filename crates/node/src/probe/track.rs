@@ -29,6 +29,9 @@ pub(crate) struct Track {
     pub result: bool,
     last: Option<bool>,
     run: u32,
+    /// how often in a row the probe couldn't be run, and when that was last told
+    unknowns: u32,
+    told_at: Option<Instant>,
     /// the next quick step; None once steps are regular
     quick: Option<Duration>,
     counted_at: Instant,
@@ -60,6 +63,8 @@ impl Track {
             result: result.unwrap_or(kind == Kind::Liveness),
             last: result,
             run: 0,
+            unknowns: 0,
+            told_at: None,
             quick: quick.then_some(quick_min),
             counted_at: now,
             next_at: (started + head_start).max(now),
@@ -78,9 +83,11 @@ impl Track {
             Outcome::Failure(_) => false,
             Outcome::Unknown(_) => {
                 self.step_quickly(probe, now);
+                self.unknowns = self.unknowns.saturating_add(1);
                 return Change::None;
             }
         };
+        self.unknowns = 0;
         if good {
             self.quick = None;
         } else if self.step_quickly(probe, now) && now < self.counted_at + probe.period {
@@ -109,6 +116,16 @@ impl Track {
         }
         self.result = good;
         Change::Became(good)
+    }
+
+    /// Whether it should be told that the probe can't be run: when that's no passing thing (a container that is just ending), and once a period.
+    pub(crate) fn tell_unknown(&mut self, probe: &Probe, now: Instant) -> bool {
+        let told_lately = self.told_at.is_some_and(|at| now < at + probe.period);
+        if self.unknowns < 2 || told_lately {
+            return false;
+        }
+        self.told_at = Some(now);
+        true
     }
 
     /// While in the quick phase: shortens the wait. True when it's still that phase.

@@ -40,7 +40,7 @@ struct Made {
 pub(crate) struct FakeEngine {
     sandboxes: Mutex<BTreeMap<String, SandboxSpec>>,
     containers: Mutex<BTreeMap<String, Made>>,
-    /// the last word of an exec'd command → its exit code
+    /// the last word of an exec'd command → its exit code; below 0 it can't be run
     pub exec_codes: Mutex<HashMap<String, i32>>,
     /// commands run, in order
     pub execs: Mutex<Vec<String>>,
@@ -224,6 +224,9 @@ impl ContainerEngine for FakeEngine {
         let word = args.last().cloned().unwrap_or_default();
         self.execs.lock().push(args.join(" "));
         let code = self.exec_codes.lock().get(&word).copied().unwrap_or(0);
+        if code < 0 {
+            return Err("no such command".into());
+        }
         Ok((code, format!("{word} says {code}").into_bytes()))
     }
 }

@@ -127,3 +127,19 @@ async fn a_startup_that_never_comes_is_restarted() {
         })
         .await;
 }
+
+#[tokio::test]
+async fn a_probe_that_cannot_be_run_is_told() {
+    let world = World::new().await;
+    world.engine.exec_codes.lock().insert("nowhere".into(), -1);
+    let container = json!({"name": "c", "image": "app:1", "command": ["run"],
+        "readinessProbe": {"exec": {"command": ["nowhere"]}, "periodSeconds": 1}});
+    world.create("p", json!({"containers": [container]})).await;
+    world
+        .until_event("p", |r, m| {
+            r == "Unhealthy" && m == "Readiness probe errored: no such command"
+        })
+        .await;
+    let pod = world.get("p").await;
+    assert_eq!(condition(&pod, "Ready"), "False");
+}
