@@ -90,7 +90,7 @@ struct NewSession {
     token: String,
 }
 
-#[must_use]
+/// The router of the pages.
 pub fn app(at: Addresses) -> Router {
     let shop = Shop {
         at,
