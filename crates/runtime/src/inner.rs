@@ -42,6 +42,8 @@ pub(crate) struct Inner {
     pub(crate) watcher: Watcher,
     pub(crate) sandboxes: Mutex<HashMap<String, SandboxSpec>>,
     pub(crate) containers: Mutex<HashMap<String, Arc<Entry>>>,
+    /// shims of deleted containers that have not ended yet
+    pub(crate) leaving: Mutex<Vec<Arc<Entry>>>,
     /// compiled default filters by capabilities; callers use a handful of sets
     filters: Mutex<HashMap<u64, Arc<Programs>>>,
     trashed: AtomicU64,
@@ -77,6 +79,7 @@ impl Inner {
             watcher: Watcher::start()?,
             sandboxes: Mutex::default(),
             containers: Mutex::default(),
+            leaving: Mutex::default(),
             filters: Mutex::default(),
             trashed: AtomicU64::new(std::process::id() as u64 * 1_000_000),
             config,
@@ -193,6 +196,20 @@ impl Inner {
         let pidfd = Arc::new(sys::pidfd_open(pid).during(told)?);
         *lock(&entry.shim) = Some(pidfd.clone());
         self.watcher.watch(entry, pidfd, Some(ours)).during(told)
+    }
+
+    /// A deleted container's shim may still be making its exit record safe, for nothing: it's ended, and waited for only by a purge.
+    pub(crate) fn dismiss(&self, entry: &Arc<Entry>) {
+        let mut leaving = lock(&self.leaving);
+        leaving.retain(|e| !*e.shim_gone.borrow());
+        let shim = lock(&entry.shim).clone();
+        if let Some(shim) = shim {
+            // it may be gone already
+            let _ = sys::pidfd_signal(&shim, libc::SIGKILL);
+        }
+        if !*entry.shim_gone.borrow() {
+            leaving.push(entry.clone());
+        }
     }
 
     /// Takes a folder out of sight at once; its files go when there's time.

@@ -220,6 +220,7 @@ impl Runtime {
             // deleted by another call meanwhile, and perhaps made anew
             if containers.get(&id).is_some_and(|e| Arc::ptr_eq(e, &work)) {
                 inner.trash(&work.dir);
+                inner.dismiss(&work);
                 containers.remove(&id);
             }
             Ok(())
@@ -301,15 +302,17 @@ impl Runtime {
                 let _ = sys::pidfd_signal(&init, libc::SIGKILL);
             }
         }
-        for (id, entry) in &entries {
+        for (id, _) in &entries {
             self.delete(id).await?;
+        }
+        let leaving = std::mem::take(&mut *lock(&self.inner.leaving));
+        for entry in leaving {
             let mut gone = entry.shim_gone.subscribe();
-            if tokio::time::timeout(KILL, gone.wait_for(|g| *g))
-                .await
-                .is_err()
-            {
+            let waited = tokio::time::timeout(KILL, gone.wait_for(|g| *g)).await;
+            if waited.is_err() {
                 return Err(Error::Other(format!(
-                    "the shim of container {id} does not end"
+                    "the shim of container {} does not end",
+                    entry.spec().id
                 )));
             }
         }
