@@ -1,0 +1,129 @@
+//! Pod addresses: one file a pod, named by the pod and holding its address, so that a lease outlives the process.
+
+use crate::{Error, error::io};
+use parking_lot::Mutex;
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+pub(crate) struct Leases {
+    dir: PathBuf,
+    base: u32,
+    /// Slots are 2..size: not the network's address, not the first.
+    size: u32,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    by_pod: BTreeMap<String, u32>,
+    /// Where the search for a free slot goes on, so that an address is not given again at once.
+    next: u32,
+}
+
+impl Leases {
+    pub fn open(dir: &Path, (base, bits): (Ipv4Addr, u8)) -> Result<Leases, Error> {
+        fs::create_dir_all(dir).map_err(io(dir))?;
+        let (base, size) = (u32::from(base), u32::MAX >> bits);
+        let mut state = State {
+            next: 2,
+            ..State::default()
+        };
+        for entry in fs::read_dir(dir).map_err(io(dir))?.flatten() {
+            let address = fs::read_to_string(entry.path())
+                .ok()
+                .and_then(|t| t.trim().parse::<Ipv4Addr>().ok());
+            let slot = address
+                .map(|a| u32::from(a).wrapping_sub(base))
+                .filter(|s| (2..size).contains(s));
+            match (entry.file_name().into_string(), slot) {
+                (Ok(pod), Some(slot)) if !pod.ends_with(".tmp") => {
+                    state.next = state.next.max(slot + 1);
+                    state.by_pod.insert(pod, slot);
+                }
+                // Half-written, or of another range: nobody has the address.
+                _ => drop(fs::remove_file(entry.path())),
+            }
+        }
+        Ok(Leases {
+            dir: dir.to_path_buf(),
+            base,
+            size,
+            state: Mutex::new(state),
+        })
+    }
+
+    /// The pod's address and slot, leased now if it has none.
+    pub fn take(&self, pod: &str) -> Result<(Ipv4Addr, u32), Error> {
+        let mut state = self.state.lock();
+        if let Some(slot) = state.by_pod.get(pod) {
+            return Ok((Ipv4Addr::from(self.base + slot), *slot));
+        }
+        let taken: std::collections::BTreeSet<u32> = state.by_pod.values().copied().collect();
+        let start = if (2..self.size).contains(&state.next) {
+            state.next
+        } else {
+            2
+        };
+        let slot = (start..self.size)
+            .chain(2..start)
+            .find(|s| !taken.contains(s))
+            .ok_or(Error::Full)?;
+        let address = Ipv4Addr::from(self.base + slot);
+        let (path, temp) = (self.dir.join(pod), self.dir.join(format!("{pod}.tmp")));
+        fs::write(&temp, address.to_string())
+            .and_then(|()| fs::rename(&temp, &path))
+            .map_err(io(path))?;
+        state.by_pod.insert(pod.to_string(), slot);
+        state.next = slot + 1;
+        Ok((address, slot))
+    }
+
+    pub fn slot(&self, pod: &str) -> Option<u32> {
+        self.state.lock().by_pod.get(pod).copied()
+    }
+
+    pub fn give_back(&self, pod: &str) -> Result<(), Error> {
+        self.state.lock().by_pod.remove(pod);
+        let path = self.dir.join(pod);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io(path)(e)),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn all(&self) -> Vec<(String, Ipv4Addr)> {
+        self.state
+            .lock()
+            .by_pod
+            .iter()
+            .map(|(pod, slot)| (pod.clone(), Ipv4Addr::from(self.base + slot)))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leases_last_and_addresses_are_not_reused_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let range = (Ipv4Addr::new(10, 42, 0, 0), 29);
+        let leases = Leases::open(dir.path(), range).unwrap();
+        let a = leases.take("a").unwrap().0;
+        assert_eq!(leases.take("a").unwrap().0, a);
+        let b = leases.take("b").unwrap().0;
+        leases.give_back("a").unwrap();
+        assert_ne!(leases.take("c").unwrap().0, a);
+        let again = Leases::open(dir.path(), range).unwrap();
+        assert_eq!(again.take("b").unwrap().0, b);
+        for pod in ["d", "e", "f"] {
+            again.take(pod).unwrap();
+        }
+        assert!(matches!(again.take("g"), Err(Error::Full)));
+    }
+}

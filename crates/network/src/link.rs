@@ -1,0 +1,217 @@
+//! Links, addresses and routes (DESIGN 4.5): a veth a pod, a /32 each, no bridge.
+//!
+//! The pod's side is set up from a thread that has entered its namespace; the thread ends, so nothing else moves there.
+
+use crate::{
+    Error, GATEWAY,
+    error::{io, is, netlink},
+};
+use futures::TryStreamExt;
+use rtnetlink::{
+    Handle, LinkUnspec, LinkVeth, RouteMessageBuilder, packet_route::route::RouteScope,
+};
+use std::{net::Ipv4Addr, os::fd::AsRawFd, path::Path};
+
+/// A netlink connection in this thread's namespace, and the task that drives it.
+fn connect() -> Result<(Handle, tokio::task::JoinHandle<()>), Error> {
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(io("netlink"))?;
+    Ok((handle, tokio::spawn(connection)))
+}
+
+async fn index(handle: &Handle, name: &str) -> Result<Option<u32>, Error> {
+    match handle
+        .link()
+        .get()
+        .match_name(name.to_string())
+        .execute()
+        .try_next()
+        .await
+    {
+        Ok(link) => Ok(link.map(|l| l.header.index)),
+        Err(e) if is(&e, libc::ENODEV) => Ok(None),
+        Err(e) => Err(netlink(format!("looking for link {name}"))(e)),
+    }
+}
+
+async fn up(handle: &Handle, index: u32) -> Result<(), Error> {
+    let message = LinkUnspec::new_with_index(index).up().build();
+    handle
+        .link()
+        .set(message)
+        .execute()
+        .await
+        .map_err(netlink("bringing a link up"))
+}
+
+async fn address(handle: &Handle, index: u32, address: Ipv4Addr) -> Result<(), Error> {
+    match handle
+        .address()
+        .add(index, address.into(), 32)
+        .execute()
+        .await
+    {
+        Err(e) if !is(&e, libc::EEXIST) => Err(netlink(format!("adding address {address}"))(e)),
+        _ => Ok(()),
+    }
+}
+
+async fn host_route(handle: &Handle, to: Ipv4Addr, index: u32) -> Result<(), Error> {
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(to, 32)
+        .output_interface(index)
+        .scope(RouteScope::Link)
+        .build();
+    match handle.route().add(route).replace().execute().await {
+        Err(e) if !is(&e, libc::EEXIST) => Err(netlink(format!("adding the route to {to}"))(e)),
+        _ => Ok(()),
+    }
+}
+
+/// The gateway's address on `lo`, and forwarding.
+pub(crate) async fn set_up_node() -> Result<(), Error> {
+    let (handle, task) = connect()?;
+    let done = async {
+        let lo = index(&handle, "lo").await?.unwrap_or(1);
+        up(&handle, lo).await?;
+        address(&handle, lo, GATEWAY).await?;
+        let path = "/proc/sys/net/ipv4/ip_forward";
+        std::fs::write(path, "1").map_err(io(path))
+    };
+    let result = done.await;
+    task.abort();
+    result
+}
+
+/// Removes the gateway's address.
+pub(crate) async fn tear_down_node() -> Result<(), Error> {
+    let (handle, task) = connect()?;
+    let done = async {
+        let found = handle
+            .address()
+            .get()
+            .set_address_filter(GATEWAY.into())
+            .execute()
+            .try_next()
+            .await;
+        match found.map_err(netlink("looking for the gateway's address"))? {
+            Some(message) => handle
+                .address()
+                .del(message)
+                .execute()
+                .await
+                .map_err(netlink("removing the gateway's address")),
+            None => Ok(()),
+        }
+    };
+    let result = done.await;
+    task.abort();
+    result
+}
+
+/// Makes the pair, its far end inside `netns` as `eth0`.
+pub(crate) async fn attach(name: &str, pod: Ipv4Addr, netns: &Path) -> Result<(), Error> {
+    let (handle, task) = connect()?;
+    let result = attach_with(&handle, name, pod, netns).await;
+    if result.is_err() {
+        let _ = remove_with(&handle, name).await;
+    }
+    task.abort();
+    result
+}
+
+async fn attach_with(
+    handle: &Handle,
+    name: &str,
+    pod: Ipv4Addr,
+    netns: &Path,
+) -> Result<(), Error> {
+    let namespace = std::fs::File::open(netns).map_err(io(netns))?;
+    if index(handle, name).await?.is_none() {
+        let peer = format!("{name}p");
+        handle
+            .link()
+            .add(LinkVeth::new(name, &peer).build())
+            .execute()
+            .await
+            .map_err(netlink("adding a pod's link"))?;
+        let far = index(handle, &peer)
+            .await?
+            .ok_or_else(|| Error::Worker(format!("link {peer} has gone")))?;
+        let message = LinkUnspec::new_with_index(far)
+            .setns_by_fd(namespace.as_raw_fd())
+            .name("eth0")
+            .build();
+        handle
+            .link()
+            .set(message)
+            .execute()
+            .await
+            .map_err(netlink("moving a link into its pod"))?;
+    }
+    tokio::task::spawn_blocking(move || std::thread::spawn(move || inside(&namespace, pod)).join())
+        .await
+        .map_err(|e| Error::Worker(e.to_string()))?
+        .map_err(|_| Error::Worker("it panicked".into()))??;
+    let near = index(handle, name)
+        .await?
+        .ok_or_else(|| Error::Worker(format!("link {name} has gone")))?;
+    up(handle, near).await?;
+    host_route(handle, pod, near).await
+}
+
+/// On a thread of its own: enters the namespace and sets its side up.
+fn inside(namespace: &std::fs::File, pod: Ipv4Addr) -> Result<(), Error> {
+    rustix::thread::move_into_link_name_space(
+        std::os::fd::AsFd::as_fd(namespace),
+        Some(rustix::thread::LinkNameSpaceType::Network),
+    )
+    .map_err(|e| io("the pod's network namespace")(e.into()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .map_err(io("runtime"))?;
+    runtime.block_on(async {
+        let (handle, task) = connect()?;
+        if let Some(lo) = index(&handle, "lo").await? {
+            up(&handle, lo).await?;
+        }
+        let eth = index(&handle, "eth0")
+            .await?
+            .ok_or_else(|| Error::Worker("the pod has no eth0".into()))?;
+        address(&handle, eth, pod).await?;
+        up(&handle, eth).await?;
+        host_route(&handle, GATEWAY, eth).await?;
+        let default = RouteMessageBuilder::<Ipv4Addr>::new()
+            .gateway(GATEWAY)
+            .output_interface(eth)
+            .onlink()
+            .build();
+        let result = handle
+            .route()
+            .add(default)
+            .replace()
+            .execute()
+            .await
+            .map_err(netlink("adding the default route"));
+        task.abort();
+        result
+    })
+}
+
+/// Removes a pod's link; its routes go with it.
+pub(crate) async fn remove(name: &str) -> Result<(), Error> {
+    let (handle, task) = connect()?;
+    let result = remove_with(&handle, name).await;
+    task.abort();
+    result
+}
+
+async fn remove_with(handle: &Handle, name: &str) -> Result<(), Error> {
+    let Some(found) = index(handle, name).await? else {
+        return Ok(());
+    };
+    match handle.link().del(found).execute().await {
+        Err(e) if !is(&e, libc::ENODEV) => Err(netlink(format!("removing link {name}"))(e)),
+        _ => Ok(()),
+    }
+}
