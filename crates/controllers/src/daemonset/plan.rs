@@ -204,7 +204,8 @@ fn update(
     };
     let mut unavailable = plan.create.len() as i32;
     let mut surging = 0;
-    let (mut at_once, mut candidates): (Vec<Arc<Pod>>, Vec<(&str, Arc<Pod>)>) = (vec![], vec![]);
+    let mut at_once: Vec<Arc<Pod>> = vec![];
+    let mut candidates: Vec<(&str, Arc<Pod>)> = vec![];
     for (node, pods) in nodes {
         let new = pods.iter().find(|p| current(p, hash));
         let old = pods.iter().find(|p| !current(p, hash));

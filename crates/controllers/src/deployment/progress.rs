@@ -287,7 +287,7 @@ mod tests {
         ] {
             let d = deployment(current);
             let rs = set_of(replicas, available);
-            let s = rollout(&d, &d.status, &[rs.clone()], Some(&rs));
+            let s = rollout(&d, &d.status, std::slice::from_ref(&rs), Some(&rs));
             let got = find(&s.conditions, PROGRESSING).map_or(String::new(), |c| {
                 format!("{} {} {}", c.status, c.reason, c.message)
             });

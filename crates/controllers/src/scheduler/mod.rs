@@ -35,6 +35,9 @@ const SOURCE: &str = "default-scheduler";
 /// Annotation on a claim: the node that its first consumer goes to.
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 
+/// The node a pod was given, and the pod as it was then.
+type Assumed = (Box<str>, Arc<Pod>);
+
 struct Scheduler {
     rest: Rest,
     recorder: Recorder,
@@ -45,7 +48,7 @@ struct Scheduler {
     classes: Arc<Cache<StorageClass>>,
     queue: Queue<Key>,
     /// bound by us, not yet seen bound: by uid, the node
-    assumed: Mutex<HashMap<Box<str>, (Box<str>, Arc<Pod>)>>,
+    assumed: Mutex<HashMap<Box<str>, Assumed>>,
     /// to look at again when nodes, pods or volumes change
     waiting: Mutex<HashSet<Key>>,
 }

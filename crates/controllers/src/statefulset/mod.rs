@@ -252,40 +252,38 @@ impl Controller {
         Ok(())
     }
 
-    /// `whenDeleted: Delete`: claims of the set's pods are owned by the set, and go with it.
+    /// `whenDeleted: Delete`: claims of the set's pods are owned by the set, and go with it. Claims of pods that are too many are [`Controller::hand_claims_to`]'s.
     async fn retention(&self, set: &StatefulSet, pods: &[Arc<Pod>]) -> Result<()> {
-        let delete = set
-            .spec
-            .persistent_volume_claim_retention_policy
-            .as_ref()
-            .is_some_and(|p| &*p.when_deleted == "Delete");
         if set.metadata.deleting() || set.spec.volume_claim_templates.is_empty() {
             return Ok(());
         }
+        let policy = set.spec.persistent_volume_claim_retention_policy.as_ref();
+        let when_deleted = policy.is_some_and(|p| &*p.when_deleted == "Delete");
+        let when_scaled = policy.is_some_and(|p| &*p.when_scaled == "Delete");
+        let wanted = pods::first(set)..pods::first(set) + set.spec.replicas;
         for n in pods.iter().filter_map(|p| ordinal(set, &p.metadata.name)) {
+            if when_scaled && !wanted.contains(&n) {
+                continue;
+            }
+            let pod = pod_name(set, n);
             for (_, name) in claims(set, n) {
                 let Some(claim) = self.claims.get(&set.metadata.namespace, &name) else {
                     continue;
                 };
-                let owned = claim
-                    .metadata
-                    .owner_references
+                let now = &claim.metadata.owner_references;
+                let mut owners: Vec<OwnerRef> = now
                     .iter()
-                    .any(|o| o.uid == set.metadata.uid);
-                if owned == delete {
-                    continue;
-                }
-                let mut owners: Vec<OwnerRef> = claim
-                    .metadata
-                    .owner_references
-                    .iter()
-                    .filter(|o| o.uid != set.metadata.uid)
+                    .filter(|o| {
+                        o.uid != set.metadata.uid && !(&*o.kind == "Pod" && *o.name == *pod)
+                    })
                     .cloned()
                     .collect();
-                if delete {
+                if when_deleted {
                     owners.push(plain(set.controller_ref()));
                 }
-                self.set_owners(&claim, &owners).await?;
+                if owners != *now {
+                    self.set_owners(&claim, &owners).await?;
+                }
             }
         }
         Ok(())

@@ -217,7 +217,7 @@ impl Controller {
                 .merge::<Ignored>(&Volume::KIND.at(&volume.metadata), &patch)
                 .await?;
         }
-        if &*claim.spec.volume_name != &*volume.metadata.name
+        if *claim.spec.volume_name != *volume.metadata.name
             || meta.annotations.get(BIND_COMPLETED).is_none()
         {
             let mut annotations = json!({BIND_COMPLETED: "yes"});

@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use tokio::task::{AbortHandle, JoinSet};
 
 /// Far more than anything takes.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 pub struct Cluster {
     pub client: Client,
@@ -48,6 +48,11 @@ pub async fn start() -> Cluster {
 
 /// Controllers alone.
 pub async fn bare(only: Option<Vec<String>>) -> Cluster {
+    // RUST_LOG=knarr_controllers=debug shows what they do
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_test_writer()
+        .try_init();
     let dir = tempfile::tempdir().unwrap();
     let api = ApiServer::for_tests(dir.path());
     let mut c = Cluster {
