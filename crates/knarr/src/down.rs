@@ -179,8 +179,10 @@ async fn pods_gone(client: &Client, namespace: &str) -> Result<(), Error> {
     use futures::StreamExt;
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let watched = async {
-        let mut changes = Box::pin(kube::runtime::metadata_watcher(
-            api.clone(),
+        let slim: Api<kube::core::PartialObjectMeta<Pod>> =
+            Api::namespaced(client.clone(), namespace);
+        let mut changes = Box::pin(kube::runtime::watcher(
+            slim,
             kube::runtime::watcher::Config::default(),
         ));
         while changes.next().await.is_some() {

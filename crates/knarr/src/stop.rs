@@ -6,10 +6,9 @@ use crate::{
     wiring,
 };
 use clap::Args;
-use std::time::Duration;
 
 /// How long the platform may take to end before it is killed: its state is durable either way.
-const STOP_SECONDS_MAX: u64 = 20;
+const STOP_SECONDS_MAX: i64 = 20;
 
 #[derive(Args)]
 pub struct StopArguments {
@@ -78,17 +77,17 @@ async fn end(pid: i32) -> Result<(), Error> {
         Err(e) => return Err(io("the platform's process")(e.into())),
     };
     let refused = |e: rustix::io::Errno| io("stopping the platform")(e.into());
-    let waiter = tokio::io::unix::AsyncFd::with_interest(fd, tokio::io::Interest::READABLE)
-        .map_err(io("pidfd"))?;
+    let fd = std::sync::Arc::new(fd);
     for signal in [Signal::TERM, Signal::KILL] {
-        match pidfd_send_signal(waiter.get_ref(), signal) {
+        match pidfd_send_signal(&*fd, signal) {
             Ok(()) => {}
             Err(rustix::io::Errno::SRCH) => return Ok(()),
             Err(e) => return Err(refused(e)),
         }
-        if tokio::time::timeout(Duration::from_secs(STOP_SECONDS_MAX), waiter.readable())
+        let waited = fd.clone();
+        if tokio::task::spawn_blocking(move || ended(&waited))
             .await
-            .is_ok()
+            .unwrap_or(false)
         {
             return Ok(());
         }
@@ -134,4 +133,14 @@ fn remove_data(paths: &Paths) -> Result<(), Error> {
     }
     let _ = std::fs::remove_dir(&paths.data);
     Ok(())
+}
+
+/// Waits for a process to end; false when it has not in time.
+fn ended(pidfd: &std::os::fd::OwnedFd) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let limit = Timespec {
+        tv_sec: STOP_SECONDS_MAX,
+        tv_nsec: 0,
+    };
+    poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&limit)).is_ok_and(|n| n > 0)
 }

@@ -123,8 +123,11 @@ pub async fn run(paths: &Paths, arguments: UpArguments) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// (service, folder, package) of what cargo is to build.
-fn packages(source: &Source) -> Result<Vec<(String, PathBuf, (String, String))>, Error> {
+/// Service, folder, (package, image name): what cargo is to build.
+type Package = (String, PathBuf, (String, String));
+
+/// All that cargo is to build.
+fn packages(source: &Source) -> Result<Vec<Package>, Error> {
     let mut all = Vec::new();
     match source {
         Source::Compose(project) => {
