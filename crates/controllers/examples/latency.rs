@@ -103,10 +103,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mut placed = 0;
         while let Some(event) = watch.next().await {
             match event? {
-                WatchEvent::Added(p) if p.labels().get("app") == Some(&name) && placed == 0 => {
-                    if first.len() == i {
-                        first.push(start.elapsed());
-                    }
+                WatchEvent::Added(p)
+                    if p.labels().get("app") == Some(&name) && first.len() == i =>
+                {
+                    first.push(start.elapsed());
                 }
                 WatchEvent::Modified(p)
                     if p.labels().get("app") == Some(&name)
