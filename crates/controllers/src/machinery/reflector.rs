@@ -1,8 +1,9 @@
 //! List and watch: keeps a [`Sink`] equal to a collection of the API.
 
-use std::time::Duration;
+use std::{panic::AssertUnwindSafe, time::Duration};
 
 use bytes::Bytes;
+use futures::FutureExt;
 use http::Method;
 use http_body_util::BodyExt;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -32,6 +33,8 @@ pub const METADATA_LIST: &str =
 const PAGE: usize = 500;
 /// A watch is asked to end after this, and opened again where it stopped; s.
 const WATCH_S: u64 = 290;
+/// A watch is open after this, s.
+const OPEN_S: u64 = 30;
 /// Longest watch line, bytes.
 const LINE_BYTES_MAX: usize = 16 << 20;
 /// Back-off between failures.
@@ -49,10 +52,10 @@ struct ListMeta {
 }
 
 #[derive(Deserialize)]
-struct List<T> {
+struct List {
     metadata: ListMeta,
-    #[serde(default = "Option::default")]
-    items: Option<Vec<T>>,
+    #[serde(default)]
+    items: Option<Vec<Box<RawValue>>>,
 }
 
 #[derive(Deserialize)]
@@ -75,8 +78,23 @@ struct RevisionMeta<'a> {
     resource_version: &'a str,
 }
 
-/// Keeps `sink` equal to the collection at `path`, until dropped. `metadata_only` asks for PartialObjectMetadata.
+/// Keeps `sink` equal to the collection at `path`, until dropped. `metadata_only` asks for PartialObjectMetadata. A panic on an object ends the watch, and starts over with a list.
 pub async fn reflect<T: DeserializeOwned + Send>(
+    rest: &Rest,
+    path: &str,
+    metadata_only: bool,
+    sink: &impl Sink<T>,
+) {
+    loop {
+        let follow = AssertUnwindSafe(follow(rest, path, metadata_only, sink));
+        if follow.catch_unwind().await.is_err() {
+            tracing::error!(path, "a bug: taking in a change panicked; starting over");
+        }
+        tokio::time::sleep(BACKOFF_MAX).await;
+    }
+}
+
+async fn follow<T: DeserializeOwned + Send>(
     rest: &Rest,
     path: &str,
     metadata_only: bool,
@@ -112,7 +130,11 @@ pub async fn reflect<T: DeserializeOwned + Send>(
                     at = None;
                     continue;
                 }
-                tracing::debug!(path, error = %e, "watch interrupted");
+                if pause == BACKOFF_MAX {
+                    tracing::warn!(path, error = %e, "can't be watched, what controllers know is old; trying again");
+                } else {
+                    tracing::debug!(path, error = %e, "watch interrupted");
+                }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(BACKOFF_MAX);
             }
@@ -123,6 +145,30 @@ pub async fn reflect<T: DeserializeOwned + Send>(
 /// The path may carry a selector.
 fn separator(path: &str) -> char {
     if path.contains('?') { '&' } else { '?' }
+}
+
+/// One object; one that can't be read is left out, so that it doesn't stop the others.
+fn read<T: DeserializeOwned>(path: &str, text: &str) -> Option<T> {
+    match serde_json::from_str(text) {
+        Ok(item) => Some(item),
+        Err(e) => {
+            let name: Option<Named> = serde_json::from_str(text).ok();
+            let name = name.map_or("?", |n| n.metadata.name);
+            tracing::warn!(path, name, error = %e, "an object isn't as its kind should be, and is ignored: mend or delete it");
+            None
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Named<'a> {
+    #[serde(borrow)]
+    metadata: NameOnly<'a>,
+}
+
+#[derive(Deserialize)]
+struct NameOnly<'a> {
+    name: &'a str,
 }
 
 async fn list<T: DeserializeOwned>(
@@ -148,8 +194,10 @@ async fn list<T: DeserializeOwned>(
         } else {
             "application/json"
         };
-        let list: List<T> = rest.get_as(&page, accept).await?;
-        all.extend(list.items.unwrap_or_default());
+        let list: List = rest.get_as(&page, accept).await?;
+        for item in list.items.unwrap_or_default() {
+            all.extend(read(path, item.get()));
+        }
         match list.metadata.next {
             Some(token) if !token.is_empty() => next = Some(token),
             _ => return Ok((all, list.metadata.resource_version)),
@@ -175,9 +223,16 @@ async fn watch<T: DeserializeOwned>(
         "application/json"
     };
     let follow = async {
-        let response = rest
-            .send(Method::GET, &url, None, Vec::new(), Some(accept))
-            .await?;
+        let open = rest.send(Method::GET, &url, None, Vec::new(), Some(accept));
+        let response = match tokio::time::timeout(Duration::from_secs(OPEN_S), open).await {
+            Ok(r) => r?,
+            Err(_) => {
+                return Err(Error::Timeout {
+                    what: url.clone(),
+                    seconds: OPEN_S,
+                });
+            }
+        };
         let mut body = response.into_body();
         let mut rest_of_line: Vec<u8> = Vec::new();
         while let Some(frame) = body.frame().await {
@@ -243,11 +298,10 @@ fn take<T: DeserializeOwned>(
         return Err(Error::Api(Box::new(status)));
     }
     if frame.kind != "BOOKMARK" {
-        let item: T = serde_json::from_str(text).map_err(decode)?;
-        if frame.kind == "DELETED" {
-            sink.delete(item);
-        } else {
-            sink.apply(item);
+        match read::<T>(path, text) {
+            Some(item) if frame.kind == "DELETED" => sink.delete(item),
+            Some(item) => sink.apply(item),
+            None => {}
         }
     }
     let seen: Revision = serde_json::from_str(text).map_err(decode)?;
@@ -259,6 +313,55 @@ fn take<T: DeserializeOwned>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    struct Log(parking_lot::Mutex<Vec<String>>);
+    impl Sink<crate::objects::workload::Deployment> for Log {
+        fn replace(&self, _: Vec<crate::objects::workload::Deployment>) {}
+        fn apply(&self, item: crate::objects::workload::Deployment) {
+            self.0.lock().push(format!("+{}", item.metadata.name));
+        }
+        fn delete(&self, item: crate::objects::workload::Deployment) {
+            self.0.lock().push(format!("-{}", item.metadata.name));
+        }
+    }
+
+    #[test]
+    fn watch_events() {
+        let log = Log(Default::default());
+        let mut revision = "1".to_owned();
+        let object = |name: &str, rv: u8| {
+            format!(
+                r#"{{"metadata":{{"name":"{name}","resourceVersion":"{rv}"}},"spec":{{"template":{{}}}}}}"#
+            )
+        };
+        let line = |kind: &str, object: &str| format!(r#"{{"type":"{kind}","object":{object}}}"#);
+        for l in [
+            line("ADDED", &object("a", 2)),
+            line("MODIFIED", &object("a", 3)),
+            // no template: not a Deployment, and no reason to stop
+            line(
+                "ADDED",
+                r#"{"metadata":{"name":"bad","resourceVersion":"4"},"spec":{}}"#,
+            ),
+            line("DELETED", &object("a", 5)),
+            line(
+                "BOOKMARK",
+                r#"{"kind":"Deployment","metadata":{"resourceVersion":"9"}}"#,
+            ),
+            " ".into(),
+        ] {
+            take("/x", &log, l.as_bytes(), &mut revision).unwrap();
+        }
+        assert_eq!(*log.0.lock(), ["+a", "+a", "-a"]);
+        assert_eq!(revision, "9");
+        let gone = line(
+            "ERROR",
+            r#"{"kind":"Status","code":410,"reason":"Expired"}"#,
+        );
+        let e = take("/x", &log, gone.as_bytes(), &mut revision).unwrap_err();
+        assert!(e.is_gone());
+        assert_eq!(revision, "9");
+    }
 
     #[test]
     fn lines_over_chunks() {

@@ -124,6 +124,7 @@ impl Scheduler {
                 }
             }
             Some(pod) if pod.active() => {
+                self.waiting.lock().remove(&pod.metadata.key());
                 if !pod.spec.node_name.is_empty() {
                     self.assumed.lock().remove(&pod.metadata.uid);
                 }
