@@ -162,6 +162,7 @@ impl<'a> Write<'a> {
         if !applied {
             self.manage(None, &mut o, &now);
         }
+        meta_mut(&mut o).insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
         r.strategy
             .prepare_create(&mut o, &self.view())
             .map_err(|e| self.invalid(meta(&o, "name"), &e))?;
@@ -173,7 +174,7 @@ impl<'a> Write<'a> {
         }
         {
             let m = meta_mut(&mut o);
-            m.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
+            // the uid is there already: a Job names its pods by it
             m.insert("creationTimestamp".into(), now.into());
         }
 
