@@ -31,11 +31,12 @@ fn show(what: &str, mut all: Vec<Duration>) {
     println!("{what:<44} p50 {:>9.2?}   p99 {:>9.2?}", at(50), at(99));
 }
 
+/// Memory of the process's own, without the program's file: heap and stacks, KiB.
 fn memory_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     status
         .lines()
-        .find_map(|l| l.strip_prefix("VmRSS:"))
+        .find_map(|l| l.strip_prefix("RssAnon:"))
         .and_then(|l| l.split_whitespace().next()?.parse().ok())
         .unwrap_or(0)
 }

@@ -373,9 +373,11 @@ async fn jobs_run_to_their_end() {
         )
     })
     .await;
+    // with a selector of one's own
     c.create(
         "job",
-        job("indexed", "0", json!({"completions":4,"parallelism":4,"completionMode":"Indexed","ttlSecondsAfterFinished":1})),
+        job("indexed", "0", json!({"completions":4,"parallelism":4,"completionMode":"Indexed","ttlSecondsAfterFinished":1,
+            "manualSelector":true,"selector":{"matchLabels":{"app":"indexed"}}})),
     )
     .await;
     eventually("all indexes", || async {

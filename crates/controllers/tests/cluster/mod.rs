@@ -127,6 +127,18 @@ pub fn kind(name: &str) -> (ApiResource, bool) {
 }
 
 impl Cluster {
+    /// Serves HTTPS on loopback; a kubeconfig for it in `dir`.
+    pub async fn serve(&mut self, dir: &std::path::Path) -> PathBuf {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let path = dir.join("kubeconfig");
+        std::fs::write(&path, self.api.kubeconfig(address, "test").unwrap()).unwrap();
+        let api = self.api.clone();
+        self.tasks.spawn(async move {
+            api.serve(listener).await.unwrap();
+        });
+        path
+    }
     pub fn start_controllers(&mut self) {
         let api = self.api.clone();
         let config = Config {

@@ -1,0 +1,162 @@
+//! What people do with Debian's kubectl, and what they see.
+
+mod cluster;
+
+use std::process::Stdio;
+
+use cluster::{deployment, eventually, same, start, template};
+use serde_json::json;
+
+struct Kubectl {
+    config: std::path::PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Kubectl {
+    /// Runs it to its end; panics with what it said when it fails.
+    async fn run(&self, args: &str) -> String {
+        let program = std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".into());
+        let run = tokio::process::Command::new(program)
+            .args(args.split_whitespace())
+            .env("KUBECONFIG", &self.config)
+            .env("HOME", self._dir.path())
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        let out = tokio::time::timeout(std::time::Duration::from_secs(60), run)
+            .await
+            .unwrap_or_else(|_| panic!("kubectl {args}: no end within 60 s"))
+            .unwrap_or_else(|e| {
+                panic!("kubectl can't be run ({e}): apt-get install kubernetes-client")
+            });
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert!(
+            out.status.success(),
+            "kubectl {args}: {text}{}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+        text
+    }
+}
+
+fn has(text: &str, parts: &[&str]) {
+    for p in parts {
+        assert!(text.contains(p), "no {p:?} in:\n{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rollouts() {
+    let mut c = start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let k = Kubectl {
+        config: c.serve(dir.path()).await,
+        _dir: dir,
+    };
+    let mut d = deployment("web", 3, "docker.io/library/web:1");
+    d["metadata"]["annotations"] = json!({"kubernetes.io/change-cause":"one"});
+    c.create("deploy", d).await;
+    has(
+        &k.run("rollout status deployment/web --timeout=50s").await,
+        &["deployment \"web\" successfully rolled out"],
+    );
+    k.run("set image deployment/web main=docker.io/library/web:2")
+        .await;
+    k.run("annotate deployment/web --overwrite kubernetes.io/change-cause=two")
+        .await;
+    k.run("rollout status deployment/web --timeout=50s").await;
+    let history = k.run("rollout history deployment/web").await;
+    has(&history, &["1         one", "2         two"]);
+    k.run("rollout undo deployment/web").await;
+    k.run("rollout status deployment/web --timeout=50s").await;
+    let history = k.run("rollout history deployment/web").await;
+    has(&history, &["2         two", "3         one"]);
+    assert!(!history.contains("\n1  "), "{history}");
+    assert_eq!(
+        k.run("get deploy web -o jsonpath={.spec.template.spec.containers[0].image}")
+            .await,
+        "docker.io/library/web:1"
+    );
+    has(
+        &k.run("rollout history deployment/web --revision=2").await,
+        &["docker.io/library/web:2", "change-cause: two"],
+    );
+    k.run("scale deployment/web --replicas=5").await;
+    k.run("rollout status deployment/web --timeout=50s").await;
+    k.run("wait --for=condition=Available deployment/web --timeout=50s")
+        .await;
+    k.run("rollout restart deployment/web").await;
+    k.run("rollout status deployment/web --timeout=50s").await;
+    has(
+        &k.run("get deployment web").await,
+        &["NAME", "READY", "5/5"],
+    );
+    has(
+        &k.run("describe deployment web").await,
+        &[
+            "StrategyType:           RollingUpdate",
+            "5 desired | 5 updated | 5 total | 5 available | 0 unavailable",
+            "NewReplicaSetAvailable",
+            "ScalingReplicaSet",
+            "Scaled up replica set web-",
+        ],
+    );
+    let pods = k.run("get pods -o name").await;
+    has(
+        &k.run(&format!("describe {}", pods.lines().next().unwrap()))
+            .await,
+        &[
+            "Controlled By:",
+            "Scheduled",
+            "Successfully assigned default/web-",
+        ],
+    );
+    k.run("delete deployment web --timeout=50s").await;
+    eventually("pods go", || async { same(c.names("pod").await, vec![]) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stateful_and_daemon_rollouts() {
+    let mut c = start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let k = Kubectl {
+        config: c.serve(dir.path()).await,
+        _dir: dir,
+    };
+    c.create(
+        "sts",
+        json!({"metadata":{"name":"db"},"spec":{"replicas":2,"serviceName":"db","selector":{"matchLabels":{"app":"db"}},
+            "template":template("db","docker.io/library/db:1")}}),
+    )
+    .await;
+    c.create(
+        "ds",
+        json!({"metadata":{"name":"agent"},"spec":{"selector":{"matchLabels":{"app":"agent"}},
+            "template":template("agent","docker.io/library/agent:1")}}),
+    )
+    .await;
+    for (set, container) in [("statefulset/db", "db"), ("daemonset/agent", "agent")] {
+        k.run(&format!("rollout status {set} --timeout=50s")).await;
+        k.run(&format!(
+            "set image {set} main=docker.io/library/{container}:2"
+        ))
+        .await;
+        k.run(&format!("rollout status {set} --timeout=50s")).await;
+        has(
+            &k.run(&format!("rollout history {set}")).await,
+            &["1 ", "2 "],
+        );
+        k.run(&format!("rollout undo {set}")).await;
+        k.run(&format!("rollout status {set} --timeout=50s")).await;
+        assert_eq!(
+            k.run(&format!(
+                "get {set} -o jsonpath={{.spec.template.spec.containers[0].image}}"
+            ))
+            .await,
+            format!("docker.io/library/{container}:1")
+        );
+        has(&k.run(&format!("rollout history {set}")).await, &["3 "]);
+    }
+    k.run("scale statefulset/db --replicas=1").await;
+    c.gone("pod", "db-1").await;
+}
