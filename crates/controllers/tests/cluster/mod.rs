@@ -1,6 +1,8 @@
 //! A cluster in a process: the API server, all controllers, and nodes that only pretend to run pods.
 #![allow(dead_code)]
 
+mod faulty;
+
 use std::{
     collections::HashMap,
     path::PathBuf,
@@ -34,6 +36,8 @@ pub struct Cluster {
     pub volumes: PathBuf,
     tasks: JoinSet<()>,
     controllers: Option<AbortHandle>,
+    /// per cent of the controllers' requests that fail
+    pub faults: Arc<AtomicU32>,
     // last: removed when all else has stopped
     _dir: tempfile::TempDir,
 }
@@ -62,6 +66,7 @@ pub async fn bare(only: Option<Vec<String>>) -> Cluster {
         volumes: dir.path().join("volumes"),
         tasks: JoinSet::new(),
         controllers: None,
+        faults: Arc::default(),
         _dir: dir,
     };
     c.start_controllers();
@@ -140,10 +145,11 @@ impl Cluster {
         path
     }
     pub fn start_controllers(&mut self) {
-        let api = self.api.clone();
+        let (api, faults) = (self.api.clone(), self.faults.clone());
         let config = Config {
             client: Arc::new(move |name| {
-                api.client(&format!("system:{name}"), &["system:masters"], name)
+                let client = api.client(&format!("system:{name}"), &["system:masters"], name);
+                faulty::client(client, faults.clone())
             }),
             volumes_dir: self.volumes.clone(),
             only: self.only.clone(),
