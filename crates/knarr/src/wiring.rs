@@ -81,10 +81,10 @@ pub async fn start(
     });
     let client_of = |name: &str| api.client(&format!("system:{name}"), MASTERS, name);
     let (services, dns) = (network.clone(), network.clone());
-    let (services_client, dns_client) = (client_of("kube-proxy"), client_of("kube-dns"));
+    let services_client = client_of("kube-proxy");
     tasks.spawn(async move { services.run_services(services_client).await });
     tasks.spawn(async move {
-        if let Err(e) = dns.run_dns(dns_client).await {
+        if let Err(e) = dns.run_dns().await {
             tracing::error!(error = %e, "cluster DNS ended");
         }
     });

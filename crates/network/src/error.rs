@@ -22,9 +22,15 @@ pub enum Error {
         "no Pod address is left in the range: remove Pods, or start a fresh data directory with a larger --pod-cidr"
     )]
     Full,
-    #[error("{0} is not built yet")]
-    NotBuilt(&'static str),
-    #[error("the namespace's worker ended: {0}")]
+    #[error(
+        "this kernel has no nf_tables ({detail}): load the module with `modprobe nf_tables nft_nat nft_numgen nft_masq nft_reject_ipv4`, or use a kernel built with CONFIG_NF_TABLES"
+    )]
+    NoNftables { detail: String },
+    #[error("nf_tables: {0}")]
+    Nft(String),
+    #[error("cluster DNS: {0}")]
+    Dns(#[from] crate::dns::Error),
+    #[error("a network worker ended: {0}")]
     Worker(String),
 }
 

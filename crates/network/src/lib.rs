@@ -3,22 +3,29 @@
 //! It is: veths and routes by netlink, an nf_tables rule set whose maps alone change, a DNS server over a swapped map.
 //! It is not: a proxy of bytes.
 //! It must never know: HTTP.
-//!
-//! So far it gives Pods their links and addresses; Service VIPs and DNS are still to come (see `run_services`).
-#![forbid(unsafe_code)]
 
+mod dns;
 mod error;
+mod keeper;
 mod lease;
 mod link;
+// Raw netlink sockets: the one module that must speak to the kernel.
+#[allow(unsafe_code)]
+mod nft;
+mod services;
+mod state;
 
 pub use error::Error;
 
+use arc_swap::ArcSwap;
+use keeper::Keeper;
 use lease::Leases;
 use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
     sync::Arc,
 };
+use tokio::sync::watch;
 
 /// The gateway of every Pod, on the node's `lo` (link-local, RFC 3927).
 pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
@@ -27,7 +34,7 @@ pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 pub struct Config {
     /// Short id of this instance, at most 6 characters: names its links.
     pub instance: String,
-    /// Address leases, one file a pod.
+    /// Address leases (`pods/`, one file a pod), and what the node's set-up must remember (`node`).
     pub state_dir: PathBuf,
     pub pod_cidr: (Ipv4Addr, u8),
     pub service_cidr: (Ipv4Addr, u8),
@@ -41,19 +48,35 @@ pub struct Config {
 pub struct Network {
     config: Arc<Config>,
     leases: Arc<Leases>,
+    state: Arc<state::State>,
+    keeper: Arc<Keeper>,
+    /// What DNS answers from and the rule set is made of.
+    views: Arc<ArcSwap<services::view::Views>>,
+    /// Turns true when `views` holds everything the API had.
+    synced: Arc<watch::Sender<bool>>,
 }
 
 impl Network {
-    /// Sets up the node (gateway address, forwarding); idempotent, and keeps what a former process left running.
+    /// Sets up the node: addresses of the gateway and of DNS on `lo`, the route of the service range, forwarding, and
+    /// the nf_tables table. Idempotent, and keeps what a former process left running: Services go on during a restart.
     ///
     /// # Errors
-    /// [`Error::Denied`] without CAP_NET_ADMIN, [`Error::Netlink`] when the kernel refuses, [`Error::Io`] for the leases.
+    /// [`Error::Denied`] without CAP_NET_ADMIN, [`Error::NoNftables`], [`Error::Netlink`] and [`Error::Nft`] when the
+    /// kernel refuses, [`Error::Io`] for files.
     pub async fn open(config: Config) -> Result<Network, Error> {
-        let leases = Leases::open(&config.state_dir, config.pod_cidr)?;
-        link::set_up_node().await?;
+        let config = Arc::new(config);
+        let leases = Leases::open(&config.state_dir.join("pods"), config.pod_cidr)?;
+        let state = Arc::new(state::State::open(&config.state_dir)?);
+        link::set_up_node(&config, &state).await?;
+        let (c, s) = (config.clone(), state.clone());
+        let keeper = blocking(move || Keeper::start(c, s)).await?;
         Ok(Network {
-            config: Arc::new(config),
+            config,
             leases: Arc::new(leases),
+            state,
+            keeper: Arc::new(keeper),
+            views: Arc::default(),
+            synced: Arc::new(watch::Sender::new(false)),
         })
     }
 
@@ -63,7 +86,7 @@ impl Network {
     /// [`Error::Full`] when no address is left; otherwise as [`Network::open`].
     pub async fn attach(&self, pod: &str, netns: &Path) -> Result<Ipv4Addr, Error> {
         let (address, slot) = self.leases.take(pod)?;
-        let name = format!("kn{}{slot:x}", self.config.instance);
+        let name = self.link_name(slot);
         if let Err(error) = link::attach(&name, address, netns).await {
             let _ = self.leases.give_back(pod);
             return Err(error);
@@ -77,10 +100,14 @@ impl Network {
     /// As [`Network::open`].
     pub async fn detach(&self, pod: &str) -> Result<(), Error> {
         if let Some(slot) = self.leases.slot(pod) {
-            link::remove(&format!("kn{}{slot:x}", self.config.instance)).await?;
+            link::remove(&self.link_name(slot)).await?;
             self.leases.give_back(pod)?;
         }
         Ok(())
+    }
+
+    fn link_name(&self, slot: u32) -> String {
+        format!("kn{}{slot:x}", self.config.instance)
     }
 
     /// Pod id → address of every lease.
@@ -88,25 +115,36 @@ impl Network {
         self.leases.all()
     }
 
-    /// Service VIPs are not built yet: says so once, and runs until dropped.
+    /// Watches Services and EndpointSlices and keeps their VIPs and node ports in the kernel, and [`Network::run_dns`]
+    /// current. Runs until dropped; retries with back-off when the API or the kernel refuses.
     pub async fn run_services(&self, client: kube::Client) {
-        drop(client);
-        tracing::warn!(
-            "Service addresses are not served yet: Pods reach each other by Pod address only"
-        );
-        std::future::pending().await
+        services::run(client, &self.views, |whole, changes| {
+            self.keeper.post(whole, changes);
+            self.synced.send_replace(true);
+        })
+        .await;
     }
 
-    /// Cluster DNS is not built yet: says so.
+    /// Answers DNS on the cluster's DNS address (UDP and TCP 53) from what [`Network::run_services`] sees, and forwards
+    /// other names to the host's resolvers. Runs until dropped.
     ///
     /// # Errors
-    /// Always [`Error::NotBuilt`].
-    pub async fn run_dns(&self, client: kube::Client) -> Result<(), Error> {
-        drop(client);
-        Err(Error::NotBuilt("cluster DNS"))
+    /// [`Error::Dns`] when the address can't be bound.
+    pub async fn run_dns(&self) -> Result<(), Error> {
+        let options = dns::Options {
+            listen: self.config.dns_ip,
+            port: 53,
+            cluster_domain: self.config.cluster_domain.clone(),
+            pod_cidr: self.config.pod_cidr,
+            upstreams: dns::host_upstreams(Path::new("/etc/resolv.conf")),
+        };
+        dns::run(self.views.clone(), self.synced.subscribe(), options).await?;
+        Ok(())
     }
 
-    /// Removes links, addresses and leases. For `stop --purge`.
+    /// Removes links, rules, routes, addresses and leases, and puts sysctls back. For `stop --purge`.
+    ///
+    /// What instances share (the gateway's address, sysctls) stays while another one lives in this namespace.
     ///
     /// # Errors
     /// As [`Network::open`].
@@ -114,6 +152,25 @@ impl Network {
         for (pod, _) in self.leases.all() {
             self.detach(&pod).await?;
         }
-        link::tear_down_node().await
+        let (keeper, config) = (self.keeper.clone(), self.config.clone());
+        let shared = blocking(move || {
+            keeper.stop();
+            keeper::remove_table(&config)
+        })
+        .await?;
+        link::tear_down_node(&self.config, shared).await?;
+        if !shared {
+            self.state.restore_sysctls()?;
+        }
+        self.state.remove()
     }
+}
+
+/// Runs what blocks for some milliseconds off the async threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::Worker(e.to_string()))?
 }

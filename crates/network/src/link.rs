@@ -3,12 +3,14 @@
 //! The pod's side is set up from a thread that has entered its namespace; the thread ends, so nothing else moves there.
 
 use crate::{
-    Error, GATEWAY,
+    Config, Error, GATEWAY,
     error::{io, is, netlink},
+    state::State,
 };
 use futures::TryStreamExt;
 use rtnetlink::{
-    Handle, LinkUnspec, LinkVeth, RouteMessageBuilder, packet_route::route::RouteScope,
+    Handle, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    packet_route::route::{RouteMessage, RouteScope},
 };
 use std::{net::Ipv4Addr, os::fd::AsRawFd, path::Path};
 
@@ -67,45 +69,82 @@ async fn host_route(handle: &Handle, to: Ipv4Addr, index: u32) -> Result<(), Err
     }
 }
 
-/// The gateway's address on `lo`, and forwarding.
-pub(crate) async fn set_up_node() -> Result<(), Error> {
+/// The node's own: addresses of the gateway and of DNS on `lo`, the route of the service range, forwarding.
+///
+/// The route serves the node's own clients: their packets to a VIP must leave with an address that Pods can answer,
+/// and a packet that no rule translates must come to the hook that refuses it.
+pub(crate) async fn set_up_node(config: &Config, state: &State) -> Result<(), Error> {
     let (handle, task) = connect()?;
     let done = async {
         let lo = index(&handle, "lo").await?.unwrap_or(1);
         up(&handle, lo).await?;
         address(&handle, lo, GATEWAY).await?;
-        let path = "/proc/sys/net/ipv4/ip_forward";
-        std::fs::write(path, "1").map_err(io(path))
+        address(&handle, lo, config.dns_ip).await?;
+        let route = service_route(config, lo);
+        match handle.route().add(route).replace().execute().await {
+            Err(e) if !is(&e, libc::EEXIST) => {
+                Err(netlink("adding the route of the service range")(e))
+            }
+            _ => state.set_sysctl("/proc/sys/net/ipv4/ip_forward", "1"),
+        }
     };
     let result = done.await;
     task.abort();
     result
 }
 
-/// Removes the gateway's address.
-pub(crate) async fn tear_down_node() -> Result<(), Error> {
+fn service_route(config: &Config, lo: u32) -> RouteMessage {
+    RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(config.service_cidr.0, config.service_cidr.1)
+        .output_interface(lo)
+        .pref_source(GATEWAY)
+        .scope(RouteScope::Link)
+        .build()
+}
+
+/// Removes what [`set_up_node`] added; the gateway's address stays while it is `shared` with another instance.
+pub(crate) async fn tear_down_node(config: &Config, shared: bool) -> Result<(), Error> {
     let (handle, task) = connect()?;
     let done = async {
-        let found = handle
-            .address()
-            .get()
-            .set_address_filter(GATEWAY.into())
+        let lo = index(&handle, "lo").await?.unwrap_or(1);
+        match handle
+            .route()
+            .del(service_route(config, lo))
             .execute()
-            .try_next()
-            .await;
-        match found.map_err(netlink("looking for the gateway's address"))? {
-            Some(message) => handle
-                .address()
-                .del(message)
-                .execute()
-                .await
-                .map_err(netlink("removing the gateway's address")),
-            None => Ok(()),
+            .await
+        {
+            Err(e) if !is(&e, libc::ESRCH) => {
+                return Err(netlink("removing the route of the service range")(e));
+            }
+            _ => {}
         }
+        remove_address(&handle, config.dns_ip).await?;
+        if !shared {
+            remove_address(&handle, GATEWAY).await?;
+        }
+        Ok(())
     };
     let result = done.await;
     task.abort();
     result
+}
+
+async fn remove_address(handle: &Handle, address: Ipv4Addr) -> Result<(), Error> {
+    let found = handle
+        .address()
+        .get()
+        .set_address_filter(address.into())
+        .execute()
+        .try_next()
+        .await
+        .map_err(netlink(format!("looking for address {address}")))?;
+    let Some(message) = found else { return Ok(()) };
+    handle
+        .address()
+        .del(message)
+        .execute()
+        .await
+        .map_err(netlink(format!("removing address {address}")))
 }
 
 /// Makes the pair, its far end inside `netns` as `eth0`.

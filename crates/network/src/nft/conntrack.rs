@@ -1,0 +1,99 @@
+//! Forgets UDP flows whose endpoint is gone; otherwise a client that keeps its socket would be
+//! sent to the dead address for as long as it keeps sending.
+//! (TCP needs none: its flows end with their connection.)
+
+use std::{collections::HashSet, net::Ipv4Addr};
+
+use super::{
+    FAMILY,
+    elements::{Endpoint, Front},
+    netlink::{Messages, Refusal, Socket, attribute},
+};
+
+/// NFNL_SUBSYS_CTNETLINK
+const SUBSYSTEM: u16 = 1;
+const GET: u16 = SUBSYSTEM << 8 | 1;
+const DELETE: u16 = SUBSYSTEM << 8 | 2;
+
+const TUPLE_ORIGINAL: u16 = 1;
+const TUPLE_REPLY: u16 = 2;
+const ID: u16 = 12;
+
+struct Tuple {
+    protocol: u8,
+    source: Endpoint,
+    destination: Endpoint,
+}
+
+fn parse(tuple: &[u8]) -> Option<Tuple> {
+    let (ip, protocol) = (attribute(tuple, 1)?, attribute(tuple, 2)?);
+    let address = |kind| {
+        attribute(ip, kind)
+            .and_then(|value| <[u8; 4]>::try_from(value).ok())
+            .map(Ipv4Addr::from)
+    };
+    let port = |kind| {
+        attribute(protocol, kind)
+            .and_then(|value| <[u8; 2]>::try_from(value).ok())
+            .map(u16::from_be_bytes)
+    };
+    Some(Tuple {
+        protocol: *attribute(protocol, 1)?.first()?,
+        source: (address(1)?, port(2)?),
+        destination: (address(2)?, port(3)?),
+    })
+}
+
+/// Deletes the UDP flows from any client through a front to an endpoint, for each pair in `gone`.
+/// Answers how many there were.
+pub(crate) fn forget(
+    socket: &mut Socket,
+    gone: &HashSet<(Front, Endpoint)>,
+) -> Result<usize, Refusal> {
+    let mut found = Vec::new();
+    socket.dump(
+        GET,
+        FAMILY,
+        |_| {},
+        |_, body| {
+            let (Some(original), Some(reply)) = (
+                attribute(body, TUPLE_ORIGINAL),
+                attribute(body, TUPLE_REPLY),
+            ) else {
+                return;
+            };
+            let (Some(to), Some(back)) = (parse(original), parse(reply)) else {
+                return;
+            };
+            if i32::from(to.protocol) != libc::IPPROTO_UDP {
+                return;
+            }
+            let front = |ip| Front {
+                ip,
+                protocol: to.protocol,
+                port: to.destination.1,
+            };
+            if [to.destination.0, Ipv4Addr::UNSPECIFIED]
+                .into_iter()
+                .any(|ip| gone.contains(&(front(ip), back.source)))
+            {
+                found.push((original.to_vec(), attribute(body, ID).map(<[u8]>::to_vec)));
+            }
+        },
+    )?;
+    let count = found.len();
+    for (original, id) in found {
+        let mut request = Messages::default();
+        request.message(DELETE, 0, FAMILY, 0, |m| {
+            m.attr(TUPLE_ORIGINAL | 1 << 15, &original);
+            if let Some(id) = &id {
+                m.attr(ID, id);
+            }
+        });
+        match socket.ask(request) {
+            Err(refusal) if refusal.errno != libc::ENOENT => return Err(refusal),
+            _ => {}
+        }
+    }
+    Ok(count)
+}
