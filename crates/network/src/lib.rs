@@ -132,11 +132,11 @@ impl Network {
     /// [`Error::Dns`] when the address can't be bound.
     pub async fn run_dns(&self) -> Result<(), Error> {
         let options = dns::Options {
-            listen: self.config.dns_ip,
-            port: 53,
+            listen: (self.config.dns_ip, 53).into(),
             cluster_domain: self.config.cluster_domain.clone(),
             pod_cidr: self.config.pod_cidr,
-            upstreams: dns::host_upstreams(Path::new("/etc/resolv.conf")),
+            service_cidr: self.config.service_cidr,
+            gateway: GATEWAY,
         };
         dns::run(self.views.clone(), self.synced.subscribe(), options).await?;
         Ok(())

@@ -2,7 +2,7 @@
 
 mod lab;
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use lab::{Cluster, Pod, VIP, WEB, ask_on, command, connect, eventually, node, who};
 use serde_json::json;
@@ -272,4 +272,52 @@ fn purge_leaves_the_namespace_as_it_was() {
         assert_eq!(before, look());
         network.purge().await.unwrap();
     });
+}
+
+#[test]
+fn names_lead_to_services() {
+    node(async || {
+        let cluster = Cluster::start();
+        let (network, _running) = cluster.network().await;
+        let a = Pod::start(&network, "a").await;
+        let client = Pod::start(&network, "client").await;
+        cluster.service(json!({})).await;
+        cluster.endpoints(&[&a]).await;
+        eventually("the name's address", async || {
+            let answer = client
+                .run(|| resolve("web.default.svc.cluster.local"))
+                .await;
+            match answer {
+                Ok(ips) if ips == [IpAddr::V4(VIP)] => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+        answers(Some(&client), at(VIP, 80), &["a"]).await;
+        network.purge().await.unwrap();
+    });
+}
+
+/// Asks cluster DNS over UDP, with a message made by hand: one question, the answers' A records.
+fn resolve(name: &str) -> std::io::Result<Vec<IpAddr>> {
+    let mut query = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        query.push(label.len() as u8);
+        query.extend_from_slice(label.as_bytes());
+    }
+    query.extend_from_slice(&[0, 0, 1, 0, 1]);
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(1)))?;
+    socket.connect((lab::DNS, 53))?;
+    socket.send(&query)?;
+    let mut buffer = [0; 512];
+    let n = socket.recv(&mut buffer)?;
+    // Each A record ends with its length, 4, and the address.
+    let records = buffer[query.len()..n]
+        .windows(10)
+        .filter(|w| w[..4] == [0, 1, 0, 1] && w[8..] == [0, 4]);
+    let at = records.map(|w| w.as_ptr() as usize - buffer.as_ptr() as usize + 10);
+    Ok(at
+        .map(|at| IpAddr::from([buffer[at], buffer[at + 1], buffer[at + 2], buffer[at + 3]]))
+        .collect())
 }

@@ -1,30 +1,369 @@
-use crate::services::view::Views;
-use arc_swap::ArcSwap;
+//! Cluster DNS: answers from the shared model, forwards the rest.
+//!
+//! `zone` knows what names mean, `forward` asks the host's resolvers; here are the sockets.
+
+mod forward;
+mod zone;
+
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     sync::Arc,
+    time::Duration,
 };
+
+use arc_swap::ArcSwap;
+use hickory_proto::{
+    op::{Edns, Message, MessageType, OpCode, Query, ResponseCode},
+    rr::{DNSClass, Name, RecordType},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UdpSocket},
+    sync::{Semaphore, watch},
+    time::timeout,
+};
+
+use crate::services::view::Views;
+use forward::Upstreams;
+use zone::Zone;
+
+/// Foreign questions asked at once; more are refused with SERVFAIL.
+const FORWARDS_MAX: usize = 512;
+const CONNECTIONS_MAX: usize = 128;
+/// A TCP client's time between questions.
+const IDLE: Duration = Duration::from_secs(10);
+/// The largest UDP answer (DNS flag day 2020).
+const UDP_BYTES_MAX: u16 = 1232;
+const ALIASES_MAX: usize = 8;
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("x")]
-    X,
+    #[error(
+        "can't listen on {address}: {source}; end what listens there, or start a fresh data directory with another --service-cidr"
+    )]
+    Bind {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
 }
-#[allow(dead_code)]
-pub struct Options {
-    pub listen: Ipv4Addr,
-    pub port: u16,
-    pub cluster_domain: String,
-    pub pod_cidr: (Ipv4Addr, u8),
-    pub upstreams: Vec<SocketAddr>,
+
+pub(crate) struct Options {
+    pub(crate) listen: SocketAddr,
+    pub(crate) cluster_domain: String,
+    pub(crate) pod_cidr: (Ipv4Addr, u8),
+    pub(crate) service_cidr: (Ipv4Addr, u8),
+    /// The gateway's address: as our own, never asked.
+    pub(crate) gateway: Ipv4Addr,
 }
-pub fn host_upstreams(_: &Path) -> Vec<SocketAddr> {
-    Vec::new()
+
+struct Server {
+    zone: Zone,
+    views: Arc<ArcSwap<Views>>,
+    synced: watch::Receiver<bool>,
+    upstreams: Upstreams,
+    forwards: Semaphore,
 }
-pub async fn run(
-    _: Arc<ArcSwap<Views>>,
-    _: tokio::sync::watch::Receiver<bool>,
-    _: Options,
+
+/// Serves until dropped.
+///
+/// # Errors
+/// [`Error::Bind`].
+pub(crate) async fn run(
+    views: Arc<ArcSwap<Views>>,
+    synced: watch::Receiver<bool>,
+    options: Options,
 ) -> Result<(), Error> {
-    std::future::pending().await
+    let own = vec![options.listen.ip(), IpAddr::V4(options.gateway)];
+    let upstreams = Upstreams::host(Path::new("/etc/resolv.conf"), own);
+    serve(views, synced, options, upstreams).await
 }
+
+async fn serve(
+    views: Arc<ArcSwap<Views>>,
+    synced: watch::Receiver<bool>,
+    options: Options,
+    upstreams: Upstreams,
+) -> Result<(), Error> {
+    let address = options.listen;
+    let bind = |source| Error::Bind { address, source };
+    let dns_ip = match address.ip() {
+        IpAddr::V4(ip) => ip,
+        IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
+    };
+    let udp = Arc::new(UdpSocket::bind(address).await.map_err(bind)?);
+    let tcp = TcpListener::bind(address).await.map_err(bind)?;
+    let server = Arc::new(Server {
+        zone: Zone::new(
+            &options.cluster_domain,
+            dns_ip,
+            [options.pod_cidr, options.service_cidr],
+        ),
+        views,
+        synced,
+        upstreams,
+        forwards: Semaphore::new(FORWARDS_MAX),
+    });
+    tokio::join!(udp_loop(&server, &udp), tcp_loop(&server, &tcp));
+    Ok(())
+}
+
+async fn udp_loop(server: &Arc<Server>, socket: &Arc<UdpSocket>) {
+    let mut tasks = tokio::task::JoinSet::new();
+    let mut buffer = vec![0; 4096];
+    loop {
+        while tasks.try_join_next().is_some() {}
+        let (length, from) = match socket.recv_from(&mut buffer).await {
+            Ok(got) => got,
+            // A client's closed port comes back as an error here; the socket goes on.
+            Err(_) => continue,
+        };
+        match server.handle(&buffer[..length], false) {
+            Reply::Now(answer) => drop(socket.send_to(&answer, from).await),
+            Reply::Nothing => {}
+            Reply::Ask(asking) => {
+                let (server, socket) = (server.clone(), socket.clone());
+                let query = buffer[..length].to_vec();
+                tasks.spawn(async move {
+                    let answer = server.ask(asking, &query, false).await;
+                    let _ = socket.send_to(&answer, from).await;
+                });
+            }
+        }
+    }
+}
+
+async fn tcp_loop(server: &Arc<Server>, listener: &TcpListener) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut tasks = tokio::task::JoinSet::new();
+    loop {
+        while tasks.try_join_next().is_some() {}
+        // The semaphore is never closed.
+        let Ok(slot) = slots.clone().acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let server = server.clone();
+                tasks.spawn(async move {
+                    let _ = connection(&server, stream).await;
+                    drop(slot);
+                });
+            }
+            // Out of descriptors: wait for some to be given back.
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+async fn connection(server: &Server, mut stream: TcpStream) -> std::io::Result<()> {
+    loop {
+        let length = timeout(IDLE, stream.read_u16()).await??;
+        let mut query = vec![0; usize::from(length)];
+        timeout(IDLE, stream.read_exact(&mut query)).await??;
+        let answer = match server.handle(&query, true) {
+            Reply::Now(answer) => answer,
+            Reply::Nothing => return Ok(()),
+            Reply::Ask(asking) => server.ask(asking, &query, true).await,
+        };
+        let mut framed = Vec::with_capacity(answer.len() + 2);
+        framed.extend_from_slice(&(answer.len() as u16).to_be_bytes());
+        framed.extend_from_slice(&answer);
+        timeout(IDLE, stream.write_all(&framed)).await??;
+    }
+}
+
+enum Reply {
+    Now(Vec<u8>),
+    /// To be answered with the resolvers' help.
+    Ask(Box<Asking>),
+    /// Answers are never answered.
+    Nothing,
+}
+
+struct Asking {
+    request: Message,
+    /// An answer so far whose alias leads outside.
+    alias: Option<(Message, Name)>,
+}
+
+impl Server {
+    fn handle(&self, query: &[u8], tcp: bool) -> Reply {
+        if query.len() < 12 || query[2] & 0x80 != 0 {
+            return Reply::Nothing;
+        }
+        let request = match Message::from_vec(query) {
+            Ok(request) => request,
+            Err(_) => {
+                let id = u16::from_be_bytes([query[0], query[1]]);
+                let op = OpCode::from_u8((query[2] >> 3) & 15);
+                let message = Message::error_msg(id, op, ResponseCode::FormErr);
+                return message.to_vec().map_or(Reply::Nothing, Reply::Now);
+            }
+        };
+        if request.metadata.message_type != MessageType::Query {
+            return Reply::Nothing;
+        }
+        let refuse = |code| Reply::Now(failed(&request, code, tcp));
+        if request.metadata.op_code != OpCode::Query {
+            return refuse(ResponseCode::NotImp);
+        }
+        if request.edns.as_ref().is_some_and(|edns| edns.version() > 0) {
+            return refuse(ResponseCode::BADVERS);
+        }
+        let [question] = &request.queries[..] else {
+            return refuse(ResponseCode::FormErr);
+        };
+        if question.query_class() != DNSClass::IN {
+            return refuse(ResponseCode::Refused);
+        }
+        if matches!(question.query_type(), RecordType::AXFR | RecordType::IXFR) {
+            return refuse(ResponseCode::Refused);
+        }
+        match self.local(&request, question, tcp) {
+            Some(reply) => reply,
+            None => Reply::Ask(Box::new(Asking {
+                request,
+                alias: None,
+            })),
+        }
+    }
+
+    /// None for a foreign name.
+    fn local(&self, request: &Message, question: &Query, tcp: bool) -> Option<Reply> {
+        let views = self.views.load();
+        let mut answer = self.zone.answer(&views, question)?;
+        if !*self.synced.borrow() {
+            return Some(Reply::Now(failed(request, ResponseCode::ServFail, tcp)));
+        }
+        let mut message = response(request);
+        message.metadata.authoritative = true;
+        message.metadata.response_code = answer.code;
+        for _ in 0..ALIASES_MAX {
+            message.answers.append(&mut answer.records);
+            let Some(target) = answer.chase.take() else {
+                break;
+            };
+            match self
+                .zone
+                .answer(&views, &Query::query(target.clone(), question.query_type()))
+            {
+                Some(next) => {
+                    message.metadata.response_code = next.code;
+                    answer = next;
+                }
+                None => {
+                    let request = request.clone();
+                    let alias = Some((message, target));
+                    return Some(Reply::Ask(Box::new(Asking { request, alias })));
+                }
+            }
+        }
+        let count = message.answers.len();
+        if count > 1
+            && message
+                .answers
+                .iter()
+                .all(|r| r.record_type() == RecordType::A)
+        {
+            // Clients take the first: let each get another.
+            message
+                .answers
+                .rotate_left(rand::random::<u16>() as usize % count);
+        }
+        if message.answers.is_empty() {
+            message.authorities.extend(answer.soa);
+        }
+        Some(Reply::Now(encode(request, message, tcp)))
+    }
+
+    async fn ask(&self, asking: Box<Asking>, query: &[u8], tcp: bool) -> Vec<u8> {
+        let request = &asking.request;
+        let Ok(_slot) = self.forwards.try_acquire() else {
+            return failed(request, ResponseCode::ServFail, tcp);
+        };
+        let Some((mut message, target)) = asking.alias else {
+            return match forward::forward(&self.upstreams, query, tcp).await {
+                Some(answer) => answer,
+                None => failed(request, ResponseCode::ServFail, tcp),
+            };
+        };
+        let mut outer = Message::query();
+        outer.metadata.recursion_desired = true;
+        let kind = request
+            .queries
+            .first()
+            .map_or(RecordType::A, Query::query_type);
+        outer.add_query(Query::query(target, kind));
+        let asked = match outer.to_vec() {
+            // TCP, so that the answer is whole.
+            Ok(bytes) => match forward::forward(&self.upstreams, &bytes, true).await {
+                None => forward::forward(&self.upstreams, &bytes, false).await,
+                answer => answer,
+            },
+            Err(_) => None,
+        };
+        match asked.and_then(|bytes| Message::from_vec(&bytes).ok()) {
+            Some(answer) => {
+                message.metadata.response_code = answer.metadata.response_code;
+                message.answers.extend(answer.answers);
+            }
+            None => message.metadata.response_code = ResponseCode::ServFail,
+        }
+        encode(request, message, tcp)
+    }
+}
+
+fn response(request: &Message) -> Message {
+    let mut message = Message::response(request.metadata.id, request.metadata.op_code);
+    message.metadata.recursion_desired = request.metadata.recursion_desired;
+    message.metadata.recursion_available = true;
+    message.queries = request.queries.clone();
+    if request.edns.is_some() {
+        let mut edns = Edns::new();
+        edns.set_max_payload(UDP_BYTES_MAX);
+        message.set_edns(edns);
+    }
+    message
+}
+
+fn failed(request: &Message, code: ResponseCode, tcp: bool) -> Vec<u8> {
+    let mut message = response(request);
+    message.metadata.response_code = code;
+    if let Some(edns) = message.edns.as_mut() {
+        edns.set_rcode_high(code.high());
+    }
+    encode(request, message, tcp)
+}
+
+/// The bytes; over UDP without records when they are too many (RFC 2181, section 9).
+fn encode(request: &Message, message: Message, tcp: bool) -> Vec<u8> {
+    let room = match (&request.edns, tcp) {
+        (_, true) => u16::MAX,
+        (Some(edns), _) => edns.max_payload().clamp(512, UDP_BYTES_MAX),
+        (None, _) => 512,
+    };
+    match message.to_vec() {
+        Ok(bytes) if bytes.len() <= usize::from(room) => bytes,
+        Ok(_) => {
+            let mut short = message.truncate();
+            short.metadata.truncation = true;
+            short.answers.clear();
+            short.authorities.clear();
+            short.to_vec().unwrap_or_default()
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a DNS answer can't be encoded");
+            Message::error_msg(
+                request.metadata.id,
+                request.metadata.op_code,
+                ResponseCode::ServFail,
+            )
+            .to_vec()
+            .unwrap_or_default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

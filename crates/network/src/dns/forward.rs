@@ -1,0 +1,226 @@
+//! Names that aren't the cluster's: passed on to the host's resolvers, byte for byte but for the id.
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UdpSocket},
+    time::timeout,
+};
+
+/// One resolver's time to answer.
+const TRY: Duration = Duration::from_secs(2);
+/// How long a look at resolv.conf is good for.
+const FRESH: Duration = Duration::from_secs(5);
+/// glibc, too, asks at most three.
+const UPSTREAMS_MAX: usize = 3;
+const HEADER: usize = 12;
+
+/// Where foreign names are asked.
+pub(super) enum Upstreams {
+    #[cfg(test)]
+    Fixed(Vec<SocketAddr>),
+    /// The host's resolv.conf, read again when it is asked for after a while; never `own`.
+    Host {
+        path: PathBuf,
+        own: Vec<IpAddr>,
+        seen: Mutex<Option<(Instant, Vec<SocketAddr>)>>,
+    },
+}
+
+impl Upstreams {
+    pub(super) fn host(path: &Path, own: Vec<IpAddr>) -> Upstreams {
+        Upstreams::Host {
+            path: path.into(),
+            own,
+            seen: Mutex::default(),
+        }
+    }
+
+    fn list(&self) -> Vec<SocketAddr> {
+        match self {
+            #[cfg(test)]
+            Upstreams::Fixed(list) => list.clone(),
+            Upstreams::Host { path, own, seen } => {
+                let mut seen = seen.lock();
+                if let Some((at, list)) = &*seen
+                    && at.elapsed() < FRESH
+                {
+                    return list.clone();
+                }
+                let list = host_list(path, Path::new("/run/systemd/resolve/resolv.conf"), own);
+                *seen = Some((Instant::now(), list.clone()));
+                list
+            }
+        }
+    }
+}
+
+/// The `nameserver` lines of `path`; of `real` when only systemd-resolved's stub is listed, as kubelet's users set it.
+fn host_list(path: &Path, real: &Path, own: &[IpAddr]) -> Vec<SocketAddr> {
+    let stub = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53));
+    let read = |path: &Path| {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        text.lines()
+            .filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse().ok())
+            .filter(|ip: &IpAddr| !own.contains(ip))
+            .take(UPSTREAMS_MAX)
+            .collect::<Vec<_>>()
+    };
+    let mut list = read(path);
+    if list == [stub] {
+        let behind = read(real);
+        if !behind.is_empty() {
+            list = behind;
+        }
+    }
+    list.into_iter().map(|ip| SocketAddr::new(ip, 53)).collect()
+}
+
+/// The first resolver's answer, with the asker's id; None when none answers.
+pub(super) async fn forward(upstreams: &Upstreams, query: &[u8], tcp: bool) -> Option<Vec<u8>> {
+    for upstream in upstreams.list() {
+        let attempt = async {
+            match tcp {
+                true => over_tcp(upstream, query).await,
+                false => over_udp(upstream, query).await,
+            }
+        };
+        match timeout(TRY, attempt).await {
+            Ok(Ok(answer)) => return Some(answer),
+            Ok(Err(error)) => tracing::debug!(%upstream, %error, "a resolver can't be asked"),
+            Err(_) => tracing::debug!(%upstream, "a resolver doesn't answer"),
+        }
+    }
+    None
+}
+
+/// `query` with another id, which the asker can't foresee.
+fn masked(query: &[u8]) -> Vec<u8> {
+    let mut masked = query.to_vec();
+    masked[..2].copy_from_slice(&rand::random::<[u8; 2]>());
+    masked
+}
+
+/// Is it the answer to that question? Compares id and question, without regard to case.
+fn fits(sent: &[u8], answer: &[u8]) -> bool {
+    let question = |bytes: &[u8]| {
+        let mut at = HEADER;
+        while let Some(length) = bytes.get(at) {
+            at += 1 + usize::from(*length);
+            if *length == 0 {
+                return bytes.get(HEADER..at + 4).map(<[u8]>::to_ascii_lowercase);
+            }
+        }
+        None
+    };
+    answer.len() >= HEADER
+        && answer[..2] == sent[..2]
+        && answer[2] & 0x80 != 0
+        && question(sent).is_some_and(|sent| question(answer) == Some(sent))
+}
+
+async fn over_udp(upstream: SocketAddr, query: &[u8]) -> std::io::Result<Vec<u8>> {
+    let any: SocketAddr = match upstream {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    // A port of its own for each question, and connected: only the resolver's packets come in.
+    let socket = UdpSocket::bind(any).await?;
+    socket.connect(upstream).await?;
+    let sent = masked(query);
+    socket.send(&sent).await?;
+    let mut buffer = vec![0; 4096];
+    loop {
+        let length = socket.recv(&mut buffer).await?;
+        if fits(&sent, &buffer[..length]) {
+            buffer.truncate(length);
+            buffer[..2].copy_from_slice(&query[..2]);
+            return Ok(buffer);
+        }
+    }
+}
+
+async fn over_tcp(upstream: SocketAddr, query: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(upstream).await?;
+    let sent = masked(query);
+    let mut framed = Vec::with_capacity(sent.len() + 2);
+    framed.extend_from_slice(&(sent.len() as u16).to_be_bytes());
+    framed.extend_from_slice(&sent);
+    stream.write_all(&framed).await?;
+    let length = stream.read_u16().await?;
+    let mut answer = vec![0; usize::from(length)];
+    stream.read_exact(&mut answer).await?;
+    if !fits(&sent, &answer) {
+        return Err(std::io::Error::other("an answer to another question"));
+    }
+    answer[..2].copy_from_slice(&query[..2]);
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(name: &str, file: &str, real: &str, expected: &[&str]) {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        fs::write(&a, file).unwrap();
+        fs::write(&b, real).unwrap();
+        let own = [IpAddr::V4(Ipv4Addr::new(10, 43, 0, 10))];
+        let got = host_list(&a, &b, &own)
+            .into_iter()
+            .map(|a| a.to_string())
+            .collect::<Vec<_>>();
+        assert_eq!(got, expected, "{name}");
+    }
+
+    #[test]
+    fn the_hosts_resolvers() {
+        check(
+            "plain",
+            "# x\nsearch a\nnameserver 1.1.1.1\nnameserver ::1\n",
+            "",
+            &["1.1.1.1:53", "[::1]:53"],
+        );
+        check("never ourselves", "nameserver 10.43.0.10\n", "", &[]);
+        check(
+            "behind the stub",
+            "nameserver 127.0.0.53\n",
+            "nameserver 9.9.9.9\n",
+            &["9.9.9.9:53"],
+        );
+        check(
+            "the stub alone",
+            "nameserver 127.0.0.53\n",
+            "",
+            &["127.0.0.53:53"],
+        );
+        check("nonsense", "nameserver x\nnameserver\n", "", &[]);
+    }
+
+    #[test]
+    fn only_the_answer_to_the_question_fits() {
+        let sent = b"\x01\x02\x01\0\0\x01\0\0\0\0\0\0\x03www\0\0\x01\0\x01".to_vec();
+        let with = |at: usize, byte: u8| {
+            let mut answer = sent.clone();
+            answer[2] |= 0x80;
+            answer[at] = byte;
+            answer
+        };
+        assert!(fits(&sent, &with(13, b'W')));
+        assert!(!fits(&sent, &with(1, 9)), "id");
+        assert!(!fits(&sent, &with(13, b'x')), "name");
+        assert!(!fits(&sent, &with(18, 28)), "type");
+        assert!(!fits(&sent, &sent), "a question");
+        for cut in 0..sent.len() {
+            assert!(!fits(&sent, &with(13, b'w')[..cut]), "cut at {cut}");
+        }
+    }
+}

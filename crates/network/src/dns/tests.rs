@@ -1,0 +1,225 @@
+//! The sockets, on loopback.
+
+use super::*;
+use hickory_proto::rr::{RData, Record, rdata::A};
+
+/// Answers every question with 192.0.2.1, after one with a wrong id.
+async fn upstream() -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let listener = TcpListener::bind(address).await.unwrap();
+    let reply = |query: &[u8]| {
+        let request = Message::from_vec(query).unwrap();
+        let mut message = response(&request);
+        let name = request.queries[0].name().clone();
+        message.add_answer(Record::from_rdata(
+            name,
+            60,
+            RData::A(A(Ipv4Addr::new(192, 0, 2, 1))),
+        ));
+        message.to_vec().unwrap()
+    };
+    tokio::spawn(async move {
+        let mut buffer = [0; 512];
+        loop {
+            let (n, from) = socket.recv_from(&mut buffer).await.unwrap();
+            let answer = reply(&buffer[..n]);
+            let mut spoofed = answer.clone();
+            spoofed[0] ^= 1;
+            let last = spoofed.len() - 1;
+            spoofed[last] = 66;
+            socket.send_to(&spoofed, from).await.unwrap();
+            socket.send_to(&answer, from).await.unwrap();
+        }
+    });
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let n = stream.read_u16().await.unwrap();
+            let mut query = vec![0; n.into()];
+            stream.read_exact(&mut query).await.unwrap();
+            let answer = reply(&query);
+            stream.write_u16(answer.len() as u16).await.unwrap();
+            stream.write_all(&answer).await.unwrap();
+        }
+    });
+    address
+}
+
+/// A server on a free port of loopback.
+async fn start(synced: bool, upstreams: Vec<SocketAddr>) -> SocketAddr {
+    let probe = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let listen = probe.local_addr().unwrap();
+    drop(probe);
+    let options = Options {
+        listen,
+        cluster_domain: "cluster.local".into(),
+        pod_cidr: (Ipv4Addr::new(10, 42, 0, 0), 16),
+        service_cidr: (Ipv4Addr::new(10, 43, 0, 0), 16),
+        gateway: Ipv4Addr::new(169, 254, 1, 1),
+    };
+    let views = Arc::new(ArcSwap::from_pointee(zone::tests::views()));
+    tokio::spawn(async move {
+        let (_keep, receiver) = watch::channel(synced);
+        serve(views, receiver, options, Upstreams::Fixed(upstreams))
+            .await
+            .unwrap();
+    });
+    while TcpStream::connect(listen).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    listen
+}
+
+fn question(name: &str, kind: RecordType, edns: Option<u16>) -> Vec<u8> {
+    let mut message = Message::query();
+    message.metadata.id = 4711;
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+    if let Some(size) = edns {
+        let mut edns = Edns::new();
+        edns.set_max_payload(size);
+        message.set_edns(edns);
+    }
+    message.to_vec().unwrap()
+}
+
+async fn udp(server: SocketAddr, query: &[u8]) -> Vec<u8> {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.send_to(query, server).await.unwrap();
+    let mut buffer = vec![0; 65535];
+    let n = timeout(Duration::from_secs(20), socket.recv(&mut buffer))
+        .await
+        .expect("an answer")
+        .unwrap();
+    buffer.truncate(n);
+    buffer
+}
+
+async fn tcp(server: SocketAddr, query: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(server).await.unwrap();
+    stream.write_u16(query.len() as u16).await.unwrap();
+    stream.write_all(query).await.unwrap();
+    let n = stream.read_u16().await.unwrap();
+    let mut answer = vec![0; n.into()];
+    stream.read_exact(&mut answer).await.unwrap();
+    answer
+}
+
+fn show(bytes: &[u8]) -> String {
+    let message = Message::from_vec(bytes).unwrap();
+    assert_eq!(message.metadata.id, 4711);
+    let mut all = message
+        .answers
+        .iter()
+        .map(|r| r.data.to_string())
+        .collect::<Vec<_>>();
+    all.sort();
+    let tc = if message.metadata.truncation {
+        " TC"
+    } else {
+        ""
+    };
+    format!("{:?}{tc} {}", message.metadata.response_code, all.join(" "))
+        .trim()
+        .to_string()
+}
+
+#[tokio::test]
+async fn over_both_transports() {
+    let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let server = start(true, vec![silent.local_addr().unwrap(), upstream().await]).await;
+    let cases = [
+        (
+            "cluster name",
+            "web.shop.svc.cluster.local.",
+            "NoError 10.43.0.7",
+        ),
+        ("no such name", "no.shop.svc.cluster.local.", "NXDomain"),
+        (
+            "foreign, the first resolver silent",
+            "www.example.org.",
+            "NoError 192.0.2.1",
+        ),
+        (
+            "alias",
+            "out.shop.svc.cluster.local.",
+            "NoError 192.0.2.1 www.example.org.",
+        ),
+    ];
+    for (name, question_name, expected) in cases {
+        let query = question(question_name, RecordType::A, None);
+        assert_eq!(show(&udp(server, &query).await), expected, "{name}, UDP");
+        assert_eq!(show(&tcp(server, &query).await), expected, "{name}, TCP");
+    }
+}
+
+#[tokio::test]
+async fn large_answers_go_over_tcp() {
+    let server = start(true, vec![]).await;
+    let count = |bytes: &[u8]| Message::from_vec(bytes).unwrap().answers.len();
+    for edns in [None, Some(4096)] {
+        let query = question("big.shop.svc.cluster.local.", RecordType::A, edns);
+        let short = udp(server, &query).await;
+        assert_eq!(show(&short), "NoError TC");
+        assert!(short.len() <= 512);
+        assert_eq!(count(&tcp(server, &query).await), 200);
+    }
+}
+
+#[tokio::test]
+async fn failures_have_their_codes() {
+    let server = start(true, vec![]).await;
+    let plain = question("web.shop.svc.cluster.local.", RecordType::A, None);
+    let with = |at: usize, byte: u8| {
+        let mut query = plain.clone();
+        query[at] = byte;
+        query
+    };
+    let cases = [
+        (
+            "no resolver",
+            question("example.org.", RecordType::A, None),
+            "ServFail",
+        ),
+        ("opcode STATUS", with(2, 2 << 3), "NotImp"),
+        ("two questions, one there", with(5, 2), "FormErr"),
+        ("no question", with(5, 0)[..12].to_vec(), "FormErr"),
+        (
+            "a name that points at itself",
+            [&plain[..12], b"\xc0\x0c\0\x01\0\x01"].concat(),
+            "FormErr",
+        ),
+        (
+            "zone transfer",
+            question("cluster.local.", RecordType::AXFR, None),
+            "Refused",
+        ),
+    ];
+    for (name, query, expected) in cases {
+        assert_eq!(show(&udp(server, &query).await), expected, "{name}");
+    }
+    let early = start(false, vec![]).await;
+    assert_eq!(
+        show(&udp(early, &plain).await),
+        "ServFail",
+        "before the first list is in"
+    );
+}
+
+#[tokio::test]
+async fn noise_is_survived() {
+    let server = start(true, vec![]).await;
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let plain = question("web.shop.svc.cluster.local.", RecordType::A, Some(1232));
+    for round in 0..2000 {
+        let mut query = plain.clone();
+        for _ in 0..=round % 4 {
+            let at = rand::random::<u16>() as usize % query.len();
+            query[at] = rand::random();
+        }
+        query.truncate(rand::random::<u16>() as usize % (query.len() + 1));
+        socket.send_to(&query, server).await.unwrap();
+    }
+    assert_eq!(show(&udp(server, &plain).await), "NoError 10.43.0.7");
+}
