@@ -5,23 +5,74 @@
 //! It must never know: Pods, containers.
 #![forbid(unsafe_code)]
 
-use std::net::{IpAddr, SocketAddr};
+mod body;
+mod headers;
+mod ingress;
+mod listen;
+mod model;
+mod pool;
+mod proxy;
+mod publish;
+mod report;
+mod tls;
+
+use std::{
+    future::pending,
+    net::{IpAddr, SocketAddr},
+};
+
+use futures::{FutureExt, StreamExt};
+use tokio::sync::mpsc;
+
+/// Changes taken in one go before they are acted upon.
+const BURST_MAX: usize = 4096;
+/// Status writes and Events waiting to be written.
+const REPORTS_MAX: usize = 1024;
 
 #[derive(Debug, Clone)]
 pub struct Config {
-    /** where published (LoadBalancer) ports listen */
+    /// Where published (LoadBalancer) ports listen.
     pub bind: IpAddr,
-    /** Ingress listeners, bound only while an Ingress exists */
+    /// Ingress listeners, bound only while an Ingress exists; https only while one has TLS.
     pub ingress_http: SocketAddr,
     pub ingress_https: SocketAddr,
-    pub threads: usize,
-    /** written to status.loadBalancer.ingress */
+    /// Written to `status.loadBalancer.ingress` when `bind` is the unspecified address.
     pub address: IpAddr,
 }
 
-/// Publishing ports is not built yet: says so once, and runs until dropped.
+/// Publishes the TCP ports of Services of type LoadBalancer, and Ingresses, until dropped.
+///
+/// Ports with `appProtocol` `http`, `kubernetes.io/ws` or `kubernetes.io/h2c` are HTTP; ports that name another
+/// protocol are TCP; for those that name none the client's first bytes decide. A port that can't be opened gives its
+/// Service a Warning Event `PortInUse` and no address in its status, and is tried again.
 pub async fn run(config: Config, client: kube::Client) {
-    drop((config, client));
-    tracing::warn!("the gateway is not built yet: published ports and Ingresses do not answer");
-    std::future::pending().await
+    let (reports, written) = mpsc::channel(REPORTS_MAX);
+    let mut changes = model::changes(&client);
+    let mut model = model::Model::default();
+    let mut publisher = publish::Publisher::new(config, reports);
+    let serve = async {
+        loop {
+            let retry = publisher.retry_at();
+            let wake = async {
+                match retry {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => pending().await,
+                }
+            };
+            let mut changed = tokio::select! {
+                Some(change) = changes.next() => model.take(change),
+                () = wake => true,
+            };
+            for _ in 0..BURST_MAX {
+                match changes.next().now_or_never() {
+                    Some(Some(change)) => changed |= model.take(change),
+                    _ => break,
+                }
+            }
+            if changed && model.synced() {
+                publisher.apply(&model);
+            }
+        }
+    };
+    tokio::join!(serve, report::write(client, written));
 }

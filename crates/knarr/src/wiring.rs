@@ -102,7 +102,6 @@ pub async fn start(
             bind: arguments.bind,
             ingress_http: SocketAddr::new(arguments.bind, arguments.http_port),
             ingress_https: SocketAddr::new(arguments.bind, arguments.https_port),
-            threads: 1,
             address: host_ip,
         },
         client_of("gateway"),

@@ -1,0 +1,336 @@
+//! Listening ports: what comes in is told apart, and goes to HTTP or is spliced.
+
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use hyper::{Request, Response, body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    time::{Instant, timeout},
+};
+
+use crate::{
+    body::Body,
+    ingress::Routes,
+    pool::Group,
+    proxy::{self, Client},
+    tls::Certificates,
+};
+
+/// Connections of one port.
+const CONNECTIONS_MAX: usize = 16384;
+/// A client that says nothing for so long is of a protocol where the server speaks first.
+const SNIFF: Duration = Duration::from_millis(100);
+/// A request's head has to come within; also how long an idle connection is kept.
+const HEAD: Duration = Duration::from_secs(60);
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a spliced connection looks for an endpoint.
+const ENDPOINT: Duration = Duration::from_secs(5);
+
+/// How the endpoints of a port are spoken to (`appProtocol`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http,
+    H2c,
+    Tcp,
+    /// Not said: by what the client says first.
+    Unknown,
+}
+
+impl Protocol {
+    /// From `appProtocol`: IANA names, and Kubernetes' own (KEP-3726).
+    pub(crate) fn of(name: Option<&str>) -> Protocol {
+        match name.map(str::to_ascii_lowercase).as_deref() {
+            None | Some("") => Protocol::Unknown,
+            Some("http" | "kubernetes.io/ws" | "ws") => Protocol::Http,
+            Some("kubernetes.io/h2c" | "h2c" | "grpc") => Protocol::H2c,
+            Some(_) => Protocol::Tcp,
+        }
+    }
+}
+
+/// What a port leads to.
+#[derive(Clone)]
+pub(crate) enum Front {
+    Service(Protocol, Arc<Group>),
+    Ingress {
+        routes: Arc<ArcSwap<Routes>>,
+        tls: Option<Arc<Certificates>>,
+    },
+}
+
+/// A listening port; dropping it closes the port and lets its connections come to an end.
+pub(crate) struct Listener {
+    front: Arc<ArcSwap<Front>>,
+    stop: watch::Sender<bool>,
+}
+
+impl Listener {
+    /// # Errors
+    /// What `bind` says.
+    pub(crate) fn bind(address: SocketAddr, front: Front) -> io::Result<Listener> {
+        let socket = std::net::TcpListener::bind(address)?;
+        socket.set_nonblocking(true)?;
+        let socket = TcpListener::from_std(socket)?;
+        let front = Arc::new(ArcSwap::from_pointee(front));
+        let (stop, stopped) = watch::channel(false);
+        tokio::spawn(accept(socket, front.clone(), stopped));
+        Ok(Listener { front, stop })
+    }
+
+    /// What new connections lead to from now on.
+    pub(crate) fn lead_to(&self, front: Front) {
+        self.front.store(Arc::new(front));
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+    }
+}
+
+async fn accept(
+    socket: TcpListener,
+    front: Arc<ArcSwap<Front>>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        // The semaphore is never closed.
+        let Ok(slot) = slots.clone().acquire_owned().await else {
+            return;
+        };
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            _ = stopped.changed() => return,
+        };
+        match accepted {
+            Ok((stream, client)) => {
+                let (front, stopped) = (front.load_full(), stopped.clone());
+                tokio::spawn(async move {
+                    if let Err(error) = connection(stream, client, &front, stopped).await {
+                        tracing::debug!(%client, %error, "a connection ended");
+                    }
+                    drop(slot);
+                });
+            }
+            // Out of descriptors, or the client has gone: wait rather than spin.
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    address: SocketAddr,
+    front: &Arc<Front>,
+    stopped: watch::Receiver<bool>,
+) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let client = Client {
+        ip: address.ip().to_canonical(),
+        tls: false,
+    };
+    match &**front {
+        Front::Service(protocol, group) => {
+            let http = match protocol {
+                Protocol::Http | Protocol::H2c => true,
+                Protocol::Tcp => false,
+                Protocol::Unknown => speaks_http(&stream).await?,
+            };
+            match http {
+                true => http_connection(stream, front.clone(), client, stopped).await,
+                false => splice(stream, group).await,
+            }
+        }
+        Front::Ingress { tls: None, .. } => {
+            http_connection(stream, front.clone(), client, stopped).await
+        }
+        Front::Ingress {
+            tls: Some(certificates),
+            ..
+        } => {
+            let stream = timeout(HANDSHAKE, certificates.acceptor().accept(stream)).await??;
+            let client = Client {
+                tls: true,
+                ..client
+            };
+            http_connection(stream, front.clone(), client, stopped).await
+        }
+    }
+}
+
+/// Looks at the first bytes without taking them.
+async fn speaks_http(stream: &TcpStream) -> io::Result<bool> {
+    let end = Instant::now() + SNIFF;
+    let mut seen = 0;
+    loop {
+        let mut start = [0; 24];
+        let length = match tokio::time::timeout_at(end, stream.peek(&mut start)).await {
+            Ok(length) => length?,
+            Err(_) => return Ok(false),
+        };
+        match sniff(&start[..length]) {
+            Some(http) => return Ok(http),
+            None if length == 0 => return Ok(false),
+            // Peeking again answers at once with the same bytes: wait a little for more.
+            None if length == seen => tokio::time::sleep(Duration::from_millis(5)).await,
+            None => seen = length,
+        }
+    }
+}
+
+/// Is this the start of HTTP/1.x or of HTTP/2's preface? None when too little was said.
+fn sniff(start: &[u8]) -> Option<bool> {
+    const METHODS: [&[u8]; 9] = [
+        b"GET ",
+        b"POST ",
+        b"PUT ",
+        b"HEAD ",
+        b"DELETE ",
+        b"OPTIONS ",
+        b"PATCH ",
+        b"TRACE ",
+        b"PRI * HTTP/2.0",
+    ];
+    if METHODS.iter().any(|method| start.starts_with(method)) {
+        return Some(true);
+    }
+    match METHODS.iter().any(|method| method.starts_with(start)) {
+        true => None,
+        false => Some(false),
+    }
+}
+
+async fn http_connection<S>(
+    stream: S,
+    front: Arc<Front>,
+    client: Client,
+    mut stopped: watch::Receiver<bool>,
+) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(64 << 10);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(256)
+        .keep_alive_interval(HEAD);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let front = front.clone();
+        async move { Ok::<_, std::convert::Infallible>(handle(&front, request, client).await) }
+    });
+    let mut connection =
+        pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        _ = stopped.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    ended.map_err(io::Error::other)
+}
+
+async fn handle(front: &Front, request: Request<Incoming>, client: Client) -> Response<Body> {
+    if let Some(refusal) = proxy::unfit(&request) {
+        return refusal;
+    }
+    match front {
+        Front::Service(protocol, group) => {
+            proxy::forward(group, request, client, *protocol == Protocol::H2c).await
+        }
+        Front::Ingress { routes, .. } => {
+            let routes = routes.load();
+            match routes.find(&request) {
+                Some((protocol, group)) => {
+                    // The table isn't held while an endpoint thinks.
+                    let (h2c, group) = (protocol == Protocol::H2c, group.clone());
+                    drop(routes);
+                    proxy::forward(&group, request, client, h2c).await
+                }
+                None => proxy::plain(
+                    hyper::StatusCode::NOT_FOUND,
+                    "no Ingress rule matches this host and path".into(),
+                ),
+            }
+        }
+    }
+}
+
+async fn splice(mut stream: TcpStream, group: &Group) -> io::Result<()> {
+    let end = Instant::now() + ENDPOINT;
+    let mut tried = Vec::new();
+    loop {
+        let Some(in_flight) = group.choose(&tried, end).await else {
+            return Err(io::Error::other(format!(
+                "Service {} has no ready endpoint",
+                group.name
+            )));
+        };
+        match in_flight.0.connect().await {
+            Ok(mut backend) => {
+                keep_alive(&stream);
+                keep_alive(&backend);
+                tokio::io::copy_bidirectional_with_sizes(
+                    &mut stream,
+                    &mut backend,
+                    16 << 10,
+                    16 << 10,
+                )
+                .await?;
+                return Ok(());
+            }
+            Err(error) if Instant::now() > end => return Err(error),
+            Err(_) => {
+                if tried.contains(&in_flight.0.address) {
+                    tokio::time::sleep(Duration::from_millis(25)).await;
+                }
+                tried.push(in_flight.0.address);
+            }
+        }
+    }
+}
+
+/// A peer that has vanished is noticed by the kernel, not by a deadline: a quiet connection may be a healthy one.
+fn keep_alive(stream: &TcpStream) {
+    if let Err(error) = rustix::net::sockopt::set_socket_keepalive(stream, true) {
+        tracing::debug!(%error, "no TCP keep-alive");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_bytes() {
+        let cases: [(&str, &[u8], Option<bool>); 9] = [
+            ("nothing yet", b"", None),
+            ("a method's start", b"GE", None),
+            ("a method", b"GET /", Some(true)),
+            ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Some(true)),
+            ("HTTP/2's start", b"PRI *", None),
+            ("Redis", b"*1\r\n$4\r\nPING\r\n", Some(false)),
+            ("TLS", b"\x16\x03\x01", Some(false)),
+            ("PostgreSQL", b"\0\0\0\x08\x04\xd2\x16\x2f", Some(false)),
+            ("lower case", b"get /", Some(false)),
+        ];
+        for (name, start, expected) in cases {
+            assert_eq!(sniff(start), expected, "{name}");
+        }
+    }
+}

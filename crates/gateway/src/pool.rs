@@ -1,0 +1,320 @@
+//! Endpoints behind a Service's port: whom to ask next, and the connections that can be used again.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::{net::TcpStream, sync::watch, time::timeout};
+
+use crate::body::Body;
+
+/// A connection idle for longer is not used again: Node.js closes its side after 5 s, others after more.
+const IDLE_MAX: Duration = Duration::from_secs(3);
+/// Idle connections kept for each endpoint.
+const IDLE_CONNECTIONS_MAX: usize = 64;
+const CONNECT: Duration = Duration::from_secs(2);
+/// How long a connection that just answered may take to be ready again.
+const SETTLE: Duration = Duration::from_millis(20);
+
+pub(crate) type Sender1 = http1::SendRequest<Body>;
+pub(crate) type Sender2 = http2::SendRequest<Body>;
+
+struct Idle {
+    sender: Sender1,
+    since: Instant,
+}
+
+/// One endpoint of one Service port.
+pub(crate) struct Backend {
+    pub(crate) address: SocketAddr,
+    in_flight: AtomicUsize,
+    idle: Mutex<Vec<Idle>>,
+    h2: tokio::sync::Mutex<Option<Sender2>>,
+    /// No longer an endpoint: nothing new goes there.
+    gone: AtomicBool,
+    sweeping: AtomicBool,
+}
+
+impl Backend {
+    fn new(address: SocketAddr) -> Arc<Backend> {
+        Arc::new(Backend {
+            address,
+            in_flight: AtomicUsize::new(0),
+            idle: Mutex::default(),
+            h2: tokio::sync::Mutex::default(),
+            gone: AtomicBool::new(false),
+            sweeping: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) async fn connect(&self) -> io::Result<TcpStream> {
+        let stream = timeout(CONNECT, TcpStream::connect(self.address)).await??;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    /// A connection that was used before, if there is one that still stands.
+    pub(crate) async fn reuse(&self) -> Option<Sender1> {
+        loop {
+            // The lock is not held across the wait.
+            let mut idle = {
+                let mut all = self.idle.lock();
+                all.pop()?
+            };
+            if idle.since.elapsed() > IDLE_MAX || idle.sender.is_closed() {
+                continue;
+            }
+            if idle.sender.is_ready()
+                || matches!(timeout(SETTLE, idle.sender.ready()).await, Ok(Ok(())))
+            {
+                return Some(idle.sender);
+            }
+        }
+    }
+
+    /// A new HTTP/1.1 connection.
+    pub(crate) async fn open1(&self) -> io::Result<Sender1> {
+        let io = TokioIo::new(self.connect().await?);
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(64 << 10)
+            .handshake(io)
+            .await
+            .map_err(io::Error::other)?;
+        // Ends with the last use of its sender.
+        tokio::spawn(async move {
+            let _ = connection.with_upgrades().await;
+        });
+        Ok(sender)
+    }
+
+    /// The one HTTP/2 connection (prior knowledge); its requests share it.
+    pub(crate) async fn open2(&self) -> io::Result<Sender2> {
+        let mut held = self.h2.lock().await;
+        if let Some(sender) = held.as_ref().filter(|s| !s.is_closed()) {
+            return Ok(sender.clone());
+        }
+        let io = TokioIo::new(self.connect().await?);
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_timeout(Duration::from_secs(10))
+            .handshake(io)
+            .await
+            .map_err(io::Error::other)?;
+        tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        *held = Some(sender.clone());
+        Ok(sender)
+    }
+
+    /// Keeps a connection whose answer has been read to the end.
+    pub(crate) fn give_back(self: &Arc<Self>, sender: Sender1) {
+        if self.gone.load(Relaxed) || sender.is_closed() {
+            return;
+        }
+        {
+            let mut idle = self.idle.lock();
+            if idle.len() >= IDLE_CONNECTIONS_MAX {
+                return;
+            }
+            idle.push(Idle {
+                sender,
+                since: Instant::now(),
+            });
+        }
+        if !self.sweeping.swap(true, Relaxed) {
+            let backend = self.clone();
+            tokio::spawn(async move { backend.sweep().await });
+        }
+    }
+
+    /// Closes connections that were idle for too long; ends when there is none.
+    async fn sweep(&self) {
+        loop {
+            tokio::time::sleep(IDLE_MAX).await;
+            let mut idle = self.idle.lock();
+            idle.retain(|i| i.since.elapsed() < IDLE_MAX && !i.sender.is_closed());
+            if idle.is_empty() {
+                idle.shrink_to_fit();
+                self.sweeping.store(false, Relaxed);
+                return;
+            }
+        }
+    }
+
+    fn leave(&self) {
+        self.gone.store(true, Relaxed);
+        self.idle.lock().clear();
+        // Requests on it go on; they hold senders of their own.
+        if let Ok(mut h2) = self.h2.try_lock() {
+            *h2 = None;
+        }
+    }
+}
+
+/// Counts a request or connection as long as it lives.
+pub(crate) struct InFlight(pub(crate) Arc<Backend>);
+
+impl InFlight {
+    fn new(backend: Arc<Backend>) -> InFlight {
+        backend.in_flight.fetch_add(1, Relaxed);
+        InFlight(backend)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The endpoints of one Service port.
+pub(crate) struct Group {
+    /// `namespace/name:port`, for messages.
+    pub(crate) name: String,
+    backends: ArcSwap<Vec<Arc<Backend>>>,
+    changed: watch::Sender<()>,
+}
+
+impl Group {
+    pub(crate) fn new(name: String) -> Arc<Group> {
+        Arc::new(Group {
+            name,
+            backends: ArcSwap::default(),
+            changed: watch::Sender::new(()),
+        })
+    }
+
+    /// Replaces the endpoints; those that stay keep their connections and counts.
+    pub(crate) fn set(&self, addresses: &[SocketAddr]) {
+        let old = self.backends.load();
+        if old.iter().map(|b| b.address).eq(addresses.iter().copied()) {
+            return;
+        }
+        let new = addresses
+            .iter()
+            .map(|address| {
+                old.iter()
+                    .find(|b| b.address == *address)
+                    .cloned()
+                    .unwrap_or_else(|| Backend::new(*address))
+            })
+            .collect::<Vec<_>>();
+        for backend in old.iter().filter(|b| !addresses.contains(&b.address)) {
+            backend.leave();
+        }
+        self.backends.store(Arc::new(new));
+        self.changed.send_replace(());
+    }
+
+    /// Two at random, the less busy one of them ("power of two choices", Mitzenmacher 2001); never one of `tried`
+    /// while there is another.
+    fn pick(&self, tried: &[SocketAddr]) -> Option<InFlight> {
+        let all = self.backends.load();
+        let fresh = all.iter().filter(|b| !tried.contains(&b.address)).count();
+        let usable = |b: &&Arc<Backend>| fresh == 0 || !tried.contains(&b.address);
+        let count = if fresh == 0 { all.len() } else { fresh };
+        let chosen = match count {
+            0 => return None,
+            1 => all.iter().find(usable)?,
+            _ => {
+                let first = rand::random_range(0..count);
+                let second = (first + rand::random_range(1..count)) % count;
+                let mut usable = all.iter().filter(usable);
+                let low = usable.nth(first.min(second))?;
+                let high = usable.nth(first.max(second) - first.min(second) - 1)?;
+                match low.in_flight.load(Relaxed) <= high.in_flight.load(Relaxed) {
+                    true => low,
+                    false => high,
+                }
+            }
+        };
+        Some(InFlight::new(chosen.clone()))
+    }
+
+    /// An endpoint; waits for one until `end` when there is none.
+    pub(crate) async fn choose(
+        &self,
+        tried: &[SocketAddr],
+        end: tokio::time::Instant,
+    ) -> Option<InFlight> {
+        if let Some(found) = self.pick(tried) {
+            return Some(found);
+        }
+        let mut changed = self.changed.subscribe();
+        loop {
+            if let Some(found) = self.pick(tried) {
+                return Some(found);
+            }
+            match tokio::time::timeout_at(end, changed.changed()).await {
+                Ok(Ok(())) => {}
+                _ => return None,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(port: u16) -> SocketAddr {
+        ([127, 0, 0, 1], port).into()
+    }
+
+    #[test]
+    fn the_less_busy_of_two() {
+        let group = Group::new("x".into());
+        assert!(group.pick(&[]).is_none());
+        group.set(&[address(1), address(2)]);
+        let busy = group.pick(&[]).unwrap();
+        for _ in 0..20 {
+            assert_ne!(group.pick(&[]).unwrap().0.address, busy.0.address);
+        }
+        drop(busy);
+        let tried = [address(1)];
+        for _ in 0..20 {
+            assert_eq!(group.pick(&tried).unwrap().0.address, address(2));
+        }
+        assert!(
+            group.pick(&[address(1), address(2)]).is_some(),
+            "rather again than nobody"
+        );
+    }
+
+    #[test]
+    fn load_spreads_over_all() {
+        let group = Group::new("x".into());
+        group.set(&[address(1), address(2), address(3), address(4)]);
+        let held = (0..40)
+            .map(|_| group.pick(&[]).unwrap())
+            .collect::<Vec<_>>();
+        for backend in group.backends.load().iter() {
+            let count = backend.in_flight.load(Relaxed);
+            assert!((6..=14).contains(&count), "{count} of 40 at one of four");
+        }
+        drop(held);
+    }
+
+    #[tokio::test]
+    async fn those_that_wait_get_the_first_endpoint() {
+        let group = Group::new("x".into());
+        let waiting = group.clone();
+        let end = tokio::time::Instant::now() + Duration::from_secs(30);
+        let task = tokio::spawn(async move { waiting.choose(&[], end).await.map(|i| i.0.address) });
+        tokio::task::yield_now().await;
+        group.set(&[address(7)]);
+        assert_eq!(task.await.unwrap(), Some(address(7)));
+    }
+}

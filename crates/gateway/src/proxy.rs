@@ -1,0 +1,264 @@
+//! One HTTP request: to an endpoint, again to another one where that is safe, and its answer back.
+
+use std::{net::IpAddr, time::Duration};
+
+use hyper::{
+    HeaderMap, Method, Request, Response, StatusCode, Uri, Version,
+    body::{Body as _, Incoming},
+    header::{self, HeaderValue},
+    http::uri::{Authority, PathAndQuery, Scheme},
+    upgrade::OnUpgrade,
+};
+use hyper_util::rt::TokioIo;
+use tokio::time::{Instant, timeout};
+
+use crate::{
+    body::Body,
+    headers,
+    pool::{Group, InFlight, Sender1},
+};
+
+/// How long a request waits for an endpoint, all attempts to connect together.
+const ENDPOINT: Duration = Duration::from_secs(5);
+/// How long an endpoint may think before its answer begins (nginx' `proxy_read_timeout`).
+const ANSWER: Duration = Duration::from_secs(60);
+const ATTEMPTS_MAX: usize = 16;
+/// Pause before an endpoint that refused is tried again.
+const PAUSE: Duration = Duration::from_millis(25);
+
+/// What a request came over.
+#[derive(Clone, Copy)]
+pub(crate) struct Client {
+    pub(crate) ip: IpAddr,
+    pub(crate) tls: bool,
+}
+
+/// An answer of our own.
+pub(crate) fn plain(status: StatusCode, text: String) -> Response<Body> {
+    let mut response = Response::new(Body::text(text + "\n"));
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+/// What is wrong with the request itself.
+pub(crate) fn unfit(request: &Request<Incoming>) -> Option<Response<Body>> {
+    let refuse = |text: &str| Some(plain(StatusCode::BAD_REQUEST, text.into()));
+    if request.method() == Method::CONNECT {
+        return Some(plain(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "CONNECT is not served here".into(),
+        ));
+    }
+    if headers::host(request).is_none() && request.version() != Version::HTTP_10 {
+        return refuse("the request names no host, or more than one");
+    }
+    None
+}
+
+enum Sender {
+    One(Sender1),
+    Two(crate::pool::Sender2),
+}
+
+/// The head as an endpoint gets it.
+struct Head {
+    method: Method,
+    path: PathAndQuery,
+    authority: Option<Authority>,
+    headers: HeaderMap,
+}
+
+impl Head {
+    fn request(&self, body: Body, two: bool) -> Request<Body> {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.headers_mut() = self.headers.clone();
+        let mut uri = hyper::http::uri::Parts::default();
+        uri.path_and_query = Some(self.path.clone());
+        if two && let Some(authority) = &self.authority {
+            uri.scheme = Some(Scheme::HTTP);
+            uri.authority = Some(authority.clone());
+            request.headers_mut().remove(header::HOST);
+        }
+        // A path alone, or all three parts, are always a URI.
+        *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
+        *request.version_mut() = if two {
+            Version::HTTP_2
+        } else {
+            Version::HTTP_11
+        };
+        request
+    }
+}
+
+/// Asks the endpoints of `group`; `h2c` when they speak HTTP/2 without TLS.
+pub(crate) async fn forward(
+    group: &Group,
+    mut request: Request<Incoming>,
+    client: Client,
+    h2c: bool,
+) -> Response<Body> {
+    let upgrade = match request.version() {
+        Version::HTTP_11 => headers::upgrade(request.headers()),
+        _ => None,
+    };
+    let switch = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
+    let (mut parts, incoming) = request.into_parts();
+    let grpc = parts.version == Version::HTTP_2
+        && parts
+            .headers
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|v| v.as_bytes().starts_with(b"application/grpc"));
+    let two = h2c || grpc;
+    if let Some(authority) = parts.uri.authority()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        parts.headers.insert(header::HOST, host);
+    }
+    headers::strip(&mut parts.headers, upgrade.as_ref());
+    headers::forwarded(&mut parts.headers, client.ip, client.tls);
+    let head = Head {
+        authority: parts
+            .headers
+            .get(header::HOST)
+            .and_then(|h| Authority::try_from(h.as_bytes()).ok()),
+        method: parts.method,
+        path: parts
+            .uri
+            .path_and_query()
+            .cloned()
+            .unwrap_or_else(|| PathAndQuery::from_static("/")),
+        headers: parts.headers,
+    };
+    let bare = incoming.is_end_stream();
+    let body = if bare {
+        Body::Empty
+    } else {
+        Body::Stream(incoming)
+    };
+    // RFC 9110, section 9.2.2: only these may be sent twice without asking.
+    let replayable = bare && (head.method.is_idempotent() && switch.is_none());
+    match attempt(group, &head, body, replayable, two, switch.is_some()).await {
+        Ok((response, in_flight, sender)) => answer(response, in_flight, sender, switch),
+        Err(refusal) => refusal,
+    }
+}
+
+type Asked = (Response<Incoming>, InFlight, Option<Sender1>);
+
+async fn attempt(
+    group: &Group,
+    head: &Head,
+    body: Body,
+    replayable: bool,
+    two: bool,
+    fresh: bool,
+) -> Result<Asked, Response<Body>> {
+    let end = Instant::now() + ENDPOINT;
+    let mut tried = Vec::new();
+    let mut message = Some(head.request(body, two));
+    let mut last = String::new();
+    for _ in 0..ATTEMPTS_MAX {
+        let Some(in_flight) = group.choose(&tried, end).await else {
+            let text = format!("Service {} has no ready endpoint", group.name);
+            return Err(plain(StatusCode::SERVICE_UNAVAILABLE, text));
+        };
+        let backend = in_flight.0.clone();
+        if tried.contains(&backend.address) {
+            if Instant::now() > end {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        let reused = match two || fresh {
+            false => backend.reuse().await,
+            true => None,
+        };
+        let was_used = reused.is_some();
+        let opened = match reused {
+            Some(sender) => Ok(Sender::One(sender)),
+            None if two => backend.open2().await.map(Sender::Two),
+            None => backend.open1().await.map(Sender::One),
+        };
+        let sender = match opened {
+            Ok(sender) => sender,
+            Err(error) => {
+                last = format!("{}: {error}", backend.address);
+                tried.push(backend.address);
+                continue;
+            }
+        };
+        let request = message
+            .take()
+            .unwrap_or_else(|| head.request(Body::Empty, two));
+        let (sent, sender) = match sender {
+            Sender::One(mut sender) => (
+                timeout(ANSWER, sender.try_send_request(request)).await,
+                Some(sender),
+            ),
+            Sender::Two(mut sender) => (
+                timeout(ANSWER, sender.try_send_request(request)).await,
+                None,
+            ),
+        };
+        let mut error = match sent {
+            Ok(Ok(response)) => return Ok((response, in_flight, sender)),
+            Ok(Err(error)) => error,
+            Err(_) => {
+                let text = format!(
+                    "Service {}: {} did not answer within {ANSWER:?}",
+                    group.name, backend.address
+                );
+                return Err(plain(StatusCode::GATEWAY_TIMEOUT, text));
+            }
+        };
+        if !was_used {
+            tried.push(backend.address);
+        }
+        last = format!("{}: {}", backend.address, error.error());
+        message = error.take_message();
+        // Not sent at all, or harmless to send again.
+        if message.is_none() && !replayable {
+            break;
+        }
+    }
+    tracing::debug!(service = %group.name, error = %last, "a request failed");
+    Err(plain(
+        StatusCode::BAD_GATEWAY,
+        format!("Service {}: {last}", group.name),
+    ))
+}
+
+fn answer(
+    mut response: Response<Incoming>,
+    in_flight: InFlight,
+    sender: Option<Sender1>,
+    switch: Option<OnUpgrade>,
+) -> Response<Body> {
+    let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let protocol = response
+        .headers()
+        .get(header::UPGRADE)
+        .filter(|_| switched)
+        .cloned();
+    if let (true, Some(ours)) = (switched, switch) {
+        let theirs = hyper::upgrade::on(&mut response);
+        tokio::spawn(async move {
+            let _in_flight = in_flight;
+            if let (Ok(ours), Ok(theirs)) = tokio::join!(ours, theirs) {
+                let (mut ours, mut theirs) = (TokioIo::new(ours), TokioIo::new(theirs));
+                let _ = tokio::io::copy_bidirectional(&mut ours, &mut theirs).await;
+            }
+        });
+        let (mut parts, _) = response.into_parts();
+        headers::strip(&mut parts.headers, protocol.as_ref());
+        return Response::from_parts(parts, Body::Empty);
+    }
+    let (mut parts, incoming) = response.into_parts();
+    headers::strip(&mut parts.headers, None);
+    // Each side has a version of its own.
+    parts.version = Version::HTTP_11;
+    Response::from_parts(parts, Body::answer(incoming, in_flight, sender))
+}
