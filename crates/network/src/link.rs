@@ -9,8 +9,11 @@ use crate::{
 };
 use futures::TryStreamExt;
 use rtnetlink::{
-    Handle, LinkUnspec, LinkVeth, RouteMessageBuilder,
-    packet_route::route::{RouteMessage, RouteScope},
+    Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    packet_route::{
+        link::{InfoData, InfoKind, InfoVeth},
+        route::{RouteMessage, RouteScope},
+    },
 };
 use std::{net::Ipv4Addr, os::fd::AsRawFd, path::Path};
 
@@ -166,26 +169,22 @@ async fn attach_with(
 ) -> Result<(), Error> {
     let namespace = std::fs::File::open(netns).map_err(io(netns))?;
     if index(handle, name).await?.is_none() {
-        let peer = format!("{name}p");
-        handle
-            .link()
-            .add(LinkVeth::new(name, &peer).build())
-            .execute()
-            .await
-            .map_err(netlink("adding a pod's link"))?;
-        let far = index(handle, &peer)
-            .await?
-            .ok_or_else(|| Error::Worker(format!("link {peer} has gone")))?;
-        let message = LinkUnspec::new_with_index(far)
-            .setns_by_fd(namespace.as_raw_fd())
+        // Born in its place: moving a link between namespaces waits for a grace period, 25 ms. Not born up: the far end
+        // would have no carrier yet.
+        let far = LinkMessageBuilder::<LinkUnspec>::new()
             .name("eth0")
+            .setns_by_fd(namespace.as_raw_fd())
+            .build();
+        let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+            .name(name)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(far)))
             .build();
         handle
             .link()
-            .set(message)
+            .add(pair)
             .execute()
             .await
-            .map_err(netlink("moving a link into its pod"))?;
+            .map_err(netlink("adding a pod's link"))?;
     }
     tokio::task::spawn_blocking(move || std::thread::spawn(move || inside(&namespace, pod)).join())
         .await

@@ -247,10 +247,11 @@ pub(crate) async fn clean_up(context: &Context, uid: &str, keep_logs: bool) -> R
     for container in context.engine.containers().into_iter().filter(mine) {
         context.engine.delete(&container.spec.id).await?;
     }
-    // Also without a sandbox: a lease may have outlived it (a reboot). It does nothing where there's nothing.
-    context.network.detach(uid).await?;
     if context.engine.sandboxes().iter().any(|s| s.spec.id == uid) {
         context.engine.delete_sandbox(uid).await?;
     }
+    // After the sandbox: the links of a namespace go with it at once, deleting one by itself waits 25 ms for a grace
+    // period. Also without a sandbox: a lease may have outlived it (a reboot). It does nothing where there's nothing.
+    context.network.detach(uid).await?;
     volumes::tear_down(&context.data_dir, uid, keep_logs).await
 }
