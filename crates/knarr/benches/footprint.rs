@@ -9,7 +9,7 @@
 
 mod common;
 
-use common::{Memory, Platform, Podman, Result, cpu, isolate, memory, memory_of, run, setting};
+use common::{Memory, Platform, Podman, Result, cpu, isolate, mb, memory, memory_of, run, setting};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::PostParams};
 use serde_json::json;
@@ -69,7 +69,6 @@ fn measure(state: &str, platform: &Platform, rest: Duration) -> Result<()> {
     let shims = platform.shims()?;
     let each = memory_of(&shims)?;
     let count = shims.len().max(1) as u64;
-    let mb = |kib: u64| kib as f64 * 1024.0 / 1e6;
     println!(
         "| {state} | {} | {:.1} | {:.1} | {} | {} | {:.2} | {wakes:.1} |",
         shims.len(),

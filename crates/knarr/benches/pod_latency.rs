@@ -8,7 +8,7 @@
 
 mod common;
 
-use common::{Platform, Podman, Result, isolate, ms, percentile, run, setting};
+use common::{Platform, Podman, Result, isolate, mb, memory, ms, percentile, run, setting};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
@@ -67,6 +67,7 @@ async fn bench() -> Result<()> {
         }
     }
     watch.abort();
+    let kept = memory(platform.pid())?;
     let podman = Podman::new(platform.data.path())?;
     let rival = podman_alone(&podman, pods.div_ceil(5));
     let rival_together = podman_together(&podman, pods.div_ceil(50));
@@ -77,6 +78,12 @@ async fn bench() -> Result<()> {
     row("podman run, one after the other", rival, base);
     let base = row("knarr, ten at a time", Ok(together), None);
     row("podman run, ten at a time", rival_together, base);
+    println!(
+        "\nthe platform after these {} Pods: {:.1} MB PSS, of it heap and stacks {:.1} MB",
+        pods * 2,
+        mb(kept.pss),
+        mb(kept.anonymous)
+    );
     Ok(())
 }
 

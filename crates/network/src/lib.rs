@@ -94,14 +94,15 @@ impl Network {
         Ok(address)
     }
 
-    /// Removes the pod's link and frees its address. Nothing to do is fine.
+    /// Frees the pod's address. Its link goes with its namespace, or in some seconds if something keeps that. Nothing to
+    /// do is fine.
     ///
     /// # Errors
     /// As [`Network::open`].
     pub async fn detach(&self, pod: &str) -> Result<(), Error> {
         if let Some(slot) = self.leases.slot(pod) {
-            link::remove(&self.link_name(slot)).await?;
             self.leases.give_back(pod)?;
+            link::remove_later(self.link_name(slot)).await?;
         }
         Ok(())
     }
@@ -149,8 +150,9 @@ impl Network {
     /// # Errors
     /// As [`Network::open`].
     pub async fn purge(&self) -> Result<(), Error> {
+        link::remove_all(&format!("kn{}", self.config.instance)).await?;
         for (pod, _) in self.leases.all() {
-            self.detach(&pod).await?;
+            self.leases.give_back(&pod)?;
         }
         let (keeper, config) = (self.keeper.clone(), self.config.clone());
         let shared = blocking(move || {

@@ -11,11 +11,14 @@ use futures::TryStreamExt;
 use rtnetlink::{
     Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
     packet_route::{
-        link::{InfoData, InfoKind, InfoVeth},
+        link::{InfoData, InfoKind, InfoVeth, LinkAttribute},
         route::{RouteMessage, RouteScope},
     },
 };
-use std::{net::Ipv4Addr, os::fd::AsRawFd, path::Path};
+use std::{net::Ipv4Addr, os::fd::AsRawFd, path::Path, time::Duration};
+
+/// How long a link may outlive its pod's namespace.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// A netlink connection in this thread's namespace, and the task that drives it.
 fn connect() -> Result<(Handle, tokio::task::JoinHandle<()>), Error> {
@@ -236,10 +239,53 @@ fn inside(namespace: &std::fs::File, pod: Ipv4Addr) -> Result<(), Error> {
     })
 }
 
-/// Removes a pod's link; its routes go with it.
-pub(crate) async fn remove(name: &str) -> Result<(), Error> {
+/// Removes a pod's link if it is still there in a while; its routes go with it.
+///
+/// It ends with the pod's namespace, which is being taken down when this is called. To remove it here would hold the
+/// kernel's network lock for a grace period, 25 ms, in which no other pod's link can be made.
+pub(crate) async fn remove_later(name: String) -> Result<(), Error> {
     let (handle, task) = connect()?;
-    let result = remove_with(&handle, name).await;
+    let found = index(&handle, &name).await;
+    task.abort();
+    let Some(found) = found? else { return Ok(()) };
+    tokio::spawn(async move {
+        tokio::time::sleep(LINGER).await;
+        let Ok((handle, task)) = connect() else {
+            return;
+        };
+        // the name may have been given to another by now
+        if matches!(index(&handle, &name).await, Ok(Some(now)) if now == found)
+            && let Err(error) = remove_with(&handle, &name).await
+        {
+            tracing::warn!(%error, "a pod's link stays behind until `knarr stop --purge`");
+        }
+        task.abort();
+    });
+    Ok(())
+}
+
+/// Removes all links whose names begin with `prefix`.
+pub(crate) async fn remove_all(prefix: &str) -> Result<(), Error> {
+    let (handle, task) = connect()?;
+    let done = async {
+        let mut links = handle.link().get().execute();
+        let mut names = Vec::new();
+        while let Some(link) = links
+            .try_next()
+            .await
+            .map_err(netlink("listing the links"))?
+        {
+            names.extend(link.attributes.into_iter().filter_map(|a| match a {
+                LinkAttribute::IfName(name) if name.starts_with(prefix) => Some(name),
+                _ => None,
+            }));
+        }
+        for name in names {
+            remove_with(&handle, &name).await?;
+        }
+        Ok(())
+    };
+    let result = done.await;
     task.abort();
     result
 }

@@ -228,6 +228,10 @@ pub fn ms(d: Duration) -> f64 {
     d.as_secs_f64() * 1e3
 }
 
+pub fn mb(kib: u64) -> f64 {
+    kib as f64 * 1024.0 / 1e6
+}
+
 /// podman's containers that a benchmark made; their end is the benchmark's.
 #[derive(Default)]
 pub struct Podman {
