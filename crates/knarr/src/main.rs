@@ -1,5 +1,5 @@
 //! The `knarr` binary: the command line, and the one place that wires the rooms together.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod apply;
 mod build;
@@ -24,12 +24,10 @@ mod wiring;
 
 use clap::Parser;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> std::process::ExitCode {
     // Shims, creators and exec'd processes are this binary in another role: before any thread starts.
     knarr_runtime::dispatch_role();
+    keep_the_heap_small();
 
     let arguments = cli::Arguments::parse();
     // Fails only when a provider is set already, which is as good.
@@ -39,6 +37,24 @@ fn main() -> std::process::ExitCode {
         Err(error) => {
             eprintln!("knarr: {error}");
             error.exit_code().into()
+        }
+    }
+}
+
+/// The C library would make up to eight heaps a core and keep large blocks once it has seen some.
+///
+/// With these, 200 Pods come and gone leave 20 MB; mimalloc leaves 44 MB, and 0.3 MB more in each shim.
+fn keep_the_heap_small() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    for (parameter, value) in [
+        (libc::M_ARENA_MAX, 2),
+        (libc::M_MMAP_THRESHOLD, 128 << 10),
+        (libc::M_TRIM_THRESHOLD, 256 << 10),
+    ] {
+        // SAFETY: sets a number inside the allocator; no other thread runs yet.
+        #[allow(unsafe_code)]
+        unsafe {
+            libc::mallopt(parameter, value);
         }
     }
 }

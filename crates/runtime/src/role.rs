@@ -106,8 +106,6 @@ impl Program {
             .arg(label)
             .env_clear()
             .env(VARIABLE, role.name())
-            // a program whose allocator is mimalloc would take 4 MB in huge pages for each shim; others ignore it
-            .env("MIMALLOC_ALLOW_THP", "0")
             .stdin(Stdio::from(socket))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
