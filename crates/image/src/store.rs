@@ -299,6 +299,12 @@ impl ImageStore {
 
     /// Untags; drops blobs and layers that no name refers to any more. The caller makes sure that no container uses it.
     pub fn remove(&self, name: &str) -> Result<(), Error> {
+        self.remove_keeping(name, &[])
+    }
+
+    /// As [`ImageStore::remove`], but leaves the layers in `used`: a container may run on one whose name was given to
+    /// a newer image since.
+    pub fn remove_keeping(&self, name: &str, used: &[PathBuf]) -> Result<(), Error> {
         let _lock = self.lock(true)?;
         let image = self
             .resolve(name)?
@@ -324,6 +330,8 @@ impl ImageStore {
                     .map(|d| hex_part(d).to_string()),
             );
         }
+        let used = used.iter().filter_map(|layer| layer.file_name()?.to_str());
+        layers.extend(used.map(str::to_string));
         for (sub, keep) in [("blobs/sha256", &blobs), ("layers", &layers)] {
             let dir = self.dir.join(sub);
             for entry in fs::read_dir(&dir).map_err(io(&dir))?.flatten() {

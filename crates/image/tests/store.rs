@@ -87,6 +87,20 @@ fn saved_images_load_again_with_the_same_digest() {
 }
 
 #[test]
+fn layers_in_use_stay_when_their_image_has_lost_its_name() {
+    let (_dir, store) = store();
+    let runs = store.pack(&spec("a")).unwrap();
+    let mut newer = spec("a");
+    newer.executables = vec!["/bin/cat".into()];
+    store.pack(&newer).unwrap();
+    store.pack(&spec("b")).unwrap();
+    store.remove_keeping("b", &runs.layers).unwrap();
+    assert!(runs.layers.iter().all(|l| l.exists()));
+    store.remove("a").unwrap();
+    assert!(runs.layers.iter().all(|l| !l.exists()));
+}
+
+#[test]
 fn removing_the_last_name_frees_the_space_and_keeps_what_others_use() {
     let (dir, store) = store();
     let kept = store.pack(&spec("a")).unwrap();

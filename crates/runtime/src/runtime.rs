@@ -1,6 +1,6 @@
 //! The runtime itself: what callers see, and how the parts work together.
 
-use std::{fs, io, os::fd::OwnedFd, sync::Arc};
+use std::{fs, io, os::fd::OwnedFd, path::Path, sync::Arc};
 
 use tokio::sync::oneshot;
 
@@ -288,6 +288,17 @@ impl Runtime {
             Ok(())
         })
         .await
+    }
+
+    /// The containers recorded below `root`, also while another process works there: takes no lock, starts nothing.
+    /// Blocking, one small file each.
+    pub fn recorded(root: &Path) -> Vec<ContainerSpec> {
+        let layout = state::Layout { root: root.into() };
+        let folders = fs::read_dir(layout.containers()).into_iter().flatten();
+        folders
+            .flatten()
+            .filter_map(|folder| state::read(&folder.path(), SPEC))
+            .collect()
     }
 
     /// Everything gone: containers, sandboxes, cgroups, mounts. For `stop --purge`.
