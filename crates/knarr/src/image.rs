@@ -25,6 +25,8 @@ pub enum ImageVerb {
         /// Name for an archive that holds one image without a name
         #[arg(long)]
         name: Option<String>,
+        #[arg(long, short, value_enum, default_value = "text")]
+        output: Output,
     },
     /// Write an image to an OCI archive
     Save { name: String, file: PathBuf },
@@ -32,6 +34,8 @@ pub enum ImageVerb {
     Rm {
         #[arg(required = true)]
         names: Vec<String>,
+        #[arg(long, short, value_enum, default_value = "text")]
+        output: Output,
     },
 }
 
@@ -117,29 +121,49 @@ pub fn run(paths: &Paths, verb: ImageVerb) -> Result<u8, Error> {
                 );
             }
         }
-        ImageVerb::Load { file, name } => {
-            for image in store.load(&file, name.as_deref())? {
-                println!("{}  {}", image.name, image.digest);
+        ImageVerb::Load { file, name, output } => {
+            let images = store.load(&file, name.as_deref())?;
+            match output {
+                Output::Json => {
+                    println!("{}", json!(images.iter().map(describe).collect::<Vec<_>>()))
+                }
+                Output::Text => {
+                    for image in images {
+                        println!("{}  {}", image.name, image.digest);
+                    }
+                }
             }
         }
         ImageVerb::Save { name, file } => store.save(&name, &file)?,
-        ImageVerb::Rm { names } => {
-            let held = in_use(paths);
-            for name in names {
+        ImageVerb::Rm { names, output } => {
+            let containers = knarr_runtime::Runtime::recorded(&paths.sub("runtime"));
+            let mut used: Vec<PathBuf> = containers.iter().flat_map(|c| c.lower.clone()).collect();
+            used.sort();
+            used.dedup();
+            let mut images = Vec::new();
+            for name in &names {
                 let image = store
-                    .resolve(&name)?
+                    .resolve(name)?
                     .ok_or_else(|| knarr_image::Error::NotFound(name.clone()))?;
-                if let Some(user) = held
-                    .iter()
-                    .find(|(digest, _)| *digest == image.digest || *digest == image.id)
-                {
+                if let Some(user) = containers.iter().find(|c| c.lower == image.layers) {
+                    let label = |key: &str| user.labels.get(key).map_or("?", String::as_str);
                     return Err(Error::Input(format!(
-                        "image {} is used by {}: take that down first",
-                        image.name, user.1
+                        "image {} is used by pod {} of {}: take that down first",
+                        image.name,
+                        label("io.kubernetes.pod.name"),
+                        label("io.kubernetes.pod.namespace"),
                     )));
                 }
-                store.remove(&name)?;
-                println!("{}", image.name);
+                images.push(image);
+            }
+            for (name, image) in names.iter().zip(&images) {
+                store.remove_keeping(name, &used)?;
+                if output == Output::Text {
+                    println!("{}", image.name);
+                }
+            }
+            if output == Output::Json {
+                println!("{}", json!(images.iter().map(describe).collect::<Vec<_>>()));
             }
         }
     }
@@ -204,31 +228,4 @@ fn describe(i: &Image) -> serde_json::Value {
 
 fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
-}
-
-/// (image digest or id, pod) of every container the platform has, as its state on disk says: works without it running.
-fn in_use(paths: &Paths) -> Vec<(String, String)> {
-    let Some(settings) = crate::paths::Settings::load(paths) else {
-        return vec![];
-    };
-    let Ok(config) = crate::wiring::runtime_config(paths, &settings) else {
-        return vec![];
-    };
-    let Ok(runtime) = knarr_runtime::Runtime::open(config) else {
-        return vec![];
-    };
-    runtime
-        .containers()
-        .into_iter()
-        .filter_map(|c| {
-            Some((
-                c.spec.labels.get("knarr.dev/image-digest")?.clone(),
-                c.spec
-                    .labels
-                    .get("knarr.dev/pod-name")
-                    .cloned()
-                    .unwrap_or(c.spec.id),
-            ))
-        })
-        .collect()
 }

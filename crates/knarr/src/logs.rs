@@ -20,6 +20,12 @@ pub struct LogsArguments {
     /// Only the last so many lines of each container
     #[arg(long, value_name = "LINES")]
     tail: Option<i64>,
+    /// The lines of the run before the last restart
+    #[arg(long, conflicts_with = "follow")]
+    previous: bool,
+    /// Only lines newer than so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    since: Option<i64>,
     /// Put the time before each line
     #[arg(short, long)]
     timestamps: bool,
@@ -116,6 +122,8 @@ pub async fn run(paths: &Paths, arguments: LogsArguments) -> Result<u8, Error> {
                 follow: arguments.follow,
                 tail_lines: arguments.tail,
                 timestamps: arguments.timestamps,
+                previous: arguments.previous,
+                since_seconds: arguments.since,
                 ..LogParams::default()
             };
             match api.log_stream(&pod, &parameters).await {

@@ -166,7 +166,7 @@ fn container_trouble(c: &ContainerStatus, fatal_only: bool) -> Option<Trouble> {
             | "RunContainerError" => found(format!("{reason}: {message}"), ended.is_some()),
             "CrashLoopBackOff" if !fatal_only || c.restart_count >= RESTARTS_MAX => found(
                 format!(
-                    "it {} and is restarted with growing pauses ({} times so far)",
+                    "CrashLoopBackOff: it {} and is restarted with growing pauses ({} times so far)",
                     exit.unwrap_or("keeps ending".into()),
                     c.restart_count
                 ),
@@ -299,7 +299,9 @@ mod tests {
                 "crash loop",
                 json!({ "waiting": { "reason": "CrashLoopBackOff" } }),
                 2,
-                Some("it exited with code 3 and is restarted with growing pauses (2 times so far)"),
+                Some(
+                    "CrashLoopBackOff: it exited with code 3 and is restarted with growing pauses (2 times so far)",
+                ),
             ),
             ("runs", json!({ "running": {} }), 0, None),
         ] {

@@ -109,12 +109,16 @@ fn lock(paths: &Paths) -> Result<std::fs::File, Error> {
         .write(true)
         .open(&path)
         .map_err(io(&context))?;
-    // A client looks for an instant whether the lock is held (see `Paths::running`), so one try is not enough.
-    let tries = 20;
-    for attempt in 0.. {
+    // A client looks for an instant whether the lock is held (see `Paths::running`), so one try is not enough; and a
+    // platform that was killed while it started a child leaves its lock with that child until it execs.
+    let since = std::time::Instant::now();
+    loop {
+        let patience = if alive(&mut file) { 200 } else { 3000 };
         match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => break,
-            Err(_) if attempt < tries => std::thread::sleep(std::time::Duration::from_millis(10)),
+            Err(_) if since.elapsed() < std::time::Duration::from_millis(patience) => {
+                std::thread::sleep(std::time::Duration::from_millis(10))
+            }
             Err(_) => {
                 return Err(Error::Platform(format!(
                     "a platform already runs on {}: stop it with `knarr stop`, or give another --data-dir",
@@ -127,6 +131,19 @@ fn lock(paths: &Paths) -> Result<std::fs::File, Error> {
         .and_then(|()| writeln!(file, "{}", std::process::id()))
         .map_err(io(context))?;
     Ok(file)
+}
+
+/// Does the process live that last held the lock?
+fn alive(file: &mut std::fs::File) -> bool {
+    use std::io::{Read, Seek};
+    let mut text = String::new();
+    let read = file
+        .rewind()
+        .and_then(|()| file.read_to_string(&mut text))
+        .and_then(|_| file.rewind());
+    let pid = read.ok().and_then(|()| text.trim().parse().ok());
+    let pid = pid.and_then(rustix::process::Pid::from_raw);
+    pid.is_none_or(|pid| rustix::process::test_kill_process(pid).is_ok())
 }
 
 fn settings(paths: &Paths, arguments: &ServeArguments) -> Result<Settings, Error> {

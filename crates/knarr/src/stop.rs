@@ -15,9 +15,27 @@ pub struct StopArguments {
     /// Remove every container, network, image, volume and file of knarr, too. There is no way back
     #[arg(long)]
     purge: bool,
+    #[arg(long, short, value_enum, default_value = "text")]
+    output: crate::cli::Output,
+}
+
+/// What there is to say, as a sentence or for a script.
+fn say(output: crate::cli::Output, was_running: bool, purged: bool, sentence: &str) {
+    match output {
+        crate::cli::Output::Text => println!("{sentence}"),
+        crate::cli::Output::Json => println!(
+            "{}",
+            serde_json::json!({ "was_running": was_running, "purged": purged })
+        ),
+    }
 }
 
 pub async fn run(paths: &Paths, arguments: StopArguments) -> Result<u8, Error> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Error::Platform(
+            "stopping the platform needs root: run it with sudo".into(),
+        ));
+    }
     let was = match paths.running() {
         Some(pid) => {
             end(pid).await?;
@@ -26,24 +44,26 @@ pub async fn run(paths: &Paths, arguments: StopArguments) -> Result<u8, Error> {
         None => false,
     };
     if !arguments.purge {
-        match was {
-            true => println!(
+        let sentence = match was {
+            true => {
                 "the platform has stopped; containers keep running (`knarr stop --purge` removes everything)"
-            ),
-            false => println!("the platform was not running"),
-        }
+            }
+            false => "the platform was not running",
+        };
+        say(arguments.output, was, false, sentence);
         return Ok(0);
     }
     let Some(settings) = Settings::load(paths) else {
         if paths.data.exists() && paths.sub("images").exists() {
             remove_data(paths)?;
         }
-        println!("nothing of knarr is left in {}", paths.data.display());
+        let sentence = format!("nothing of knarr is left in {}", paths.data.display());
+        say(arguments.output, was, true, &sentence);
         return Ok(0);
     };
     let config = wiring::runtime_config(paths, &settings)?;
     let failed = |what: &'static str| move |e: String| Error::Failed(format!("{what}: {e}"));
-    let runtime = tokio::task::spawn_blocking(move || knarr_runtime::Runtime::open(config))
+    let runtime = tokio::task::spawn_blocking(move || wiring::open_runtime(config))
         .await
         .map_err(|e| Error::Failed(e.to_string()))?
         .map_err(|e| failed("runtime")(e.to_string()))?;
@@ -52,6 +72,8 @@ pub async fn run(paths: &Paths, arguments: StopArguments) -> Result<u8, Error> {
         .await
         .map_err(|e| failed("runtime")(e.to_string()))?;
     drop(runtime);
+    // Only now: volumes may have been in use by containers.
+    knarr_node::purge(&paths.sub("node")).map_err(|e| failed("node")(e.to_string()))?;
     let network = knarr_network::Network::open(wiring::network_config(paths, &settings))
         .await
         .map_err(|e| failed("network")(e.to_string()))?;
@@ -61,7 +83,7 @@ pub async fn run(paths: &Paths, arguments: StopArguments) -> Result<u8, Error> {
         .map_err(|e| failed("network")(e.to_string()))?;
     unmount_below(&paths.data);
     remove_data(paths)?;
-    println!("everything is removed");
+    say(arguments.output, was, true, "everything is removed");
     Ok(0)
 }
 

@@ -12,6 +12,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     sync::Arc,
+    time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -35,16 +36,13 @@ pub async fn start(
     settings: &Settings,
     arguments: &ServeArguments,
 ) -> Result<Platform, Error> {
-    let listener = TcpListener::bind(settings.api).await.map_err(|e| {
-        Error::Platform(format!("the API's address {} can't be used: {e}: stop what holds it, or give a fresh --data-dir and `serve --api`", settings.api))
-    })?;
+    let listener = listen(settings.api).await?;
     let failed = |room: &'static str| move |e: String| Error::Platform(format!("{room}: {e}"));
     let (store_dir, images_dir) = (paths.sub("store"), paths.images());
     let runtime_config = runtime_config(paths, settings)?;
-    let store =
-        tokio::task::spawn_blocking(move || knarr_store::Store::open(store_options(&store_dir)));
+    let store = tokio::task::spawn_blocking(move || open_store(&store_dir));
     let images = tokio::task::spawn_blocking(move || knarr_image::ImageStore::open(&images_dir));
-    let runtime = tokio::task::spawn_blocking(move || knarr_runtime::Runtime::open(runtime_config));
+    let runtime = tokio::task::spawn_blocking(move || open_runtime(runtime_config));
     let network = knarr_network::Network::open(network_config(paths, settings))
         .await
         .map_err(|e| failed("network")(e.to_string()))?;
@@ -153,8 +151,62 @@ pub async fn until_signal() {
     }
 }
 
-pub fn store_options(dir: &Path) -> knarr_store::Options {
-    knarr_store::Options::new(dir)
+/// A platform that was killed while it started a child leaves its locks and ports with that child until it execs.
+const HELD_SECONDS_MAX: u64 = 3;
+/// The same for the API's port, which another program may just as well hold: told soon.
+const PORT_HELD_MILLIS_MAX: u64 = 500;
+const TRY_AGAIN: Duration = Duration::from_millis(10);
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    let end = Instant::now() + Duration::from_millis(PORT_HELD_MILLIS_MAX);
+    loop {
+        let error = match TcpListener::bind(address).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) => error,
+        };
+        let held = error.kind() == std::io::ErrorKind::AddrInUse;
+        if !held || Instant::now() > end {
+            let why = match held {
+                true => "another program holds it".to_string(),
+                false => error.to_string(),
+            };
+            return Err(Error::Platform(format!(
+                "the API can't listen on {address}: {why}: stop what holds it, or choose another address with `knarr --data-dir A-FRESH-FOLDER serve --api ADDRESS:PORT`"
+            )));
+        }
+        tokio::time::sleep(TRY_AGAIN).await;
+    }
+}
+
+/// Tries again for a while as long as the error says that somebody else has it.
+fn patiently<T, E>(
+    mut open: impl FnMut() -> Result<T, E>,
+    held: impl Fn(&E) -> bool,
+) -> Result<T, E> {
+    let end = Instant::now() + Duration::from_secs(HELD_SECONDS_MAX);
+    loop {
+        match open() {
+            Err(error) if held(&error) && Instant::now() < end => std::thread::sleep(TRY_AGAIN),
+            other => return other,
+        }
+    }
+}
+
+fn open_store(dir: &Path) -> Result<knarr_store::Store, knarr_store::OpenError> {
+    patiently(
+        || knarr_store::Store::open(knarr_store::Options::new(dir)),
+        |error| matches!(error, knarr_store::OpenError::Locked { .. }),
+    )
+}
+
+/// Blocking; within a tokio runtime.
+pub fn open_runtime(
+    config: knarr_runtime::Config,
+) -> Result<knarr_runtime::Runtime, knarr_runtime::Error> {
+    patiently(
+        || knarr_runtime::Runtime::open(config.clone()),
+        |error| matches!(error, knarr_runtime::Error::Locked(_)),
+    )
 }
 
 pub fn runtime_config(paths: &Paths, settings: &Settings) -> Result<knarr_runtime::Config, Error> {
@@ -376,7 +428,7 @@ async fn pump(
     }
     let code = process.wait().await;
     // A background child may hold the pipes open: what the command itself wrote is through by then.
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(2), async {
+    let _ = tokio::time::timeout(Duration::from_secs(2), async {
         while outputs.join_next().await.is_some() {}
     })
     .await;
