@@ -231,12 +231,12 @@ impl Group {
             _ => {
                 let first = rand::random_range(0..count);
                 let second = (first + rand::random_range(1..count)) % count;
-                let mut usable = all.iter().filter(usable);
-                let low = usable.nth(first.min(second))?;
-                let high = usable.nth(first.max(second) - first.min(second) - 1)?;
-                match low.in_flight.load(Relaxed) <= high.in_flight.load(Relaxed) {
-                    true => low,
-                    false => high,
+                let nth = |n| all.iter().filter(usable).nth(n);
+                let (first, second) = (nth(first)?, nth(second)?);
+                // Of equals the first: it is random, so that quiet Services are spread, too.
+                match first.in_flight.load(Relaxed) <= second.in_flight.load(Relaxed) {
+                    true => first,
+                    false => second,
                 }
             }
         };
@@ -305,6 +305,14 @@ mod tests {
             assert!((6..=14).contains(&count), "{count} of 40 at one of four");
         }
         drop(held);
+    }
+
+    #[test]
+    fn without_load_all_get_their_turn() {
+        let group = Group::new("x".into());
+        group.set(&[address(1), address(2), address(3)]);
+        let seen = (0..200).map(|_| group.pick(&[]).unwrap().0.address);
+        assert_eq!(seen.collect::<std::collections::BTreeSet<_>>().len(), 3);
     }
 
     #[tokio::test]

@@ -1,0 +1,9 @@
+//! The real program, real containers, real clients. Needs root; see `.ci/run` for the Debian packages.
+
+mod crash;
+mod crew;
+mod input;
+mod kubectl;
+mod lifecycle;
+mod load;
+mod shop;
