@@ -61,6 +61,11 @@ impl Applier {
         })
     }
 
+    pub async fn namespace_is_missing(&self, name: &str) -> Result<bool, Error> {
+        let api: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(self.client.clone());
+        Ok(api.get_metadata_opt(name).await?.is_none())
+    }
+
     /// Applies; `dry_run` only asks the server whether it would take it.
     pub async fn apply(
         &self,

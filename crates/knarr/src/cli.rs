@@ -85,6 +85,18 @@ pub struct Target {
     pub project: Option<String>,
 }
 
+/// `90`, `90s`, `5m`
+pub fn seconds(text: &str) -> Result<u64, String> {
+    let (number, unit) = match text.strip_suffix('m') {
+        Some(minutes) => (minutes, 60),
+        None => (text.strip_suffix('s').unwrap_or(text), 1),
+    };
+    let number = number.parse().ok().filter(|n| (1..=86_400).contains(n));
+    number
+        .map(|n: u64| n * unit)
+        .ok_or("expected seconds, or a time like 90s or 5m".into())
+}
+
 pub fn run(arguments: Arguments) -> Result<u8, Error> {
     let paths = Paths::new(&arguments.data_dir)?;
     if let Verb::Serve(a) = arguments.verb {

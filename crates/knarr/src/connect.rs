@@ -22,6 +22,11 @@ const START_SECONDS_MAX: u64 = 60;
 pub const READY_FD: &str = "KNARR_READY_FD";
 
 pub async fn connect(paths: &Paths) -> Result<Client, Error> {
+    if let Err(e) = std::fs::metadata(paths.kubeconfig())
+        && e.kind() == std::io::ErrorKind::PermissionDenied
+    {
+        return Err(closed(paths));
+    }
     if paths.running().is_none() {
         return Err(Error::Platform(format!(
             "the platform does not run on {}: start it with `knarr up` or `knarr serve`",
@@ -31,9 +36,19 @@ pub async fn connect(paths: &Paths) -> Result<Client, Error> {
     client(paths).await
 }
 
+fn closed(paths: &Paths) -> Error {
+    Error::Platform(format!(
+        "only root may use the platform on {}: run it with sudo",
+        paths.data.display()
+    ))
+}
+
 async fn client(paths: &Paths) -> Result<Client, Error> {
     let file = paths.kubeconfig();
-    let text = std::fs::read_to_string(&file).map_err(io(file.display().to_string()))?;
+    let text = std::fs::read_to_string(&file).map_err(|e| match e.kind() {
+        std::io::ErrorKind::PermissionDenied => closed(paths),
+        _ => io(file.display().to_string())(e),
+    })?;
     let bad = |e: String| Error::Platform(format!("{}: {e}", file.display()));
     let kubeconfig = Kubeconfig::from_yaml(&text).map_err(|e| bad(e.to_string()))?;
     let mut config =
@@ -59,7 +74,7 @@ pub async fn ensure(paths: &Paths) -> Result<(Client, bool), Error> {
 
 /// Spawns `knarr serve` in a session of its own and waits until it says that it is ready.
 fn start(paths: &Paths) -> Result<(), Error> {
-    std::fs::create_dir_all(&paths.data).map_err(io(paths.data.display().to_string()))?;
+    paths.create()?;
     let log = std::fs::OpenOptions::new()
         .create(true)
         .append(true)

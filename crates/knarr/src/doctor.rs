@@ -1,9 +1,18 @@
 //! `knarr doctor`: what this machine lacks, and the fix for each. `serve` and `up` ask the same questions first.
 
-use crate::{cli::Output, error::Error, paths::Paths};
+use crate::{
+    cli::Output,
+    error::Error,
+    netlink,
+    paths::{Paths, Settings},
+};
 use clap::Args;
 use serde_json::json;
-use std::{fs, path::Path};
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    path::Path,
+};
 
 /// Free space below which a start is refused: a full disk would only fail later and worse.
 const FREE_BYTES_MIN: u64 = 64 << 20;
@@ -23,7 +32,8 @@ struct Check {
 }
 
 pub fn run(paths: &Paths, arguments: DoctorArguments) -> Result<u8, Error> {
-    let checks = checks(&paths.data);
+    let mut checks = checks(&paths.data);
+    checks.extend(ports(paths));
     if arguments.output == Output::Json {
         let list: Vec<_> = checks
             .iter()
@@ -55,6 +65,46 @@ pub fn require(data: &Path) -> Result<(), Error> {
         Some((lack, fix)) => Err(Error::Platform(format!("{lack}: {fix}"))),
         None => Ok(()),
     }
+}
+
+/// The API's port must be free for a start.
+pub fn require_api_port(paths: &Paths) -> Result<(), Error> {
+    let lack = ports(paths)
+        .into_iter()
+        .find(|c| c.vital)
+        .and_then(|c| c.lack);
+    match lack {
+        Some((lack, fix)) => Err(Error::Platform(format!("{lack}: {fix}"))),
+        None => Ok(()),
+    }
+}
+
+/// Ports that knarr will want, while the platform doesn't run (then they are its own).
+fn ports(paths: &Paths) -> Vec<Check> {
+    if paths.running().is_some() {
+        return vec![];
+    }
+    let api = Settings::load(paths).map_or(crate::serve::API_DEFAULT, |s| s.api);
+    let public = |port| SocketAddr::from(([0, 0, 0, 0], port));
+    [
+        ("API port", true, api, "stop what holds it, or choose another with `knarr --data-dir A-FRESH-FOLDER serve --api ADDRESS:PORT`"),
+        ("HTTP port", false, public(80), "only Ingresses need it: stop what holds it, or give `knarr serve --http-port`"),
+        ("HTTPS port", false, public(443), "only Ingresses need it: stop what holds it, or give `knarr serve --https-port`"),
+    ]
+    .into_iter()
+    .map(|(name, vital, address, fix)| {
+        let error = TcpListener::bind(address).err();
+        let lack = error.map(|e| match e.kind() {
+            std::io::ErrorKind::AddrInUse => format!("another program holds {address}"),
+            _ => format!("{address} can't be used: {e}"),
+        });
+        Check {
+            name,
+            vital,
+            lack: lack.map(|lack| (lack, fix.to_string())),
+        }
+    })
+    .collect()
 }
 
 fn checks(data: &Path) -> Vec<Check> {
@@ -96,9 +146,16 @@ fn checks(data: &Path) -> Vec<Check> {
         check(
             "nftables",
             true,
-            !root || nftables(),
-            "the kernel has no nf_tables",
+            !root || netlink::nftables(),
+            "the kernel has no nf_tables, which Service addresses need",
             "modprobe nf_tables, or a kernel with CONFIG_NF_TABLES",
+        ),
+        check(
+            "veth",
+            true,
+            !root || netlink::veth(),
+            "the kernel has no veth links, which connect Pods",
+            "modprobe veth, or a kernel with CONFIG_VETH",
         ),
         check(
             "namespaces",
@@ -202,15 +259,4 @@ fn cgroups() -> bool {
             kind == "cgroup" && options.split(',').any(|o| o == *w)
         })
     })
-}
-
-/// Opens the netfilter netlink family, which loads the module where it can be loaded.
-fn nftables() -> bool {
-    use rustix::net::{AddressFamily, SocketType, netlink, socket};
-    socket(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        Some(netlink::NETFILTER),
-    )
-    .is_ok()
 }

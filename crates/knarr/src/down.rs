@@ -46,7 +46,7 @@ pub async fn run(paths: &Paths, arguments: DownArguments) -> Result<u8, Error> {
     };
     let client = connect::connect(paths).await?;
     let project = match (source, arguments.project) {
-        (Some(Source::Manifests { objects, .. }), None) => {
+        (Some(Source::Manifests { documents, .. }), None) => {
             let applier = Applier::new(client.clone()).await?;
             let kept = |kind: &str| {
                 !arguments.volumes
@@ -57,7 +57,7 @@ pub async fn run(paths: &Paths, arguments: DownArguments) -> Result<u8, Error> {
             };
             let mut gone = 0;
             let mut namespaces = std::collections::BTreeSet::new();
-            for object in objects.iter().rev() {
+            for object in documents.iter().rev().map(|d| &d.object) {
                 let (kind, name) = (
                     object["kind"].as_str().unwrap_or_default(),
                     object["metadata"]["name"].as_str().unwrap_or_default(),

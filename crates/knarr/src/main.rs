@@ -11,16 +11,19 @@ mod error;
 mod exec;
 mod image;
 mod logs;
+mod netlink;
 mod paths;
 mod plan;
 mod progress;
 mod ready;
+mod rollout;
 mod scale;
 mod serve;
 mod status;
 mod stop;
 mod up;
 mod wiring;
+mod work;
 
 use clap::Parser;
 

@@ -18,6 +18,22 @@ impl Paths {
         let data = std::path::absolute(data).map_err(io(data.display().to_string()))?;
         Ok(Paths { data })
     }
+    /// Makes the data directory, closed to others: it holds keys and the containers' files.
+    pub fn create(&self) -> Result<(), Error> {
+        use std::os::unix::fs::DirBuilderExt;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.data)
+            .map_err(|e| match e.kind() {
+                std::io::ErrorKind::PermissionDenied => Error::Platform(format!(
+                    "{}: {e}: run knarr as root, or give a --data-dir of your own",
+                    self.data.display()
+                )),
+                _ => io(self.data.display().to_string())(e),
+            })
+    }
+
     /// Locked (flock) while the platform runs; holds its process id.
     pub fn pid(&self) -> PathBuf {
         self.data.join("knarr.pid")

@@ -19,8 +19,16 @@ pub enum Source {
     Compose(Box<Project>),
     Manifests {
         folder: PathBuf,
-        objects: Vec<Value>,
+        documents: Vec<Document>,
     },
+}
+
+/// One object of a manifest, and where it stands.
+#[derive(Clone)]
+pub struct Document {
+    pub object: Value,
+    /// The file, and which of its documents when it has several: `k8s/web.yaml, document 2`.
+    pub place: String,
 }
 
 pub fn read(path: &Path, profiles: &[String], project: Option<String>) -> Result<Source, Error> {
@@ -45,8 +53,8 @@ pub fn read(path: &Path, profiles: &[String], project: Option<String>) -> Result
         {
             return compose(file);
         }
-        let objects = manifests(path)?;
-        if objects.is_empty() {
+        let documents = manifests(path)?;
+        if documents.is_empty() {
             return Err(Error::Input(format!(
                 "{} holds neither a compose.yaml nor Kubernetes manifests: name another folder or file",
                 path.display()
@@ -54,7 +62,7 @@ pub fn read(path: &Path, profiles: &[String], project: Option<String>) -> Result
         }
         return Ok(Source::Manifests {
             folder: path.to_path_buf(),
-            objects,
+            documents,
         });
     }
     let text = std::fs::read_to_string(path)
@@ -69,11 +77,11 @@ pub fn read(path: &Path, profiles: &[String], project: Option<String>) -> Result
         .to_path_buf();
     Ok(Source::Manifests {
         folder,
-        objects: documents(path)?,
+        documents: documents(path)?,
     })
 }
 
-fn manifests(folder: &Path) -> Result<Vec<Value>, Error> {
+fn manifests(folder: &Path) -> Result<Vec<Document>, Error> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
         .map_err(io(folder.display().to_string()))?
         .flatten()
@@ -98,15 +106,25 @@ fn manifests(folder: &Path) -> Result<Vec<Value>, Error> {
 }
 
 /// The objects of one file; each must say what it is.
-fn documents(file: &Path) -> Result<Vec<Value>, Error> {
+fn documents(file: &Path) -> Result<Vec<Document>, Error> {
     let name = file.display();
     let text = std::fs::read_to_string(file).map_err(io(name.to_string()))?;
     let parsed: Vec<Value> = serde_saphyr::from_multiple(&text)
         .map_err(|e| Error::Input(format!("{name}: not valid YAML: {e}")))?;
     let mut all = Vec::new();
+    let several = parsed.iter().filter(|d| !d.is_null()).count() > 1;
     for (i, document) in parsed.into_iter().enumerate() {
         if document.is_null() {
             continue;
+        }
+        let place = match several {
+            true => format!("{name}, document {}", i + 1),
+            false => name.to_string(),
+        };
+        if !document.is_object() {
+            return Err(Error::Input(format!(
+                "{place}: expected an object with apiVersion, kind and metadata"
+            )));
         }
         let list = document["kind"].as_str().is_some_and(|k| k == "List");
         let items = match document.get("items").and_then(Value::as_array) {
@@ -123,13 +141,15 @@ fn documents(file: &Path) -> Result<Vec<Value>, Error> {
             for pointer in ["/apiVersion", "/kind", "/metadata/name"] {
                 if text(pointer).is_none() {
                     return Err(Error::Input(format!(
-                        "{name}: document {}: {} is missing",
-                        i + 1,
+                        "{place}: {} is missing",
                         pointer[1..].replace('/', ".")
                     )));
                 }
             }
-            all.push(object);
+            all.push(Document {
+                object,
+                place: place.clone(),
+            });
         }
     }
     Ok(all)

@@ -16,8 +16,8 @@ pub struct ScaleArguments {
     /// SERVICE=REPLICAS, one or more
     #[arg(required = true, value_parser = pair, value_name = "SERVICE=REPLICAS")]
     services: Vec<(String, i32)>,
-    /// Give up waiting after so many seconds
-    #[arg(long, default_value_t = 120, value_name = "SECONDS")]
+    /// Give up waiting after this time: seconds, or 90s, 5m
+    #[arg(long, default_value = "120", value_name = "TIME", value_parser = crate::cli::seconds)]
     timeout: u64,
     #[command(flatten)]
     target: crate::cli::Target,

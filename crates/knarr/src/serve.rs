@@ -12,10 +12,13 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
+/// Where the Kubernetes API listens when nothing else is asked for.
+pub const API_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6443);
+
 #[derive(Args, Clone)]
 pub struct ServeArguments {
     /// Where the Kubernetes API listens. Kept from the first start
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:6443")]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value_t = API_DEFAULT)]
     pub api: SocketAddr,
     /// Addresses for Pods. Kept from the first start
     #[arg(long, value_parser = parse_cidr, default_value = "10.42.0.0/16", value_name = "CIDR")]
@@ -58,8 +61,9 @@ fn serve(
     ready: &mut Option<std::fs::File>,
 ) -> Result<u8, Error> {
     crate::doctor::require(&paths.data)?;
-    std::fs::create_dir_all(&paths.data).map_err(io(paths.data.display().to_string()))?;
+    paths.create()?;
     let _lock = lock(paths)?;
+    let first = Settings::load(paths).is_none();
     let settings = settings(paths, &arguments)?;
     tracing_subscriber::fmt()
         .with_env_filter(
@@ -80,7 +84,12 @@ fn serve(
         .build()
         .map_err(io("starting the platform"))?;
     let result = runtime.block_on(async {
-        let platform = wiring::start(paths, &settings, &arguments).await?;
+        let platform = wiring::start(paths, &settings, &arguments).await;
+        if platform.is_err() && first {
+            // What was chosen did not work: the next start may choose again.
+            let _ = std::fs::remove_file(paths.settings());
+        }
+        let platform = platform?;
         write_private(&paths.kubeconfig(), platform.kubeconfig.as_bytes())?;
         match ready.take() {
             Some(mut pipe) => drop(pipe.write_all(b"ready\n")),
