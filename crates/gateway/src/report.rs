@@ -92,7 +92,7 @@ async fn write_one(client: &Client, report: &Report) -> kube::Result<()> {
         } => {
             let now = k8s_openapi::jiff::Timestamp::now();
             let event = json!({
-                "metadata": {"generateName": format!("{name}."), "namespace": namespace},
+                "metadata": {"name": format!("{name}.{:x}", now.as_nanosecond()), "namespace": namespace},
                 "involvedObject": {"apiVersion": "v1", "kind": "Service", "namespace": namespace, "name": name, "uid": uid},
                 "type": "Warning",
                 "reason": "PortInUse",
