@@ -61,6 +61,10 @@ impl Applier {
         })
     }
 
+    pub fn is_namespaced(&self, object: &Value) -> Result<bool, Error> {
+        Ok(self.resource(object)?.1 == Scope::Namespaced)
+    }
+
     pub async fn namespace_is_missing(&self, name: &str) -> Result<bool, Error> {
         let api: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(self.client.clone());
         Ok(api.get_metadata_opt(name).await?.is_none())

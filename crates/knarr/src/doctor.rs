@@ -17,6 +17,8 @@ use std::{
 /// Free space below which a start is refused: a full disk would only fail later and worse.
 const FREE_BYTES_MIN: u64 = 64 << 20;
 
+const DISK_SPACE: &str = "disk space";
+
 #[derive(Args)]
 pub struct DoctorArguments {
     #[arg(long, short, value_enum, default_value = "text")]
@@ -62,6 +64,15 @@ pub fn require(data: &Path) -> Result<(), Error> {
         .find(|c| c.vital && c.lack.is_some())
         .and_then(|c| c.lack)
     {
+        Some((lack, fix)) => Err(Error::Platform(format!("{lack}: {fix}"))),
+        None => Ok(()),
+    }
+}
+
+/// A full disk would only fail later and worse.
+pub fn require_space(data: &Path) -> Result<(), Error> {
+    let lack = checks(data).into_iter().find(|c| c.name == DISK_SPACE);
+    match lack.and_then(|c| c.lack) {
         Some((lack, fix)) => Err(Error::Platform(format!("{lack}: {fix}"))),
         None => Ok(()),
     }
@@ -172,7 +183,7 @@ fn checks(data: &Path) -> Vec<Check> {
             "a kernel with CONFIG_SECCOMP_FILTER",
         ),
         check(
-            "disk space",
+            DISK_SPACE,
             true,
             free.is_none_or(|f| f > FREE_BYTES_MIN),
             &format!(

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use futures::AsyncBufReadExt;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
 use kube::{
     Api, Client, ResourceExt,
     api::{ListParams, LogParams},
@@ -13,6 +13,8 @@ use serde_json::Value;
 const TAIL_LINES: i64 = 20;
 /// Restarts after which a container that keeps dying is taken for broken.
 const RESTARTS_MAX: i32 = 2;
+/// How long a Pod may stay without a node.
+const UNSCHEDULED_SECONDS_MAX: i64 = 5;
 
 #[derive(Debug, PartialEq)]
 pub enum Readiness {
@@ -116,6 +118,16 @@ pub fn trouble(pod: &Pod, fatal_only: bool) -> Option<Trouble> {
             .iter()
             .flatten()
             .find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
+        // A node that just starts, or a volume that is being made, may still change it.
+        let since = condition.last_transition_time.as_ref().map(|t| t.0);
+        let seconds = since.map_or(i64::MAX, |t| {
+            k8s_openapi::jiff::Timestamp::now()
+                .duration_since(t)
+                .as_secs()
+        });
+        if fatal_only && seconds < UNSCHEDULED_SECONDS_MAX {
+            return None;
+        }
         Some(Trouble {
             pod: pod.name_any(),
             container: String::new(),
@@ -187,6 +199,31 @@ fn container_trouble(c: &ContainerStatus, fatal_only: bool) -> Option<Trouble> {
         }
         _ => None,
     }
+}
+
+/// What the newest Warning says of a Pod that is not ready and whose containers have no word on why.
+pub async fn warning(client: &Client, namespace: &str, pod: &Pod) -> Option<Trouble> {
+    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+    if !matches!(phase, None | Some("Pending")) {
+        return None;
+    }
+    let fields = format!(
+        "involvedObject.kind=Pod,involvedObject.name={},type=Warning",
+        pod.name_any()
+    );
+    let mut events = Api::<Event>::namespaced(client.clone(), namespace)
+        .list(&ListParams::default().fields(&fields))
+        .await
+        .ok()?
+        .items;
+    events.retain(|e| e.involved_object.uid == pod.metadata.uid);
+    events.sort_by_key(|e| e.last_timestamp.as_ref().map(|t| t.0));
+    Some(Trouble {
+        pod: pod.name_any(),
+        container: String::new(),
+        why: events.pop()?.message?,
+        ran: false,
+    })
 }
 
 /// The last lines that the container wrote, of the run before when it is between two runs.

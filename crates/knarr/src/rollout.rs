@@ -41,7 +41,12 @@ pub async fn check(applier: &Applier, work: &Work) -> Result<(), Error> {
     for document in work.documents() {
         let namespace = work.namespace_of(&document.object);
         let mut object = document.object.clone();
-        if made.contains(namespace) && applier.namespace_is_missing(namespace).await? {
+        if applier
+            .is_namespaced(&object)
+            .map_err(|e| at(document, e))?
+            && made.contains(namespace)
+            && applier.namespace_is_missing(namespace).await?
+        {
             object["metadata"]["namespace"] = json!("default");
         }
         applier
@@ -308,7 +313,11 @@ async fn explain(client: &Client, unit: &Unit, fatal_only: bool) -> Result<Optio
     pods.retain(|p| p.metadata.deletion_timestamp.is_none());
     pods.sort_by_key(|p| std::cmp::Reverse(p.metadata.creation_timestamp.clone().map(|t| t.0)));
     for pod in &pods {
-        if let Some(trouble) = ready::trouble(pod, fatal_only) {
+        let mut trouble = ready::trouble(pod, fatal_only);
+        if trouble.is_none() && !fatal_only {
+            trouble = ready::warning(client, &unit.namespace, pod).await;
+        }
+        if let Some(trouble) = trouble {
             let mut text = format!("{}: {} ({})", unit.name, trouble.why, trouble.pod);
             if trouble.ran {
                 let lines = ready::last_lines(client, &unit.namespace, &trouble).await;

@@ -4,7 +4,7 @@ use crate::{cli::Output, connect, error::Error, paths::Paths, ready};
 use clap::Args;
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment, StatefulSet},
-    core::v1::{Node, Pod, Service},
+    core::v1::{Event, Node, Pod, Service},
 };
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use serde_json::{Value, json};
@@ -148,7 +148,11 @@ async fn rows(client: &Client, project: Option<&str>) -> Result<Vec<Row>, Error>
             if pod.metadata.deletion_timestamp.is_some() {
                 continue;
             }
-            if let Some(trouble) = ready::trouble(pod, false) {
+            let mut trouble = ready::trouble(pod, false);
+            if trouble.is_none() {
+                trouble = ready::warning(client, namespace, pod).await;
+            }
+            if let Some(trouble) = trouble {
                 problems.push(format!("{}: {}", trouble.pod, trouble.why));
                 if trouble.ran {
                     let lines = ready::last_lines(client, namespace, &trouble).await;
@@ -168,16 +172,16 @@ async fn rows(client: &Client, project: Option<&str>) -> Result<Vec<Row>, Error>
             (_, 0) => "down",
             _ => "degraded",
         };
-        let addresses = services
+        let published: Vec<&Service> = services
             .iter()
-            .filter(|s| s.namespace().as_deref() == Some(namespace))
+            .filter(|s| s.namespace().as_deref() == Some(namespace) && publishes(s, &labels))
+            .collect();
+        for service in published.iter().filter(|s| !is_open(s)) {
+            problems.push(port_trouble(client, namespace, service).await?);
+        }
+        let addresses = published
+            .iter()
             .filter_map(|s| s.spec.as_ref())
-            .filter(|s| {
-                s.type_.as_deref() == Some("LoadBalancer")
-                    && s.selector
-                        .as_ref()
-                        .is_some_and(|sel| !sel.is_empty() && includes(&labels, sel))
-            })
             .flat_map(|s| {
                 s.ports
                     .iter()
@@ -197,6 +201,44 @@ async fn rows(client: &Client, project: Option<&str>) -> Result<Vec<Row>, Error>
     }
     rows.sort_by(|a, b| (&a.app, &a.service).cmp(&(&b.app, &b.service)));
     Ok(rows)
+}
+
+fn publishes(service: &Service, labels: &BTreeMap<String, String>) -> bool {
+    let Some(spec) = &service.spec else {
+        return false;
+    };
+    let selector = spec.selector.as_ref();
+    spec.type_.as_deref() == Some("LoadBalancer")
+        && selector.is_some_and(|s| !s.is_empty() && includes(labels, s))
+}
+
+/// The gateway has opened its ports.
+fn is_open(service: &Service) -> bool {
+    let balancer = service
+        .status
+        .as_ref()
+        .and_then(|s| s.load_balancer.as_ref());
+    balancer.is_some_and(|b| b.ingress.as_ref().is_some_and(|i| !i.is_empty()))
+}
+
+/// Why a Service's ports are not open, as the gateway's newest Event says.
+async fn port_trouble(
+    client: &Client,
+    namespace: &str,
+    service: &Service,
+) -> Result<String, Error> {
+    let fields = format!(
+        "involvedObject.kind=Service,involvedObject.name={},reason=PortInUse",
+        service.name_any()
+    );
+    let mut events = Api::<Event>::namespaced(client.clone(), namespace)
+        .list(&ListParams::default().fields(&fields))
+        .await?
+        .items;
+    events.retain(|e| e.involved_object.uid == service.metadata.uid);
+    events.sort_by_key(|e| e.last_timestamp.as_ref().map(|t| t.0));
+    let said = events.pop().and_then(|e| e.message);
+    Ok(said.unwrap_or_else(|| "its published ports are not open yet".into()))
 }
 
 fn labels_of(workload: &Value) -> BTreeMap<String, String> {

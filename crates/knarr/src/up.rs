@@ -56,6 +56,8 @@ pub async fn run(paths: &Paths, arguments: UpArguments) -> Result<u8, Error> {
         doctor::require_api_port(paths)?;
         work::check_ports(&draft.published)?;
         progress.set("platform", "starting", false);
+    } else {
+        doctor::require_space(&paths.data)?;
     }
     phases.push(("read", progress.seconds()));
 

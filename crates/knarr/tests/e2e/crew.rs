@@ -51,6 +51,11 @@ pub fn crew(test: impl FnOnce(&Crew) + Send) {
         let (cgroup, pids) = (crew.cgroup(), crew.shims());
         let purged = crew.knarr(&["stop", "--purge"]);
         crew.wait_served();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let data = crew.data.to_str().unwrap();
+        if mounts.lines().any(|l| l.split(' ').nth(4) == Some(data)) {
+            shell(&format!("umount {data}; rmdir {data}")); // a disk that the test made
+        }
         if let Err(panic) = result {
             std::panic::resume_unwind(panic);
         }

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use crate::crew::{Crew, KNARR, crew, shell, text};
+use crate::crew::{Crew, KNARR, crew, eventually, shell, text};
 
 /// What the API holds, but for what changes by itself.
 fn contents(crew: &Crew) -> String {
@@ -18,6 +18,8 @@ fn check(crew: &Crew, name: &str, arguments: &[&str], code: i32, expected: &[&st
     for part in expected {
         assert!(complaint.contains(part), "{name}: lacks {part:?} in {said}");
     }
+    let complaints = complaint.lines().filter(|l| l.starts_with("knarr: "));
+    assert_eq!(complaints.count(), 1, "{name}: one message: {said}");
     assert!(!said.contains("panicked"), "{name}: {said}");
     assert_eq!(before, contents(crew), "{name}: something changed");
 }
@@ -77,7 +79,12 @@ fn files_with_mistakes() {
                 vec!["nowhere"],
             ),
         ];
-        for (name, code, expected) in &cases {
+        let cases = cases.into_iter().chain([(
+            compose("image", "  a:\n    image: nobody/has:1\n"),
+            2,
+            vec!["nobody/has:1", "knarr image load"],
+        )]);
+        for (name, code, expected) in &cases.collect::<Vec<_>>() {
             check(crew, name, &["up", name], *code, expected);
         }
         crew.file(
@@ -90,6 +97,18 @@ fn files_with_mistakes() {
             &["up", "k8s"],
             2,
             &["a.yaml", "replicas"],
+        );
+        // What comes before the mistake is not applied, either.
+        crew.file(
+            "k8s3/all.yaml",
+            "apiVersion: v1\nkind: Namespace\nmetadata: {name: made}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: sound, namespace: made}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: a, namespace: made}\nspec: {ports: [{port: 80, targetPortt: 80}]}\n",
+        );
+        check(
+            crew,
+            "a typo in the third document",
+            &["up", "k8s3"],
+            2,
+            &["all.yaml, document 3", "targetPortt"],
         );
         crew.file(
             "k8s2/a.yaml",
@@ -121,25 +140,134 @@ fn files_with_mistakes() {
     });
 }
 
+const PUBLISHED: &str = "name: app
+services:
+  web:
+    image: busybox:1
+    command: [sh, -c, 'echo hello > /index.html; exec httpd -f -p 80 -h /']
+    stop_grace_period: 1s
+    ports: [\"8000:80\"]
+";
+
 #[test]
 fn ports_in_use() {
     crew(|crew| {
         let taken = TcpListener::bind("127.0.0.1:6443").unwrap();
-        crew.busybox();
-        crew.file("app/compose.yaml", "name: app\nservices:\n  web:\n    image: busybox:1\n    command: [sleep, \"100000\"]\n    stop_grace_period: 1s\n    ports: [\"8000:80\"]\n");
+        crew.file("app/compose.yaml", PUBLISHED);
         let output = crew.knarr(&["up", "app"]);
         let said = text(&output);
         assert_eq!(output.status.code(), Some(3), "{said}");
-        assert!(said.contains("6443"), "{said}");
+        assert!(said.contains("6443") && said.contains("--api"), "{said}");
+        assert!(!crew.data.exists(), "nothing was made");
         drop(taken);
 
+        crew.busybox();
         let taken = TcpListener::bind("0.0.0.0:8000").unwrap();
-        let output = crew.knarr(&["up", "app", "--timeout", "20"]);
+        let output = crew.knarr(&["up", "app"]);
         let said = text(&output);
-        assert_ne!(output.status.code(), Some(0), "{said}");
-        assert!(said.contains("8000"), "{said}");
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(
+            said.contains("web: port 8000") && said.contains("stop that program"),
+            "{said}"
+        );
+        assert!(
+            !crew.data.join("store").exists(),
+            "the platform was not started for it"
+        );
+        crew.serve();
+        let expected = ["web: port 8000 can't be published", "stop that program"];
+        check(crew, "a published port", &["up", "app"], 2, &expected);
         drop(taken);
         crew.ok(&["up", "app"]);
+
+        // Taken while the platform was away: told by `status` and by `up`, and healed when it is free again.
+        crew.kill();
+        let taken = TcpListener::bind("0.0.0.0:8000").unwrap();
+        crew.serve();
+        eventually("status tells", || {
+            let said = crew.ok(&["status"]);
+            match said.contains("0.0.0.0:8000 can't be opened") {
+                true => Ok(()),
+                false => Err(said),
+            }
+        });
+        let expected = [
+            "web",
+            "0.0.0.0:8000 can't be opened",
+            "publish another port",
+        ];
+        check(crew, "taken meanwhile", &["up", "app"], 1, &expected);
+        drop(taken);
+        crew.ok(&["up", "app"]);
+        assert_eq!(crew.http("http://127.0.0.1:8000/").unwrap(), "hello\n");
+    });
+}
+
+/// Makes the kernel look as if it had no netfilter netlink family: `socket(AF_NETLINK, …, NETLINK_NETFILTER)` fails as
+/// it does without `CONFIG_NETFILTER_NETLINK`.
+fn hide_nftables() -> std::io::Result<()> {
+    use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W};
+    let load = |offset| libc::sock_filter {
+        code: (BPF_LD | BPF_W | BPF_ABS) as u16,
+        jt: 0,
+        jf: 0,
+        k: offset,
+    };
+    // `skip` steps ahead when it is something else
+    let equals = |k, skip| libc::sock_filter {
+        code: (BPF_JMP | BPF_JEQ | BPF_K) as u16,
+        jt: 0,
+        jf: skip,
+        k,
+    };
+    let answer = |k| libc::sock_filter {
+        code: (BPF_RET | BPF_K) as u16,
+        jt: 0,
+        jf: 0,
+        k,
+    };
+    // struct seccomp_data: nr at 0, the arguments from 16 on, eight bytes each
+    let filter = [
+        load(0),
+        equals(libc::SYS_socket as u32, 5),
+        load(16),
+        equals(libc::AF_NETLINK as u32, 3),
+        load(32),
+        equals(libc::NETLINK_NETFILTER as u32, 1),
+        answer(libc::SECCOMP_RET_ERRNO | libc::EPROTONOSUPPORT as u32),
+        answer(libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_ptr().cast_mut(),
+    };
+    // SAFETY: both calls change only this process's own permissions; `program` and `filter` live until they return.
+    let done = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+            && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) == 0
+    };
+    match done {
+        true => Ok(()),
+        false => Err(std::io::Error::last_os_error()),
+    }
+}
+
+#[test]
+fn without_nftables() {
+    use std::os::unix::process::CommandExt;
+    crew(|crew| {
+        crew.file("app/compose.yaml", PUBLISHED);
+        for (arguments, code) in [(["up", "app"], 3), (["doctor", "-ojson"], 1)] {
+            let mut command = crew.command(&arguments);
+            // SAFETY: between fork and exec only two system calls are made, nothing is allocated.
+            let output = unsafe { command.pre_exec(hide_nftables) }.output().unwrap();
+            let said = text(&output);
+            assert_eq!(output.status.code(), Some(code), "{said}");
+            for part in ["nf_tables", "modprobe nf_tables"] {
+                assert!(said.contains(part), "{said}");
+            }
+        }
+        assert!(!crew.data.exists(), "nothing was made");
     });
 }
 
@@ -173,35 +301,62 @@ fn without_root() {
 fn a_full_disk() {
     crew(|crew| {
         std::fs::create_dir_all(&crew.data).unwrap();
-        shell(&format!(
-            "mount -t tmpfs -o size=64m tmpfs {}",
-            crew.data.display()
-        ));
+        let data = crew.data.display();
+        shell(&format!("mount -t tmpfs -o size=100m tmpfs {data}"));
+        let fill = || {
+            shell(&format!(
+                "dd if=/dev/zero of={data}/filler bs=64k 2>/dev/null; true"
+            ))
+        };
         crew.busybox();
-        crew.serve();
-        let before = contents(crew);
-        shell(&format!(
-            "dd if=/dev/zero of={}/filler bs=64k 2>/dev/null; true",
-            crew.data.display()
-        ));
-        let said = text(&crew.kubectl(&[
-            "create",
-            "configmap",
-            "big",
-            &format!("--from-literal=a={}", "x".repeat(100_000)),
-        ]));
-        assert!(said.contains("space"), "{said}");
-        assert_eq!(before, contents(crew), "what is there can still be read");
+        crew.file("app/compose.yaml", PUBLISHED);
+        fill();
+        let output = crew.knarr(&["up", "app"]);
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        assert!(
+            said.contains("is full") && said.contains("free some space"),
+            "{said}"
+        );
         std::fs::remove_file(crew.data.join("filler")).unwrap();
-        crate::crew::eventually("writes go on when there is room again", || {
+
+        crew.serve();
+        crew.file("big", &"x".repeat(900_000));
+        fill();
+        // Until what the store has set aside is used up.
+        let mut written = Vec::new();
+        let said = loop {
+            let name = format!("big{}", written.len());
+            let output = crew.kubectl(&["create", "configmap", &name, "--from-file=big"]);
+            if !output.status.success() {
+                break text(&output);
+            }
+            written.push(name);
+            assert!(written.len() < 200, "it is full, and takes writes");
+        };
+        assert!(
+            said.contains("no space left") && said.contains("free some space"),
+            "{said}"
+        );
+        let there = contents(crew);
+        for name in written {
+            let line = format!("configmap/{name}");
+            assert!(there.lines().any(|l| l == line), "{name} is lost: {there}");
+        }
+        check(
+            crew,
+            "an app on a full disk",
+            &["up", "app"],
+            3,
+            &["is full", "free some space"],
+        );
+        std::fs::remove_file(crew.data.join("filler")).unwrap();
+        eventually("writes go on when there is room again", || {
             let output = crew.kubectl(&["create", "configmap", "small", "--from-literal=a=b"]);
             match output.status.success() {
                 true => Ok(()),
                 false => Err(text(&output)),
             }
         });
-        let output = crew.knarr(&["stop", "--purge"]);
-        assert!(output.status.success(), "{}", text(&output));
-        shell(&format!("umount {0}; rmdir {0}", crew.data.display()));
     });
 }

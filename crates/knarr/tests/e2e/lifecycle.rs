@@ -80,6 +80,14 @@ fn from_up_to_purge() {
             }
         });
 
+        let refused = crew.knarr(&["image", "rm", "busybox:1"]);
+        assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
+        assert!(
+            text(&refused).contains("is used by pod"),
+            "{}",
+            text(&refused)
+        );
+
         // down keeps volumes
         crew.ok(&["down", "app"]);
         assert!(crew.containers("demo").is_empty());
