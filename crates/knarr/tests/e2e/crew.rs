@@ -65,6 +65,9 @@ pub fn crew(test: impl FnOnce(&Crew) + Send) {
             traces(),
             "what the machine looks like before and after"
         );
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let left = mounts.lines().filter(|l| l.contains(dir_name(&crew)));
+        assert_eq!(left.collect::<Vec<_>>(), [""; 0], "mounts are left");
         if let Some(cgroup) = cgroup {
             let left = shell(&format!("find /sys/fs/cgroup -name {cgroup}"));
             assert_eq!(left, "", "control groups are left");
@@ -84,6 +87,10 @@ pub fn crew(test: impl FnOnce(&Crew) + Send) {
     });
 }
 
+fn dir_name(crew: &Crew) -> &str {
+    crew.dir.path().to_str().unwrap()
+}
+
 /// What knarr could leave behind outside its data directory, but for control groups.
 fn traces() -> Vec<String> {
     let mine = |path: &str| {
@@ -93,9 +100,6 @@ fn traces() -> Vec<String> {
             .filter(|name| name.contains("knarr"))
             .collect::<BTreeSet<_>>()
     };
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    // Another test of the workspace may mount and unmount meanwhile: only ours count.
-    let mounts = mounts.lines().filter(|line| line.contains("/kn")).count();
     let mut all = [
         "nft list ruleset",
         "ip -o addr",
@@ -106,7 +110,6 @@ fn traces() -> Vec<String> {
     .map(shell)
     .to_vec();
     all.push(fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap());
-    all.push(format!("{mounts} mounts"));
     for dir in ["/run", "/var/lib", "/var/run/netns", "/etc"] {
         all.push(format!("{dir}: {:?}", mine(dir)));
     }
