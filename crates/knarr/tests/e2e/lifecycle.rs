@@ -153,5 +153,14 @@ volumes: {d: }
         assert!(said.contains("no database"), "the last log lines: {said}");
         let status = crew.ok(&["status"]);
         assert!(status.contains("exited with code 3"), "{status}");
+
+        crew.kube("create deployment absent --image=nobody/has:1");
+        eventually("status names the image and the fix", || {
+            let said = crew.ok(&["status"]);
+            match said.contains("nobody/has:1") && said.contains("knarr image load") {
+                true => Ok(()),
+                false => Err(said),
+            }
+        });
     });
 }

@@ -6,4 +6,5 @@ mod input;
 mod kubectl;
 mod lifecycle;
 mod load;
+mod network;
 mod shop;
