@@ -37,7 +37,7 @@ pub fn crew(test: impl FnOnce(&Crew) + Send) {
         // SAFETY: only this thread's network namespace changes; children and threads made from here on share it.
         unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.unwrap();
         shell("ip link set lo up");
-        let before = traces();
+        let (before, settings_before) = (traces(), settings());
         let dir = tempfile::Builder::new().prefix("kn").tempdir().unwrap();
         let crew = Crew {
             data: dir.path().join("d"),
@@ -65,6 +65,13 @@ pub fn crew(test: impl FnOnce(&Crew) + Send) {
             traces(),
             "what the machine looks like before and after"
         );
+        let settings = settings();
+        let changed = settings.symmetric_difference(&settings_before);
+        assert_eq!(
+            changed.collect::<Vec<_>>(),
+            [""; 0],
+            "settings of the kernel were changed"
+        );
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let left = mounts.lines().filter(|l| l.contains(dir_name(&crew)));
         assert_eq!(left.collect::<Vec<_>>(), [""; 0], "mounts are left");
@@ -89,6 +96,29 @@ pub fn crew(test: impl FnOnce(&Crew) + Send) {
 
 fn dir_name(crew: &Crew) -> &str {
     crew.dir.path().to_str().unwrap()
+}
+
+/// The kernel's settings of this network namespace, with their values.
+fn settings() -> BTreeSet<String> {
+    let mut folders = ["ipv4", "ipv6", "core", "netfilter"]
+        .map(|name| PathBuf::from("/proc/sys/net").join(name))
+        .to_vec();
+    let mut all = BTreeSet::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.file_type().is_ok_and(|t| t.is_dir()) {
+                true => folders.push(entry.path()),
+                // A count of connections, and keys the kernel draws when first asked, are no settings.
+                false => all.extend(fs::read_to_string(entry.path()).ok().and_then(|value| {
+                    let name = entry.path().display().to_string();
+                    let counts = name.ends_with("_count") || name.ends_with("fastopen_key");
+                    (!counts).then(|| format!("{name} = {}", value.trim()))
+                })),
+            }
+        }
+    }
+    assert!(all.len() > 100, "settings can be read: {all:?}");
+    all
 }
 
 /// What knarr could leave behind outside its data directory, but for control groups.
