@@ -231,12 +231,16 @@ fn variables(options: &Options, folder: &Path) -> Variables {
     if !options.profiles.is_empty() {
         let known = variables
             .get("COMPOSE_PROFILES")
-            .filter(|v| !v.is_empty())
-            .cloned();
-        let all: Vec<String> = known
-            .into_iter()
-            .chain(options.profiles.iter().cloned())
-            .collect();
+            .cloned()
+            .unwrap_or_default();
+        let mut all: Vec<&str> = Vec::new();
+        let asked = options.profiles.iter().map(String::as_str);
+        for name in known.split(',').map(str::trim).chain(asked) {
+            // Named twice is switched on once: files interpolate the variable.
+            if !name.is_empty() && !all.contains(&name) {
+                all.push(name);
+            }
+        }
         variables.insert("COMPOSE_PROFILES".into(), all.join(","));
     }
     variables

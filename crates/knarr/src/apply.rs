@@ -82,10 +82,7 @@ impl Applier {
             .pointer("/metadata/name")
             .and_then(Value::as_str)
             .unwrap_or_default();
-        let before = api
-            .get_metadata_opt(name)
-            .await?
-            .and_then(|o| o.metadata.resource_version);
+        let before = api.get_opt(name).await?;
         let mut parameters = PatchParams::apply(MANAGER).force().validation_strict();
         parameters.dry_run = dry_run;
         let applied = api
@@ -101,8 +98,15 @@ impl Applier {
                 }
                 other => other.into(),
             })?;
-        let changed = before != applied.metadata.resource_version;
+        let changed = before.map(essence) != Some(essence(applied.clone()));
         let object = serde_json::to_value(&applied).map_err(|e| Error::Failed(e.to_string()))?;
         Ok(Applied { object, changed })
     }
+}
+
+/// The object without the server's bookkeeping: who owns which field may change though nothing else does.
+fn essence(mut object: DynamicObject) -> Option<Value> {
+    object.metadata.managed_fields = None;
+    object.metadata.resource_version = None;
+    serde_json::to_value(object).ok()
 }

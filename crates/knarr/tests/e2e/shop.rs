@@ -187,15 +187,21 @@ fn with_redis_which_may_die() {
             "docker.io/library/redis:7",
             "/usr/bin/redis-server",
             "/usr/bin/redis-cli",
+            "--cmd",
+            "redis-server",
         ]);
         let out = crew
             .command(&["up", &example("shop"), "--profile", "redis"])
-            .env("COMPOSE_PROFILES", "redis")
             .output()
             .unwrap();
         assert!(out.status.success(), "{}", crate::crew::text(&out));
         let product = product(crew);
-        assert!(page(&product).1.contains("/follow"));
+        eventually("the button", || {
+            match page(&product).1.contains("/follow") {
+                true => Ok(()),
+                false => Err(crew.ok(&["logs", "follow"])),
+            }
+        });
         let id = || {
             crew.containers("shop")
                 .into_iter()
