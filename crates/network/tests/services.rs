@@ -89,6 +89,25 @@ fn pods_see_each_other_by_their_own_address() {
 }
 
 #[test]
+fn pods_reach_the_outside_by_the_nodes_address() {
+    node(async || {
+        let cluster = Cluster::start();
+        let (network, _running) = cluster.network().await;
+        let outside = Pod::outside().await;
+        let a = Pod::start(&network, "a").await;
+        eventually("an answer from outside", async || {
+            match a.ask(at(outside.ip, WEB)).await {
+                Ok(answer) if answer == "outside 192.0.2.1" => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+        command("ip link del out0");
+        network.purge().await.unwrap();
+    });
+}
+
+#[test]
 fn client_ip_affinity_keeps_to_one_endpoint() {
     node(async || {
         let cluster = Cluster::start();

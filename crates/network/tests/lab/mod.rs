@@ -61,20 +61,25 @@ pub struct Pod {
     work: mpsc::SyncSender<Work>,
 }
 
+/// A thread in a network namespace of its own, and the way in.
+fn namespace() -> (mpsc::SyncSender<Work>, PathBuf) {
+    let (work, todo) = mpsc::sync_channel::<Work>(8);
+    let (ready, netns) = mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        own_namespace();
+        let tid = rustix::thread::gettid().as_raw_nonzero();
+        let path = format!("/proc/{}/task/{tid}/ns/net", std::process::id());
+        ready.send(PathBuf::from(path)).unwrap();
+        for work in todo {
+            work();
+        }
+    });
+    (work, netns.recv().unwrap())
+}
+
 impl Pod {
     pub async fn start(network: &Network, name: &str) -> Pod {
-        let (work, todo) = mpsc::sync_channel::<Work>(8);
-        let (ready, netns) = mpsc::sync_channel(1);
-        std::thread::spawn(move || {
-            own_namespace();
-            let tid = rustix::thread::gettid().as_raw_nonzero();
-            let path = format!("/proc/{}/task/{tid}/ns/net", std::process::id());
-            ready.send(PathBuf::from(path)).unwrap();
-            for work in todo {
-                work();
-            }
-        });
-        let netns = netns.recv().unwrap();
+        let (work, netns) = namespace();
         let ip = network.attach(name, &netns).await.unwrap();
         let pod = Pod {
             name: name.into(),
@@ -84,6 +89,31 @@ impl Pod {
         };
         let title = pod.name.clone();
         pod.run(move || serve(&title)).await;
+        pod
+    }
+
+    /// A machine outside of the cluster, at 192.0.2.2: it knows no way back to Pods.
+    pub async fn outside() -> Pod {
+        let (work, netns) = namespace();
+        let tid = netns.components().nth(4).unwrap().as_os_str();
+        let tid = tid.to_str().unwrap();
+        command(&format!(
+            "ip link add out0 type veth peer name eth0 netns {tid}"
+        ));
+        command("ip addr add 192.0.2.1/24 dev out0");
+        command("ip link set out0 up");
+        let pod = Pod {
+            name: "outside".into(),
+            ip: Ipv4Addr::new(192, 0, 2, 2),
+            netns,
+            work,
+        };
+        pod.run(|| {
+            command("ip addr add 192.0.2.2/24 dev eth0");
+            command("ip link set eth0 up");
+            serve("outside");
+        })
+        .await;
         pod
     }
 
