@@ -1,7 +1,8 @@
 //! The verbs and their flags.
 
 use crate::{
-    doctor, down, error::Error, exec, image, logs, paths::Paths, scale, serve, status, stop, up,
+    connect, doctor, down, error::Error, exec, image, logs, paths::Paths, scale, serve, status,
+    stop, up,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -106,7 +107,7 @@ pub fn run(arguments: Arguments) -> Result<u8, Error> {
         .enable_all()
         .build()
         .map_err(|e| Error::Failed(e.to_string()))?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         match arguments.verb {
             Verb::Up(a) => up::run(&paths, a).await,
             Verb::Down(a) => down::run(&paths, a).await,
@@ -130,15 +131,19 @@ pub fn run(arguments: Arguments) -> Result<u8, Error> {
             }
             Verb::Serve(_) => Ok(0), // taken above
         }
-    })
+    });
+    // Not waited for: a read of a terminal's input ends with the next key only.
+    runtime.shutdown_background();
+    outcome
 }
 
 fn kubeconfig(paths: &Paths, path: bool) -> Result<u8, Error> {
     let file = paths.kubeconfig();
-    let text = std::fs::read_to_string(&file).map_err(|_| {
-        Error::Platform(
+    let text = std::fs::read_to_string(&file).map_err(|e| match e.kind() {
+        std::io::ErrorKind::PermissionDenied => connect::closed(paths),
+        _ => Error::Platform(
             "the platform has not been started yet: run `knarr up` or `knarr serve` first".into(),
-        )
+        ),
     })?;
     match path {
         true => println!("{}", file.display()),

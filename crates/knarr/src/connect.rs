@@ -36,9 +36,9 @@ pub async fn connect(paths: &Paths) -> Result<Client, Error> {
     client(paths).await
 }
 
-fn closed(paths: &Paths) -> Error {
+pub fn closed(paths: &Paths) -> Error {
     Error::Platform(format!(
-        "only root may use the platform on {}: run it with sudo",
+        "only root may use what knarr keeps in {}: run it with sudo",
         paths.data.display()
     ))
 }

@@ -9,6 +9,7 @@ use kube::{
 };
 use rustix::termios::{self, OptionalActions, Termios};
 use std::io::IsTerminal;
+use tokio::io::AsyncWriteExt;
 
 #[derive(Args)]
 pub struct ExecArguments {
@@ -97,7 +98,11 @@ pub async fn run(paths: &Paths, arguments: ExecArguments) -> Result<u8, Error> {
             .spawn(async move { drop(tokio::io::copy(&mut from, &mut tokio::io::stderr()).await) });
     }
     if let Some(mut to) = process.stdin() {
-        tokio::spawn(async move { drop(tokio::io::copy(&mut tokio::io::stdin(), &mut to).await) });
+        tokio::spawn(async move {
+            let _ = tokio::io::copy(&mut tokio::io::stdin(), &mut to).await;
+            // The command is to see the end of its input.
+            let _ = to.shutdown().await;
+        });
     }
     if arguments.tty
         && let Some(mut sizes) = process.terminal_size()

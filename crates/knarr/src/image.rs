@@ -77,14 +77,15 @@ pub struct PackArguments {
 
 pub fn run(paths: &Paths, verb: ImageVerb) -> Result<u8, Error> {
     let dir = paths.images();
-    std::fs::create_dir_all(&dir).map_err(|e| match e.kind() {
-        std::io::ErrorKind::PermissionDenied => Error::Platform(format!(
-            "{}: {e}: run knarr as root, or give a --data-dir of your own",
-            dir.display()
-        )),
-        _ => io(dir.display().to_string())(e),
+    let denied = |e: &std::io::Error| e.kind() == std::io::ErrorKind::PermissionDenied;
+    std::fs::create_dir_all(&dir).map_err(|e| match denied(&e) {
+        true => crate::connect::closed(paths),
+        false => io(dir.display().to_string())(e),
     })?;
-    let store = ImageStore::open(&dir)?;
+    let store = ImageStore::open(&dir).map_err(|e| match e {
+        knarr_image::Error::Io { source, .. } if denied(&source) => crate::connect::closed(paths),
+        other => other.into(),
+    })?;
     match verb {
         ImageVerb::Pack(a) => {
             let output = a.output;

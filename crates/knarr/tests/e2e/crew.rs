@@ -211,9 +211,15 @@ impl Crew {
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(KNARR);
+        let mut command = self.in_crew(KNARR);
+        command.args(arguments);
         command
-            .args(arguments)
+    }
+
+    /// Any program, with knarr's environment.
+    pub fn in_crew(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
             .env("KNARR_DATA_DIR", &self.data)
             .env_remove("KUBECONFIG")
             .current_dir(self.dir.path())

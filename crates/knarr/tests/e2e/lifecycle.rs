@@ -70,6 +70,18 @@ fn from_up_to_purge() {
         let failed = crew.knarr(&["exec", "keeper", "--", "sh", "-c", "exit 7"]);
         assert_eq!(failed.status.code(), Some(7), "exec passes the code on");
 
+        // With a terminal, and nobody who types.
+        let line = format!(
+            "{} exec -it keeper sh -c 'echo on $(tty)'",
+            crate::crew::KNARR
+        );
+        let output = crew
+            .in_crew("script")
+            .args(["-qec", &line, "/dev/null"])
+            .output()
+            .unwrap();
+        assert!(text(&output).contains("on /dev/"), "{}", text(&output));
+
         crew.ok(&["scale", "web=3"]);
         assert_eq!(crew.containers("demo").len(), 4);
         crew.ok(&["scale", "web=1"]);
