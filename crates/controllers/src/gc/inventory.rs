@@ -175,8 +175,12 @@ impl Inventory {
                     continue;
                 }
             };
-            pause = BACKOFF_MIN;
             let failed = !found.failed.is_empty();
+            // A group that didn't answer is asked again soon, and less and less often.
+            pause = match failed {
+                true => (pause * 2).min(DISCOVERY_PAUSE_MAX),
+                false => BACKOFF_MIN,
+            };
             *self.kinds.write() = ByKind::new(&found.resources);
             let mut firsts: Vec<BoxFuture<'static, ()>> = vec![];
             let wanted: HashSet<Arc<Resource>> = found
@@ -233,7 +237,7 @@ impl Inventory {
             if failed {
                 tokio::select! {
                     _ = self.stale.notified() => {}
-                    _ = tokio::time::sleep(Duration::from_secs(60)) => {}
+                    _ = tokio::time::sleep(pause) => {}
                 }
             } else {
                 self.stale.notified().await;

@@ -13,7 +13,7 @@ use tokio::{sync::Notify, time::Instant};
 /// First pause after a failure.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(5);
 /// Longest pause after failures.
-pub const BACKOFF_MAX: Duration = Duration::from_secs(60);
+pub const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
 /// Keys to look at. It is bounded by the number of distinct keys.
 pub struct Queue<K> {
@@ -203,7 +203,7 @@ mod tests {
         let q = Queue::<u8>::default();
         let pauses: Vec<u128> = (0..16).map(|_| q.retry(1).as_millis()).collect();
         assert_eq!(pauses[..4], [5, 10, 20, 40]);
-        assert_eq!(pauses[15], 60_000);
+        assert_eq!(pauses[15], 10_000);
         q.forget(&1);
         assert_eq!(q.retry(1).as_millis(), 5);
     }
