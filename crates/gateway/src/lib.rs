@@ -15,6 +15,7 @@ mod proxy;
 mod publish;
 mod report;
 mod tls;
+mod udp;
 
 use std::{
     future::pending,
@@ -40,7 +41,7 @@ pub struct Config {
     pub address: IpAddr,
 }
 
-/// Publishes the TCP ports of Services of type LoadBalancer, and Ingresses, until dropped.
+/// Publishes the TCP and UDP ports of Services of type LoadBalancer, and Ingresses, until dropped.
 ///
 /// Ports with `appProtocol` `http`, `kubernetes.io/ws` or `kubernetes.io/h2c` are HTTP; ports that name another
 /// protocol are TCP; for those that name none the client's first bytes decide. A port that can't be opened gives its

@@ -28,11 +28,28 @@ const HOST_IP: &str = "knarr.dev/host-ip";
 /// namespace, name
 pub(crate) type Key = (String, String);
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Transport {
+    Tcp,
+    Udp,
+}
+
+impl Transport {
+    /// None for what isn't served here (SCTP).
+    fn of(protocol: Option<&str>) -> Option<Transport> {
+        match protocol.unwrap_or("TCP") {
+            "TCP" => Some(Transport::Tcp),
+            "UDP" => Some(Transport::Udp),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Port {
     pub(crate) name: String,
     pub(crate) number: u16,
-    pub(crate) tcp: bool,
+    pub(crate) transport: Transport,
     pub(crate) protocol: Protocol,
 }
 
@@ -57,7 +74,7 @@ pub(crate) struct Endpoint {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SliceFacts {
     service: String,
-    ports: Vec<(String, u16)>,
+    ports: Vec<(String, Transport, u16)>,
     endpoints: Vec<Endpoint>,
 }
 
@@ -238,7 +255,7 @@ impl Model {
     pub(crate) fn targets(
         &self,
         (namespace, service): (&str, &str),
-        port: &str,
+        port: &Port,
     ) -> Vec<SocketAddr> {
         let of = |wanted: fn(&Endpoint) -> bool| {
             self.slices
@@ -246,8 +263,10 @@ impl Model {
                 .iter()
                 .filter(|((ns, _), slice)| ns == namespace && slice.service == service)
                 .flat_map(|(_, slice)| {
-                    let ports = slice.ports.iter().filter(|(name, _)| name == port);
-                    ports.flat_map(move |(_, number)| {
+                    let ports = slice.ports.iter().filter(|(name, transport, _)| {
+                        *name == port.name && *transport == port.transport
+                    });
+                    ports.flat_map(move |(_, _, number)| {
                         let endpoints = slice.endpoints.iter().filter(move |e| wanted(e));
                         endpoints.map(|e| SocketAddr::new(e.ip, *number))
                     })
@@ -293,7 +312,7 @@ fn service(object: &Service) -> ServiceFacts {
             Some(Port {
                 name: port.name.unwrap_or_default(),
                 number: u16::try_from(port.port).ok()?,
-                tcp: port.protocol.as_deref().unwrap_or("TCP") == "TCP",
+                transport: Transport::of(port.protocol.as_deref())?,
                 protocol: Protocol::of(port.app_protocol.as_deref()),
             })
         });
@@ -333,12 +352,11 @@ fn slice(object: &EndpointSlice) -> Option<SliceFacts> {
         })
     });
     let ports = object.ports.iter().flatten().filter_map(|port| {
-        let tcp = port.protocol.as_deref().unwrap_or("TCP") == "TCP";
         Some((
             port.name.clone().unwrap_or_default(),
+            Transport::of(port.protocol.as_deref())?,
             u16::try_from(port.port?).ok()?,
         ))
-        .filter(|_| tcp)
     });
     Some(SliceFacts {
         service,

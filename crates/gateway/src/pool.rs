@@ -153,6 +153,11 @@ impl Backend {
         }
     }
 
+    /// No longer an endpoint.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Relaxed)
+    }
+
     fn leave(&self) {
         self.gone.store(true, Relaxed);
         self.idle.lock().clear();

@@ -14,17 +14,47 @@ use crate::{
     Config,
     ingress::{Route, Routes},
     listen::{Front, Listener, Protocol},
-    model::{BackendRef, Key, Model},
+    model::{BackendRef, Key, Model, Port, Transport},
     pool::Group,
     report::Report,
     tls::{Certificates, Names},
+    udp::UdpListener,
 };
 
 /// How long a port that is taken is left alone, doubled up to the second figure.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// namespace, Service, port
-type GroupKey = (String, String, u16);
+type GroupKey = (String, String, Transport, u16);
+
+/// Where one listens.
+type Place = (Transport, SocketAddr);
+
+/// An open port.
+enum Open {
+    Tcp(Listener),
+    Udp(UdpListener),
+}
+
+impl Open {
+    fn bind((transport, address): Place, front: Front) -> std::io::Result<Open> {
+        match (transport, front) {
+            (Transport::Udp, Front::Service(_, group)) => {
+                UdpListener::bind(address, group).map(Open::Udp)
+            }
+            (_, front) => Listener::bind(address, front).map(Open::Tcp),
+        }
+    }
+
+    fn lead_to(&self, front: Front) {
+        match (self, front) {
+            (Open::Udp(listener), Front::Service(_, group)) => listener.lead_to(group),
+            (Open::Tcp(listener), front) => listener.lead_to(front),
+            // Ingresses are TCP.
+            (Open::Udp(_), Front::Ingress { .. }) => {}
+        }
+    }
+}
 
 struct Taken {
     again: Instant,
@@ -36,10 +66,10 @@ pub(crate) struct Publisher {
     config: Config,
     reports: mpsc::Sender<Report>,
     groups: HashMap<GroupKey, Arc<Group>>,
-    listeners: HashMap<SocketAddr, Listener>,
-    taken: HashMap<SocketAddr, Taken>,
+    listeners: HashMap<Place, Open>,
+    taken: HashMap<Place, Taken>,
     /// Services whose trouble was told.
-    told: BTreeSet<(Key, SocketAddr)>,
+    told: BTreeSet<(Key, Place)>,
     routes: Arc<ArcSwap<Routes>>,
     certificates: Option<Arc<Certificates>>,
 }
@@ -66,17 +96,18 @@ impl Publisher {
     /// Makes what is open what the model says.
     pub(crate) fn apply(&mut self, model: &Model) {
         let mut used = BTreeSet::new();
-        let mut wanted = BTreeMap::<SocketAddr, (Option<Key>, Front)>::new();
-        let mut troubles = Vec::<(Key, SocketAddr, String)>::new();
+        let mut wanted = BTreeMap::<Place, (Option<Key>, Front)>::new();
+        let mut troubles = Vec::<(Key, Place, String)>::new();
         for (key, service) in model.services.all.iter().filter(|(_, s)| s.published) {
             let ip = service.host_ip.unwrap_or(self.config.bind);
-            for port in service.ports.iter().filter(|port| port.tcp) {
-                let address = SocketAddr::new(ip, port.number);
-                let group = self.group(model, key, port.number, &port.name, &mut used);
+            for port in &service.ports {
+                let address = (port.transport, SocketAddr::new(ip, port.number));
+                let group = self.group(model, key, port, &mut used);
                 match wanted.get(&address) {
                     Some((Some((namespace, name)), _)) => {
                         let text = format!(
-                            "port {address} is already published by Service {namespace}/{name}"
+                            "port {} is already published by Service {namespace}/{name}",
+                            address.1
                         );
                         troubles.push((key.clone(), address, text));
                     }
@@ -97,7 +128,8 @@ impl Publisher {
         for (address, (owner, front)) in wanted {
             if let Some(error) = self.open(address, front) {
                 let text = format!(
-                    "port {address} can't be opened: {error}; end what listens there, or publish another port"
+                    "port {} can't be opened: {error}; end what listens there, or publish another port",
+                    address.1
                 );
                 match owner {
                     Some(key) => troubles.push((key, address, text)),
@@ -112,17 +144,21 @@ impl Publisher {
         &mut self,
         model: &Model,
         (namespace, service): &Key,
-        port: u16,
-        name: &str,
+        port: &Port,
         used: &mut BTreeSet<GroupKey>,
     ) -> Arc<Group> {
-        let key = (namespace.clone(), service.clone(), port);
+        let key = (
+            namespace.clone(),
+            service.clone(),
+            port.transport,
+            port.number,
+        );
         let group = self
             .groups
             .entry(key.clone())
-            .or_insert_with(|| Group::new(format!("{namespace}/{service}:{port}")));
+            .or_insert_with(|| Group::new(format!("{namespace}/{service}:{}", port.number)));
         if used.insert(key) {
-            group.set(&model.targets((namespace, service), name));
+            group.set(&model.targets((namespace, service), port));
         }
         group.clone()
     }
@@ -131,7 +167,7 @@ impl Publisher {
         &mut self,
         model: &Model,
         used: &mut BTreeSet<GroupKey>,
-        wanted: &mut BTreeMap<SocketAddr, (Option<Key>, Front)>,
+        wanted: &mut BTreeMap<Place, (Option<Key>, Front)>,
     ) {
         let mut routes = Vec::new();
         let mut names = Names::new();
@@ -168,7 +204,7 @@ impl Publisher {
                 tls: None,
             };
             wanted
-                .entry(self.config.ingress_http)
+                .entry((Transport::Tcp, self.config.ingress_http))
                 .or_insert((None, front));
         }
         if tls && self.certificates.is_none() {
@@ -184,7 +220,7 @@ impl Publisher {
                 tls: Some(certificates.clone()),
             };
             wanted
-                .entry(self.config.ingress_https)
+                .entry((Transport::Tcp, self.config.ingress_https))
                 .or_insert((None, front));
         }
     }
@@ -199,7 +235,8 @@ impl Publisher {
     ) -> (Protocol, Arc<Group>) {
         let key = (namespace.to_string(), backend.service.clone());
         let ports = model.services.all.get(&key).map_or(&[][..], |s| &s.ports);
-        let port = ports.iter().find(|port| match &backend.port {
+        let mut tcp = ports.iter().filter(|p| p.transport == Transport::Tcp);
+        let port = tcp.find(|port| match &backend.port {
             Ok(number) => port.number == *number,
             Err(name) => port.name == *name,
         });
@@ -210,10 +247,7 @@ impl Publisher {
                 } else {
                     Protocol::Http
                 };
-                (
-                    protocol,
-                    self.group(model, &key, port.number, &port.name, used),
-                )
+                (protocol, self.group(model, &key, port, used))
             }
             None => (
                 Protocol::Http,
@@ -223,7 +257,7 @@ impl Publisher {
     }
 
     /// What went wrong, if the port isn't open now.
-    fn open(&mut self, address: SocketAddr, front: Front) -> Option<std::io::Error> {
+    fn open(&mut self, address: Place, front: Front) -> Option<std::io::Error> {
         if let Some(listener) = self.listeners.get(&address) {
             listener.lead_to(front);
             return None;
@@ -233,7 +267,7 @@ impl Publisher {
             let _ = taken;
             return Some(std::io::ErrorKind::AddrInUse.into());
         }
-        match Listener::bind(address, front) {
+        match Open::bind(address, front) {
             Ok(listener) => {
                 self.taken.remove(&address);
                 self.listeners.insert(address, listener);
@@ -257,7 +291,7 @@ impl Publisher {
     }
 
     /// Status of what is published, and an Event for each new trouble.
-    fn report(&mut self, model: &Model, troubles: &[(Key, SocketAddr, String)]) {
+    fn report(&mut self, model: &Model, troubles: &[(Key, Place, String)]) {
         let now = troubles
             .iter()
             .map(|(key, address, _)| (key.clone(), *address))

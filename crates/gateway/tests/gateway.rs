@@ -32,7 +32,7 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
 };
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -121,6 +121,10 @@ impl Crew {
 
     /// The endpoints of `web`: all listen on the same port, each at an address of its own.
     async fn endpoints(&self, all: &[SocketAddr]) {
+        self.endpoints_of("TCP", all).await;
+    }
+
+    async fn endpoints_of(&self, protocol: &str, all: &[SocketAddr]) {
         let port = all.first().map_or(1, SocketAddr::port);
         let endpoints = all
             .iter()
@@ -128,7 +132,7 @@ impl Crew {
             .collect::<Vec<_>>();
         let object = json!({"apiVersion":"discovery.k8s.io/v1","kind":"EndpointSlice","addressType":"IPv4",
             "metadata":{"name":"web-1","labels":{"kubernetes.io/service-name":"web"}},
-            "ports":[{"name":"p","port":port,"protocol":"TCP"}],"endpoints":endpoints});
+            "ports":[{"name":"p","port":port,"protocol":protocol}],"endpoints":endpoints});
         self.apply::<EndpointSlice>(object).await;
     }
 
@@ -559,6 +563,69 @@ async fn other_protocols_are_spliced() {
             "{name}"
         );
     }
+}
+
+#[tokio::test]
+async fn datagrams_go_there_and_back() {
+    let crew = Crew::start().await;
+    let port = free_port().await;
+    let names = ["a", "b"];
+    let mut backends = Vec::new();
+    for (number, name) in names.into_iter().enumerate() {
+        let at = backends.first().map_or(0, SocketAddr::port);
+        let socket = UdpSocket::bind((format!("127.0.0.{}", number + 2), at))
+            .await
+            .unwrap();
+        backends.push(socket.local_addr().unwrap());
+        tokio::spawn(async move {
+            let mut buffer = vec![0; 65535];
+            loop {
+                let (n, from) = socket.recv_from(&mut buffer).await.unwrap();
+                let mut answer = format!("{name}:").into_bytes();
+                answer.extend_from_slice(&buffer[..n]);
+                socket.send_to(&answer, from).await.unwrap();
+            }
+        });
+    }
+    crew.publish(port, json!({"protocol":"UDP"})).await;
+    let endpoints = async |all: &[SocketAddr]| {
+        crew.endpoints_of("UDP", all).await;
+    };
+    endpoints(&backends[..1]).await;
+    let ask = async |client: &UdpSocket, text: &str| {
+        client
+            .send_to(text.as_bytes(), ("127.0.0.1", port))
+            .await
+            .map_err(|e| e.to_string())?;
+        let mut buffer = vec![0; 65535];
+        let answer =
+            tokio::time::timeout(Duration::from_millis(300), client.recv(&mut buffer)).await;
+        let n = answer
+            .map_err(|e| e.to_string())?
+            .map_err(|e| e.to_string())?;
+        Ok::<_, String>(String::from_utf8_lossy(&buffer[..n]).into_owned())
+    };
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    eventually("an answer", async || match ask(&client, "one").await {
+        Ok(answer) if answer == "a:one" => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    let large = "x".repeat(9000);
+    eventually("a large answer", async || {
+        match ask(&client, &large).await {
+            Ok(answer) if answer.len() == 9002 => Ok(()),
+            other => Err(format!("{:?}", other.map(|a| a.len()))),
+        }
+    })
+    .await;
+    // The endpoint goes: the same client is served by the other.
+    endpoints(&backends[1..]).await;
+    eventually("an answer of b", async || match ask(&client, "two").await {
+        Ok(answer) if answer == "b:two" => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
 }
 
 #[tokio::test]
