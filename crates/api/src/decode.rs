@@ -170,7 +170,9 @@ fn check_kind(r: &Resource, version: Option<&str>, kind: Option<&str>) -> Result
 pub fn yaml(bytes: &[u8]) -> Result<Value, Failure> {
     let text = std::str::from_utf8(bytes)
         .map_err(|e| Failure::bad_request(format!("error decoding YAML: {e}")))?;
-    serde_saphyr::from_str(text)
+    // As sigs.k8s.io/yaml reads it: `defaultMode: 0400` is octal.
+    let options = serde_saphyr::options! { legacy_octal_numbers: true };
+    serde_saphyr::from_str_with_options(text, options)
         .map_err(|e| Failure::bad_request(format!("error decoding YAML: {e}")))
 }
 

@@ -208,8 +208,10 @@ pub fn load(options: &Options) -> Result<Project, Error> {
         )));
     }
     let text = fs::read_to_string(&options.file).map_err(|e| plain(e.to_string()))?;
-    let mut root: Value =
-        serde_saphyr::from_str(&text).map_err(|e| plain(format!("not valid YAML: {e}")))?;
+    // As Docker Compose reads it: `mode: 0440` is octal.
+    let octal = serde_saphyr::options! { legacy_octal_numbers: true };
+    let mut root: Value = serde_saphyr::from_str_with_options(&text, octal)
+        .map_err(|e| plain(format!("not valid YAML: {e}")))?;
     let document = Document {
         file: file.clone(),
         text,

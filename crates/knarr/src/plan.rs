@@ -109,7 +109,9 @@ fn manifests(folder: &Path) -> Result<Vec<Document>, Error> {
 fn documents(file: &Path) -> Result<Vec<Document>, Error> {
     let name = file.display();
     let text = std::fs::read_to_string(file).map_err(io(name.to_string()))?;
-    let parsed: Vec<Value> = serde_saphyr::from_multiple(&text)
+    // As kubectl reads it: `defaultMode: 0400` is octal.
+    let options = serde_saphyr::options! { legacy_octal_numbers: true };
+    let parsed: Vec<Value> = serde_saphyr::from_multiple_with_options(&text, options)
         .map_err(|e| Error::Input(format!("{name}: not valid YAML: {e}")))?;
     let mut all = Vec::new();
     let several = parsed.iter().filter(|d| !d.is_null()).count() > 1;
@@ -153,4 +155,35 @@ fn documents(file: &Path) -> Result<Vec<Document>, Error> {
         }
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn scalars_are_what_kubectl_takes_them_for() {
+        let cases = [
+            ("0400", json!(256)),
+            ("0o400", json!(256)),
+            ("400", json!(400)),
+            ("0", json!(0)),
+            ("0.5", json!(0.5)),
+            ("yes", json!(true)),
+            ("\"0400\"", json!("0400")),
+            ("08:00", json!("08:00")),
+            ("~", json!(null)),
+        ];
+        let dir = std::env::temp_dir().join(format!("knarr-plan-{}", std::process::id()));
+        for (scalar, expected) in cases {
+            let text = format!(
+                "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a}}\nvalue: {scalar}\n"
+            );
+            std::fs::write(&dir, text).unwrap();
+            let found = documents(&dir).unwrap();
+            assert_eq!(found[0].object["value"], expected, "{scalar}");
+        }
+        std::fs::remove_file(&dir).unwrap();
+    }
 }

@@ -49,11 +49,31 @@ pub(crate) fn check(o: &Value) -> Vec<FieldError> {
         });
     }
     errors.extend(pod_validation::pod_spec(
-        &o["spec"]["template"]["spec"],
+        &with_claims(o),
         "spec.template.spec",
         &["Always"],
     ));
     errors
+}
+
+/// The template's PodSpec, with the volumes that a StatefulSet's claims will be: they take the place of volumes of the
+/// same name (`updateStorage` in `pkg/controller/statefulset/stateful_set_utils.go`).
+fn with_claims(o: &Value) -> std::borrow::Cow<'_, Value> {
+    let spec = &o["spec"]["template"]["spec"];
+    let claims = items(&o["spec"], "/volumeClaimTemplates");
+    if claims.is_empty() || !spec.is_object() {
+        return std::borrow::Cow::Borrowed(spec);
+    }
+    let names = || claims.iter().map(|c| &c["metadata"]["name"]);
+    let mut spec = spec.clone();
+    let mut volumes = items(&spec, "/volumes").to_vec();
+    volumes.retain(|v| !names().any(|n| *n == v["name"]));
+    let claimed = names().map(
+        |name| serde_json::json!({"name": name, "persistentVolumeClaim": {"claimName": name}}),
+    );
+    volumes.extend(claimed);
+    spec["volumes"] = Value::Array(volumes);
+    std::borrow::Cow::Owned(spec)
 }
 
 /// The selector may not change.
@@ -86,4 +106,31 @@ pub(crate) fn matches(selector: &Value, labels: &Value) -> bool {
                 _ => false,
             }
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn volumes_may_come_from_claims() {
+        let set = |claims: Value| {
+            let mut o = json!({"spec": {
+                "selector": {"matchLabels": {"a": "b"}},
+                "template": {"metadata": {"labels": {"a": "b"}}, "spec": {
+                    "containers": [{"name": "c", "image": "i",
+                        "volumeMounts": [{"name": "data", "mountPath": "/data"}]}]}},
+                "volumeClaimTemplates": claims}});
+            fill(&mut o);
+            o
+        };
+        let errors = check(&set(json!([{"metadata": {"name": "data"}}])));
+        assert!(errors.is_empty(), "{errors:?}");
+        let errors = check(&set(json!([{"metadata": {"name": "other"}}])));
+        assert!(
+            matches!(&errors[..], [FieldError::NotFound { .. }]),
+            "{errors:?}"
+        );
+    }
 }
