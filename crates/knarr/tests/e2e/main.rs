@@ -8,3 +8,4 @@ mod lifecycle;
 mod load;
 mod network;
 mod shop;
+mod workloads;
