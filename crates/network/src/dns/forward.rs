@@ -21,6 +21,10 @@ const FRESH: Duration = Duration::from_secs(5);
 /// glibc, too, asks at most three.
 const UPSTREAMS_MAX: usize = 3;
 const HEADER: usize = 12;
+/// The largest UDP answer passed on; a larger one is to be asked for by TCP.
+const ANSWER_BYTES_MAX: usize = 4096;
+/// The header's third byte: this answer is cut.
+const CUT: u8 = 2;
 
 /// Where foreign names are asked.
 pub(super) enum Upstreams {
@@ -68,8 +72,11 @@ fn host_list(path: &Path, real: &Path, own: &[IpAddr]) -> Vec<SocketAddr> {
     let read = |path: &Path| {
         let text = fs::read_to_string(path).unwrap_or_default();
         text.lines()
-            .filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse().ok())
-            .filter(|ip: &IpAddr| !own.contains(ip))
+            .filter_map(|line| {
+                let mut words = line.split_whitespace();
+                (words.next()? == "nameserver").then(|| words.next()?.parse().ok())?
+            })
+            .filter(|ip: &IpAddr| !own.contains(&ip.to_canonical()))
             .take(UPSTREAMS_MAX)
             .collect::<Vec<_>>()
     };
@@ -83,8 +90,10 @@ fn host_list(path: &Path, real: &Path, own: &[IpAddr]) -> Vec<SocketAddr> {
     list.into_iter().map(|ip| SocketAddr::new(ip, 53)).collect()
 }
 
-/// The first resolver's answer, with the asker's id; None when none answers.
+/// The first resolver's answer, with the asker's id; None when none answers. One that says it can't tell (SERVFAIL,
+/// NOTIMP, REFUSED) is passed over, as glibc does, and its word is taken when no other has a better.
 pub(super) async fn forward(upstreams: &Upstreams, query: &[u8], tcp: bool) -> Option<Vec<u8>> {
+    let mut refusal = None;
     for upstream in upstreams.list() {
         let attempt = async {
             match tcp {
@@ -93,12 +102,22 @@ pub(super) async fn forward(upstreams: &Upstreams, query: &[u8], tcp: bool) -> O
             }
         };
         match timeout(TRY, attempt).await {
+            Ok(Ok(answer)) if matches!(answer[3] & 15, 2 | 4 | 5) => refusal = Some(answer),
             Ok(Ok(answer)) => return Some(answer),
             Ok(Err(error)) => tracing::debug!(%upstream, %error, "a resolver can't be asked"),
             Err(_) => tracing::debug!(%upstream, "a resolver doesn't answer"),
         }
     }
-    None
+    refusal
+}
+
+/// As [`forward`], by TCP where UDP has no room for the whole; what came by UDP when no resolver takes TCP.
+pub(super) async fn whole(upstreams: &Upstreams, query: &[u8]) -> Option<Vec<u8>> {
+    let answer = forward(upstreams, query, false).await?;
+    if answer[2] & CUT == 0 {
+        return Some(answer);
+    }
+    Some(forward(upstreams, query, true).await.unwrap_or(answer))
 }
 
 /// `query` with another id, which the asker can't foresee.
@@ -108,22 +127,34 @@ fn masked(query: &[u8]) -> Vec<u8> {
     masked
 }
 
+/// Where the question's name, type and class end.
+fn question_end(message: &[u8]) -> Option<usize> {
+    let mut at = HEADER;
+    while let Some(length) = message.get(at) {
+        at += 1 + usize::from(*length);
+        if *length == 0 {
+            return Some(at + 4).filter(|end| *end <= message.len());
+        }
+    }
+    None
+}
+
 /// Is it the answer to that question? Compares id and question, without regard to case.
 fn fits(sent: &[u8], answer: &[u8]) -> bool {
-    let question = |bytes: &[u8]| {
-        let mut at = HEADER;
-        while let Some(length) = bytes.get(at) {
-            at += 1 + usize::from(*length);
-            if *length == 0 {
-                return bytes.get(HEADER..at + 4).map(<[u8]>::to_ascii_lowercase);
-            }
-        }
-        None
-    };
+    let question = |bytes: &[u8]| Some(bytes[HEADER..question_end(bytes)?].to_ascii_lowercase());
     answer.len() >= HEADER
         && answer[..2] == sent[..2]
         && answer[2] & 0x80 != 0
+        && answer[4..6] == sent[4..6]
         && question(sent).is_some_and(|sent| question(answer) == Some(sent))
+}
+
+/// An answer's header and question, marked as cut.
+fn cut(answer: &mut Vec<u8>) {
+    answer.truncate(question_end(answer).unwrap_or(HEADER));
+    answer[2] |= CUT;
+    // No answers, authorities, or additions.
+    answer[6..HEADER].fill(0);
 }
 
 async fn over_udp(upstream: SocketAddr, query: &[u8]) -> std::io::Result<Vec<u8>> {
@@ -136,11 +167,15 @@ async fn over_udp(upstream: SocketAddr, query: &[u8]) -> std::io::Result<Vec<u8>
     socket.connect(upstream).await?;
     let sent = masked(query);
     socket.send(&sent).await?;
-    let mut buffer = vec![0; 4096];
+    // One byte more tells that an answer was larger.
+    let mut buffer = vec![0; ANSWER_BYTES_MAX + 1];
     loop {
         let length = socket.recv(&mut buffer).await?;
         if fits(&sent, &buffer[..length]) {
             buffer.truncate(length);
+            if length > ANSWER_BYTES_MAX {
+                cut(&mut buffer);
+            }
             buffer[..2].copy_from_slice(&query[..2]);
             return Ok(buffer);
         }
@@ -189,7 +224,12 @@ mod tests {
             "",
             &["1.1.1.1:53", "[::1]:53"],
         );
-        check("never ourselves", "nameserver 10.43.0.10\n", "", &[]);
+        check(
+            "never ourselves",
+            "nameserver 10.43.0.10\nnameserver ::ffff:10.43.0.10\n",
+            "",
+            &[],
+        );
         check(
             "behind the stub",
             "nameserver 127.0.0.53\n",
@@ -203,6 +243,24 @@ mod tests {
             &["127.0.0.53:53"],
         );
         check("nonsense", "nameserver x\nnameserver\n", "", &[]);
+        check(
+            "another word",
+            "nameservers 1.1.1.1\nnameserver1.1.1.1\n",
+            "",
+            &[],
+        );
+        check(
+            "tabs, and a remark behind",
+            "nameserver\t1.1.1.1 # office\n",
+            "",
+            &["1.1.1.1:53"],
+        );
+        check(
+            "at most three",
+            "nameserver 1.1.1.1\nnameserver 1.1.1.2\nnameserver 1.1.1.3\nnameserver 1.1.1.4\n",
+            "",
+            &["1.1.1.1:53", "1.1.1.2:53", "1.1.1.3:53"],
+        );
     }
 
     #[test]
@@ -218,6 +276,7 @@ mod tests {
         assert!(!fits(&sent, &with(1, 9)), "id");
         assert!(!fits(&sent, &with(13, b'x')), "name");
         assert!(!fits(&sent, &with(18, 28)), "type");
+        assert!(!fits(&sent, &with(5, 0)), "no question, says its header");
         assert!(!fits(&sent, &sent), "a question");
         for cut in 0..sent.len() {
             assert!(!fits(&sent, &with(13, b'w')[..cut]), "cut at {cut}");

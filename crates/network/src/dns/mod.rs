@@ -35,6 +35,10 @@ const CONNECTIONS_MAX: usize = 128;
 const IDLE: Duration = Duration::from_secs(10);
 /// The largest UDP answer (DNS flag day 2020).
 const UDP_BYTES_MAX: u16 = 1232;
+/// The largest question heard, far above what a name and options take.
+const QUERY_BYTES_MAX: usize = 4096;
+/// After the system refused to receive or accept, as when it is out of memory or descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
 const ALIASES_MAX: usize = 8;
 
 #[derive(Debug, thiserror::Error)]
@@ -110,13 +114,17 @@ async fn serve(
 
 async fn udp_loop(server: &Arc<Server>, socket: &Arc<UdpSocket>) {
     let mut tasks = tokio::task::JoinSet::new();
-    let mut buffer = vec![0; 4096];
+    let mut buffer = vec![0; QUERY_BYTES_MAX];
     loop {
         while tasks.try_join_next().is_some() {}
         let (length, from) = match socket.recv_from(&mut buffer).await {
             Ok(got) => got,
             // A client's closed port comes back as an error here; the socket goes on.
-            Err(_) => continue,
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => continue,
+            Err(_) => {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
         };
         match server.handle(&buffer[..length], false) {
             Reply::Now(answer) => drop(socket.send_to(&answer, from).await),
@@ -151,7 +159,7 @@ async fn tcp_loop(server: &Arc<Server>, listener: &TcpListener) {
                 });
             }
             // Out of descriptors: wait for some to be given back.
-            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }
 }
@@ -159,6 +167,9 @@ async fn tcp_loop(server: &Arc<Server>, listener: &TcpListener) {
 async fn connection(server: &Server, mut stream: TcpStream) -> std::io::Result<()> {
     loop {
         let length = timeout(IDLE, stream.read_u16()).await??;
+        if usize::from(length) > QUERY_BYTES_MAX {
+            return Ok(());
+        }
         let mut query = vec![0; usize::from(length)];
         timeout(IDLE, stream.read_exact(&mut query)).await??;
         let answer = match server.handle(&query, true) {
@@ -192,9 +203,14 @@ impl Server {
         if query.len() < 12 || query[2] & 0x80 != 0 {
             return Reply::Nothing;
         }
-        let request = match Message::from_vec(query) {
-            Ok(request) => request,
-            Err(_) => {
+        // The decoder makes room for as many questions as the header claims: up to one, then.
+        let parsed = match (query[4], query[5]) {
+            (0, 0 | 1) => Message::from_vec(query).ok(),
+            _ => None,
+        };
+        let request = match parsed {
+            Some(request) => request,
+            None => {
                 let id = u16::from_be_bytes([query[0], query[1]]);
                 let op = OpCode::from_u8((query[2] >> 3) & 15);
                 let message = Message::error_msg(id, op, ResponseCode::FormErr);
@@ -240,6 +256,11 @@ impl Server {
         message.metadata.authoritative = true;
         message.metadata.response_code = answer.code;
         for _ in 0..ALIASES_MAX {
+            // Clients take the first: let each get another.
+            if answer.records.len() > 1 {
+                let by = rand::random::<u16>() as usize % answer.records.len();
+                answer.records.rotate_left(by);
+            }
             message.answers.append(&mut answer.records);
             let Some(target) = answer.chase.take() else {
                 break;
@@ -259,21 +280,8 @@ impl Server {
                 }
             }
         }
-        let count = message.answers.len();
-        if count > 1
-            && message
-                .answers
-                .iter()
-                .all(|r| r.record_type() == RecordType::A)
-        {
-            // Clients take the first: let each get another.
-            message
-                .answers
-                .rotate_left(rand::random::<u16>() as usize % count);
-        }
-        if message.answers.is_empty() {
-            message.authorities.extend(answer.soa);
-        }
+        // With it, the absence at an alias's end may be kept, too (RFC 2308).
+        message.authorities.extend(answer.soa);
         Some(Reply::Now(encode(request, message, tcp)))
     }
 
@@ -296,17 +304,21 @@ impl Server {
             .map_or(RecordType::A, Query::query_type);
         outer.add_query(Query::query(target, kind));
         let asked = match outer.to_vec() {
-            // TCP, so that the answer is whole.
-            Ok(bytes) => match forward::forward(&self.upstreams, &bytes, true).await {
-                None => forward::forward(&self.upstreams, &bytes, false).await,
-                answer => answer,
-            },
+            Ok(bytes) => forward::whole(&self.upstreams, &bytes).await,
             Err(_) => None,
         };
         match asked.and_then(|bytes| Message::from_vec(&bytes).ok()) {
+            // Cut to nothing: whether there are addresses is unknown.
+            Some(answer) if answer.metadata.truncation && answer.answers.is_empty() => {
+                message.metadata.response_code = ResponseCode::ServFail;
+            }
             Some(answer) => {
                 message.metadata.response_code = answer.metadata.response_code;
                 message.answers.extend(answer.answers);
+                let soa = |r: &hickory_proto::rr::Record| r.record_type() == RecordType::SOA;
+                message
+                    .authorities
+                    .extend(answer.authorities.into_iter().filter(soa));
             }
             None => message.metadata.response_code = ResponseCode::ServFail,
         }

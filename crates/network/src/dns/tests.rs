@@ -1,5 +1,7 @@
 //! The sockets, on loopback.
 
+mod handling;
+
 use super::*;
 use hickory_proto::rr::{RData, Record, rdata::A};
 
@@ -183,6 +185,12 @@ async fn failures_have_their_codes() {
             "ServFail",
         ),
         ("opcode STATUS", with(2, 2 << 3), "NotImp"),
+        (
+            "65,535 questions claimed",
+            [&plain[..4], b"\xff\xff", &plain[6..]].concat(),
+            "FormErr",
+        ),
+        ("class CH", with(plain.len() - 1, 3), "Refused"),
         ("two questions, one there", with(5, 2), "FormErr"),
         ("no question", with(5, 0)[..12].to_vec(), "FormErr"),
         (
@@ -222,4 +230,181 @@ async fn noise_is_survived() {
         socket.send_to(&query, server).await.unwrap();
     }
     assert_eq!(show(&udp(server, &plain).await), "NoError 10.43.0.7");
+}
+
+/// A resolver that answers by `reply` over UDP, and, with `tcp`, 192.0.2.66 over TCP.
+async fn resolver(tcp: bool, reply: impl Fn(&Message) -> Vec<u8> + Send + 'static) -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut buffer = [0; 512];
+        loop {
+            let (n, from) = socket.recv_from(&mut buffer).await.unwrap();
+            let answer = reply(&Message::from_vec(&buffer[..n]).unwrap());
+            socket.send_to(&answer, from).await.unwrap();
+        }
+    });
+    if tcp {
+        let listener = TcpListener::bind(address).await.unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut query = vec![0; stream.read_u16().await.unwrap().into()];
+                stream.read_exact(&mut query).await.unwrap();
+                let answer = one_address(&Message::from_vec(&query).unwrap(), 66);
+                stream.write_u16(answer.len() as u16).await.unwrap();
+                stream.write_all(&answer).await.unwrap();
+            }
+        });
+    }
+    address
+}
+
+fn one_address(request: &Message, last: u8) -> Vec<u8> {
+    let mut message = response(request);
+    let data = RData::A(A(Ipv4Addr::new(192, 0, 2, last)));
+    message.add_answer(Record::from_rdata(
+        request.queries[0].name().clone(),
+        60,
+        data,
+    ));
+    message.to_vec().unwrap()
+}
+
+/// A cut answer, with the address 192.0.2.`last` or nothing left.
+fn cut(request: &Message, last: Option<u8>) -> Vec<u8> {
+    let mut message = response(request);
+    if let Some(last) = last {
+        message = Message::from_vec(&one_address(request, last)).unwrap();
+    }
+    message.metadata.truncation = true;
+    message.to_vec().unwrap()
+}
+
+#[tokio::test]
+async fn an_alias_is_asked_by_udp_and_by_tcp_when_cut() {
+    let cases = [
+        (
+            "UDP is enough",
+            resolver(true, |r| one_address(r, 1)).await,
+            "NoError 192.0.2.1 www.example.org.",
+        ),
+        (
+            "cut",
+            resolver(true, |r| cut(r, Some(1))).await,
+            "NoError 192.0.2.66 www.example.org.",
+        ),
+        (
+            "cut, no TCP",
+            resolver(false, |r| cut(r, Some(1))).await,
+            "NoError 192.0.2.1 www.example.org.",
+        ),
+        (
+            "cut to nothing, no TCP",
+            resolver(false, |r| cut(r, None)).await,
+            "ServFail www.example.org.",
+        ),
+    ];
+    let query = question("out.shop.svc.cluster.local.", RecordType::A, None);
+    for (name, resolver, expected) in cases {
+        let server = start(true, vec![resolver]).await;
+        assert_eq!(show(&udp(server, &query).await), expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_resolver_that_fails_is_passed_over() {
+    let refusing = |code| {
+        move |request: &Message| {
+            let mut message = response(request);
+            message.metadata.response_code = code;
+            message.to_vec().unwrap()
+        }
+    };
+    let bad = resolver(false, refusing(ResponseCode::Refused)).await;
+    let worse = resolver(false, refusing(ResponseCode::ServFail)).await;
+    let good = resolver(false, |r| one_address(r, 7)).await;
+    let query = question("www.example.org.", RecordType::A, None);
+    let server = start(true, vec![bad, worse, good]).await;
+    assert_eq!(show(&udp(server, &query).await), "NoError 192.0.2.7");
+    let server = start(true, vec![worse, bad]).await;
+    assert_eq!(
+        show(&udp(server, &query).await),
+        "Refused",
+        "the last one's word"
+    );
+    let none = resolver(false, refusing(ResponseCode::NXDomain)).await;
+    let server = start(true, vec![none, good]).await;
+    assert_eq!(
+        show(&udp(server, &query).await),
+        "NXDomain",
+        "an answer like any"
+    );
+}
+
+#[tokio::test]
+async fn an_answer_larger_than_the_room_is_cut_whole() {
+    let huge = |request: &Message| {
+        let mut message = response(request);
+        for n in 0..400u16 {
+            let [a, b] = n.to_be_bytes();
+            let data = RData::A(A(Ipv4Addr::new(192, 0, a, b)));
+            message.add_answer(Record::from_rdata(
+                request.queries[0].name().clone(),
+                60,
+                data,
+            ));
+        }
+        message.to_vec().unwrap()
+    };
+    let server = start(true, vec![resolver(false, huge).await]).await;
+    let query = question("www.example.org.", RecordType::A, Some(65000));
+    assert_eq!(show(&udp(server, &query).await), "NoError TC");
+}
+
+#[tokio::test]
+async fn a_question_beyond_all_reason_ends_the_connection() {
+    let server = start(true, vec![]).await;
+    let mut stream = TcpStream::connect(server).await.unwrap();
+    stream.write_u16(u16::MAX).await.unwrap();
+    // Well before the time that an idle client has.
+    let ended = timeout(IDLE / 2, stream.read_u8())
+        .await
+        .expect("no wait for the rest");
+    assert!(ended.is_err());
+}
+
+#[tokio::test]
+async fn a_connection_carries_many_questions() {
+    let server = start(true, vec![upstream().await]).await;
+    let mut stream = TcpStream::connect(server).await.unwrap();
+    let names = [
+        ("web.shop.svc.cluster.local.", "NoError 10.43.0.7"),
+        ("www.example.org.", "NoError 192.0.2.1"),
+        ("none.shop.svc.cluster.local.", "NXDomain"),
+    ];
+    for (name, _) in names {
+        let query = question(name, RecordType::A, None);
+        stream.write_u16(query.len() as u16).await.unwrap();
+        stream.write_all(&query).await.unwrap();
+    }
+    for (name, expected) in names {
+        let mut answer = vec![0; stream.read_u16().await.unwrap().into()];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(show(&answer), expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn before_the_first_list_only_foreign_names_are_known() {
+    let server = start(false, vec![upstream().await]).await;
+    let cases = [
+        ("none.shop.svc.cluster.local.", RecordType::A, "ServFail"),
+        ("7.0.43.10.in-addr.arpa.", RecordType::PTR, "ServFail"),
+        ("www.example.org.", RecordType::A, "NoError 192.0.2.1"),
+    ];
+    for (name, kind, expected) in cases {
+        let query = question(name, kind, None);
+        assert_eq!(show(&udp(server, &query).await), expected, "{name}");
+    }
 }

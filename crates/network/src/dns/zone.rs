@@ -2,7 +2,7 @@
 //!
 //! Source: kubernetes/dns "Kubernetes DNS-Based Service Discovery" 1.1.0; where it is silent, CoreDNS' kubernetes plugin.
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use hickory_proto::{
     op::{Query, ResponseCode},
@@ -170,12 +170,21 @@ impl Zone {
         }
         match inner {
             [] => match (kind, &view.service.address) {
-                (RecordType::SRV, _) => self.srv(view, namespace, name, |_, _| true),
+                (RecordType::SRV, _) => {
+                    match self.srv(view, namespace, name, |_, _| true) {
+                        records if !records.is_empty() => Found::Records(records),
+                        // A name with an address exists, with ports or without.
+                        _ if matches!(view.service.address, Address::Virtual(_))
+                            || ready(view).next().is_some() =>
+                        {
+                            Found::NoData
+                        }
+                        _ => Found::NoName,
+                    }
+                }
                 (_, Address::Virtual(ip)) => addresses(kind, [*ip]),
                 _ => {
-                    let mut ips = ready(view).map(|e| e.ip).collect::<Vec<_>>();
-                    ips.sort_unstable();
-                    ips.dedup();
+                    let ips = ready(view).map(|e| e.ip).collect::<BTreeSet<_>>();
                     match ips.is_empty() {
                         // As CoreDNS: a headless Service without endpoints has no name.
                         true => Found::NoName,
@@ -183,18 +192,32 @@ impl Zone {
                     }
                 }
             },
-            [protocol] if protocol.starts_with('_') => Found::NoData,
-            [port, protocol] if port.starts_with('_') && protocol.starts_with('_') => {
-                if kind != RecordType::SRV {
-                    return Found::NoData;
+            [protocol] if protocol.starts_with('_') => {
+                let records = self.srv(view, namespace, name, |port, number| {
+                    !port.is_empty() && protocol_name(number) == &protocol[1..]
+                });
+                match records.is_empty() {
+                    true => Found::NoName,
+                    // Names below it exist.
+                    false => Found::NoData,
                 }
-                self.srv(view, namespace, name, |name, number| {
-                    name == &port[1..] && protocol_name(number) == &protocol[1..]
-                })
+            }
+            [port, protocol] if port.starts_with('_') && protocol.starts_with('_') => {
+                // "Unnamed ports do not have an SRV record" (2.3.2)
+                let records = self.srv(view, namespace, name, |name, number| {
+                    !name.is_empty()
+                        && name == &port[1..]
+                        && protocol_name(number) == &protocol[1..]
+                });
+                match (records.is_empty(), kind) {
+                    (true, _) => Found::NoName,
+                    (false, RecordType::SRV | RecordType::ANY) => Found::Records(records),
+                    (false, _) => Found::NoData,
+                }
             }
             [host] => {
                 let named = ready(view).filter(|e| host_name(e) == *host);
-                match named.map(|e| e.ip).collect::<Vec<_>>() {
+                match named.map(|e| e.ip).collect::<BTreeSet<_>>() {
                     ips if ips.is_empty() => Found::NoName,
                     ips => addresses(kind, ips),
                 }
@@ -203,41 +226,37 @@ impl Zone {
         }
     }
 
-    /// One record a port; for a headless Service one a port and endpoint.
+    /// One record a port; for a headless Service one a port and endpoint. An endpoint may be in several slices, and a
+    /// number may serve two protocols: no record comes twice.
     fn srv(
         &self,
         view: &View,
         namespace: &str,
         name: &str,
         wanted: impl Fn(&str, u8) -> bool,
-    ) -> Found {
+    ) -> Vec<RData> {
         let base = format!("{name}.{namespace}.svc.");
-        let record = |port, prefix: &str| {
-            self.name(prefix)
-                .map(|target| RData::SRV(SRV::new(0, 100, port, target)))
-        };
         let records = match &view.service.address {
             Address::Virtual(_) => {
                 let ports = view.service.ports.iter();
                 ports
                     .filter(|p| wanted(&p.name, p.protocol))
-                    .filter_map(|p| record(p.port, &base))
-                    .collect::<Vec<_>>()
+                    .map(|p| (base.clone(), p.port))
+                    .collect::<BTreeSet<_>>()
             }
             _ => view
                 .endpoints()
                 .filter(|(endpoint, _)| endpoint.ready)
                 .flat_map(|(endpoint, ports)| ports.iter().map(move |p| (endpoint, p)))
                 .filter(|(_, p)| wanted(&p.name, p.protocol))
-                .filter_map(|(endpoint, p)| {
-                    record(p.port, &format!("{}.{base}", host_name(endpoint)))
-                })
+                .map(|(endpoint, p)| (format!("{}.{base}", host_name(endpoint)), p.port))
                 .collect(),
         };
-        match records.is_empty() {
-            true => Found::NoName,
-            false => Found::Records(records),
-        }
+        let record = |(prefix, port): (String, u16)| {
+            self.name(&prefix)
+                .map(|target| RData::SRV(SRV::new(0, 100, port, target)))
+        };
+        records.into_iter().filter_map(record).collect()
     }
 
     fn backward(&self, views: &Views, ip: Ipv4Addr, kind: RecordType) -> Found {
@@ -317,184 +336,5 @@ fn reverse(labels: &[String]) -> Option<Ipv4Addr> {
     format!("{a}.{b}.{c}.{d}").parse().ok()
 }
 
-/// Names the model's parts for the tests of this module's neighbours.
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-    use crate::services::view::{Service, ServicePort, Slice, SlicePort};
-    use std::{collections::HashMap, sync::Arc};
-
-    fn endpoint(last: u8, hostname: Option<&str>, ready: bool) -> Endpoint {
-        Endpoint {
-            ip: Ipv4Addr::new(10, 42, 0, last),
-            hostname: hostname.map(Into::into),
-            ready,
-            draining: false,
-        }
-    }
-
-    fn view(address: Address, endpoints: Vec<Endpoint>) -> Arc<View> {
-        let port = ServicePort {
-            name: "http".into(),
-            protocol: 6,
-            port: 80,
-            node_port: 0,
-        };
-        let service = Service {
-            address,
-            ports: [port].into(),
-            affinity: false,
-            foreign: false,
-        };
-        let slice = Slice {
-            service: ("shop".into(), "x".into()),
-            ports: [SlicePort {
-                name: "http".into(),
-                protocol: 6,
-                port: 8080,
-            }]
-            .into(),
-            endpoints: endpoints.into(),
-        };
-        Arc::new(View {
-            service: service.into(),
-            slices: [Arc::new(slice)].into(),
-        })
-    }
-
-    pub(in crate::dns) fn views() -> Views {
-        let web = view(
-            Address::Virtual(Ipv4Addr::new(10, 43, 0, 7)),
-            vec![endpoint(2, None, true)],
-        );
-        let db = view(
-            Address::Headless,
-            vec![
-                endpoint(3, Some("db-0"), true),
-                endpoint(4, None, true),
-                endpoint(5, Some("db-2"), false),
-            ],
-        );
-        let idle = view(Address::Headless, vec![]);
-        let out = view(Address::External("www.example.org".into()), vec![]);
-        let big = view(
-            Address::Headless,
-            (10..210).map(|n| endpoint(n, None, true)).collect(),
-        );
-        let services = [
-            ("web", web),
-            ("db", db),
-            ("idle", idle),
-            ("out", out),
-            ("big", big),
-        ];
-        let services = services.map(|(name, view)| (name.into(), view)).into();
-        HashMap::from([("shop".into(), Arc::new(services))])
-    }
-
-    pub(in crate::dns) fn zone() -> Zone {
-        let ip = |a, b| Ipv4Addr::new(10, a, 0, b);
-        Zone::new(
-            "cluster.local",
-            ip(43, 10),
-            [(ip(42, 0), 16), (ip(43, 0), 16)],
-        )
-    }
-
-    fn check(name: &str, kind: RecordType, expected: &str) {
-        let query = Query::query(Name::from_ascii(name).unwrap(), kind);
-        let got = match zone().answer(&views(), &query) {
-            None => "foreign".to_string(),
-            Some(answer) => {
-                let mut all = answer
-                    .records
-                    .iter()
-                    .map(|r| r.data.to_string())
-                    .collect::<Vec<_>>();
-                all.sort();
-                assert_eq!(
-                    all.is_empty(),
-                    answer.soa.is_some(),
-                    "{name}: SOA goes with empty answers"
-                );
-                format!("{:?} {}", answer.code, all.join(" | "))
-                    .trim()
-                    .to_string()
-            }
-        };
-        assert_eq!(got, expected, "{name} {kind}");
-    }
-
-    #[test]
-    fn names_and_their_answers() {
-        use RecordType as T;
-        let web = "web.shop.svc.cluster.local.";
-        check(web, T::A, "NoError 10.43.0.7");
-        check("WEB.Shop.svc.Cluster.LOCAL.", T::A, "NoError 10.43.0.7");
-        check(web, T::AAAA, "NoError");
-        check(web, T::MX, "NoError");
-        check(
-            "_http._tcp.web.shop.svc.cluster.local.",
-            T::SRV,
-            "NoError 0 100 80 web.shop.svc.cluster.local.",
-        );
-        check("_http._udp.web.shop.svc.cluster.local.", T::SRV, "NXDomain");
-        check("_tcp.web.shop.svc.cluster.local.", T::A, "NoError");
-        check("none.shop.svc.cluster.local.", T::A, "NXDomain");
-        check("web.none.svc.cluster.local.", T::A, "NXDomain");
-        check("shop.svc.cluster.local.", T::A, "NoError");
-        check("none.svc.cluster.local.", T::A, "NXDomain");
-        check("svc.cluster.local.", T::A, "NoError");
-        check(
-            "db.shop.svc.cluster.local.",
-            T::A,
-            "NoError 10.42.0.3 | 10.42.0.4",
-        );
-        check("db-0.db.shop.svc.cluster.local.", T::A, "NoError 10.42.0.3");
-        check("db-2.db.shop.svc.cluster.local.", T::A, "NXDomain");
-        check(
-            "10-42-0-4.db.shop.svc.cluster.local.",
-            T::A,
-            "NoError 10.42.0.4",
-        );
-        check(
-            "_http._tcp.db.shop.svc.cluster.local.",
-            T::SRV,
-            "NoError 0 100 8080 10-42-0-4.db.shop.svc.cluster.local. | 0 100 8080 db-0.db.shop.svc.cluster.local.",
-        );
-        check("idle.shop.svc.cluster.local.", T::A, "NXDomain");
-        check(
-            "out.shop.svc.cluster.local.",
-            T::A,
-            "NoError www.example.org.",
-        );
-        check(
-            "out.shop.svc.cluster.local.",
-            T::CNAME,
-            "NoError www.example.org.",
-        );
-        check(
-            "10-42-0-9.shop.pod.cluster.local.",
-            T::A,
-            "NoError 10.42.0.9",
-        );
-        check("x.shop.pod.cluster.local.", T::A, "NXDomain");
-        check("dns-version.cluster.local.", T::TXT, "NoError 1.1.0");
-        check("ns.dns.cluster.local.", T::A, "NoError 10.43.0.10");
-        check("cluster.local.", T::A, "NoError");
-        check(
-            "7.0.43.10.in-addr.arpa.",
-            T::PTR,
-            "NoError web.shop.svc.cluster.local.",
-        );
-        check(
-            "3.0.42.10.in-addr.arpa.",
-            T::PTR,
-            "NoError db-0.db.shop.svc.cluster.local.",
-        );
-        check("99.9.42.10.in-addr.arpa.", T::PTR, "NXDomain");
-        check("1.1.1.1.in-addr.arpa.", T::PTR, "foreign");
-        check("example.org.", T::A, "foreign");
-        check("notcluster.local.", T::A, "foreign");
-    }
-}
+pub(super) mod tests;

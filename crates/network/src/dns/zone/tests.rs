@@ -1,0 +1,308 @@
+//! What names mean, on a small model of every kind of Service.
+
+use super::*;
+use crate::services::view::{Service, ServicePort, Slice, SlicePort};
+use std::{collections::HashMap, sync::Arc};
+
+fn endpoint(last: u8, hostname: Option<&str>, ready: bool) -> Endpoint {
+    Endpoint {
+        ip: Ipv4Addr::new(10, 42, 0, last),
+        hostname: hostname.map(Into::into),
+        ready,
+        draining: false,
+    }
+}
+
+fn view(address: Address, endpoints: Vec<Endpoint>) -> Arc<View> {
+    let port = ServicePort {
+        name: "http".into(),
+        protocol: 6,
+        port: 80,
+        node_port: 0,
+    };
+    let service = Service {
+        address,
+        ports: [port].into(),
+        affinity: false,
+        foreign: false,
+    };
+    let slice = Slice {
+        service: ("shop".into(), "x".into()),
+        ports: [SlicePort {
+            name: "http".into(),
+            protocol: 6,
+            port: 8080,
+        }]
+        .into(),
+        endpoints: endpoints.into(),
+    };
+    Arc::new(View {
+        service: service.into(),
+        slices: [Arc::new(slice)].into(),
+    })
+}
+
+pub(in crate::dns) fn views() -> Views {
+    let web = view(
+        Address::Virtual(Ipv4Addr::new(10, 43, 0, 7)),
+        vec![endpoint(2, None, true)],
+    );
+    let db = view(
+        Address::Headless,
+        vec![
+            endpoint(3, Some("db-0"), true),
+            endpoint(4, None, true),
+            endpoint(5, Some("db-2"), false),
+        ],
+    );
+    let idle = view(Address::Headless, vec![]);
+    let out = view(Address::External("www.example.org".into()), vec![]);
+    let big = view(
+        Address::Headless,
+        (10..210).map(|n| endpoint(n, None, true)).collect(),
+    );
+    let shared = |port: &str, number| {
+        let slice = Slice {
+            service: ("shop".into(), "twice".into()),
+            ports: [SlicePort {
+                name: port.into(),
+                protocol: 6,
+                port: number,
+            }]
+            .into(),
+            endpoints: [endpoint(6, Some("t-0"), true)].into(),
+        };
+        Arc::new(slice)
+    };
+    let twice = view(Address::Headless, vec![]);
+    let twice = Arc::new(View {
+        service: twice.service.clone(),
+        slices: [
+            shared("http", 8080),
+            shared("admin", 9090),
+            shared("http", 8080),
+        ]
+        .into(),
+    });
+    let ports = |of: &Arc<View>, ports: Vec<ServicePort>| {
+        let service = Service {
+            address: Address::Virtual(Ipv4Addr::new(10, 43, 0, 8)),
+            ports: ports.into(),
+            ..(*of.service).clone()
+        };
+        Arc::new(View {
+            service: service.into(),
+            slices: of.slices.clone(),
+        })
+    };
+    let bare = ports(&web, vec![]);
+    let unnamed = ports(
+        &web,
+        vec![ServicePort {
+            name: "".into(),
+            protocol: 17,
+            port: 99,
+            node_port: 0,
+        }],
+    );
+    let alias = |to: &str| view(Address::External(to.into()), vec![]);
+    let services = [
+        ("twice", twice),
+        ("bare", bare),
+        ("unnamed", unnamed),
+        ("inner", alias("db.shop.svc.cluster.local")),
+        ("round", alias("round.shop.svc.cluster.local")),
+        ("lost", alias("none.shop.svc.cluster.local")),
+        ("web", web),
+        ("db", db),
+        ("idle", idle),
+        ("out", out),
+        ("big", big),
+    ];
+    let services = services.map(|(name, view)| (name.into(), view)).into();
+    HashMap::from([("shop".into(), Arc::new(services))])
+}
+
+pub(in crate::dns) fn zone() -> Zone {
+    let ip = |a, b| Ipv4Addr::new(10, a, 0, b);
+    Zone::new(
+        "cluster.local",
+        ip(43, 10),
+        [(ip(42, 0), 16), (ip(43, 0), 16)],
+    )
+}
+
+fn check(name: &str, kind: RecordType, expected: &str) {
+    let query = Query::query(Name::from_ascii(name).unwrap(), kind);
+    let got = match zone().answer(&views(), &query) {
+        None => "foreign".to_string(),
+        Some(answer) => {
+            let mut all = answer
+                .records
+                .iter()
+                .map(|r| r.data.to_string())
+                .collect::<Vec<_>>();
+            all.sort();
+            assert_eq!(
+                all.is_empty(),
+                answer.soa.is_some(),
+                "{name}: SOA goes with empty answers"
+            );
+            format!("{:?} {}", answer.code, all.join(" | "))
+                .trim()
+                .to_string()
+        }
+    };
+    assert_eq!(got, expected, "{name} {kind}");
+}
+
+#[test]
+fn names_and_their_answers() {
+    use RecordType as T;
+    let web = "web.shop.svc.cluster.local.";
+    check(web, T::A, "NoError 10.43.0.7");
+    check("WEB.Shop.svc.Cluster.LOCAL.", T::A, "NoError 10.43.0.7");
+    check(web, T::AAAA, "NoError");
+    check(web, T::MX, "NoError");
+    check(
+        "_http._tcp.web.shop.svc.cluster.local.",
+        T::SRV,
+        "NoError 0 100 80 web.shop.svc.cluster.local.",
+    );
+    check("_http._udp.web.shop.svc.cluster.local.", T::SRV, "NXDomain");
+    check("_tcp.web.shop.svc.cluster.local.", T::A, "NoError");
+    check("none.shop.svc.cluster.local.", T::A, "NXDomain");
+    check("web.none.svc.cluster.local.", T::A, "NXDomain");
+    check("shop.svc.cluster.local.", T::A, "NoError");
+    check("none.svc.cluster.local.", T::A, "NXDomain");
+    check("svc.cluster.local.", T::A, "NoError");
+    check(
+        "db.shop.svc.cluster.local.",
+        T::A,
+        "NoError 10.42.0.3 | 10.42.0.4",
+    );
+    check("db-0.db.shop.svc.cluster.local.", T::A, "NoError 10.42.0.3");
+    check("db-2.db.shop.svc.cluster.local.", T::A, "NXDomain");
+    check(
+        "10-42-0-4.db.shop.svc.cluster.local.",
+        T::A,
+        "NoError 10.42.0.4",
+    );
+    check(
+        "_http._tcp.db.shop.svc.cluster.local.",
+        T::SRV,
+        "NoError 0 100 8080 10-42-0-4.db.shop.svc.cluster.local. | 0 100 8080 db-0.db.shop.svc.cluster.local.",
+    );
+    check("idle.shop.svc.cluster.local.", T::A, "NXDomain");
+    check(
+        "out.shop.svc.cluster.local.",
+        T::A,
+        "NoError www.example.org.",
+    );
+    check(
+        "out.shop.svc.cluster.local.",
+        T::CNAME,
+        "NoError www.example.org.",
+    );
+    check(
+        "10-42-0-9.shop.pod.cluster.local.",
+        T::A,
+        "NoError 10.42.0.9",
+    );
+    check("x.shop.pod.cluster.local.", T::A, "NXDomain");
+    check("dns-version.cluster.local.", T::TXT, "NoError 1.1.0");
+    check("ns.dns.cluster.local.", T::A, "NoError 10.43.0.10");
+    check("cluster.local.", T::A, "NoError");
+    check(
+        "7.0.43.10.in-addr.arpa.",
+        T::PTR,
+        "NoError web.shop.svc.cluster.local.",
+    );
+    check(
+        "3.0.42.10.in-addr.arpa.",
+        T::PTR,
+        "NoError db-0.db.shop.svc.cluster.local.",
+    );
+    check("99.9.42.10.in-addr.arpa.", T::PTR, "NXDomain");
+    check("1.1.1.1.in-addr.arpa.", T::PTR, "foreign");
+    check("example.org.", T::A, "foreign");
+    check("notcluster.local.", T::A, "foreign");
+}
+
+#[test]
+fn an_endpoint_in_several_slices_is_one() {
+    use RecordType as T;
+    let twice = "twice.shop.svc.cluster.local.";
+    check(twice, T::A, "NoError 10.42.0.6");
+    check(&format!("t-0.{twice}"), T::A, "NoError 10.42.0.6");
+    check(
+        &format!("_http._tcp.{twice}"),
+        T::SRV,
+        &format!("NoError 0 100 8080 t-0.{twice}"),
+    );
+    check(
+        twice,
+        T::SRV,
+        &format!("NoError 0 100 8080 t-0.{twice} | 0 100 9090 t-0.{twice}"),
+    );
+    check(
+        "6.0.42.10.in-addr.arpa.",
+        T::PTR,
+        &format!("NoError t-0.{twice}"),
+    );
+}
+
+#[test]
+fn a_name_that_exists_is_never_denied() {
+    use RecordType as T;
+    check("bare.shop.svc.cluster.local.", T::A, "NoError 10.43.0.8");
+    check("bare.shop.svc.cluster.local.", T::SRV, "NoError");
+    check("idle.shop.svc.cluster.local.", T::SRV, "NXDomain");
+    check("_http._tcp.web.shop.svc.cluster.local.", T::A, "NoError");
+    check("_tcp.web.shop.svc.cluster.local.", T::SRV, "NoError");
+    check("10-42-0-4.db.shop.svc.cluster.local.", T::AAAA, "NoError");
+    check("10-42-0-9.shop.pod.cluster.local.", T::AAAA, "NoError");
+    check("7.0.43.10.in-addr.arpa.", T::A, "NoError");
+    check("dns-version.cluster.local.", T::A, "NoError");
+    check("pod.cluster.local.", T::A, "NoError");
+    check("shop.pod.cluster.local.", T::A, "NoError");
+}
+
+#[test]
+fn a_port_that_does_not_exist_has_no_name() {
+    use RecordType as T;
+    for kind in [T::A, T::SRV] {
+        check("_x._tcp.web.shop.svc.cluster.local.", kind, "NXDomain");
+        check("_http._udp.web.shop.svc.cluster.local.", kind, "NXDomain");
+        check("_udp.web.shop.svc.cluster.local.", kind, "NXDomain");
+        check("_._udp.unnamed.shop.svc.cluster.local.", kind, "NXDomain");
+        check("_udp.unnamed.shop.svc.cluster.local.", kind, "NXDomain");
+        check("_http._tcp.idle.shop.svc.cluster.local.", kind, "NXDomain");
+        check("_http._tcp.out.shop.svc.cluster.local.", kind, "NXDomain");
+        check("a.b.c.web.shop.svc.cluster.local.", kind, "NXDomain");
+    }
+    check(
+        "unnamed.shop.svc.cluster.local.",
+        T::SRV,
+        "NoError 0 100 99 unnamed.shop.svc.cluster.local.",
+    );
+}
+
+#[test]
+fn answers_keep_the_case_of_the_question_and_live_five_seconds() {
+    let asked = Name::from_ascii("dB.sHop.SVC.cluster.LOCAL.").unwrap();
+    let query = Query::query(asked.clone(), RecordType::A);
+    let answer = zone().answer(&views(), &query).unwrap();
+    assert_eq!(answer.records.len(), 2);
+    for record in &answer.records {
+        assert!(record.name.eq_case(&asked), "{}", record.name);
+        assert_eq!(record.ttl, 5);
+    }
+    let nothing = Query::query(asked, RecordType::AAAA);
+    let soa = zone().answer(&views(), &nothing).unwrap().soa.unwrap();
+    let RData::SOA(data) = &soa.data else {
+        panic!("{soa}")
+    };
+    assert_eq!((soa.ttl, data.minimum), (5, 5));
+    assert_eq!(soa.name.to_string(), "cluster.local.");
+}
