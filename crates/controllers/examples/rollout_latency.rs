@@ -1,4 +1,4 @@
-//! How long the controllers take: `cargo run --release -p knarr-controllers --example latency`.
+//! How long the controllers take: `cargo run --release -p knarr-controllers --example rollout_latency`.
 //!
 //! In-process, with a durable store in the temporary directory (`TMPDIR` chooses the disk). No pods are run: a node only
 //! pretends to be there.
