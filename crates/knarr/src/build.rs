@@ -25,13 +25,8 @@ pub fn cargo(folder: &Path, packages: &[String]) -> Result<BTreeMap<String, Path
     for package in packages {
         command.args(["--package", package]);
     }
-    // What `cargo run` set for us says nothing about them.
     for (key, _) in std::env::vars_os() {
-        let name = key.to_string_lossy();
-        if name.starts_with("CARGO_PKG_")
-            || name.starts_with("CARGO_BIN_")
-            || matches!(&*name, "CARGO_MANIFEST_DIR" | "CARGO_MANIFEST_PATH")
-        {
+        if is_of_cargo_run(&key.to_string_lossy()) {
             command.env_remove(&key);
         }
     }
@@ -92,4 +87,38 @@ pub fn absolute(folder: &Path) -> Result<PathBuf, Error> {
     folder
         .canonicalize()
         .map_err(io(folder.display().to_string()))
+}
+
+/// Is it what `cargo run` set for us? It says nothing about the packages, and build scripts that look at it (ring's looks
+/// at OUT_DIR) would make cargo build them anew whenever knarr is started the other way.
+fn is_of_cargo_run(variable: &str) -> bool {
+    variable.starts_with("CARGO_PKG_")
+        || variable.starts_with("CARGO_BIN_")
+        || variable.starts_with("CARGO_MANIFEST_")
+        || matches!(
+            variable,
+            "OUT_DIR" | "CARGO_CRATE_NAME" | "CARGO_PRIMARY_PACKAGE" | "CARGO_TARGET_TMPDIR"
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_user_set_for_cargo_stays() {
+        let cases = [
+            ("CARGO_PKG_NAME", true),
+            ("CARGO_MANIFEST_DIR", true),
+            ("OUT_DIR", true),
+            ("CARGO_HOME", false),
+            ("CARGO_TARGET_DIR", false),
+            ("CARGO_NET_OFFLINE", false),
+            ("RUSTFLAGS", false),
+            ("PATH", false),
+        ];
+        for (variable, expected) in cases {
+            assert_eq!(is_of_cargo_run(variable), expected, "{variable}");
+        }
+    }
 }
