@@ -61,6 +61,7 @@ pub fn subresources(
             "log" => ("", "", r.kind, vec!["get"]),
             "exec" => ("", "", "PodExecOptions", vec!["create", "get"]),
             "attach" => ("", "", "PodAttachOptions", vec!["create", "get"]),
+            "portforward" => ("", "", "PodPortForwardOptions", vec!["create", "get"]),
             "binding" => ("", "", "Binding", vec!["create"]),
             "eviction" => ("policy", "v1", "Eviction", vec!["create"]),
             "finalize" => ("", "", r.kind, vec!["update"]),

@@ -73,6 +73,13 @@ pub trait PodStreams: Send + Sync + 'static {
         query: &str,
         streams: knarr_remotecommand::ServerStreams,
     );
+    /// Connects to a port inside the Pod, as its own `127.0.0.1` reaches it. Err = what the user is told.
+    async fn dial(
+        &self,
+        namespace: &str,
+        pod: &str,
+        port: u16,
+    ) -> Result<tokio::net::TcpStream, String>;
     /// Cheap test that exec/log can go ahead (container exists and runs), so that a clean 4xx can be sent before the upgrade.
     async fn check(
         &self,

@@ -87,8 +87,8 @@ pub async fn exec(inner: &Inner, call: Call, t: &Target) -> Result<Outcome, Fail
         .await
         .map_err(failure)?;
     let mut request: Request<()> = Request::from_parts(call.parts, ());
-    let (response, opening) = knarr_remotecommand::accept_exec(&mut request, options)
-        .map_err(|e| Failure::bad_request(e.to_string()))?;
+    let (response, opening) =
+        knarr_remotecommand::accept_exec(&mut request, options).map_err(refused)?;
     let (namespace, pod) = (t.namespace.clone(), t.name.clone());
     // attach is told from exec by this parameter, which no client sends
     let raw = if t.subresource == "attach" {
@@ -103,6 +103,77 @@ pub async fn exec(inner: &Inner, call: Call, t: &Target) -> Result<Outcome, Fail
         }
     });
     Ok(Outcome::Response(response.map(|()| Body::empty())))
+}
+
+/// Connections of one port-forward session at a time.
+const FORWARDS_MAX: usize = 256;
+
+/// `GET|POST …/portforward`: the upgrade, then a connection into the Pod for each that the client makes.
+pub async fn port_forward(inner: &Inner, call: Call, t: &Target) -> Result<Outcome, Failure> {
+    must_exist(inner, t)?;
+    if !call.parts.headers.contains_key(header::UPGRADE) {
+        return Err(Failure::bad_request("Upgrade request required"));
+    }
+    let node = streams(inner)?;
+    let query = Query::parse(call.parts.uri.query());
+    let ports = query
+        .all("ports")
+        .flat_map(|list| list.split(','))
+        .map(|port| port.parse::<u16>())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| Failure::bad_request("query parameter \"ports\" must be numbers"))?;
+    let mut request: Request<()> = Request::from_parts(call.parts, ());
+    let (response, mut connections) =
+        knarr_remotecommand::accept_port_forward(&mut request, &ports).map_err(refused)?;
+    let (namespace, pod) = (t.namespace.clone(), t.name.clone());
+    tokio::spawn(async move {
+        let mut running = tokio::task::JoinSet::new();
+        while let Some(connection) = connections.recv().await {
+            while running.try_join_next().is_some() {}
+            if running.len() >= FORWARDS_MAX {
+                running.join_next().await;
+            }
+            let (node, namespace, pod) = (node.clone(), namespace.clone(), pod.clone());
+            running.spawn(async move { forward(&*node, &namespace, &pod, connection).await });
+        }
+        // the client hung up: its connections end with it
+    });
+    Ok(Outcome::Response(response.map(|()| Body::empty())))
+}
+
+async fn forward(
+    node: &dyn PodStreams,
+    namespace: &str,
+    pod: &str,
+    connection: knarr_remotecommand::ForwardStream,
+) {
+    let knarr_remotecommand::ForwardStream {
+        port,
+        mut data,
+        error,
+    } = connection;
+    match node.dial(namespace, pod, port).await {
+        Ok(mut stream) => {
+            let _ = tokio::io::copy_bidirectional(&mut data, &mut stream).await;
+        }
+        Err(why) => {
+            let uid = format!("{pod}_{namespace}");
+            let text = format!(
+                "error forwarding port {port} to pod {uid}, uid : failed to execute portforward in network namespace: {why}"
+            );
+            let _ = error.send(text);
+        }
+    }
+}
+
+/// What a client that can't be upgraded is told.
+fn refused(error: knarr_remotecommand::Error) -> Failure {
+    let code = error.status_code().as_u16();
+    match code {
+        403 => Failure::new(403, "Forbidden", error.to_string()),
+        500 => Failure::new(500, "InternalError", error.to_string()),
+        _ => Failure::bad_request(error.to_string()),
+    }
 }
 
 /// `POST …/binding` and `POST …/bindings`: sets the Pod's node, once.

@@ -116,6 +116,7 @@ async fn subresource(
     match (core, t.resource.plural, t.subresource.as_str(), verb) {
         (true, "pods", "log", "get") => pods::log(inner, &call, t).await,
         (true, "pods", "exec" | "attach", "get" | "create") => pods::exec(inner, call, t).await,
+        (true, "pods", "portforward", "get" | "create") => pods::port_forward(inner, call, t).await,
         (true, "pods", "binding", "create") => {
             let name = t.name.clone();
             pods::bind(inner, &call, t, Some(&name)).await
@@ -136,7 +137,13 @@ async fn subresource(
         (
             true,
             "pods",
-            "log" | "exec" | "attach" | "binding" | "eviction" | "ephemeralcontainers",
+            "log"
+            | "exec"
+            | "attach"
+            | "portforward"
+            | "binding"
+            | "eviction"
+            | "ephemeralcontainers",
             _,
         )
         | (true, "namespaces", "finalize", _) => Err(Failure::method_not_allowed()),

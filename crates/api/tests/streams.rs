@@ -40,6 +40,22 @@ impl PodStreams for Echo {
         }
         Ok(first.boxed())
     }
+    /// Port 80 echoes; any other refuses.
+    async fn dial(&self, _: &str, _: &str, port: u16) -> Result<tokio::net::TcpStream, String> {
+        if port != 80 {
+            return Err(format!("nobody listens on {port}"));
+        }
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let (mut read, mut write) = stream.split();
+            let _ = tokio::io::copy(&mut read, &mut write).await;
+        });
+        tokio::net::TcpStream::connect(address)
+            .await
+            .map_err(|e| e.to_string())
+    }
     async fn exec(
         &self,
         _: &str,

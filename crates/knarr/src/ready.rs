@@ -30,9 +30,9 @@ pub fn readiness(object: &Value) -> Readiness {
         .pointer("/spec/replicas")
         .and_then(Value::as_i64)
         .unwrap_or(1);
-    if number("/status/observedGeneration") < number("/metadata/generation")
-        && object["kind"] != "Job"
-    {
+    // Jobs and Pods needn't say which generation they have seen.
+    let tells = !matches!(object["kind"].as_str(), Some("Job" | "Pod"));
+    if tells && number("/status/observedGeneration") < number("/metadata/generation") {
         return Waiting("starting".into());
     }
     let count = |have: i64, want: i64| format!("{have}/{want} ready");
@@ -87,6 +87,26 @@ pub fn readiness(object: &Value) -> Readiness {
                 Ready("completed".into())
             } else {
                 Waiting(format!("{done}/{wanted} completed"))
+            }
+        }
+        "ReplicaSet" | "ReplicationController" => {
+            let ready = number("/status/readyReplicas");
+            match ready >= wanted {
+                true => Ready(count(ready, wanted)),
+                false => Waiting(count(ready, wanted)),
+            }
+        }
+        "Pod" => {
+            let mut conditions = object
+                .pointer("/status/conditions")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten();
+            let ready = conditions.any(|c| c["type"] == "Ready" && c["status"] == "True");
+            match object.pointer("/status/phase").and_then(Value::as_str) {
+                Some("Succeeded") => Ready("completed".into()),
+                _ if ready => Ready(count(1, 1)),
+                _ => Waiting(count(0, 1)),
             }
         }
         _ => Ready("applied".into()),
@@ -294,6 +314,27 @@ mod tests {
             (
                 "job runs",
                 json!({ "kind": "Job", "status": { "active": 1 } }),
+                false,
+            ),
+            (
+                "pod, whatever its generation",
+                json!({ "kind": "Pod", "metadata": { "generation": 1 },
+                    "status": { "conditions": [{ "type": "Ready", "status": "True" }] } }),
+                true,
+            ),
+            (
+                "pod starts",
+                json!({ "kind": "Pod", "status": { "phase": "Pending" } }),
+                false,
+            ),
+            (
+                "pod is through",
+                json!({ "kind": "Pod", "status": { "phase": "Succeeded" } }),
+                true,
+            ),
+            (
+                "replica set",
+                json!({ "kind": "ReplicaSet", "spec": { "replicas": 2 }, "status": { "readyReplicas": 1 } }),
                 false,
             ),
             ("config map", json!({ "kind": "ConfigMap" }), true),

@@ -145,21 +145,13 @@ pub async fn bring_up(
         }
         match tokio::time::timeout(Duration::from_secs(LOOK_AGAIN_SECONDS), events.next()).await {
             Ok(Some(Change::Service(object))) => state.service(&object),
-            Ok(Some(Change::Workload(object))) => {
-                let same = |u: &&Unit| {
-                    let known = &u.document.object;
-                    known["kind"] == object["kind"]
-                        && known["metadata"]["name"] == object["metadata"]["name"]
-                        && object["metadata"]["namespace"] == u.namespace
-                };
-                if let Some(unit) = work.units.iter().find(same)
-                    && let Some(known) = state.applied.get_mut(&unit.name)
-                {
-                    *known = object;
-                }
-            }
+            Ok(Some(Change::Workload(object))) => state.workload(work, object),
             Ok(Some(Change::Port(event))) => port_trouble(client, &state, &event).await?,
-            Ok(Some(Change::Pod)) | Err(_) => give_up_on_trouble(client, work, &state).await?,
+            Ok(Some(Change::Pod(object))) => {
+                state.workload(work, object);
+                give_up_on_trouble(client, work, &state).await?;
+            }
+            Err(_) => give_up_on_trouble(client, work, &state).await?,
             Ok(None) => {
                 return Err(Error::Platform(
                     "the platform ended while it was watched: see `knarr status`".into(),
@@ -176,6 +168,21 @@ impl State {
             Condition::Healthy | Condition::CompletedSuccessfully => {
                 self.done.contains(&dependency.service)
             }
+        }
+    }
+
+    /// Takes in the newest of what was applied; others are left out.
+    fn workload(&mut self, work: &Work, object: Value) {
+        let same = |u: &&Unit| {
+            let known = &u.document.object;
+            known["kind"] == object["kind"]
+                && known["metadata"]["name"] == object["metadata"]["name"]
+                && object["metadata"]["namespace"] == u.namespace
+        };
+        if let Some(unit) = work.units.iter().find(same)
+            && let Some(known) = self.applied.get_mut(&unit.name)
+        {
+            *known = object;
         }
     }
 
@@ -205,7 +212,8 @@ enum Change {
     Service(Value),
     /// The gateway could not open a port.
     Port(Box<Event>),
-    Pod,
+    /// Of a workload, or one itself.
+    Pod(Value),
 }
 
 /// Changes of the workloads, their Pods and Services, and what goes wrong with ports.
@@ -241,18 +249,16 @@ fn changes(client: &Client, work: &Work) -> impl futures::Stream<Item = Change> 
                 let (kind, api_version) = (kind.clone(), api_version.clone());
                 async move {
                     let object = event.ok()?;
-                    if kind == "Pod" {
-                        return Some(Change::Pod);
-                    }
                     let mut value = serde_json::to_value(&object).ok()?;
                     if kind == "Event" {
                         return Some(Change::Port(Box::new(serde_json::from_value(value).ok()?)));
                     }
                     value["kind"] = json!(kind);
                     value["apiVersion"] = json!(api_version);
-                    Some(match value["kind"] == "Service" {
-                        true => Change::Service(value),
-                        false => Change::Workload(value),
+                    Some(match &*kind {
+                        "Service" => Change::Service(value),
+                        "Pod" => Change::Pod(value),
+                        _ => Change::Workload(value),
                     })
                 }
             })

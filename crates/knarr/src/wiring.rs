@@ -337,6 +337,16 @@ impl knarr_api::PodStreams for Streams {
             .map_err(parts)
     }
 
+    async fn dial(
+        &self,
+        namespace: &str,
+        pod: &str,
+        port: u16,
+    ) -> Result<tokio::net::TcpStream, String> {
+        let dialed = self.0.dial(namespace, pod, port).await;
+        dialed.map_err(|e| e.message)
+    }
+
     async fn exec(
         &self,
         namespace: &str,

@@ -243,6 +243,23 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Connects to a port of a Pod as its own `127.0.0.1` (then `::1`) reaches it: servers that listen there only are
+    /// reached, too, as by the kubelet.
+    ///
+    /// # Errors
+    /// 404 and 400 as `exec`; 500 with the reason when nobody listens there.
+    pub async fn dial(
+        &self,
+        namespace: &str,
+        pod: &str,
+        port: u16,
+    ) -> Result<tokio::net::TcpStream, StreamError> {
+        let inner = &self.inner;
+        streams::dial(&inner.context, &inner.registry, namespace, pod, port).await
+    }
+}
+
 /// Unmounts and removes all that Pods have below the node's folder: for `stop --purge`, when no container runs any more. Blocking.
 ///
 /// # Errors

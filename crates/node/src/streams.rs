@@ -225,3 +225,57 @@ pub(crate) async fn exec(
     let id = exec_target(context, registry, namespace, pod, container).await?;
     context.engine.exec(&id, spec).await.map_err(internal)
 }
+
+/// How long a connection into a Pod may take.
+const DIAL: std::time::Duration = std::time::Duration::from_secs(10);
+
+pub(crate) async fn dial(
+    context: &Context,
+    registry: &Registry,
+    namespace: &str,
+    pod: &str,
+    port: u16,
+) -> Result<tokio::net::TcpStream, StreamError> {
+    let entry = entry(context, registry, namespace, pod).await?;
+    let sandboxes = context.engine.sandboxes();
+    let sandbox = sandboxes
+        .into_iter()
+        .find(|s| *s.spec.id == *entry.uid)
+        .ok_or_else(|| bad_request(format!("pod {pod:?} is not running")))?;
+    let netns = sandbox.netns;
+    let (send, done) = tokio::sync::oneshot::channel();
+    // A thread of its own: it enters the Pod's network and ends there.
+    std::thread::Builder::new()
+        .name("knarr-dial".into())
+        .stack_size(128 << 10)
+        .spawn(move || drop(send.send(connect_inside(netns.as_deref(), port))))
+        .map_err(|e| internal(e.to_string()))?;
+    let stream = done
+        .await
+        .map_err(|e| internal(e.to_string()))?
+        .map_err(|e| {
+            internal(format!(
+                "failed to connect to localhost:{port} inside namespace: {e}"
+            ))
+        })?;
+    tokio::net::TcpStream::from_std(stream).map_err(|e| internal(e.to_string()))
+}
+
+fn connect_inside(
+    netns: Option<&std::path::Path>,
+    port: u16,
+) -> std::io::Result<std::net::TcpStream> {
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+    if let Some(netns) = netns {
+        let namespace = std::fs::File::open(netns)?;
+        let kind = rustix::thread::LinkNameSpaceType::Network;
+        let fd = std::os::fd::AsFd::as_fd(&namespace);
+        rustix::thread::move_into_link_name_space(fd, Some(kind))?;
+    }
+    let v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
+    let stream = TcpStream::connect_timeout(&v4, DIAL)
+        .or_else(|first| TcpStream::connect_timeout(&v6, DIAL).map_err(|_| first))?;
+    stream.set_nonblocking(true)?;
+    Ok(stream)
+}

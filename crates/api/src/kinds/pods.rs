@@ -165,7 +165,14 @@ pub(crate) fn resources() -> Vec<Resource> {
             short_names: &["po"],
             categories: &["all"],
             has_status: true,
-            subresources: &["log", "exec", "attach", "binding", "eviction"],
+            subresources: &[
+                "log",
+                "exec",
+                "attach",
+                "portforward",
+                "binding",
+                "eviction",
+            ],
             selectable_fields: &[
                 ("spec.nodeName", |o| text(o, "/spec/nodeName").into()),
                 ("spec.restartPolicy", |o| {

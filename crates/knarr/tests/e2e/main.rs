@@ -2,6 +2,7 @@
 
 mod crash;
 mod crew;
+mod forward;
 mod input;
 mod kubectl;
 mod lifecycle;
