@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 mod apply;
+mod attach;
 mod build;
 mod cli;
 mod connect;

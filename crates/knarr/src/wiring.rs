@@ -355,6 +355,18 @@ impl knarr_api::PodStreams for Streams {
         streams: knarr_remotecommand::ServerStreams,
     ) {
         let query = Query::parse(query);
+        // the API's word for the other subresource
+        if query.flag("attach") {
+            match self.0.attach(namespace, pod, query.get("container")).await {
+                Ok(attachment) => crate::attach::pump(attachment, streams).await,
+                Err(e) => {
+                    let _ = streams
+                        .status
+                        .send(failure("InternalError", 500, &e.message, None));
+                }
+            }
+            return;
+        }
         let spec = ExecSpec {
             args: query.all("command"),
             env: vec![],

@@ -3,7 +3,8 @@
 use std::{path::PathBuf, sync::Arc};
 
 use knarr_runtime::{
-    Container, ContainerSpec, ExecProcess, ExecSpec, Exit, Resources, Runtime, Sandbox, SandboxSpec,
+    Attachment, Container, ContainerSpec, ExecProcess, ExecSpec, Exit, Resources, Runtime, Sandbox,
+    SandboxSpec,
 };
 use tokio::io::AsyncReadExt;
 
@@ -20,6 +21,7 @@ pub(crate) trait ContainerEngine: Send + Sync + 'static {
     async fn signal(&self, id: &str, signal: i32) -> Result<(), String>;
     async fn delete(&self, id: &str) -> Result<(), String>;
     async fn exec(&self, id: &str, spec: ExecSpec) -> Result<ExecProcess, String>;
+    async fn attach(&self, id: &str) -> Result<Attachment, String>;
     async fn update_resources(&self, id: &str, resources: Resources) -> Result<(), String>;
     /// Runs a command to its end and gives its exit code and the first `output_bytes_max` bytes of its output; dropping the future kills it.
     async fn exec_capture(
@@ -99,6 +101,9 @@ impl ContainerEngine for RuntimeEngine {
     }
     async fn exec(&self, id: &str, spec: ExecSpec) -> Result<ExecProcess, String> {
         self.0.exec(id, spec).await.map_err(text)
+    }
+    async fn attach(&self, id: &str) -> Result<Attachment, String> {
+        self.0.attach(id).await.map_err(text)
     }
     async fn update_resources(&self, id: &str, resources: Resources) -> Result<(), String> {
         self.0.update_resources(id, resources).await.map_err(text)

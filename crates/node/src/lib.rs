@@ -226,6 +226,20 @@ impl Node {
         .await
     }
 
+    /// Joins the streams of a running container's own process, from now on; containers are chosen as by `exec`.
+    ///
+    /// # Errors
+    /// As `exec`.
+    pub async fn attach(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: Option<&str>,
+    ) -> Result<knarr_runtime::Attachment, StreamError> {
+        let inner = &self.inner;
+        streams::attach(&inner.context, &inner.registry, namespace, pod, container).await
+    }
+
     /// Whether `exec` could go ahead now, so that a plain error can be sent before a connection is upgraded.
     ///
     /// # Errors

@@ -209,6 +209,17 @@ pub(crate) async fn exec_target(
         .ok_or_else(|| not_found(format!("container not found ({:?})", unit.name)))
 }
 
+pub(crate) async fn attach(
+    context: &Context,
+    registry: &Registry,
+    namespace: &str,
+    pod: &str,
+    container: Option<&str>,
+) -> Result<knarr_runtime::Attachment, StreamError> {
+    let id = exec_target(context, registry, namespace, pod, container).await?;
+    context.engine.attach(&id).await.map_err(internal)
+}
+
 pub(crate) async fn exec(
     context: &Context,
     registry: &Registry,

@@ -11,6 +11,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod adopt;
+mod attach;
 mod cgroup;
 mod devices;
 mod entry;
@@ -38,6 +39,7 @@ mod syscalls;
 mod tty;
 mod watcher;
 
+pub use attach::{AttachVoice, Attachment, Output};
 pub use error::Error;
 pub use exec::ExecProcess;
 pub use role::dispatch_role;

@@ -2,8 +2,8 @@
 
 use std::{
     io::Read,
-    os::fd::{AsFd, OwnedFd},
-    path::Path,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -14,6 +14,7 @@ use rustix::{
 };
 
 use crate::{
+    attach::{self, Attached, Wish},
     cgroup::Group,
     error::{During, Error},
     init::{self, Streams},
@@ -83,6 +84,8 @@ struct Running {
     log: Log,
     /// kept open for reading and writing, so that neither a missing nor a dead writer means the end of input
     stdin: Option<OwnedFd>,
+    attached: Attached,
+    dir: PathBuf,
 }
 
 enum Output {
@@ -110,6 +113,8 @@ fn try_start(plan: ShimPlan, seccomp: Programs) -> Result<Running, Error> {
     }
     plan.cgroups.create(&spec.resources, spec.privileged)?;
     let fifo = spec.stdin.then(|| stdin_fifo(&plan.tree.dir)).transpose()?;
+
+    let attached = Attached::new(&plan.tree.dir)?;
 
     let (error_in, error_out) = pipe()?;
     let mut streams = None;
@@ -196,6 +201,8 @@ fn try_start(plan: ShimPlan, seccomp: Programs) -> Result<Running, Error> {
         output,
         log,
         stdin: fifo,
+        attached,
+        dir: plan.tree.dir,
     })
 }
 
@@ -221,17 +228,21 @@ fn stdin_fifo(dir: &Path) -> Result<OwnedFd, Error> {
 /// A descriptor being copied into the log.
 struct Source<'a> {
     fd: Option<&'a OwnedFd>,
+    stream: &'static str,
     lines: Lines,
 }
 
 impl Source<'_> {
     /// Reads once. The end (also a terminal's EIO) finishes it.
-    fn pump(&mut self, log: &mut Log) {
+    fn pump(&mut self, log: &mut Log, attached: &mut Attached) {
         let Some(fd) = self.fd else {
             return;
         };
         match rustix::io::read(fd, self.lines.room()) {
-            Ok(n) if n > 0 => self.lines.filled(n, log),
+            Ok(n) if n > 0 => {
+                attached.tell(self.stream, &self.lines.room()[..n]);
+                self.lines.filled(n, log);
+            }
             Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
             Ok(_) | Err(_) => {
                 self.lines.finish(log);
@@ -249,30 +260,36 @@ impl Running {
             cgroups,
             output,
             mut log,
-            stdin,
+            mut stdin,
+            mut attached,
+            dir,
             ..
         } = self;
         let mut sources = match &output {
             Output::Pipes { stdout, stderr } => vec![
                 Source {
                     fd: Some(stdout),
+                    stream: "stdout",
                     lines: Lines::new("stdout"),
                 },
                 Source {
                     fd: Some(stderr),
+                    stream: "stderr",
                     lines: Lines::new("stderr"),
                 },
             ],
             Output::Terminal(master) => vec![Source {
                 fd: Some(master),
+                stream: "stdout",
                 lines: Lines::new("stdout"),
             }],
         };
         // with a terminal its input passes through here
-        let mut typed = match (&output, &stdin) {
-            (Output::Terminal(master), Some(fifo)) => Some((fifo, master)),
-            _ => None,
+        let terminal = match &output {
+            Output::Terminal(master) => Some(master),
+            Output::Pipes { .. } => None,
         };
+        let mut types = terminal.is_some();
         let mut ended = None;
         let mut deadline = None::<Instant>;
         loop {
@@ -288,10 +305,18 @@ impl Running {
             if ended.is_none() {
                 polled.push(PollFd::new(&pidfd, PollFlags::IN));
                 who.push(Who::Init);
-                if let Some((fifo, _)) = typed {
+                if let (true, Some(fifo)) = (types, &stdin) {
                     polled.push(PollFd::new(fifo, PollFlags::IN));
                     who.push(Who::Typed);
                 }
+            }
+            if attached.has_room() {
+                polled.push(PollFd::new(&attached.listener, PollFlags::IN));
+                who.push(Who::Caller);
+            }
+            for client in &attached.clients {
+                polled.push(PollFd::new(client, PollFlags::IN));
+                who.push(Who::Client(client.as_raw_fd()));
             }
             for (i, source) in sources.iter().enumerate() {
                 if let Some(fd) = source.fd {
@@ -316,14 +341,26 @@ impl Running {
             drop(polled);
             for who in ready {
                 match who {
-                    Who::Source(i) => sources[i].pump(&mut log),
+                    Who::Source(i) => sources[i].pump(&mut log, &mut attached),
                     Who::Typed => {
-                        if let Some((fifo, master)) = typed
+                        if let (Some(fifo), Some(master)) = (&stdin, terminal)
                             && !copy_typed(fifo, master)
                         {
-                            typed = None;
+                            types = false;
                         }
                     }
+                    Who::Caller => attached.accept(),
+                    Who::Client(client) => match (attached.hear(client), terminal) {
+                        (Some(Wish::Resize(columns, rows)), Some(master)) => {
+                            attach::resize(master, columns, rows);
+                        }
+                        // with this the container's own end of the fifo has no writer left
+                        (Some(Wish::EndInput), None) => {
+                            attach::forget_input(&dir);
+                            stdin = None;
+                        }
+                        _ => {}
+                    },
                     Who::Init => {
                         ended = match sys::reap(&pidfd, false) {
                             Ok(ended) => ended,
@@ -359,6 +396,8 @@ impl Running {
 enum Who {
     Init,
     Typed,
+    Caller,
+    Client(i32),
     Source(usize),
 }
 

@@ -1,5 +1,6 @@
 //! The real program, real containers, real clients. Needs root; see `.ci/run` for the Debian packages.
 
+mod attach;
 mod crash;
 mod crew;
 mod forward;

@@ -206,6 +206,9 @@ impl ContainerEngine for FakeEngine {
         self.containers.lock().remove(id);
         Ok(())
     }
+    async fn attach(&self, _id: &str) -> Result<knarr_runtime::Attachment, String> {
+        Err("the fake runs no processes".into())
+    }
     async fn exec(&self, _id: &str, _spec: ExecSpec) -> Result<ExecProcess, String> {
         Err("the fake runs no processes".into())
     }
