@@ -1,10 +1,11 @@
-//! The maintainers' tools that make files of this repository. Not part of the product, not run by CI.
+//! The maintainers' tools. Not part of the product, not run by CI.
 //!
-//! It is: a generator of data that we own from sources that we don't.
+//! It is: a generator of data that we own from sources that we don't, and the runner of upstream's test program.
 //! It is not: needed to build or test knarr.
 //! It must never know: the product's crates.
 #![forbid(unsafe_code)]
 
+mod conformance;
 mod go_source;
 mod schema_table;
 mod smd_defaults;
@@ -15,7 +16,14 @@ const USAGE: &str = "usage: xtask schema-table <definitions.json> <go module cac
 
   definitions.json   the `_definitions.json` of PyPI's kubernetes-validate (kubernetes-json-schema/v1.36.0-local)
   k8s.io             holds api@VERSION, apimachinery@VERSION, client-go@VERSION, apiextensions-apiserver@VERSION, kube-aggregator@VERSION (`go mod download` puts them there)
-  output folder      crates/schema/data";
+  output folder      crates/schema/data
+
+       xtask conformance --e2e <program> [--knarr <program>] [--focus <regexp>] [--skip <regexp>] [--report <file>] [-- <argument>...]
+
+  --e2e      upstream's end-to-end test program (e2e.test), which you bring
+  --knarr    the program under test (default: the one built beside xtask)
+  --report   where the test program's JSON report goes (default: target/conformance.json)
+  --         what follows is handed to the test program";
 
 fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -32,6 +40,9 @@ fn main() -> anyhow::Result<()> {
                 version: (*version).to_owned(),
                 out: PathBuf::from(out),
             })
+        }
+        ["conformance", arguments @ ..] => {
+            conformance::run(&conformance::options(arguments)?, arguments)
         }
         _ => anyhow::bail!("{USAGE}"),
     }

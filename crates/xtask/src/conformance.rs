@@ -1,0 +1,305 @@
+//! Runs a given build of upstream's end-to-end test program against `knarr serve` on a machine of its own.
+//!
+//! The test program is whoever runs this one's to bring; nothing of it is in this repository.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail, ensure};
+use serde_json::Value;
+
+/// Marks the second start, which is inside the network namespace.
+const INSIDE: &str = "XTASK_CONFORMANCE_INSIDE";
+/// How long the API may take to answer after its start.
+const START: Duration = Duration::from_secs(60);
+
+pub struct Options {
+    /// Upstream's `e2e.test`.
+    pub e2e: PathBuf,
+    /// The program under test.
+    pub knarr: PathBuf,
+    /// Regular expressions over the cases' whole names.
+    pub focus: String,
+    pub skip: Option<String>,
+    /// The test program's own report is left here.
+    pub report: PathBuf,
+    /// Handed to the test program as they are.
+    pub more: Vec<String>,
+}
+
+/// Reads `--e2e PATH [--knarr PATH] [--focus RE] [--skip RE] [--report FILE] [-- ARGUMENT…]`.
+pub fn options(arguments: &[&str]) -> anyhow::Result<Options> {
+    let mut given = BTreeMap::new();
+    let mut rest = arguments.iter();
+    let mut more = Vec::new();
+    while let Some(name) = rest.next() {
+        match *name {
+            "--" => more.extend(rest.by_ref().map(|argument| (*argument).to_owned())),
+            "--e2e" | "--knarr" | "--focus" | "--skip" | "--report" => {
+                let value = rest
+                    .next()
+                    .with_context(|| format!("{name} needs a value"))?;
+                given.insert(*name, *value);
+            }
+            other => bail!("{other} is no option of conformance\n{}", crate::USAGE),
+        }
+    }
+    let absolute = |path: &str| std::path::absolute(path).context("no absolute path");
+    let beside = std::env::current_exe()?.with_file_name("knarr");
+    Ok(Options {
+        e2e: absolute(given.get("--e2e").context("--e2e PATH is needed")?)?,
+        knarr: given
+            .get("--knarr")
+            .map_or(Ok(beside), |path| absolute(path))?,
+        focus: given
+            .get("--focus")
+            .unwrap_or(&r"\[Conformance\]")
+            .to_string(),
+        skip: given.get("--skip").map(|skip| (*skip).to_owned()),
+        report: absolute(given.get("--report").unwrap_or(&"target/conformance.json"))?,
+        more,
+    })
+}
+
+/// Runs the cases and prints what became of each; an error when one failed.
+pub fn run(options: &Options, arguments: &[&str]) -> anyhow::Result<()> {
+    for (name, path) in [("--e2e", &options.e2e), ("--knarr", &options.knarr)] {
+        ensure!(
+            path.is_file(),
+            "{name}: there is no program {}",
+            path.display()
+        );
+    }
+    if std::env::var_os(INSIDE).is_none() {
+        // Its addresses, routes and packet filter are then nobody else's.
+        let status = Command::new("unshare")
+            .args(["--net", "--"])
+            .arg(std::env::current_exe()?)
+            .arg("conformance")
+            .args(arguments)
+            .env(INSIDE, "1")
+            .status()
+            .context("unshare (of util-linux) does not start")?;
+        ensure!(status.success(), "not all cases pass (see above)");
+        return Ok(());
+    }
+    let up = Command::new("ip")
+        .args(["link", "set", "lo", "up"])
+        .status();
+    ensure!(
+        up.is_ok_and(|s| s.success()),
+        "ip link set lo up: needs root and iproute2"
+    );
+    let folder = std::env::temp_dir().join(format!("knarr-conformance-{}", std::process::id()));
+    fs::create_dir(&folder).context("the run's folder")?;
+    let platform = Platform::start(&options.knarr, &folder)?;
+    if let Some(parent) = options.report.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    let _ = fs::remove_file(&options.report); // an earlier run's
+    let mut tests = Command::new(&options.e2e);
+    tests
+        .arg(format!(
+            "--kubeconfig={}",
+            platform.data.join("kubeconfig").display()
+        ))
+        .arg(format!("--ginkgo.focus={}", options.focus))
+        .arg(format!("--ginkgo.json-report={}", options.report.display()))
+        .args(
+            options
+                .skip
+                .iter()
+                .map(|skip| format!("--ginkgo.skip={skip}")),
+        )
+        .args([
+            "--provider=local",
+            "--ginkgo.no-color",
+            "--ginkgo.timeout=12h",
+        ])
+        .args(&options.more)
+        .current_dir(&folder)
+        .stdin(Stdio::null());
+    let status = tests.status().context("the test program does not start")?;
+    drop(platform);
+    let text = fs::read(&options.report)
+        .with_context(|| format!("the test program left no report ({status})"))?;
+    let cases = cases(&serde_json::from_slice(&text)?);
+    print!("{}", summary(&cases));
+    ensure!(!cases.is_empty(), "no case is in focus");
+    ensure!(status.success(), "the test program: {status}");
+    Ok(())
+}
+
+/// A served platform; gone with all it made when dropped.
+struct Platform {
+    knarr: PathBuf,
+    folder: PathBuf,
+    data: PathBuf,
+    child: Child,
+}
+
+impl Platform {
+    fn start(knarr: &Path, folder: &Path) -> anyhow::Result<Platform> {
+        let log = fs::File::create(folder.join("serve.log"))?;
+        let data = folder.join("data");
+        let child = Command::new(knarr)
+            .arg("serve")
+            .env("KNARR_DATA_DIR", &data)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("knarr does not start")?;
+        let (knarr, folder) = (knarr.to_owned(), folder.to_owned());
+        let mut platform = Platform {
+            knarr,
+            folder,
+            data,
+            child,
+        };
+        let end = Instant::now() + START;
+        while !platform.answers() {
+            let log = || fs::read_to_string(platform.folder.join("serve.log")).unwrap_or_default();
+            if let Some(status) = platform.child.try_wait()? {
+                bail!("knarr ended ({status}): {}", log());
+            }
+            ensure!(
+                Instant::now() < end,
+                "knarr is not ready within {START:?}: {}",
+                log()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(platform)
+    }
+
+    fn answers(&self) -> bool {
+        Command::new(&self.knarr)
+            .arg("status")
+            .env("KNARR_DATA_DIR", &self.data)
+            .stdin(Stdio::null())
+            .output()
+            .is_ok_and(|output| output.status.success())
+    }
+}
+
+impl Drop for Platform {
+    fn drop(&mut self) {
+        let stopped = Command::new(&self.knarr)
+            .args(["stop", "--purge"])
+            .env("KNARR_DATA_DIR", &self.data)
+            .stdin(Stdio::null())
+            .output();
+        if !stopped.as_ref().is_ok_and(|output| output.status.success()) {
+            eprintln!(
+                "knarr stop --purge: {stopped:?}; see {}",
+                self.folder.display()
+            );
+            let _ = self.child.kill();
+        } else {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+#[derive(Debug, PartialEq)]
+struct Case {
+    name: String,
+    passed: bool,
+    /// The first line of what was wrong.
+    reason: String,
+}
+
+/// The cases of a report that ran, as Ginkgo writes it: passed, or anything else that is not skipped.
+fn cases(report: &Value) -> Vec<Case> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let suites = list(report);
+    let specs = suites.iter().flat_map(|suite| list(&suite["SpecReports"]));
+    let mut cases: Vec<Case> = specs
+        .filter(|spec| !matches!(spec["State"].as_str(), Some("skipped" | "pending") | None))
+        .filter(|spec| spec["LeafNodeType"] == "It" || spec["State"] != "passed")
+        .map(|spec| {
+            let mut parts = list(&spec["ContainerHierarchyTexts"]);
+            parts.push(spec["LeafNodeText"].clone());
+            let parts: Vec<&str> = parts.iter().filter_map(Value::as_str).collect();
+            let message = spec["Failure"]["Message"].as_str().unwrap_or_default();
+            Case {
+                name: parts.join(" ").trim().to_owned(),
+                passed: spec["State"] == "passed",
+                reason: message.lines().next().unwrap_or_default().to_owned(),
+            }
+        })
+        .collect();
+    cases.sort_by(|a, b| a.name.cmp(&b.name));
+    cases
+}
+
+/// Every case on a line, then the counts of each interest group.
+fn summary(cases: &[Case]) -> String {
+    let mut text = String::new();
+    let mut groups: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for case in cases {
+        let group = case.name.split(']').next().unwrap_or_default();
+        let count = groups.entry(group.trim_start_matches('[')).or_default();
+        count.0 += usize::from(case.passed);
+        count.1 += 1;
+        let mark = if case.passed { "pass" } else { "FAIL" };
+        text += &format!("{mark}  {}\n", case.name);
+        if !case.passed {
+            text += &format!("      {}\n", case.reason);
+        }
+    }
+    for (group, (passed, all)) in groups {
+        text += &format!("{group}: {passed} of {all} pass\n");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_report_is_summed_up_by_group() {
+        let spec = |kind: &str, group: &str, name: &str, state: &str, message: &str| {
+            json!({"LeafNodeType": kind, "ContainerHierarchyTexts": [group, "things"], "LeafNodeText": name,
+                "State": state, "Failure": {"Message": message}})
+        };
+        let report = json!([{"SpecReports": [
+            spec("It", "[sig-b]", "works", "passed", ""),
+            spec("It", "[sig-a]", "is slow", "timedout", "late\nstack"),
+            spec("It", "[sig-a]", "is quick", "passed", ""),
+            spec("It", "[sig-a]", "is out of focus", "skipped", ""),
+            spec("SynchronizedBeforeSuite", "", "", "passed", ""),
+        ]}]);
+        let expected = "pass  [sig-a] things is quick
+FAIL  [sig-a] things is slow
+      late
+pass  [sig-b] things works
+sig-a: 1 of 2 pass
+sig-b: 1 of 1 pass
+";
+        assert_eq!(summary(&cases(&report)), expected);
+    }
+
+    #[test]
+    fn options_are_read_and_the_rest_is_handed_on() {
+        let all = [
+            "--e2e", "/e", "--knarr", "/k", "--focus", "x", "--", "--v=2", "--focus",
+        ];
+        let read = options(&all).unwrap();
+        assert_eq!((read.e2e, read.knarr), ("/e".into(), "/k".into()));
+        assert_eq!((read.focus.as_str(), read.skip), ("x", None));
+        assert_eq!(read.more, ["--v=2", "--focus"]);
+        assert!(options(&["--focus", "x"]).is_err(), "--e2e is needed");
+        assert!(options(&["--e2e"]).is_err(), "a value is needed");
+        assert!(options(&["--e2e", "/e", "--fokus", "x"]).is_err());
+    }
+}
