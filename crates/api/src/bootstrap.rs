@@ -1,4 +1,5 @@
-//! What every cluster has from its first moment: the four namespaces and the Service `kubernetes`.
+//! What every cluster has from its first moment: the four namespaces, the Service `kubernetes`, and the CA
+//! that clients verify it by, in `kube-public`, from where a controller brings it to every namespace.
 
 use serde_json::{Value, json};
 
@@ -19,6 +20,14 @@ pub async fn run(inner: &Inner) -> Result<(), Failure> {
             let o = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
             ensure(inner, r, "", o).await?;
         }
+    }
+    if let Some(r) = inner.catalog.preferred("", "configmaps") {
+        let o = json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "kube-root-ca.crt", "namespace": "kube-public"},
+            "data": {"ca.crt": inner.pki.ca_pem},
+        });
+        ensure(inner, r, "kube-public", o).await?;
     }
     if let Some(r) = inner.catalog.preferred("", "services") {
         let (base, _) = inner.config.service_cidr;

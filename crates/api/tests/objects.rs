@@ -31,6 +31,9 @@ async fn default_objects_are_there() {
         .get("/api/v1/namespaces/default/services/kubernetes")
         .await;
     assert_eq!(s.json()["spec"]["clusterIP"], "10.43.0.1");
+    let ca = "/api/v1/namespaces/kube-public/configmaps/kube-root-ca.crt";
+    let ca = f.get(ca).await.json()["data"]["ca.crt"].to_string();
+    assert!(ca.contains("BEGIN CERTIFICATE"), "{ca}");
 }
 
 #[tokio::test]
