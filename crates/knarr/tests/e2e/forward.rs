@@ -55,17 +55,9 @@ fn forward(crew: &Crew, target: &str, port: &str) -> (Child, u16) {
     (child, local.parse().unwrap())
 }
 
-fn end(mut child: Child) -> String {
+fn end(mut child: Child) {
     child.kill().unwrap();
     child.wait().unwrap();
-    let mut said = String::new();
-    child
-        .stderr
-        .take()
-        .unwrap()
-        .read_to_string(&mut said)
-        .unwrap();
-    said
 }
 
 #[test]
@@ -90,9 +82,17 @@ fn ports_of_pods_are_forwarded() {
         let (child, local) = forward(crew, "pod/inner", "9999");
         crew.http(&format!("http://127.0.0.1:{local}/"))
             .unwrap_err();
-        std::thread::sleep(std::time::Duration::from_millis(300));
-        let said = end(child);
+        let (mut child, (send, line)) = (child, std::sync::mpsc::channel());
+        let mut said = BufReader::new(child.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            let mut text = String::new();
+            let _ = said.read_line(&mut text);
+            send.send(text)
+        });
+        let said = line.recv_timeout(crate::crew::DEADLINE).unwrap();
         assert!(said.contains("9999") && said.contains("refused"), "{said}");
+        child.kill().unwrap();
+        child.wait().unwrap();
         crew.ok(&["down", "k8s"]);
     });
 }
