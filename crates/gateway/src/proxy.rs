@@ -190,6 +190,10 @@ async fn attempt(
                 continue;
             }
         };
+        // It left while we connected: whatever is sent now may meet its end. Another has taken its place, or will.
+        if backend.is_gone() && Instant::now() < end {
+            continue;
+        }
         let request = message
             .take()
             .unwrap_or_else(|| head.request(Body::Empty, two));
