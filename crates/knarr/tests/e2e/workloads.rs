@@ -158,7 +158,7 @@ fn a_stateful_app_with_all_its_parts() {
         // As everywhere, claims outlive their StatefulSet.
         crew.kube("delete pvc --all --timeout=30s");
         eventually("all has gone", || {
-            match crew.kube("get pods,pvc,sts,job,svc,cm,secret -o name") {
+            match crew.kube("get pods,pvc,sts,job,svc,secret -o name") {
                 left if left == "service/kubernetes" => Ok(()),
                 left => Err(left),
             }
