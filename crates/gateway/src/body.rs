@@ -2,12 +2,16 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::pool::{InFlight, Sender1};
 
@@ -16,10 +20,33 @@ pub(crate) enum Body {
     Empty,
     /// A short text of our own.
     Text(Full<Bytes>),
-    /// Passed on as it comes.
-    Stream(Incoming),
+    /// A client's, passed on as it comes.
+    Upload(Incoming, Arc<Upload>),
     /// An endpoint's answer: counts as in flight till its end, then gives its connection back.
     Answer(Answer),
+}
+
+/// How far a request's body has come.
+pub(crate) struct Upload(Mutex<(Instant, bool)>);
+
+impl Upload {
+    pub(crate) fn new() -> Arc<Upload> {
+        Arc::new(Upload(Mutex::new((Instant::now(), false))))
+    }
+
+    pub(crate) fn moved(&self, ended: bool) {
+        *self.0.lock() = (Instant::now(), ended);
+    }
+
+    /// When nothing will have moved for so long.
+    pub(crate) fn stalls_at(&self, after: Duration) -> Instant {
+        self.0.lock().0 + after
+    }
+
+    /// The client has sent all.
+    pub(crate) fn ended(&self) -> bool {
+        self.0.lock().1
+    }
 }
 
 pub(crate) struct Answer {
@@ -68,7 +95,11 @@ impl hyper::body::Body for Body {
             Body::Text(text) => Pin::new(text)
                 .poll_frame(cx)
                 .map_err(|never| match never {}),
-            Body::Stream(incoming) => Pin::new(incoming).poll_frame(cx),
+            Body::Upload(incoming, upload) => {
+                let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+                upload.moved(frame.is_none() || incoming.is_end_stream());
+                Poll::Ready(frame)
+            }
             Body::Answer(answer) => {
                 let frame = ready!(Pin::new(&mut answer.incoming).poll_frame(cx));
                 match &frame {
@@ -86,7 +117,7 @@ impl hyper::body::Body for Body {
         match self {
             Body::Empty => true,
             Body::Text(text) => text.is_end_stream(),
-            Body::Stream(incoming) => incoming.is_end_stream(),
+            Body::Upload(incoming, _) => incoming.is_end_stream(),
             Body::Answer(answer) => answer.incoming.is_end_stream(),
         }
     }
@@ -95,7 +126,7 @@ impl hyper::body::Body for Body {
         match self {
             Body::Empty => SizeHint::with_exact(0),
             Body::Text(text) => text.size_hint(),
-            Body::Stream(incoming) => incoming.size_hint(),
+            Body::Upload(incoming, _) => incoming.size_hint(),
             Body::Answer(answer) => answer.incoming.size_hint(),
         }
     }

@@ -1,6 +1,6 @@
 //! Which headers go on and which end here (RFC 9110, section 7.6.1).
 
-use std::net::IpAddr;
+use std::{fmt::Write, net::IpAddr};
 
 use hyper::{
     HeaderMap, Request,
@@ -56,11 +56,16 @@ pub(crate) fn strip(headers: &mut HeaderMap, upgrade: Option<&HeaderValue>) {
 
 /// Tells the endpoint whom it serves.
 pub(crate) fn forwarded(headers: &mut HeaderMap, client: IpAddr, tls: bool) {
-    let client = match headers.get(FORWARDED_FOR).and_then(|v| v.to_str().ok()) {
-        Some(before) => format!("{before}, {client}"),
-        None => client.to_string(),
-    };
-    if let Ok(value) = HeaderValue::try_from(client) {
+    let mut text = String::new();
+    for before in headers.get_all(FORWARDED_FOR) {
+        if let Ok(before) = before.to_str() {
+            text += before;
+            text += ", ";
+        }
+    }
+    // Writing to a String can't fail.
+    let _ = write!(text, "{client}");
+    if let Ok(value) = HeaderValue::try_from(text) {
         headers.insert(FORWARDED_FOR, value);
     }
     let proto = if tls { "https" } else { "http" };
@@ -166,6 +171,7 @@ mod tests {
         let mut headers = map(&[
             ("host", "a.example"),
             ("x-forwarded-for", "192.0.2.9"),
+            ("x-forwarded-for", "192.0.2.8"),
             ("x-forwarded-proto", "spoofed"),
         ]);
         forwarded(&mut headers, [192, 0, 2, 1].into(), false);
@@ -173,7 +179,7 @@ mod tests {
             show(&headers),
             [
                 "host: a.example",
-                "x-forwarded-for: 192.0.2.9, 192.0.2.1",
+                "x-forwarded-for: 192.0.2.9, 192.0.2.8, 192.0.2.1",
                 "x-forwarded-host: a.example",
                 "x-forwarded-proto: http"
             ]

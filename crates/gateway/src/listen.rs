@@ -1,6 +1,16 @@
 //! Listening ports: what comes in is told apart, and goes to HTTP or is spliced.
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    future::pending,
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use hyper::{Request, Response, body::Incoming, service::service_fn};
@@ -103,19 +113,21 @@ async fn accept(
 ) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
-        // The semaphore is never closed.
-        let Ok(slot) = slots.clone().acquire_owned().await else {
-            return;
+        let slot = tokio::select! {
+            slot = slots.clone().acquire_owned() => slot,
+            _ = stopped.changed() => return,
         };
+        // The semaphore is never closed.
+        let Ok(slot) = slot else { return };
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
             _ = stopped.changed() => return,
         };
         match accepted {
             Ok((stream, client)) => {
-                let (front, stopped) = (front.load_full(), stopped.clone());
+                let (front, stopped) = (front.clone(), stopped.clone());
                 tokio::spawn(async move {
-                    if let Err(error) = connection(stream, client, &front, stopped).await {
+                    if let Err(error) = connection(stream, client, front, stopped).await {
                         tracing::debug!(%client, %error, "a connection ended");
                     }
                     drop(slot);
@@ -130,15 +142,17 @@ async fn accept(
 async fn connection(
     stream: TcpStream,
     address: SocketAddr,
-    front: &Arc<Front>,
+    front: Arc<ArcSwap<Front>>,
     stopped: watch::Receiver<bool>,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    keep_alive(&stream);
     let client = Client {
         ip: address.ip().to_canonical(),
         tls: false,
     };
-    match &**front {
+    let now = front.load_full();
+    match &*now {
         Front::Service(protocol, group) => {
             let http = match protocol {
                 Protocol::Http | Protocol::H2c => true,
@@ -146,13 +160,11 @@ async fn connection(
                 Protocol::Unknown => speaks_http(&stream).await?,
             };
             match http {
-                true => http_connection(stream, front.clone(), client, stopped).await,
+                true => http_connection(stream, front, client, stopped).await,
                 false => splice(stream, group).await,
             }
         }
-        Front::Ingress { tls: None, .. } => {
-            http_connection(stream, front.clone(), client, stopped).await
-        }
+        Front::Ingress { tls: None, .. } => http_connection(stream, front, client, stopped).await,
         Front::Ingress {
             tls: Some(certificates),
             ..
@@ -162,7 +174,7 @@ async fn connection(
                 tls: true,
                 ..client
             };
-            http_connection(stream, front.clone(), client, stopped).await
+            http_connection(stream, front, client, stopped).await
         }
     }
 }
@@ -211,7 +223,7 @@ fn sniff(start: &[u8]) -> Option<bool> {
 
 async fn http_connection<S>(
     stream: S,
-    front: Arc<Front>,
+    front: Arc<ArcSwap<Front>>,
     client: Client,
     mut stopped: watch::Receiver<bool>,
 ) -> io::Result<()>
@@ -229,14 +241,29 @@ where
         .timer(TokioTimer::new())
         .max_concurrent_streams(256)
         .keep_alive_interval(HEAD);
+    let asked = Arc::new(AtomicBool::new(false));
+    let first = asked.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let front = front.clone();
+        asked.store(true, Relaxed);
+        // What the port leads to may have changed since the last request.
+        let front = front.load_full();
         async move { Ok::<_, std::convert::Infallible>(handle(&front, request, client).await) }
     });
     let mut connection =
         pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    // Until it is known which HTTP is spoken hyper has no deadline.
+    let silent = async {
+        tokio::time::sleep(HEAD).await;
+        if first.load(Relaxed) {
+            pending::<()>().await;
+        }
+    };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = silent => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
         _ = stopped.changed() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -283,8 +310,6 @@ async fn splice(mut stream: TcpStream, group: &Group) -> io::Result<()> {
         };
         match in_flight.0.connect().await {
             Ok(mut backend) => {
-                keep_alive(&stream);
-                keep_alive(&backend);
                 tokio::io::copy_bidirectional_with_sizes(
                     &mut stream,
                     &mut backend,
@@ -306,8 +331,14 @@ async fn splice(mut stream: TcpStream, group: &Group) -> io::Result<()> {
 }
 
 /// A peer that has vanished is noticed by the kernel, not by a deadline: a quiet connection may be a healthy one.
-fn keep_alive(stream: &TcpStream) {
-    if let Err(error) = rustix::net::sockopt::set_socket_keepalive(stream, true) {
+/// Noticed after two minutes, where the kernel's own figures make it two hours.
+pub(crate) fn keep_alive(stream: &TcpStream) {
+    use rustix::net::sockopt;
+    let set = sockopt::set_socket_keepalive(stream, true)
+        .and_then(|()| sockopt::set_tcp_keepidle(stream, Duration::from_secs(60)))
+        .and_then(|()| sockopt::set_tcp_keepintvl(stream, Duration::from_secs(10)))
+        .and_then(|()| sockopt::set_tcp_keepcnt(stream, 6));
+    if let Err(error) = set {
         tracing::debug!(%error, "no TCP keep-alive");
     }
 }

@@ -16,13 +16,15 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::{net::TcpStream, sync::watch, time::timeout};
 
-use crate::body::Body;
+use crate::{body::Body, listen::keep_alive};
 
 /// A connection idle for longer is not used again: Node.js closes its side after 5 s, others after more.
 const IDLE_MAX: Duration = Duration::from_secs(3);
 /// Idle connections kept for each endpoint.
 const IDLE_CONNECTIONS_MAX: usize = 64;
 const CONNECT: Duration = Duration::from_secs(2);
+/// Requests of one Service port that wait for an endpoint.
+const WAITING_MAX: usize = 16384;
 /// How long a connection that just answered may take to be ready again.
 const SETTLE: Duration = Duration::from_millis(20);
 
@@ -60,6 +62,7 @@ impl Backend {
     pub(crate) async fn connect(&self) -> io::Result<TcpStream> {
         let stream = timeout(CONNECT, TcpStream::connect(self.address)).await??;
         stream.set_nodelay(true)?;
+        keep_alive(&stream);
         Ok(stream)
     }
 
@@ -190,6 +193,16 @@ pub(crate) struct Group {
     pub(crate) name: String,
     backends: ArcSwap<Vec<Arc<Backend>>>,
     changed: watch::Sender<()>,
+    waiting: AtomicUsize,
+}
+
+/// Counts one that waits.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Group {
@@ -198,6 +211,7 @@ impl Group {
             name,
             backends: ArcSwap::default(),
             changed: watch::Sender::new(()),
+            waiting: AtomicUsize::new(0),
         })
     }
 
@@ -248,7 +262,7 @@ impl Group {
         Some(InFlight::new(chosen.clone()))
     }
 
-    /// An endpoint; waits for one until `end` when there is none.
+    /// An endpoint; waits for one until `end` when there is none, unless too many do.
     pub(crate) async fn choose(
         &self,
         tried: &[SocketAddr],
@@ -256,6 +270,11 @@ impl Group {
     ) -> Option<InFlight> {
         if let Some(found) = self.pick(tried) {
             return Some(found);
+        }
+        let others = self.waiting.fetch_add(1, Relaxed);
+        let _waiting = Waiting(&self.waiting);
+        if others >= WAITING_MAX {
+            return None;
         }
         let mut changed = self.changed.subscribe();
         loop {
@@ -267,6 +286,12 @@ impl Group {
                 _ => return None,
             }
         }
+    }
+
+    /// Waits for `pause`, or until the endpoints change.
+    pub(crate) async fn rest(&self, pause: Duration) {
+        let mut changed = self.changed.subscribe();
+        let _ = timeout(pause, changed.changed()).await;
     }
 }
 

@@ -1,6 +1,6 @@
 //! One HTTP request: to an endpoint, again to another one where that is safe, and its answer back.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Uri, Version,
@@ -10,21 +10,24 @@ use hyper::{
     upgrade::OnUpgrade,
 };
 use hyper_util::rt::TokioIo;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use crate::{
-    body::Body,
+    body::{Body, Upload},
     headers,
     pool::{Group, InFlight, Sender1},
 };
 
 /// How long a request waits for an endpoint, all attempts to connect together.
 const ENDPOINT: Duration = Duration::from_secs(5);
-/// How long an endpoint may think before its answer begins (nginx' `proxy_read_timeout`).
+/// How long a client may rest within its body, and then the endpoint before its answer begins (nginx'
+/// `client_body_timeout` and `proxy_read_timeout`).
 const ANSWER: Duration = Duration::from_secs(60);
-const ATTEMPTS_MAX: usize = 16;
-/// Pause before an endpoint that refused is tried again.
-const PAUSE: Duration = Duration::from_millis(25);
+const ATTEMPTS_MAX: usize = 32;
+/// How often a request goes out again that an endpoint may have seen: one that ends its servers must not end them all.
+const RESENT_MAX: usize = 2;
+/// Pause before an endpoint that refused is tried again, doubled up to the second figure.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(400));
 
 /// What a request came over.
 #[derive(Clone, Copy)]
@@ -53,6 +56,14 @@ pub(crate) fn unfit(request: &Request<Incoming>) -> Option<Response<Body>> {
     }
     if headers::host(request).is_none() && request.version() != Version::HTTP_10 {
         return refuse("the request names no host, or more than one");
+    }
+    // RFC 9110, section 4.2.4: it could make the host look like another one.
+    if request
+        .uri()
+        .authority()
+        .is_some_and(|authority| authority.as_str().contains('@'))
+    {
+        return refuse("the request's target has user information");
     }
     None
 }
@@ -133,14 +144,22 @@ pub(crate) async fn forward(
         headers: parts.headers,
     };
     let bare = incoming.is_end_stream();
-    let body = if bare {
-        Body::Empty
-    } else {
-        Body::Stream(incoming)
+    let upload = (!bare).then(Upload::new);
+    let body = match &upload {
+        None => Body::Empty,
+        Some(upload) => Body::Upload(incoming, upload.clone()),
     };
     // RFC 9110, section 9.2.2: only these may be sent twice without asking.
     let replayable = bare && (head.method.is_idempotent() && switch.is_none());
-    match attempt(group, &head, body, replayable, two, switch.is_some()).await {
+    let mut call = Call {
+        group,
+        head: &head,
+        upload,
+        replayable,
+        two,
+        fresh: switch.is_some(),
+    };
+    match call.attempt(body).await {
         Ok((response, in_flight, sender)) => answer(response, in_flight, sender, switch),
         Err(refusal) => refusal,
     }
@@ -148,91 +167,144 @@ pub(crate) async fn forward(
 
 type Asked = (Response<Incoming>, InFlight, Option<Sender1>);
 
-async fn attempt(
-    group: &Group,
-    head: &Head,
-    body: Body,
+/// One request until its answer begins.
+struct Call<'a> {
+    group: &'a Group,
+    head: &'a Head,
+    /// None without a body.
+    upload: Option<Arc<Upload>>,
     replayable: bool,
     two: bool,
+    /// Only on a connection of its own.
     fresh: bool,
-) -> Result<Asked, Response<Body>> {
-    let end = Instant::now() + ENDPOINT;
-    let mut tried = Vec::new();
-    let mut message = Some(head.request(body, two));
-    let mut last = String::new();
-    for _ in 0..ATTEMPTS_MAX {
-        let Some(in_flight) = group.choose(&tried, end).await else {
-            let text = format!("Service {} has no ready endpoint", group.name);
-            return Err(plain(StatusCode::SERVICE_UNAVAILABLE, text));
-        };
-        let backend = in_flight.0.clone();
-        if tried.contains(&backend.address) {
-            if Instant::now() > end {
-                break;
+}
+
+impl Call<'_> {
+    async fn attempt(&mut self, body: Body) -> Result<Asked, Response<Body>> {
+        let (group, two) = (self.group, self.two);
+        let end = Instant::now() + ENDPOINT;
+        let mut tried = Vec::new();
+        let mut message = Some(self.head.request(body, two));
+        let mut last = String::new();
+        let (mut pause, mut resent) = (PAUSE.0, 0);
+        for _ in 0..ATTEMPTS_MAX {
+            let mut chosen = group.choose(&tried, end).await;
+            if chosen
+                .as_ref()
+                .is_some_and(|c| tried.contains(&c.0.address))
+            {
+                // All have refused: they may come back, or others come.
+                drop(chosen);
+                group.rest(pause).await;
+                pause = (pause * 2).min(PAUSE.1);
+                chosen = group.choose(&tried, end).await;
             }
-            tokio::time::sleep(PAUSE).await;
-        }
-        let reused = match two || fresh {
-            false => backend.reuse().await,
-            true => None,
-        };
-        let was_used = reused.is_some();
-        let opened = match reused {
-            Some(sender) => Ok(Sender::One(sender)),
-            None if two => backend.open2().await.map(Sender::Two),
-            None => backend.open1().await.map(Sender::One),
-        };
-        let sender = match opened {
-            Ok(sender) => sender,
-            Err(error) => {
-                last = format!("{}: {error}", backend.address);
-                tried.push(backend.address);
+            let Some(in_flight) = chosen else {
+                let text = format!("Service {} has no ready endpoint", group.name);
+                return Err(plain(StatusCode::SERVICE_UNAVAILABLE, text));
+            };
+            let backend = in_flight.0.clone();
+            let reused = match two || self.fresh {
+                false => backend.reuse().await,
+                true => None,
+            };
+            let was_used = reused.is_some();
+            let opened = match reused {
+                Some(sender) => Ok(Sender::One(sender)),
+                None if two => backend.open2().await.map(Sender::Two),
+                None => backend.open1().await.map(Sender::One),
+            };
+            let sender = match opened {
+                Ok(sender) => sender,
+                Err(error) => {
+                    last = format!("{}: {error}", backend.address);
+                    if Instant::now() >= end {
+                        break;
+                    }
+                    tried.push(backend.address);
+                    continue;
+                }
+            };
+            // It left while we connected: whatever is sent now may meet its end. Another has taken its place, or will.
+            if backend.is_gone() && Instant::now() < end {
                 continue;
             }
-        };
-        // It left while we connected: whatever is sent now may meet its end. Another has taken its place, or will.
-        if backend.is_gone() && Instant::now() < end {
-            continue;
-        }
-        let request = message
-            .take()
-            .unwrap_or_else(|| head.request(Body::Empty, two));
-        let (sent, sender) = match sender {
-            Sender::One(mut sender) => (
-                timeout(ANSWER, sender.try_send_request(request)).await,
-                Some(sender),
-            ),
-            Sender::Two(mut sender) => (
-                timeout(ANSWER, sender.try_send_request(request)).await,
-                None,
-            ),
-        };
-        let mut error = match sent {
-            Ok(Ok(response)) => return Ok((response, in_flight, sender)),
-            Ok(Err(error)) => error,
-            Err(_) => {
-                let text = format!(
-                    "Service {}: {} did not answer within {ANSWER:?}",
-                    group.name, backend.address
-                );
-                return Err(plain(StatusCode::GATEWAY_TIMEOUT, text));
+            let request = message
+                .take()
+                .unwrap_or_else(|| self.head.request(Body::Empty, two));
+            let (sent, sender) = match sender {
+                Sender::One(mut sender) => {
+                    let answer = sender.try_send_request(request);
+                    (
+                        in_time(answer, self.upload.as_deref(), ANSWER).await,
+                        Some(sender),
+                    )
+                }
+                Sender::Two(mut sender) => {
+                    let answer = sender.try_send_request(request);
+                    (in_time(answer, self.upload.as_deref(), ANSWER).await, None)
+                }
+            };
+            let mut error = match sent {
+                Some(Ok(response)) => return Ok((response, in_flight, sender)),
+                Some(Err(error)) => error,
+                None => return Err(self.late(&backend.address.to_string())),
+            };
+            match was_used {
+                // What else is kept of that endpoint is likely to be as dead.
+                true => self.fresh = true,
+                false => tried.push(backend.address),
             }
-        };
-        if !was_used {
-            tried.push(backend.address);
+            last = format!("{}: {}", backend.address, error.error());
+            message = error.take_message();
+            if message.is_none() {
+                // It may have been seen: again only where that is harmless.
+                if !self.replayable || resent == RESENT_MAX {
+                    break;
+                }
+                resent += 1;
+            }
         }
-        last = format!("{}: {}", backend.address, error.error());
-        message = error.take_message();
-        // Not sent at all, or harmless to send again.
-        if message.is_none() && !replayable {
-            break;
+        tracing::debug!(service = %group.name, error = %last, "a request failed");
+        Err(plain(
+            StatusCode::BAD_GATEWAY,
+            format!("Service {}: {last}", group.name),
+        ))
+    }
+
+    fn late(&self, endpoint: &str) -> Response<Body> {
+        let name = &self.group.name;
+        match &self.upload {
+            Some(upload) if !upload.ended() => plain(
+                StatusCode::REQUEST_TIMEOUT,
+                format!("Service {name}: the request's body did not go on for {ANSWER:?}"),
+            ),
+            _ => plain(
+                StatusCode::GATEWAY_TIMEOUT,
+                format!("Service {name}: {endpoint} did not answer within {ANSWER:?}"),
+            ),
         }
     }
-    tracing::debug!(service = %group.name, error = %last, "a request failed");
-    Err(plain(
-        StatusCode::BAD_GATEWAY,
-        format!("Service {}: {last}", group.name),
-    ))
+}
+
+/// None when neither the client's body nor the endpoint has moved for so long.
+async fn in_time<T>(
+    answer: impl Future<Output = T>,
+    upload: Option<&Upload>,
+    limit: Duration,
+) -> Option<T> {
+    let mut answer = std::pin::pin!(answer);
+    let mut end = Instant::now() + limit;
+    loop {
+        tokio::select! {
+            answer = answer.as_mut() => return Some(answer),
+            () = sleep_until(end) => {}
+        }
+        match upload.map(|u| u.stalls_at(limit)) {
+            Some(later) if later > end => end = later,
+            _ => return None,
+        }
+    }
 }
 
 fn answer(
@@ -265,4 +337,32 @@ fn answer(
     // Each side has a version of its own.
     parts.version = Version::HTTP_11;
     Response::from_parts(parts, Body::answer(incoming, in_flight, sender))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_goes_on_is_no_delay() {
+        let limit = ANSWER;
+        let upload = Upload::new();
+        let moving = upload.clone();
+        let answer = async {
+            for _ in 0..12 {
+                tokio::time::sleep(limit / 8).await;
+                moving.moved(false);
+            }
+            "answered"
+        };
+        assert_eq!(
+            in_time(answer, Some(&upload), limit).await,
+            Some("answered")
+        );
+        let never = pending::<()>();
+        assert_eq!(in_time(never, Some(&upload), limit / 8).await, None);
+        assert_eq!(in_time(pending::<()>(), None, limit / 8).await, None);
+    }
 }

@@ -1,5 +1,8 @@
 //! The gateway against the real API server in-process, and endpoints made by hand on loopback.
 
+mod crew;
+mod edges;
+
 use std::{
     net::SocketAddr,
     sync::{
@@ -9,302 +12,24 @@ use std::{
     time::Duration,
 };
 
+use crew::{Backend, Crew, ask, eventually, free_port, get, serves};
 use futures::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Full};
-use hyper::{Request, Response, body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto,
+use hyper::Request;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use k8s_openapi::api::{
+    core::v1::{Event, Secret, Service},
+    networking::v1::Ingress,
 };
-use k8s_openapi::{
-    api::{
-        core::v1::{Event, Secret, Service},
-        discovery::v1::EndpointSlice,
-        networking::v1::Ingress,
-    },
-    serde::de::DeserializeOwned,
-};
-use knarr_api::ApiServer;
 use kube::{
-    Api, Client,
-    api::{DeleteParams, ListParams, Patch, PatchParams},
+    Api,
+    api::{DeleteParams, ListParams},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
 };
-
-const DEADLINE: Duration = Duration::from_secs(30);
-
-struct Crew {
-    client: Client,
-    task: tokio::task::JoinHandle<()>,
-    http: u16,
-    https: u16,
-    _dir: tempfile::TempDir,
-}
-
-impl Drop for Crew {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-/// A port that is free now.
-async fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
-    let end = tokio::time::Instant::now() + DEADLINE;
-    loop {
-        match look().await {
-            Ok(found) => return found,
-            Err(last) if tokio::time::Instant::now() > end => {
-                panic!("{what}: not within {DEADLINE:?}; last seen: {last}")
-            }
-            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-        }
-    }
-}
-
-impl Crew {
-    async fn start() -> Crew {
-        let dir = tempfile::tempdir().unwrap();
-        let api = ApiServer::for_tests(dir.path());
-        let (http, https) = (free_port().await, free_port().await);
-        let loopback = [127, 0, 0, 1];
-        let config = knarr_gateway::Config {
-            bind: loopback.into(),
-            ingress_http: (loopback, http).into(),
-            ingress_https: (loopback, https).into(),
-            address: loopback.into(),
-        };
-        let client = api.client("admin", &["system:masters"], "test");
-        let task = tokio::spawn(knarr_gateway::run(config, client.clone()));
-        Crew {
-            client,
-            task,
-            http,
-            https,
-            _dir: dir,
-        }
-    }
-
-    async fn apply<K>(&self, object: Value)
-    where
-        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
-            + Clone
-            + std::fmt::Debug
-            + DeserializeOwned,
-    {
-        let name = object["metadata"]["name"].as_str().unwrap().to_string();
-        let parameters = PatchParams::apply("test").force();
-        let api = Api::<K>::namespaced(self.client.clone(), "default");
-        api.patch(&name, &parameters, &Patch::Apply(object))
-            .await
-            .unwrap();
-    }
-
-    /// A Service `web` that publishes `port`; `more` goes into the port.
-    async fn publish(&self, port: u16, more: Value) {
-        let mut spec = json!({"name": "p", "port": port});
-        for (key, value) in more.as_object().unwrap() {
-            spec[key] = value.clone();
-        }
-        let object = json!({"apiVersion":"v1","kind":"Service","metadata":{"name":"web"},
-            "spec":{"type":"LoadBalancer","allocateLoadBalancerNodePorts":false,"ports":[spec]}});
-        self.apply::<Service>(object).await;
-    }
-
-    /// The endpoints of `web`: all listen on the same port, each at an address of its own.
-    async fn endpoints(&self, all: &[SocketAddr]) {
-        self.endpoints_of("TCP", all).await;
-    }
-
-    async fn endpoints_of(&self, protocol: &str, all: &[SocketAddr]) {
-        let port = all.first().map_or(1, SocketAddr::port);
-        let endpoints = all
-            .iter()
-            .map(|a| json!({"addresses":[a.ip().to_string()],"conditions":{"ready":true}}))
-            .collect::<Vec<_>>();
-        let object = json!({"apiVersion":"discovery.k8s.io/v1","kind":"EndpointSlice","addressType":"IPv4",
-            "metadata":{"name":"web-1","labels":{"kubernetes.io/service-name":"web"}},
-            "ports":[{"name":"p","port":port,"protocol":protocol}],"endpoints":endpoints});
-        self.apply::<EndpointSlice>(object).await;
-    }
-
-    async fn service(&self) -> Service {
-        Api::<Service>::namespaced(self.client.clone(), "default")
-            .get("web")
-            .await
-            .unwrap()
-    }
-}
-
-/// An HTTP server, 1.1 and 2, that answers with its name, and what it was asked.
-struct Backend {
-    address: SocketAddr,
-    seen: Arc<AtomicUsize>,
-    stop: tokio::sync::watch::Sender<bool>,
-}
-
-impl Backend {
-    async fn start(name: &'static str, address: &str) -> Backend {
-        let listener = TcpListener::bind(address).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let seen = Arc::new(AtomicUsize::new(0));
-        let (stop, stopped) = tokio::sync::watch::channel(false);
-        let counter = seen.clone();
-        tokio::spawn(async move {
-            let mut until = stopped.clone();
-            loop {
-                let stream = tokio::select! {
-                    accepted = listener.accept() => accepted.unwrap().0,
-                    _ = until.changed() => {
-                        // As a server in a cluster must: what was sent before it was known to go is still taken.
-                        let grace = tokio::time::sleep(Duration::from_millis(500));
-                        tokio::pin!(grace);
-                        loop {
-                            tokio::select! {
-                                accepted = listener.accept() => last_ones(name, accepted.unwrap().0, counter.clone()),
-                                () = &mut grace => return,
-                            }
-                        }
-                    }
-                };
-                let (counter, mut stopped) = (counter.clone(), stopped.clone());
-                tokio::spawn(async move {
-                    let service = service_fn(move |request: Request<Incoming>| {
-                        counter.fetch_add(1, Relaxed);
-                        async move { Ok::<_, hyper::Error>(reply(name, request).await) }
-                    });
-                    let builder = auto::Builder::new(TokioExecutor::new());
-                    let mut connection = std::pin::pin!(
-                        builder.serve_connection_with_upgrades(TokioIo::new(stream), service)
-                    );
-                    tokio::select! {
-                        _ = connection.as_mut() => {}
-                        _ = stopped.changed() => {
-                            connection.as_mut().graceful_shutdown();
-                            let _ = connection.await;
-                        }
-                    }
-                });
-            }
-        });
-        Backend {
-            address,
-            seen,
-            stop,
-        }
-    }
-
-    /// Ends as a well-behaved server does on SIGTERM: no new connections, idle ones are closed.
-    fn stop(&self) {
-        self.stop.send_replace(true);
-    }
-}
-
-/// Serves a connection that came late: one request.
-fn last_ones(name: &'static str, stream: TcpStream, counter: Arc<AtomicUsize>) {
-    tokio::spawn(async move {
-        let service = service_fn(move |request: Request<Incoming>| {
-            counter.fetch_add(1, Relaxed);
-            async move { Ok::<_, hyper::Error>(reply(name, request).await) }
-        });
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().keep_alive(false);
-        let _ = builder
-            .serve_connection(TokioIo::new(stream), service)
-            .await;
-    });
-}
-
-async fn reply(name: &str, mut request: Request<Incoming>) -> Response<Full<bytes::Bytes>> {
-    if request.headers().contains_key("upgrade") {
-        let key = request.headers()["sec-websocket-key"].as_bytes().to_vec();
-        let accept = tokio_tungstenite::tungstenite::handshake::derive_accept_key(&key);
-        let upgraded = hyper::upgrade::on(&mut request);
-        tokio::spawn(async move {
-            let io = TokioIo::new(upgraded.await.unwrap());
-            let role = tokio_tungstenite::tungstenite::protocol::Role::Server;
-            let mut socket =
-                tokio_tungstenite::WebSocketStream::from_raw_socket(io, role, None).await;
-            while let Some(Ok(message)) = socket.next().await {
-                if !message.is_text() || socket.send(message).await.is_err() {
-                    return;
-                }
-            }
-        });
-        return Response::builder()
-            .status(101)
-            .header("connection", "upgrade")
-            .header("upgrade", "websocket")
-            .header("sec-websocket-accept", accept)
-            .body(Full::default())
-            .unwrap();
-    }
-    let (parts, body) = request.into_parts();
-    let bytes = body.collect().await.unwrap().to_bytes();
-    let header = |name: &str| {
-        parts
-            .headers
-            .get(name)
-            .map_or("-", |v| v.to_str().unwrap())
-            .to_string()
-    };
-    let text = format!(
-        "{name} {:?} {} {} host={} for={} proto={} body={}",
-        parts.version,
-        parts.method,
-        parts.uri.path(),
-        header("host"),
-        header("x-forwarded-for"),
-        header("x-forwarded-proto"),
-        bytes.len()
-    );
-    Response::new(Full::from(text))
-}
-
-/// One request on a connection of its own; status and body.
-async fn ask(port: u16, request: &str) -> Result<(u16, String), String> {
-    let work = async {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-        stream.write_all(request.as_bytes()).await?;
-        let mut all = Vec::new();
-        stream.read_to_end(&mut all).await?;
-        Ok::<_, std::io::Error>(String::from_utf8_lossy(&all).into_owned())
-    };
-    let all = tokio::time::timeout(DEADLINE, work)
-        .await
-        .map_err(|e| e.to_string())?
-        .map_err(|e| e.to_string())?;
-    let status = all.get(9..12).and_then(|s| s.parse().ok()).unwrap_or(0);
-    Ok((
-        status,
-        all.split_once("\r\n\r\n")
-            .map_or("", |(_, body)| body)
-            .to_string(),
-    ))
-}
-
-fn get(path: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nhost: shop.test\r\nconnection: close\r\n\r\n")
-}
-
-/// Waits until the port answers with 200.
-async fn serves(port: u16) -> String {
-    eventually("the port serves", async || {
-        match ask(port, &get("/")).await {
-            Ok((200, body)) => Ok(body),
-            other => Err(format!("{other:?}")),
-        }
-    })
-    .await
-}
 
 #[tokio::test]
 async fn a_request_and_its_headers() {
@@ -361,10 +86,35 @@ async fn a_request_and_its_headers() {
             "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
             400,
         ),
+        (
+            "an encoding that hides the length",
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked, x\r\n\r\n0\r\n\r\n",
+            400,
+        ),
+        (
+            "a space before the colon",
+            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length : 1\r\n\r\nx",
+            400,
+        ),
+        (
+            "a folded header",
+            "GET / HTTP/1.1\r\nhost: a\r\nx-a: b\r\n c\r\n\r\n",
+            400,
+        ),
+        (
+            "user information",
+            "GET http://b@a/ HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
+            400,
+        ),
     ] {
         assert_eq!(ask(port, request).await.unwrap().0, expected, "{name}");
     }
     assert_eq!(backend.seen.load(Relaxed), seen);
+    // Of two framings the chunks count, and what follows is no request: the connection ends.
+    let smuggled = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 50\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /evil HTTP/1.1\r\nhost: a\r\n\r\n";
+    let (status, body) = ask(port, smuggled).await.unwrap();
+    assert!(status == 200 && body.contains("body=0"), "{status} {body}");
+    assert_eq!(backend.seen.load(Relaxed), seen + 1);
     Api::<Service>::namespaced(crew.client.clone(), "default")
         .delete("web", &DeleteParams::default())
         .await
@@ -378,8 +128,9 @@ async fn a_request_and_its_headers() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_request_fails_while_endpoints_are_replaced() {
+/// Eight clients ask without a pause while the one endpoint is replaced 17 times. `patient` servers finish what was
+/// sent to them before they end; others end at once.
+async fn check_replacement(method: &'static str, patient: bool) {
     let crew = Crew::start().await;
     let port = free_port().await;
     let mut backends = vec![Backend::start("0", "127.0.0.2:0").await];
@@ -388,8 +139,11 @@ async fn no_request_fails_while_endpoints_are_replaced() {
     crew.endpoints(&[backends[0].address]).await;
     serves(port).await;
     let done = Arc::new(AtomicBool::new(false));
-    let clients = (0..8).map(|number| {
-        let done = done.clone();
+    let counts = (0..8)
+        .map(|_| Arc::new(AtomicUsize::new(0)))
+        .collect::<Vec<_>>();
+    let clients = counts.iter().map(|count| {
+        let (done, count) = (done.clone(), count.clone());
         tokio::spawn(async move {
             let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
             let (mut sender, connection) =
@@ -397,49 +151,67 @@ async fn no_request_fails_while_endpoints_are_replaced() {
                     .await
                     .unwrap();
             tokio::spawn(connection);
-            let mut count = 0;
             while !done.load(Relaxed) {
-                let method = if number % 2 == 0 { "GET" } else { "POST" };
-                let body = if number % 2 == 0 { "" } else { "some words" };
+                let text = if method == "GET" { "" } else { "some words" };
                 let request = Request::builder()
                     .method(method)
                     .uri("/")
                     .header("host", "x")
-                    .body(Full::<bytes::Bytes>::from(body))
+                    .body(Full::<bytes::Bytes>::from(text))
                     .unwrap();
                 sender.ready().await.unwrap();
                 let response = sender.send_request(request).await.unwrap();
                 let status = response.status();
                 let body = response.into_body().collect().await.unwrap().to_bytes();
-                assert_eq!(status, 200, "{method} after {count} requests: {body:?}");
-                count += 1;
+                assert_eq!(status, 200, "after {count:?} requests: {body:?}");
+                count.fetch_add(1, Relaxed);
             }
-            count
         })
     });
     let clients = clients.collect::<Vec<_>>();
-    for round in 3..11u8 {
+    for round in 3..20u8 {
         let next = Backend::start("n", &format!("127.0.0.{round}:{shared}")).await;
         crew.endpoints(&[next.address]).await;
         let seen = next.seen.clone();
         eventually("requests move on", async || {
-            if seen.load(Relaxed) > 20 {
-                Ok(())
-            } else {
-                Err(format!("{seen:?}"))
+            assert!(clients.iter().all(|c| !c.is_finished()), "a request failed");
+            match seen.load(Relaxed) > 20 {
+                true => Ok(()),
+                false => Err(format!("{seen:?}")),
             }
         })
         .await;
-        // Nobody can take back a POST that a server drops unread: as everywhere, it serves on for a moment after it
-        // left the endpoints.
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        if patient {
+            // What was under way has its answer when each client has one more.
+            let before = counts.iter().map(|c| c.load(Relaxed)).collect::<Vec<_>>();
+            eventually("requests go on", async || {
+                assert!(clients.iter().all(|c| !c.is_finished()), "a request failed");
+                let mut pairs = counts.iter().zip(&before);
+                match pairs.all(|(count, before)| count.load(Relaxed) > *before) {
+                    true => Ok(()),
+                    false => Err(format!("{counts:?}")),
+                }
+            })
+            .await;
+        }
         backends.last().unwrap().stop();
         backends.push(next);
     }
     done.store(true, Relaxed);
     for client in clients {
-        assert!(client.await.unwrap() > 0);
+        client.await.unwrap();
     }
+    assert!(counts.iter().all(|count| count.load(Relaxed) > 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_fails_while_endpoints_are_replaced() {
+    check_replacement("POST", true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_harmless_request_fails_though_endpoints_end_at_once() {
+    check_replacement("GET", false).await;
 }
 
 #[tokio::test]
