@@ -230,10 +230,11 @@ impl Group {
                     .unwrap_or_else(|| Backend::new(*address))
             })
             .collect::<Vec<_>>();
+        // Before the old ones leave: who finds one gone must find another in its place.
+        self.backends.store(Arc::new(new));
         for backend in old.iter().filter(|b| !addresses.contains(&b.address)) {
             backend.leave();
         }
-        self.backends.store(Arc::new(new));
         self.changed.send_replace(());
     }
 
