@@ -5,9 +5,16 @@ mod handling;
 use super::*;
 use hickory_proto::rr::{RData, Record, rdata::A};
 
+/// A loopback address that no other server here has, so that its port is free over UDP and TCP.
+fn place() -> SocketAddr {
+    static NEXT: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(1);
+    let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    (Ipv4Addr::new(127, 53, 53, number), 53053).into()
+}
+
 /// Answers every question with 192.0.2.1, after one with a wrong id.
 async fn upstream() -> SocketAddr {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let socket = UdpSocket::bind(place()).await.unwrap();
     let address = socket.local_addr().unwrap();
     let listener = TcpListener::bind(address).await.unwrap();
     let reply = |query: &[u8]| {
@@ -50,9 +57,7 @@ async fn upstream() -> SocketAddr {
 
 /// A server on a free port of loopback.
 async fn start(synced: bool, upstreams: Vec<SocketAddr>) -> SocketAddr {
-    let probe = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let listen = probe.local_addr().unwrap();
-    drop(probe);
+    let listen = place();
     let options = Options {
         listen,
         cluster_domain: "cluster.local".into(),
@@ -234,7 +239,7 @@ async fn noise_is_survived() {
 
 /// A resolver that answers by `reply` over UDP, and, with `tcp`, 192.0.2.66 over TCP.
 async fn resolver(tcp: bool, reply: impl Fn(&Message) -> Vec<u8> + Send + 'static) -> SocketAddr {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let socket = UdpSocket::bind(place()).await.unwrap();
     let address = socket.local_addr().unwrap();
     tokio::spawn(async move {
         let mut buffer = [0; 512];
