@@ -65,6 +65,7 @@ pub async fn ensure(
         namespace,
         name: &name,
         part: Part::Main,
+        who: None,
         manager: MANAGER,
         dry_run: false,
         warnings: vec![],

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
+use serde_json::{Value, json};
 
 use crate::{catalog::Target, status::Failure};
 
@@ -29,6 +30,10 @@ impl Identity {
     /// Groups.
     pub fn groups(&self) -> &[String] {
         &self.0.1
+    }
+    /// As an `authentication.k8s.io/v1` UserInfo.
+    pub fn user_info(&self) -> Value {
+        json!({"username": self.user(), "groups": self.groups()})
     }
     /// May do everything.
     pub fn is_master(&self) -> bool {

@@ -212,7 +212,7 @@ pub async fn bind(
     };
     let uid = object::meta(&binding, "uid").to_string();
     let annotations = binding.pointer("/metadata/annotations").cloned();
-    let mut w = write(inner, &t, &options, Part::Sub("binding"));
+    let mut w = write(inner, call, &t, &options, Part::Sub("binding"));
     w.update(|live, _| {
         let refuse = |why: String| Failure::conflict(t.resource, &name, &why);
         if live["metadata"].get("deletionTimestamp").is_some() {

@@ -100,6 +100,11 @@ pub trait Lookup: Send + Sync {
     fn list(&self, group: &str, plural: &str, namespace: Option<&str>) -> Vec<Value>;
     fn service_cidr(&self) -> (std::net::Ipv4Addr, u8);
     fn node_port_range(&self) -> (u16, u16);
+    /// Who makes the request, as an `authentication.k8s.io/v1` UserInfo: username, and uid, groups, extra when there are
+    /// any. Empty when the server itself writes.
+    fn requester(&self) -> Value {
+        Value::Object(serde_json::Map::new())
+    }
 }
 
 /// Per-kind behaviour, as upstream's rest strategy. Objects are JSON after decoding, pruning and schema defaulting. All calls are pure and quick.
@@ -144,6 +149,11 @@ pub trait Strategy: Send + Sync {
     /// may PUT create
     fn create_on_update(&self) -> bool {
         false
+    }
+    /// The rules of a subresource (`status`, `approval`, …) that has its own: its `prepare_update` and `validate_update` are
+    /// asked at writes of that part. None: the engine's plain ones hold.
+    fn part(&self, _subresource: &str) -> Option<&dyn Strategy> {
+        None
     }
     /// pods: graceful deletion seconds to record; None = delete at once. (object, requested) → seconds
     fn grace_period(&self, _object: &Value, _requested: Option<i64>) -> Option<i64> {

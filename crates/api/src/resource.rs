@@ -134,6 +134,9 @@ async fn subresource(
         (true, "pods", "ephemeralcontainers", "patch") => {
             do_patch(inner, &call, t, Part::Sub("ephemeralcontainers")).await
         }
+        (_, _, "approval", "update") => put(inner, &call, t, Part::Sub("approval")).await,
+        (_, _, "approval", "patch") => do_patch(inner, &call, t, Part::Sub("approval")).await,
+        (_, _, "approval", _) => Err(Failure::method_not_allowed()),
         (
             true,
             "pods",
@@ -204,6 +207,7 @@ pub fn options(call: &Call, kind: &str, apply: bool) -> Result<WriteOptions, Fai
 /// A write of this request's target.
 pub fn write<'a>(
     inner: &'a Inner,
+    call: &'a Call,
     t: &'a Target,
     options: &'a WriteOptions,
     part: Part,
@@ -214,6 +218,7 @@ pub fn write<'a>(
         namespace: &t.namespace,
         name: &t.name,
         part,
+        who: Some(&call.who),
         manager: &options.manager,
         dry_run: options.dry_run,
         warnings: vec![],
@@ -223,7 +228,7 @@ pub fn write<'a>(
 async fn create(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Failure> {
     let form = negotiate::form(&call.parts.headers)?;
     let options = options(call, "CreateOptions", false)?;
-    let mut w = write(inner, t, &options, Part::Main);
+    let mut w = write(inner, call, t, &options, Part::Main);
     if t.resource.namespaced && t.namespace.is_empty() {
         return Err(Failure::method_not_allowed());
     }
@@ -242,7 +247,7 @@ async fn create(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Failu
 async fn put(inner: &Inner, call: &Call, t: &Target, part: Part) -> Result<Outcome, Failure> {
     let form = negotiate::form(&call.parts.headers)?;
     let options = options(call, "UpdateOptions", false)?;
-    let mut w = write(inner, t, &options, part);
+    let mut w = write(inner, call, t, &options, part);
     let mut warnings = Vec::new();
     let raw = Raw::new(&call.parts.headers, call.body.clone())?;
     let mut o = raw.object(t.resource, options.validation, &mut warnings)?;
@@ -316,7 +321,7 @@ async fn do_patch(inner: &Inner, call: &Call, t: &Target, part: Part) -> Result<
     let content_type = negotiate::content_type(&call.parts.headers);
     let patch = Patch::read(&content_type, &call.body)?;
     let options = options(call, "PatchOptions", Patch::is_apply(&content_type))?;
-    let mut w = write(inner, t, &options, part);
+    let mut w = write(inner, call, t, &options, part);
     let (created, written) = patch::run(&mut w, patch, &options).await?;
     let warnings = std::mem::take(&mut w.warnings);
     let code = if created {

@@ -61,7 +61,7 @@ pub async fn answer(
             let mut warnings = Vec::new();
             let raw = Raw::new(&call.parts.headers, call.body.clone())?;
             let given = raw.object(&SCALE, options.validation, &mut warnings)?;
-            let mut w = write(inner, t, &options, Part::Sub("scale"));
+            let mut w = write(inner, call, t, &options, Part::Sub("scale"));
             w.warnings = warnings;
             let written = w
                 .update(|live, _| scaled(t.resource, pointers, live, &given))
@@ -72,7 +72,7 @@ pub async fn answer(
             let content_type = negotiate::content_type(&call.parts.headers);
             let patch = Patch::read(&content_type, &call.body)?;
             let options = options(call, "PatchOptions", Patch::is_apply(&content_type))?;
-            let mut w = write(inner, t, &options, Part::Sub("scale"));
+            let mut w = write(inner, call, t, &options, Part::Sub("scale"));
             let written = match patch {
                 Patch::Apply(applied) => {
                     let time = object::now();

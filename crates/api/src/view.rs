@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use knarr_store::Snapshot;
 use serde_json::Value;
 
-use crate::{catalog, catalog::Catalog, registry::Lookup};
+use crate::{catalog, catalog::Catalog, identity::Identity, registry::Lookup};
 
 /// A consistent view for one request.
 pub struct View<'a> {
@@ -17,6 +17,8 @@ pub struct View<'a> {
     pub service_cidr: (Ipv4Addr, u8),
     /// First and last node port.
     pub node_port_range: (u16, u16),
+    /// Whose request it is; None for the server's own.
+    pub who: Option<&'a Identity>,
 }
 
 impl Lookup for View<'_> {
@@ -40,5 +42,9 @@ impl Lookup for View<'_> {
     }
     fn node_port_range(&self) -> (u16, u16) {
         self.node_port_range
+    }
+    fn requester(&self) -> Value {
+        self.who
+            .map_or_else(|| Value::Object(Default::default()), Identity::user_info)
     }
 }

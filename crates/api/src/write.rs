@@ -11,7 +11,9 @@ use crate::{
     admission, catalog,
     commit::unavailable,
     compare::{same, same_spec},
-    finalizers, names,
+    finalizers,
+    identity::Identity,
+    names,
     namespaces::{self, is_namespace},
     object::{self, meta, meta_mut},
     registry::{FieldError, Resource},
@@ -69,6 +71,8 @@ pub struct Write<'a> {
     pub name: &'a str,
     /// Part written.
     pub part: Part,
+    /// Who writes; None for the server itself.
+    pub who: Option<&'a Identity>,
     /// Field manager.
     pub manager: &'a str,
     /// Do all but the commit.
@@ -108,6 +112,7 @@ impl<'a> Write<'a> {
             catalog: &self.inner.catalog,
             service_cidr: self.inner.config.service_cidr,
             node_port_range: self.inner.config.node_port_range,
+            who: self.who,
         }
     }
 
@@ -378,14 +383,20 @@ impl<'a> Write<'a> {
         // the other subresources change one thing and leave the kind's update rules (a Pod's spec is immutable) aside
         let regular = matches!(self.part, Part::Main | Part::Sub("scale"));
         let full = self.part != Part::Status;
+        // a subresource with rules of its own
+        let own = match self.part {
+            Part::Main => None,
+            part => r.strategy.part(part.name()),
+        };
         if full {
             r.strategy.default(&mut new);
         }
         if !applied {
             self.manage(Some(live), &mut new, &now);
         }
-        if regular {
-            r.strategy
+        let rules = own.or(regular.then_some(r.strategy));
+        if let Some(rules) = rules {
+            rules
                 .prepare_update(&mut new, live, &self.view())
                 .map_err(|e| self.invalid(self.name, &e))?;
         }
@@ -398,13 +409,13 @@ impl<'a> Write<'a> {
         let mut errors = Vec::new();
         if full {
             errors.extend(self.validate(&new));
-            if regular {
-                errors.extend(r.strategy.validate_update(&new, live));
-            }
         } else {
             let metadata = new.get("metadata").unwrap_or(&Value::Null);
             let rule = r.strategy.name();
             crate::names::object_meta(metadata, rule, r.namespaced, &mut errors);
+        }
+        if let Some(rules) = rules {
+            errors.extend(rules.validate_update(&new, live));
         }
         finalizers::none_added(&new, live, &mut errors);
         if !errors.is_empty() {
