@@ -17,11 +17,11 @@ pub fn namespace_for_create(
     if !r.namespaced {
         return Ok(());
     }
-    let Some(namespaces) = inner.catalog.preferred("", "namespaces") else {
+    let Some(namespaces) = inner.catalog().preferred("", "namespaces") else {
         return Ok(()); // a catalog without namespaces (tests) has none to check
     };
     let snapshot = inner.store.snapshot();
-    let Some(entry) = snapshot.get(&catalog::key(namespaces, "", namespace)) else {
+    let Some(entry) = snapshot.get(&catalog::key(&namespaces, "", namespace)) else {
         return Err(Failure::not_found_named("", "namespaces", namespace));
     };
     let metadata = crate::object::metadata(&entry.value).unwrap_or(Value::Null);

@@ -15,21 +15,21 @@ const NAMESPACES: [&str; 4] = ["kube-system", "kube-public", "kube-node-lease", 
 
 /// Makes what is missing.
 pub async fn run(inner: &Inner) -> Result<(), Failure> {
-    if let Some(r) = inner.catalog.preferred("", "namespaces") {
+    if let Some(r) = inner.catalog().preferred("", "namespaces") {
         for name in NAMESPACES {
             let o = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-            ensure(inner, r, "", o).await?;
+            ensure(inner, &r, "", o).await?;
         }
     }
-    if let Some(r) = inner.catalog.preferred("", "configmaps") {
+    if let Some(r) = inner.catalog().preferred("", "configmaps") {
         let o = json!({
             "apiVersion": "v1", "kind": "ConfigMap",
             "metadata": {"name": "kube-root-ca.crt", "namespace": "kube-public"},
             "data": {"ca.crt": inner.pki.ca_pem},
         });
-        ensure(inner, r, "kube-public", o).await?;
+        ensure(inner, &r, "kube-public", o).await?;
     }
-    if let Some(r) = inner.catalog.preferred("", "services") {
+    if let Some(r) = inner.catalog().preferred("", "services") {
         let (base, _) = inner.config.service_cidr;
         let address = std::net::Ipv4Addr::from(u32::from(base).wrapping_add(1)).to_string();
         let o = json!({
@@ -42,7 +42,7 @@ pub async fn run(inner: &Inner) -> Result<(), Failure> {
                 "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}],
             },
         });
-        ensure(inner, r, "default", o).await?;
+        ensure(inner, &r, "default", o).await?;
     }
     Ok(())
 }
@@ -50,7 +50,7 @@ pub async fn run(inner: &Inner) -> Result<(), Failure> {
 /// Creates the object unless one of its name is there.
 pub async fn ensure(
     inner: &Inner,
-    r: &'static Resource,
+    r: &Resource,
     namespace: &str,
     object: Value,
 ) -> Result<(), Failure> {

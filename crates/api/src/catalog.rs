@@ -4,19 +4,21 @@ use std::collections::HashMap;
 
 use percent_encoding::percent_decode_str;
 
-use crate::registry::Resource;
+use crate::registry::{Handle, Resource};
 
-/// All resources served, in discovery order, found by group, version and plural.
+/// All resources served, in discovery order, found by group, version and plural. Immutable: what is served changes by
+/// another catalog taking its place.
+#[derive(Clone)]
 pub struct Catalog {
-    resources: Vec<&'static Resource>,
-    by_name: HashMap<(&'static str, &'static str, &'static str), &'static Resource>,
+    resources: Vec<Handle>,
+    by_name: HashMap<(&'static str, &'static str, &'static str), Handle>,
 }
 
 /// What a resource path asks for.
 #[derive(Clone)]
 pub struct Target {
     /// The resource.
-    pub resource: &'static Resource,
+    pub resource: Handle,
     /// Namespace in the path; empty for cluster-scoped resources and for all namespaces.
     pub namespace: String,
     /// Object's name; empty for collections.
@@ -46,29 +48,31 @@ pub enum Route {
 impl Catalog {
     /// A catalog of these resources.
     pub fn new(resources: &'static [Resource]) -> Catalog {
-        let resources: Vec<&'static Resource> = resources.iter().collect();
+        Catalog::of_handles(resources.iter().map(Handle::from).collect())
+    }
+    fn of_handles(resources: Vec<Handle>) -> Catalog {
         let by_name = resources
             .iter()
-            .map(|r| ((r.group, r.version, r.plural), *r))
+            .map(|r| ((r.group, r.version, r.plural), r.clone()))
             .collect();
         Catalog { resources, by_name }
     }
     /// In discovery order.
-    pub fn all(&self) -> &[&'static Resource] {
+    pub fn all(&self) -> &[Handle] {
         &self.resources
     }
     /// One resource.
-    pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
+    pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<Handle> {
         // a key borrowed for less than 'static can't index a map of 'static keys; tables are short enough otherwise
         let key: (&str, &str, &str) = (group, version, plural);
-        self.by_name.get(&key).copied()
+        self.by_name.get(&key).cloned()
     }
     /// The first (preferred) version of a resource.
-    pub fn preferred(&self, group: &str, plural: &str) -> Option<&'static Resource> {
+    pub fn preferred(&self, group: &str, plural: &str) -> Option<Handle> {
         self.resources
             .iter()
             .find(|r| r.group == group && r.plural == plural)
-            .copied()
+            .cloned()
     }
     /// Group names in order of first appearance, without the core group.
     pub fn groups(&self) -> Vec<&'static str> {
@@ -91,11 +95,11 @@ impl Catalog {
         versions
     }
     /// Resources of one version.
-    pub fn of(&self, group: &str, version: &str) -> Vec<&'static Resource> {
+    pub fn of(&self, group: &str, version: &str) -> Vec<Handle> {
         self.resources
             .iter()
             .filter(|r| r.group == group && r.version == version)
-            .copied()
+            .cloned()
             .collect()
     }
 

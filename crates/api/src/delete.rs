@@ -166,7 +166,7 @@ pub struct Deleted {
 /// Deletes one object, or marks it for deletion.
 pub async fn delete(
     inner: &Inner,
-    r: &'static Resource,
+    r: &Resource,
     namespace: &str,
     name: &str,
     options: &DeleteOptions,
@@ -309,7 +309,9 @@ fn plan(r: &Resource, live: &Value, options: &DeleteOptions) -> Plan {
         .get("deletionGracePeriodSeconds")
         .and_then(Value::as_i64)
         .unwrap_or(0);
-    let graceful_kind = r.strategy.grace_period(live, options.grace_period_seconds);
+    let graceful_kind = r
+        .strategy()
+        .grace_period(live, options.grace_period_seconds);
     let mut new = live.clone();
     let mut graceful = None;
     if deleting {

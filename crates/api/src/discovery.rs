@@ -224,7 +224,7 @@ fn resource_list(catalog: &Catalog, group: &str, version: &str) -> Value {
     let mut resources = Vec::new();
     for r in catalog.of(group, version) {
         let mut v = json!({"name": r.plural, "singularName": r.singular, "namespaced": r.namespaced,
-            "kind": r.kind, "verbs": verbs(r)});
+            "kind": r.kind, "verbs": verbs(&r)});
         if !r.short_names.is_empty() {
             v["shortNames"] = json!(r.short_names);
         }
@@ -232,7 +232,7 @@ fn resource_list(catalog: &Catalog, group: &str, version: &str) -> Value {
             v["categories"] = json!(r.categories);
         }
         resources.push(v);
-        for (sub, g, ver, kind, verbs) in subresources(r) {
+        for (sub, g, ver, kind, verbs) in subresources(&r) {
             let mut v = json!({"name": format!("{}/{sub}", r.plural), "singularName": "",
                 "namespaced": r.namespaced, "kind": kind, "verbs": verbs});
             if !g.is_empty() {
@@ -284,14 +284,14 @@ fn aggregated_resources(catalog: &Catalog, group: &str, version: &str) -> Vec<Va
     let mut out = Vec::new();
     for r in catalog.of(group, version) {
         let mut v = json!({"resource": r.plural, "responseKind": kind_of("", "", r.kind),
-            "scope": scope(r.namespaced), "singularResource": r.singular, "verbs": verbs(r)});
+            "scope": scope(r.namespaced), "singularResource": r.singular, "verbs": verbs(&r)});
         if !r.short_names.is_empty() {
             v["shortNames"] = json!(r.short_names);
         }
         if !r.categories.is_empty() {
             v["categories"] = json!(r.categories);
         }
-        let subs: Vec<Value> = subresources(r)
+        let subs: Vec<Value> = subresources(&r)
             .into_iter()
             .map(|(sub, g, ver, kind, verbs)| {
                 json!({"subresource": sub, "responseKind": kind_of(g, ver, kind), "verbs": verbs})

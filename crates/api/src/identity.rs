@@ -105,7 +105,7 @@ pub fn authorize_resource(who: &Identity, verb: &str, t: &Target) -> Result<(), 
         who.user(),
         t.resource.group
     );
-    Err(Failure::forbidden(t.resource, &t.name, &why))
+    Err(Failure::forbidden(&t.resource, &t.name, &why))
 }
 
 /// Non-resource paths: discovery is for every authenticated user, the rest for masters.

@@ -11,6 +11,7 @@ mod bootstrap;
 mod catalog;
 mod commit;
 mod compare;
+mod crd;
 mod decode;
 mod delete;
 mod discovery;

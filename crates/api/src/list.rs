@@ -74,7 +74,7 @@ pub struct Scope {
 
 /// Scope of a collection request with its field selector.
 pub fn scope(t: &Target, filter: &Filter) -> Scope {
-    let r = t.resource;
+    let r = &t.resource;
     let namespace = if t.namespace.is_empty() && r.namespaced {
         filter.fields.required("metadata.namespace").unwrap_or("")
     } else {
@@ -93,7 +93,7 @@ pub fn scope(t: &Target, filter: &Filter) -> Scope {
 
 /// Answers a list.
 pub fn list(inner: &Inner, t: &Target, query: &Query, form: Form) -> Result<Body, Failure> {
-    let r = t.resource;
+    let r = &t.resource;
     let filter = Filter::read(r, query)?;
     let limit = query.number("limit")?.unwrap_or(0).max(0) as usize;
     let (snapshot, after, consistent) = choose(inner, query)?;

@@ -21,9 +21,30 @@ use crate::{
 const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 const V2_PROTOBUF_OLD: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
-/// The documents asked for so far: at most one a group version and two for v2.
+/// The documents asked for so far: at most one a group version and two for v2, of the resources served now.
 #[derive(Default)]
-pub struct OpenApi(Mutex<HashMap<String, Document>>);
+pub struct OpenApi(Mutex<Documents>);
+
+#[derive(Default)]
+struct Documents {
+    /// what they were made of
+    catalog: Option<Arc<Catalog>>,
+    made: HashMap<String, Document>,
+}
+impl Documents {
+    /// The documents of this catalog; those of another are forgotten.
+    fn of(&mut self, catalog: &Arc<Catalog>) -> &mut HashMap<String, Document> {
+        if !self
+            .catalog
+            .as_ref()
+            .is_some_and(|c| Arc::ptr_eq(c, catalog))
+        {
+            self.made.clear();
+            self.catalog = Some(catalog.clone());
+        }
+        &mut self.made
+    }
+}
 
 #[derive(Clone)]
 struct Document {
@@ -38,7 +59,7 @@ pub async fn answer(
     path: &str,
 ) -> Result<Response<Body>, Failure> {
     if path == "openapi/v3" {
-        let mut response = Response::new(Body::from(index(&inner.catalog).to_string()));
+        let mut response = Response::new(Body::from(index(&inner.catalog()).to_string()));
         response.headers_mut().insert(
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/json"),
@@ -47,7 +68,7 @@ pub async fn answer(
     }
     let (key, content_type) = if path == "openapi/v2" {
         v2_form(call)?
-    } else if let Some((group, version)) = group_version(&inner.catalog, path) {
+    } else if let Some((group, version)) = group_version(&inner.catalog(), path) {
         negotiate::form(&call.parts.headers)?;
         (format!("v3/{group}/{version}"), "application/json")
     } else {
@@ -101,17 +122,21 @@ fn index(catalog: &Catalog) -> serde_json::Value {
 }
 
 async fn document(inner: &Arc<Inner>, key: &str) -> Result<Document, Failure> {
-    if let Some(d) = inner.openapi.0.lock().get(key) {
+    let catalog = inner.catalog();
+    if let Some(d) = inner.openapi.0.lock().of(&catalog).get(key) {
         return Ok(d.clone());
     }
     let made = {
-        let inner = inner.clone();
+        let catalog = catalog.clone();
         let key = key.to_string();
-        tokio::task::spawn_blocking(move || make(&inner.catalog, &key))
+        tokio::task::spawn_blocking(move || make(&catalog, &key))
             .await
             .map_err(Failure::internal)??
     };
-    inner.openapi.0.lock().insert(key.to_string(), made.clone());
+    if Arc::ptr_eq(&catalog, &inner.catalog()) {
+        let mut documents = inner.openapi.0.lock();
+        documents.of(&catalog).insert(key.to_string(), made.clone());
+    }
     Ok(made)
 }
 
@@ -129,7 +154,7 @@ fn make(catalog: &Catalog, key: &str) -> Result<Document, Failure> {
                 .into_iter()
                 .map(|s| s.0)
                 .collect();
-            (*r, discovery::verbs(r), subs)
+            (r, discovery::verbs(r), subs)
         })
         .collect();
     let served: Vec<Served<'_>> = resources

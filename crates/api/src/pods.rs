@@ -41,9 +41,9 @@ fn streams(inner: &Inner) -> Result<Arc<dyn PodStreams>, Failure> {
 
 fn must_exist(inner: &Inner, t: &Target) -> Result<(), Failure> {
     let snapshot = inner.store.snapshot();
-    match snapshot.get(&catalog::key(t.resource, &t.namespace, &t.name)) {
+    match snapshot.get(&catalog::key(&t.resource, &t.namespace, &t.name)) {
         Some(_) => Ok(()),
-        None => Err(Failure::not_found(t.resource, &t.name)),
+        None => Err(Failure::not_found(&t.resource, &t.name)),
     }
 }
 
@@ -214,7 +214,7 @@ pub async fn bind(
     let annotations = binding.pointer("/metadata/annotations").cloned();
     let mut w = write(inner, call, &t, &options, Part::Sub("binding"));
     w.update(|live, _| {
-        let refuse = |why: String| Failure::conflict(t.resource, &name, &why);
+        let refuse = |why: String| Failure::conflict(&t.resource, &name, &why);
         if live["metadata"].get("deletionTimestamp").is_some() {
             return Err(refuse(format!(
                 "pod {name} is being deleted, cannot be assigned to a host"
@@ -302,8 +302,8 @@ pub async fn evict(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Fa
     delete_options.dry_run |= write_options.dry_run;
     let snapshot = inner.store.snapshot();
     let entry = snapshot
-        .get(&catalog::key(t.resource, &t.namespace, &t.name))
-        .ok_or_else(|| Failure::not_found(t.resource, &t.name))?;
+        .get(&catalog::key(&t.resource, &t.namespace, &t.name))
+        .ok_or_else(|| Failure::not_found(&t.resource, &t.name))?;
     let pod = object::parse(&entry.value)?;
     let phase = pod
         .pointer("/status/phase")
@@ -314,19 +314,19 @@ pub async fn evict(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Fa
     if guarded {
         budget(inner, t, &pod)?;
     }
-    delete::delete(inner, t.resource, &t.namespace, &t.name, &delete_options).await?;
+    delete::delete(inner, &t.resource, &t.namespace, &t.name, &delete_options).await?;
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(Answer::coded(StatusCode::CREATED, status.to_string()).into())
 }
 
 /// 429 while a PodDisruptionBudget that selects the Pod allows no disruption.
 fn budget(inner: &Inner, t: &Target, pod: &Value) -> Result<(), Failure> {
-    let Some(budgets) = inner.catalog.preferred("policy", "poddisruptionbudgets") else {
+    let Some(budgets) = inner.catalog().preferred("policy", "poddisruptionbudgets") else {
         return Ok(());
     };
     let labels = pod.pointer("/metadata/labels").unwrap_or(&Value::Null);
     let snapshot = inner.store.snapshot();
-    for e in snapshot.range(&catalog::prefix(budgets, &t.namespace), None) {
+    for e in snapshot.range(&catalog::prefix(&budgets, &t.namespace), None) {
         let b = object::parse(&e.value)?;
         let selector = b.pointer("/spec/selector").unwrap_or(&Value::Null);
         let text = crate::selector::label_selector_string(selector, false);

@@ -1,11 +1,14 @@
 //! The registry of resource descriptors: all the generic handlers know of a kind.
 
+use std::{ops::Deref, sync::Arc};
+
 use serde_json::Value;
 
 /// Reads a field selector's value out of an object; empty when absent.
 pub type Getter = fn(&Value) -> String;
 
-/// One served resource, e.g. `deployments.v1.apps`. Static for built-in kinds.
+/// One served resource, e.g. `deployments.v1.apps`. Static for built-in kinds; for those of CustomResourceDefinitions the
+/// texts are interned and `custom` holds what the static fields can't.
 pub struct Resource {
     pub group: &'static str,
     pub version: &'static str,
@@ -23,8 +26,43 @@ pub struct Resource {
     /// `(jsonpath-like field name as in a fieldSelector, getter)`; metadata.name and metadata.namespace are always there
     pub selectable_fields: &'static [(&'static str, Getter)],
     pub columns: &'static [Column],
+    /// Read it through [`Resource::strategy`].
     pub strategy: &'static dyn Strategy,
+    /// What a CustomResourceDefinition says of it; None for built-in kinds.
+    pub custom: Option<Arc<Custom>>,
 }
+
+impl Resource {
+    /// The kind's behaviour.
+    pub fn strategy(&self) -> &dyn Strategy {
+        match &self.custom {
+            Some(custom) => &**custom,
+            None => self.strategy,
+        }
+    }
+}
+
+/// A resource that is served: cheap to clone, and good for as long as it is held, whatever is served meanwhile.
+#[derive(Clone)]
+pub enum Handle {
+    BuiltIn(&'static Resource),
+    Custom(Arc<Resource>),
+}
+impl Deref for Handle {
+    type Target = Resource;
+    fn deref(&self) -> &Resource {
+        match self {
+            Handle::BuiltIn(r) => r,
+            Handle::Custom(r) => r,
+        }
+    }
+}
+impl From<&'static Resource> for Handle {
+    fn from(r: &'static Resource) -> Handle {
+        Handle::BuiltIn(r)
+    }
+}
+
 /// JSON pointers (RFC 6901) of the scale subresource.
 pub struct Scale {
     pub spec_replicas: &'static str,
@@ -169,6 +207,8 @@ pub enum NameRule {
     /** path segment: RBAC names */
     PathSegment,
 }
+
+pub use crate::crd::Custom;
 
 /// The plain kinds' strategy.
 pub struct Generic;

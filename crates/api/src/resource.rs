@@ -98,7 +98,7 @@ async fn object_request(
         "patch" if !t.name.is_empty() => do_patch(inner, call, t, Part::Main).await,
         "delete" => {
             let options = DeleteOptions::read(&call.parts.headers, call.body.clone(), &call.query)?;
-            let done = delete::delete(inner, t.resource, &t.namespace, &t.name, &options).await?;
+            let done = delete::delete(inner, &t.resource, &t.namespace, &t.name, &options).await?;
             Ok(Answer::ok(done.answer).into())
         }
         "deletecollection" => delete_collection(inner, call, t).await,
@@ -165,8 +165,8 @@ fn get(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Failure> {
         return Err(list::too_large(wanted, snapshot.revision()));
     }
     let entry = snapshot
-        .get(&catalog::key(t.resource, &t.namespace, &t.name))
-        .ok_or_else(|| Failure::not_found(t.resource, &t.name))?;
+        .get(&catalog::key(&t.resource, &t.namespace, &t.name))
+        .ok_or_else(|| Failure::not_found(&t.resource, &t.name))?;
     Ok(Answer::ok(in_form(call, t, form, &entry.value)?).into())
 }
 
@@ -178,8 +178,8 @@ pub fn in_form(call: &Call, t: &Target, form: Form, bytes: &bytes::Bytes) -> Res
             let include = table::Include::read(&call.query)?;
             let o = object::parse(bytes)?;
             let metadata = json!({"resourceVersion": object::meta(&o, "resourceVersion")});
-            let rows = vec![table::row(t.resource, &o, version, include)];
-            table::table(t.resource, version, metadata, true, rows)
+            let rows = vec![table::row(&t.resource, &o, version, include)];
+            table::table(&t.resource, version, metadata, true, rows)
                 .to_string()
                 .into()
         }
@@ -214,7 +214,7 @@ pub fn write<'a>(
 ) -> Write<'a> {
     Write {
         inner,
-        r: t.resource,
+        r: &t.resource,
         namespace: &t.namespace,
         name: &t.name,
         part,
@@ -234,7 +234,7 @@ async fn create(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Failu
     }
     let mut warnings = Vec::new();
     let raw = Raw::new(&call.parts.headers, call.body.clone())?;
-    let o = raw.object(t.resource, options.validation, &mut warnings)?;
+    let o = raw.object(&t.resource, options.validation, &mut warnings)?;
     w.warnings = warnings;
     let bytes = w.create(o, false).await?;
     let warnings = std::mem::take(&mut w.warnings);
@@ -250,12 +250,12 @@ async fn put(inner: &Inner, call: &Call, t: &Target, part: Part) -> Result<Outco
     let mut w = write(inner, call, t, &options, part);
     let mut warnings = Vec::new();
     let raw = Raw::new(&call.parts.headers, call.body.clone())?;
-    let mut o = raw.object(t.resource, options.validation, &mut warnings)?;
+    let mut o = raw.object(&t.resource, options.validation, &mut warnings)?;
     w.warnings = warnings;
     w.check_place(&mut o)?;
-    let r = t.resource;
+    let r = &t.resource;
     let unconditional = object::meta(&o, "resourceVersion").is_empty();
-    if unconditional && !r.strategy.unconditional_update() && part == Part::Main {
+    if unconditional && !r.strategy().unconditional_update() && part == Part::Main {
         return Err(Failure::invalid(
             r.group,
             r.kind,
@@ -281,7 +281,7 @@ async fn put(inner: &Inner, call: &Call, t: &Target, part: Part) -> Result<Outco
         })
         .await;
     let (code, bytes) = match result {
-        Err(f) if f.code() == 404 && r.strategy.create_on_update() && part == Part::Main => {
+        Err(f) if f.code() == 404 && r.strategy().create_on_update() && part == Part::Main => {
             if !unconditional {
                 return Err(Failure::modified(r, &t.name));
             }
@@ -338,7 +338,7 @@ const DELETE_CONCURRENCY: usize = 32;
 
 async fn delete_collection(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Failure> {
     use futures::{StreamExt, TryStreamExt};
-    let r = t.resource;
+    let r = &t.resource;
     if r.group.is_empty() && r.plural == "namespaces" {
         return Err(Failure::method_not_allowed());
     }

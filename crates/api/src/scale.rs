@@ -34,6 +34,7 @@ static SCALE: Resource = Resource {
     selectable_fields: &[],
     columns: &[],
     strategy: &crate::registry::Generic,
+    custom: None,
 };
 
 /// Answers GET, PUT and PATCH of a scale.
@@ -51,8 +52,8 @@ pub async fn answer(
         "get" => {
             let snapshot = inner.store.snapshot();
             let entry = snapshot
-                .get(&catalog::key(t.resource, &t.namespace, &t.name))
-                .ok_or_else(|| Failure::not_found(t.resource, &t.name))?;
+                .get(&catalog::key(&t.resource, &t.namespace, &t.name))
+                .ok_or_else(|| Failure::not_found(&t.resource, &t.name))?;
             let scale = of(pointers, &object::parse(&entry.value)?);
             Ok(Answer::ok(scale.to_string()).into())
         }
@@ -64,7 +65,7 @@ pub async fn answer(
             let mut w = write(inner, call, t, &options, Part::Sub("scale"));
             w.warnings = warnings;
             let written = w
-                .update(|live, _| scaled(t.resource, pointers, live, &given))
+                .update(|live, _| scaled(&t.resource, pointers, live, &given))
                 .await?;
             done(pointers, written)
         }
@@ -76,8 +77,10 @@ pub async fn answer(
             let written = match patch {
                 Patch::Apply(applied) => {
                     let time = object::now();
-                    w.update(|live, _| apply(t.resource, pointers, live, &applied, &options, &time))
-                        .await?
+                    w.update(|live, _| {
+                        apply(&t.resource, pointers, live, &applied, &options, &time)
+                    })
+                    .await?
                 }
                 patch => {
                     w.update(|live, warnings| {
@@ -85,7 +88,7 @@ pub async fn answer(
                         let merged = patch.merge(&SCALE, &t.name, &before)?;
                         let scale =
                             crate::patch::conform(&SCALE, merged, options.validation, warnings)?;
-                        scaled(t.resource, pointers, live, &scale)
+                        scaled(&t.resource, pointers, live, &scale)
                     })
                     .await?
                 }

@@ -2,7 +2,7 @@
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
@@ -38,8 +38,8 @@ pub struct Inner {
     pub store: knarr_store::Store,
     /// As given at the start.
     pub config: Config,
-    /// Resources served.
-    pub catalog: Catalog,
+    /// Resources served; see [`Inner::catalog`].
+    pub served: ArcSwap<Catalog>,
     /// The node's streams, once it is there.
     pub streams: ArcSwapOption<Arc<dyn PodStreams>>,
     /// Snapshots of chunked lists.
@@ -155,7 +155,7 @@ impl Inner {
         Inner {
             store: config.store.clone(),
             config,
-            catalog,
+            served: ArcSwap::from_pointee(catalog),
             streams: ArcSwapOption::empty(),
             pages: Pages::default(),
             metrics: Metrics::default(),
@@ -165,6 +165,11 @@ impl Inner {
             stopping: CancellationToken::new(),
             ready: OnceCell::new(),
         }
+    }
+
+    /// The resources served at this moment.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.served.load_full()
     }
 
     /// Makes what every cluster has, once.
@@ -257,7 +262,7 @@ impl Inner {
                 resource::Outcome::Response(r) => Ok(r),
             };
         }
-        let response = match self.catalog.route(&path) {
+        let response = match self.catalog().route(&path) {
             Some(Route::Resource(target)) => {
                 let outcome = resource::answer(self, call, target).await?;
                 match outcome {
@@ -269,7 +274,7 @@ impl Inner {
             Some(Route::Other) => {
                 identity::authorize_path(&call.who, &verb(&call.parts.method), &path)?;
                 match path.trim_matches('/') {
-                    "" => Answer::ok(discovery::root(&self.catalog).to_string()).into_response(),
+                    "" => Answer::ok(discovery::root(&self.catalog()).to_string()).into_response(),
                     "metrics" => {
                         let mut a = Answer::ok(self.metrics.text(self.store.snapshot().revision()));
                         a.content_type = "text/plain; version=0.0.4; charset=utf-8";
@@ -286,7 +291,7 @@ impl Inner {
                 if call.parts.method != Method::GET && call.parts.method != Method::HEAD {
                     return Err(Failure::method_not_allowed());
                 }
-                discovery::answer(&self.catalog, &call, route)?
+                discovery::answer(&self.catalog(), &call, route)?
             }
             None => return Err(Failure::no_such_path()),
         };
@@ -301,7 +306,7 @@ impl Inner {
             .strip_prefix("/api/v1/namespaces/")?
             .strip_suffix("/bindings")
             .filter(|n| !n.contains('/'))?;
-        let pods = self.catalog.find("", "v1", "pods")?;
+        let pods = self.catalog().find("", "v1", "pods")?;
         if call.parts.method != Method::POST {
             return Some(Err(Failure::method_not_allowed()));
         }

@@ -41,7 +41,9 @@ impl Include {
 
 /// One row.
 pub fn row(r: &Resource, object: &Value, version: &str, include: Include) -> Value {
-    let cells: Vec<Value> = if r.columns.is_empty() {
+    let cells: Vec<Value> = if let Some(custom) = &r.custom {
+        custom.cells(object)
+    } else if r.columns.is_empty() {
         let m = &object["metadata"];
         vec![m["name"].clone(), m["creationTimestamp"].clone()]
     } else {
@@ -65,6 +67,8 @@ pub fn table(
 ) -> Value {
     let definitions: Vec<Value> = if !columns {
         vec![]
+    } else if let Some(custom) = &r.custom {
+        custom.columns()
     } else if r.columns.is_empty() {
         vec![
             json!({"name": "Name", "type": "string", "format": "name", "priority": 0,

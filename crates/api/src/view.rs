@@ -1,6 +1,6 @@
 //! What strategies may look up: one store snapshot.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, sync::Arc};
 
 use knarr_store::Snapshot;
 use serde_json::Value;
@@ -12,7 +12,7 @@ pub struct View<'a> {
     /// The state looked at.
     pub snapshot: Snapshot,
     /// Resources known.
-    pub catalog: &'a Catalog,
+    pub catalog: Arc<Catalog>,
     /// Range of Service addresses.
     pub service_cidr: (Ipv4Addr, u8),
     /// First and last node port.
@@ -24,14 +24,14 @@ pub struct View<'a> {
 impl Lookup for View<'_> {
     fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
         let r = self.catalog.preferred(group, plural)?;
-        let entry = self.snapshot.get(&catalog::key(r, namespace, name))?;
+        let entry = self.snapshot.get(&catalog::key(&r, namespace, name))?;
         serde_json::from_slice(&entry.value).ok()
     }
     fn list(&self, group: &str, plural: &str, namespace: Option<&str>) -> Vec<Value> {
         let Some(r) = self.catalog.preferred(group, plural) else {
             return vec![];
         };
-        let prefix = catalog::prefix(r, namespace.unwrap_or(""));
+        let prefix = catalog::prefix(&r, namespace.unwrap_or(""));
         self.snapshot
             .range(&prefix, None)
             .filter_map(|e| serde_json::from_slice(&e.value).ok())

@@ -16,7 +16,7 @@ use crate::{
     negotiate::Form,
     object,
     query::Query,
-    registry::{FieldError, Resource},
+    registry::{FieldError, Handle},
     server::Inner,
     status::Failure,
     table,
@@ -32,7 +32,7 @@ const BATCH_EVENTS: usize = 256;
 const CHUNK_BYTES: usize = 64 * 1024;
 
 struct Watch {
-    r: &'static Resource,
+    r: Handle,
     filter: Filter,
     scope: Scope,
     form: Form,
@@ -60,8 +60,8 @@ enum State {
 
 /// Answers a watch.
 pub fn watch(inner: &Inner, t: &Target, query: &Query, form: Form) -> Result<Body, Failure> {
-    let r = t.resource;
-    let filter = Filter::read(r, query)?;
+    let r = t.resource.clone();
+    let filter = Filter::read(&r, query)?;
     let scope = list::scope(t, &filter);
     let version = query.get("resourceVersion").unwrap_or("");
     let wanted = list::parse_version(version)?;
@@ -97,7 +97,7 @@ pub fn watch(inner: &Inner, t: &Target, query: &Query, form: Form) -> Result<Bod
             Some(only) => initial.extend(snapshot.get(only).cloned()),
             None => initial.extend(snapshot.range(&scope.prefix, None).cloned()),
         }
-        initial.retain(|e| filter.takes(r, &e.key, &e.value));
+        initial.retain(|e| filter.takes(&r, &e.key, &e.value));
     }
     let prefix = scope.only.as_deref().unwrap_or(&scope.prefix);
     let state = match inner.store.watch(prefix, from) {
@@ -233,7 +233,7 @@ impl Watch {
         {
             return;
         }
-        let takes = |bytes: &Bytes| self.filter.takes(self.r, &e.key, bytes);
+        let takes = |bytes: &Bytes| self.filter.takes(&self.r, &e.key, bytes);
         let was = e.prev.as_ref().is_some_and(|p| takes(&p.value));
         let is = e.value.as_ref().is_some_and(takes);
         match (was, is, &e.value) {
@@ -260,7 +260,7 @@ impl Watch {
             Form::Plain => bytes,
             Form::Table(version) => {
                 let Ok(o) = object::parse(bytes) else { return };
-                let row = table::row(self.r, &o, version, self.include);
+                let row = table::row(&self.r, &o, version, self.include);
                 encoded = self.table(version, object::meta(&o, "resourceVersion"), vec![row]);
                 encoded.as_bytes()
             }
@@ -281,7 +281,7 @@ impl Watch {
     fn table(&mut self, version: &str, revision: &str, rows: Vec<Value>) -> String {
         let columns = !std::mem::replace(&mut self.columns_sent, true);
         let metadata = json!({ "resourceVersion": revision });
-        table::table(self.r, version, metadata, columns, rows).to_string()
+        table::table(&self.r, version, metadata, columns, rows).to_string()
     }
 
     fn bookmark(&mut self, out: &mut BytesMut, revision: u64, initial_end: bool) {
@@ -291,7 +291,7 @@ impl Watch {
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        let plain = json!({"kind": self.r.kind, "apiVersion": catalog::api_version(self.r), "metadata": metadata});
+        let plain = json!({"kind": self.r.kind, "apiVersion": catalog::api_version(&self.r), "metadata": metadata});
         let object = match self.form {
             Form::Plain => plain.to_string(),
             Form::Table(version) => {

@@ -64,7 +64,7 @@ pub struct Write<'a> {
     /// The server.
     pub inner: &'a Inner,
     /// Resource written.
-    pub r: &'static Resource,
+    pub r: &'a Resource,
     /// Namespace, empty for cluster scope.
     pub namespace: &'a str,
     /// Name; empty at a create that hasn't got one in its URL.
@@ -109,7 +109,7 @@ impl<'a> Write<'a> {
     fn view(&self) -> View<'_> {
         View {
             snapshot: self.inner.store.snapshot(),
-            catalog: &self.inner.catalog,
+            catalog: self.inner.catalog(),
             service_cidr: self.inner.config.service_cidr,
             node_port_range: self.inner.config.node_port_range,
             who: self.who,
@@ -163,12 +163,12 @@ impl<'a> Write<'a> {
         {
             map.remove("status");
         }
-        r.strategy.default(&mut o);
+        r.strategy().default(&mut o);
         if !applied {
             self.manage(None, &mut o, &now);
         }
         meta_mut(&mut o).insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
-        r.strategy
+        r.strategy()
             .prepare_create(&mut o, &self.view())
             .map_err(|e| self.invalid(meta(&o, "name"), &e))?;
         if is_namespace(r) {
@@ -196,7 +196,7 @@ impl<'a> Write<'a> {
                 if !errors.is_empty() {
                     return Err(self.invalid(meta(&o, "name"), &errors));
                 }
-                self.warnings.extend(r.strategy.warnings(&o));
+                self.warnings.extend(r.strategy().warnings(&o));
             }
             let name = meta(&o, "name").to_string();
             let key: Arc<str> = catalog::key(r, self.namespace, &name).into();
@@ -265,7 +265,7 @@ impl<'a> Write<'a> {
     fn validate(&self, o: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let metadata = o.get("metadata").unwrap_or(&Value::Null);
-        let strategy = self.r.strategy;
+        let strategy = self.r.strategy();
         crate::names::object_meta(metadata, strategy.name(), self.r.namespaced, &mut errors);
         errors.extend(strategy.validate(o));
         // a strategy that checks metadata too must not make the client read it twice
@@ -342,7 +342,7 @@ impl<'a> Write<'a> {
             match self.inner.store.commit(vec![op]).await {
                 Ok(revision) => {
                     self.warnings.extend(warnings);
-                    self.warnings.extend(r.strategy.warnings(&new));
+                    self.warnings.extend(r.strategy().warnings(&new));
                     let bytes = encoded.at(&revision.to_string());
                     return Ok(if gone {
                         Written::Deleted(bytes)
@@ -386,15 +386,15 @@ impl<'a> Write<'a> {
         // a subresource with rules of its own
         let own = match self.part {
             Part::Main => None,
-            part => r.strategy.part(part.name()),
+            part => r.strategy().part(part.name()),
         };
         if full {
-            r.strategy.default(&mut new);
+            r.strategy().default(&mut new);
         }
         if !applied {
             self.manage(Some(live), &mut new, &now);
         }
-        let rules = own.or(regular.then_some(r.strategy));
+        let rules = own.or(regular.then_some(r.strategy()));
         if let Some(rules) = rules {
             rules
                 .prepare_update(&mut new, live, &self.view())
@@ -411,7 +411,7 @@ impl<'a> Write<'a> {
             errors.extend(self.validate(&new));
         } else {
             let metadata = new.get("metadata").unwrap_or(&Value::Null);
-            let rule = r.strategy.name();
+            let rule = r.strategy().name();
             crate::names::object_meta(metadata, rule, r.namespaced, &mut errors);
         }
         if let Some(rules) = rules {

@@ -35,6 +35,7 @@ pub(crate) const PLAIN: Resource = Resource {
     selectable_fields: &[],
     columns: const { &[] },
     strategy: &Generic,
+    custom: None,
 };
 
 /// All built-in resources, in discovery order.

@@ -42,13 +42,15 @@ impl FieldSelector {
 
     /// Fails for fields the resource can't be selected by; the error is upstream's message (sent as 400).
     pub fn check(&self, resource: &Resource) -> Result<(), String> {
+        let custom = resource.custom.as_deref();
         for t in &self.terms {
             let known = t.field == "metadata.name"
                 || t.field == "metadata.namespace"
                 || resource
                     .selectable_fields
                     .iter()
-                    .any(|(n, _)| *n == t.field);
+                    .any(|(n, _)| *n == t.field)
+                || custom.is_some_and(|c| c.selects_by(&t.field));
             if known {
                 continue;
             }
@@ -90,11 +92,16 @@ impl FieldSelector {
                 "metadata.name" => t.value == name,
                 "metadata.namespace" => t.value == namespace,
                 field => {
-                    let getter = resource.selectable_fields.iter().find(|(n, _)| *n == field);
-                    match (getter, object()) {
-                        (Some((_, get)), Some(o)) => get(&o) == t.value,
-                        _ => t.value.is_empty(),
-                    }
+                    let found = match (&resource.custom, object()) {
+                        (Some(custom), Some(o)) => custom.field(field, &o),
+                        (None, Some(o)) => resource
+                            .selectable_fields
+                            .iter()
+                            .find(|(n, _)| *n == field)
+                            .map(|(_, get)| get(&o)),
+                        (_, None) => None,
+                    };
+                    found.unwrap_or_default() == t.value
                 }
             };
             equal != t.negated

@@ -59,6 +59,7 @@ const PLAIN: Resource = Resource {
     selectable_fields: &[],
     columns: &[],
     strategy: &Generic,
+    custom: None,
 };
 
 fn text(o: &Value, p: &str) -> String {
