@@ -176,7 +176,7 @@ async fn a_namespace_goes_with_all_in_it() {
         same(
             (
                 s["phase"].clone(),
-                text.contains("configmaps has 1 resource instances"),
+                text.contains("configmaps. has 1 resource instances"),
                 text.contains("example.com/hold in 1 resource instances"),
             ),
             (json!("Terminating"), true, true),
@@ -231,4 +231,108 @@ async fn namespaces_get_what_each_has() {
     c.patch("cm", "kube-root-ca.crt", json!({"data":{"ca.crt":"x"}}))
         .await;
     eventually("restored", || async { same(ca().await, root.clone()) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_in_another_namespace_is_none() {
+    let c = start().await;
+    c.create("ns", json!({"metadata":{"name":"far"}})).await;
+    let owner = c
+        .create_in("cm", "far", json!({"metadata":{"name":"owner"}}))
+        .await;
+    c.create_in("cm", "far", owned_by("near", &owner, true))
+        .await;
+    c.create("cm", owned_by("across", &owner, true)).await;
+    // the same uid under another name or kind is nobody either
+    let mut other = owner.clone();
+    other["metadata"]["name"] = json!("another");
+    c.create_in("cm", "far", owned_by("renamed", &other, true))
+        .await;
+    other = owner.clone();
+    other["kind"] = json!("Secret");
+    c.create_in("cm", "far", owned_by("of-another-kind", &other, true))
+        .await;
+    c.gone("cm", "across").await;
+    for gone in ["renamed", "of-another-kind"] {
+        eventually(gone, || async {
+            let o = c.api_in("cm", "far").get_opt(gone).await.unwrap();
+            same(o.is_none(), true)
+        })
+        .await;
+    }
+    let near = c.api_in("cm", "far").get("near").await.unwrap();
+    assert!(near.metadata.deletion_timestamp.is_none());
+    // the one who named it rightly still depends on it
+    let far = c.api_in("cm", "far");
+    far.delete("owner", &DeleteParams::background())
+        .await
+        .unwrap();
+    eventually("near", || async {
+        same(far.get_opt("near").await.unwrap().is_none(), true)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_in_a_namespace_means_nothing_to_the_cluster() {
+    let c = start().await;
+    let owner = c.create("cm", json!({"metadata":{"name":"owner"}})).await;
+    c.create("sc", {
+        let mut sc = owned_by("class", &owner, false);
+        sc["provisioner"] = json!("example.com/none");
+        sc
+    })
+    .await;
+    // what is judged after it has gone
+    c.create("cm", owned_by("marker", &owner, false)).await;
+    c.delete("cm", "owner", DeleteParams::background()).await;
+    c.gone("cm", "marker").await;
+    assert!(c.get("sc", "class").await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_circle_goes_whole() {
+    for policy in [DeleteParams::foreground(), DeleteParams::background()] {
+        let c = start().await;
+        let a = c.create("cm", json!({"metadata":{"name":"a"}})).await;
+        let b = c.create("cm", owned_by("b", &a, true)).await;
+        let last = c.create("cm", owned_by("c", &b, true)).await;
+        let refs = owned_by("", &last, true)["metadata"]["ownerReferences"].clone();
+        c.patch("cm", "a", json!({"metadata":{"ownerReferences":refs}}))
+            .await;
+        c.delete("cm", "a", policy).await;
+        for name in ["a", "b", "c"] {
+            c.gone("cm", name).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_loses_its_pods_first() {
+    let c = start().await;
+    c.create("ns", json!({"metadata":{"name":"shop"}})).await;
+    let pod = json!({"metadata":{"name":"held","finalizers":["example.com/hold"]},
+        "spec":{"containers":[{"name":"c","image":"i"}]}});
+    c.create_in("pod", "shop", pod).await;
+    c.create_in("cm", "shop", json!({"metadata":{"name":"leaned-on"}}))
+        .await;
+    c.delete("ns", "shop", DeleteParams::default()).await;
+    eventually("says what it waits for", || async {
+        let conditions = c.field("ns", "shop", "/status/conditions").await;
+        same(
+            conditions.to_string().contains(
+                "Some content in the namespace has finalizers remaining: example.com/hold in 1",
+            ),
+            true,
+        )
+    })
+    .await;
+    let cm = c.api_in("cm", "shop").get("leaned-on").await.unwrap();
+    assert!(cm.metadata.deletion_timestamp.is_none());
+    let free = kube::api::Patch::Merge(json!({"metadata":{"finalizers":null}}));
+    c.api_in("pod", "shop")
+        .patch("held", &Default::default(), &free)
+        .await
+        .unwrap();
+    c.gone("ns", "shop").await;
 }

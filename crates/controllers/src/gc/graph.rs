@@ -37,6 +37,19 @@ pub struct Node {
     pub referred: Option<Box<OwnerRef>>,
 }
 
+impl Node {
+    /// The reference, in an object of that namespace, means this one: a uid alone isn't enough.
+    pub fn is(&self, owner: &OwnerRef, namespace: &str) -> bool {
+        let (group, _) = owner.api_version.rsplit_once('/').unwrap_or(("", ""));
+        self.name == owner.name
+            && (self.namespace.is_empty() || *self.namespace == *namespace)
+            && self
+                .resource
+                .as_ref()
+                .is_some_and(|r| r.kind == owner.kind && *r.group == *group)
+    }
+}
+
 /// All objects.
 #[derive(Default)]
 pub struct Graph {
@@ -110,18 +123,35 @@ impl Graph {
                 .insert(uid.clone());
         }
         let work = (node.deleting && (node.foreground || node.orphan))
-            || node
-                .owners
-                .iter()
-                .any(|o| self.nodes.get(&*o.uid).is_none_or(|n| n.deleting))
+            || node.owners.iter().any(|o| match self.nodes.get(&*o.uid) {
+                Some(n) => n.deleting || (n.resource.is_some() && !n.is(o, &node.namespace)),
+                None => true,
+            })
             || (old.as_ref().is_some_and(|o| o.owners != node.owners) && !node.owners.is_empty());
         if work {
             look.push(uid.clone());
+        }
+        if old.as_ref().is_none_or(|o| o.resource.is_none()) {
+            // those who waited for it, and mean another
+            look.extend(self.dependents(&uid).into_iter().filter(|d| {
+                self.nodes.get(d).is_some_and(|d| {
+                    d.owners
+                        .iter()
+                        .any(|o| o.uid == meta.uid && !node.is(o, &d.namespace))
+                })
+            }));
         }
         self.nodes.insert(uid, node);
         look
     }
 
+    /// Someone known only as an owner isn't there. Returns whom to look at; nothing when it has turned up meanwhile.
+    pub fn never_was(&mut self, uid: &str) -> Vec<Uid> {
+        match self.nodes.get(uid) {
+            Some(n) if n.resource.is_none() => self.gone(uid),
+            _ => vec![],
+        }
+    }
     /// An object is gone. Returns whom to look at: its dependents, and owners that wait for it.
     pub fn gone(&mut self, uid: &str) -> Vec<Uid> {
         let Some(node) = self.nodes.remove(uid) else {
@@ -137,7 +167,8 @@ impl Graph {
                 look.push(key.clone());
             }
         }
-        look.extend(self.dependents.remove(uid).into_iter().flatten());
+        // They stay noted until they leave: one who named the owner rightly still depends on it when another named it wrongly.
+        look.extend(self.dependents.get(uid).into_iter().flatten().cloned());
         look
     }
 
@@ -155,18 +186,28 @@ impl Graph {
             .collect()
     }
     /// Dependents that a foreground deletion of it waits for.
-    pub fn blocking(&self, uid: &str) -> usize {
+    pub fn blocking(&self, uid: &str) -> Vec<Uid> {
+        let blocks = |d: &Node| {
+            d.owners
+                .iter()
+                .any(|o| &*o.uid == uid && o.block_owner_deletion)
+        };
+        self.dependents
+            .get(uid)
+            .into_iter()
+            .flatten()
+            .filter(|d| self.nodes.get(*d).is_some_and(blocks))
+            .cloned()
+            .collect()
+    }
+    /// One of its dependents waits for its own: they may wait for each other in a circle.
+    pub fn may_be_circular(&self, uid: &str) -> bool {
         self.dependents
             .get(uid)
             .into_iter()
             .flatten()
             .filter_map(|d| self.nodes.get(d))
-            .filter(|d| {
-                d.owners
-                    .iter()
-                    .any(|o| &*o.uid == uid && o.block_owner_deletion)
-            })
-            .count()
+            .any(|d| d.deleting && d.foreground)
     }
     /// Objects of a resource that the predicate rejects are forgotten; returns them.
     pub fn absent(&self, resource: &Resource, mut there: impl FnMut(&str) -> bool) -> Vec<Uid> {
@@ -246,9 +287,9 @@ mod tests {
         assert_eq!(show(g.gone("x")), "c");
         // foreground: the owner is looked at, then again when its dependent has gone
         assert_eq!(show(g.seen(&r, &meta("a", &[], Some(FOREGROUND)))), "a");
-        assert_eq!(g.blocking("a"), 1);
+        assert_eq!(g.blocking("a").len(), 1);
         assert_eq!(show(g.gone("b")), "a");
-        assert_eq!(g.blocking("a"), 0);
+        assert_eq!(g.blocking("a").len(), 0);
         assert_eq!(show(g.gone("a")), "");
     }
 
@@ -259,7 +300,7 @@ mod tests {
         g.seen(&r, &meta("a", &[], Some(FOREGROUND)));
         g.seen(&r, &meta("b", &[("a", true)], None));
         assert_eq!(show(g.seen(&r, &meta("b", &[("a", false)], None))), "a b");
-        assert_eq!(g.blocking("a"), 0);
+        assert_eq!(g.blocking("a").len(), 0);
     }
 
     #[test]

@@ -32,6 +32,8 @@ use crate::{
 
 /// Longest pause between attempts at discovery.
 const DISCOVERY_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// A kind that can't be listed holds up the others no longer than this.
+const LISTS: Duration = Duration::from_secs(30);
 /// Changes of CRDs come in groups.
 const SETTLE: Duration = Duration::from_millis(100);
 
@@ -48,6 +50,8 @@ pub struct Inventory {
     /// what discovery found last
     pub discovered: RwLock<Arc<Discovered>>,
     gone: RwLock<Vec<Gone>>,
+    /// `plural.group` of kinds that were removed: one of that name now is another
+    removed: Mutex<HashSet<Box<str>>>,
     stale: Notify,
     complete: watch::Sender<bool>,
 }
@@ -60,6 +64,7 @@ impl Default for Inventory {
             kinds: RwLock::default(),
             discovered: RwLock::default(),
             gone: RwLock::default(),
+            removed: Mutex::default(),
             stale: Notify::new(),
             complete: watch::Sender::new(false),
         }
@@ -106,13 +111,14 @@ impl Sink<Partial> for Feed {
     fn apply(&self, item: Partial) {
         self.inventory.seen(&self.resource, &item.metadata);
         if self.defines_kinds() {
-            self.inventory.stale.notify_one();
+            self.inventory.outdated();
         }
     }
     fn delete(&self, item: Partial) {
         self.inventory.gone(&item.metadata.uid);
         if self.defines_kinds() {
-            self.inventory.stale.notify_one();
+            self.inventory.removed.lock().insert(item.metadata.name);
+            self.inventory.outdated();
         }
     }
 }
@@ -120,6 +126,18 @@ impl Sink<Partial> for Feed {
 impl Inventory {
     fn seen(&self, resource: &Arc<Resource>, meta: &Meta) {
         let look = self.graph.lock().seen(resource, meta);
+        for uid in look {
+            self.queue.add(uid);
+        }
+    }
+    /// The kinds have changed: nothing is judged until they're known again.
+    fn outdated(&self) {
+        self.complete.send_replace(false);
+        self.stale.notify_one();
+    }
+    /// Someone known only as an owner isn't there.
+    pub fn never_was(&self, uid: &str) {
+        let look = self.graph.lock().never_was(uid);
         for uid in look {
             self.queue.add(uid);
         }
@@ -147,7 +165,7 @@ impl Inventory {
     pub fn on_gone(&self, handler: impl Fn(&str) + Send + Sync + 'static) {
         self.gone.write().push(Box::new(handler));
     }
-    /// Returns when every resource has been listed once.
+    /// Returns when every resource has been listed once, or has had [`LISTS`] for it.
     pub async fn complete(&self) {
         let mut rx = self.complete.subscribe();
         // the sender lives in self
@@ -189,6 +207,16 @@ impl Inventory {
                 .filter(|r| r.watchable && !r.is_event())
                 .cloned()
                 .collect();
+            // The watch of a kind that was removed may sleep for long before it asks for its successor.
+            for name in self.removed.lock().drain() {
+                running.retain(|resource, handle| {
+                    let stays = *resource.group_resource() != *name;
+                    if !stays {
+                        handle.abort();
+                    }
+                    stays
+                });
+            }
             for resource in &wanted {
                 if running.contains_key(resource) {
                     continue;
@@ -232,7 +260,12 @@ impl Inventory {
                 stays
             });
             *self.discovered.write() = Arc::new(found);
-            futures::future::join_all(firsts).await;
+            let firsts = futures::future::join_all(firsts);
+            if tokio::time::timeout(LISTS, firsts).await.is_err() {
+                tracing::warn!(
+                    "some kinds can't be listed; what depends on their objects may stay too long"
+                );
+            }
             self.complete.send_replace(true);
             if failed {
                 tokio::select! {

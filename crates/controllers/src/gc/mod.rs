@@ -20,7 +20,7 @@ use crate::{
     machinery::{
         context::Context,
         reflector::METADATA_ONLY,
-        rest::{Delete, Ignored, Rest},
+        rest::{Delete, Rest},
         work::{Next, WORKERS, work},
     },
     objects::meta::{Meta, OwnerRef},
@@ -64,6 +64,8 @@ pub fn start(ctx: &Context) -> BoxFuture<'static, ()> {
 
 impl Collector {
     async fn visit(&self, uid: Uid) -> Result<Next> {
+        // while a kind is unknown its objects may be someone's dependents
+        self.inventory.complete().await;
         let Some(node) = self.inventory.graph.lock().get(&uid).cloned() else {
             return Ok(Next::Wait);
         };
@@ -87,20 +89,33 @@ impl Collector {
         let Some(owner) = &node.referred else {
             return Ok(Next::Wait);
         };
-        if !self.exists(owner, &node.namespace).await? {
-            self.inventory.gone(uid);
+        if self.ask(owner, &node.namespace).await? == Standing::Absent {
+            self.inventory.never_was(uid);
         }
         // if it's there, its watch will show it
         Ok(Next::Wait)
     }
 
-    /// Asks the server.
-    async fn exists(&self, owner: &OwnerRef, namespace: &str) -> Result<bool> {
+    /// Asks the server how an owner stands that someone in a namespace names; it is looked for there, or in the cluster's scope.
+    async fn ask(&self, owner: &OwnerRef, namespace: &str) -> Result<Standing> {
         let resource = self.resource(owner).await?;
-        match self.live(&resource, namespace, &owner.name).await? {
-            Some(meta) => Ok(meta.uid == owner.uid),
-            None => Ok(false),
+        if resource.namespaced && namespace.is_empty() {
+            // No such owner can be looked up, and what can't be looked up isn't gone.
+            tracing::debug!(
+                owner = %owner.name,
+                "an object of the cluster's scope names an owner in a namespace, which means nothing"
+            );
+            return Ok(Standing::Solid);
         }
+        let live = self.live(&resource, namespace, &owner.name).await?;
+        Ok(match live {
+            Some(meta) if meta.uid != owner.uid => Standing::Absent,
+            Some(meta) if meta.deleting() && meta.finalizers.iter().any(|f| &**f == FOREGROUND) => {
+                Standing::Waiting
+            }
+            Some(_) => Standing::Solid,
+            None => Standing::Absent,
+        })
     }
 
     async fn resource(&self, owner: &OwnerRef) -> Result<Arc<Resource>> {
@@ -140,7 +155,7 @@ impl Collector {
 
     /// An object with owners: it stays while one of them does.
     async fn judge(&self, uid: &Uid, node: &Node, resource: &Resource) -> Result<Next> {
-        let Some(live) = self.live(resource, &node.namespace, &node.name).await? else {
+        let Some(mut live) = self.live(resource, &node.namespace, &node.name).await? else {
             // its watch will say so, unless it never was (a reference with a wrong uid)
             return Ok(Next::Wait);
         };
@@ -169,9 +184,24 @@ impl Collector {
             }
             return Ok(Next::Wait);
         }
+        let (waits, circular) = {
+            let graph = self.inventory.graph.lock();
+            let waits = any(Standing::Waiting) && !graph.dependents(uid).is_empty();
+            (waits, waits && graph.may_be_circular(uid))
+        };
+        if circular {
+            // Its owners no longer wait for it, so that one link of the circle gives.
+            for owner in &mut live.owner_references {
+                owner.block_owner_deletion = false;
+            }
+            let patch = json!({"ownerReferences": live.owner_references});
+            match self.patch(resource, &live, patch).await? {
+                Some(unblocked) => live = unblocked,
+                None => return Ok(Next::Wait),
+            }
+        }
         let has = |f: &str| live.finalizers.iter().any(|x| &**x == f);
-        let dependents = !self.inventory.graph.lock().dependents(uid).is_empty();
-        let policy = if any(Standing::Waiting) && dependents {
+        let policy = if waits {
             // what waits for us waits for ours, too
             "Foreground"
         } else if has(ORPHAN) {
@@ -196,24 +226,26 @@ impl Collector {
             .graph
             .lock()
             .get(&owner.uid)
-            .filter(|n| n.resource.is_some())
+            .filter(|n| n.is(owner, namespace))
             .map(|n| n.deleting && n.foreground);
         match known {
             Some(true) => Ok(Standing::Waiting),
             Some(false) => Ok(Standing::Solid),
             // only the server's word makes an owner absent
-            None if self.exists(owner, namespace).await? => Ok(Standing::Solid),
-            None => Ok(Standing::Absent),
+            None => self.ask(owner, namespace).await,
         }
     }
 
     /// Foreground deletion: dependents first.
     async fn foreground(&self, uid: &Uid, node: &Node, resource: &Resource) -> Result<Next> {
-        let (dependents, blocking) = {
+        let (waits, dependents) = {
             let graph = self.inventory.graph.lock();
-            (graph.dependents(uid), graph.blocking(uid))
+            let mut dependents = graph.dependents(uid);
+            // One that is on its way waits for its own: looking again would go round in a circle.
+            dependents.retain(|d| graph.get(d).is_some_and(|d| !d.deleting));
+            (!graph.blocking(uid).is_empty(), dependents)
         };
-        if blocking > 0 {
+        if waits {
             for d in dependents {
                 self.inventory.queue.add(d);
             }
@@ -281,16 +313,16 @@ impl Collector {
         resource: &Resource,
         live: &Meta,
         mut metadata: serde_json::Value,
-    ) -> Result<()> {
+    ) -> Result<Option<Meta>> {
         metadata["resourceVersion"] = (*live.resource_version).into();
         let path = resource.path(&live.namespace, &live.name);
         match self
             .rest
-            .merge::<Ignored>(&path, &json!({"metadata": metadata}))
+            .merge::<Partial>(&path, &json!({"metadata": metadata}))
             .await
         {
-            Ok(_) => Ok(()),
-            Err(e) if e.is_not_found() => Ok(()),
+            Ok(patched) => Ok(Some(patched.metadata)),
+            Err(e) if e.is_not_found() => Ok(None),
             Err(e) => Err(e),
         }
     }
