@@ -9,6 +9,7 @@ mod admission;
 mod body;
 mod bootstrap;
 mod catalog;
+mod certs;
 mod commit;
 mod compare;
 mod crd;
@@ -150,6 +151,11 @@ impl ApiServer {
         self.inner.streams.store(Some(Arc::new(streams)));
     }
 
+    /// The cluster's CA, for the controllers that sign certificate requests.
+    pub fn authority(&self) -> Authority {
+        Authority::new(&self.inner.config.pki_dir)
+    }
+
     /// In-process client acting as `user` in `groups` (e.g. `system:kube-controller-manager`, [`system:masters`]); `user_agent`
     /// up to its first `/` becomes the default field manager. Must be called in a tokio runtime. Default namespace: `default`.
     pub fn client(&self, user: &str, groups: &[&str], user_agent: &str) -> kube::Client {
@@ -227,4 +233,5 @@ pub enum Error {
     #[error("the default namespaces can't be made: {0}")]
     Bootstrap(String),
 }
+pub use certs::{Authority, Error as CertificateError, Request as CertificateRequest};
 pub use pki::Error as PkiError;

@@ -52,6 +52,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let for_controllers = api.clone();
     let controllers = tokio::spawn(knarr_controllers::run(knarr_controllers::Config {
         client: Arc::new(move |name| for_controllers.client(name, &["system:masters"], name)),
+        authority: None,
         volumes_dir: dir.path().join("volumes"),
         only: None,
     }));

@@ -5,6 +5,7 @@
 //! It must never know: the store, the runtime, the network.
 #![forbid(unsafe_code)]
 
+mod certificates;
 mod daemonset;
 mod deployment;
 mod endpoints;
@@ -22,6 +23,8 @@ mod serviceaccount;
 mod statefulset;
 mod volume;
 
+pub use certificates::{CertificateAuthority, Subject};
+
 use std::{path::PathBuf, sync::Arc};
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -34,6 +37,8 @@ pub struct Config {
     pub client: Arc<dyn Fn(&'static str) -> kube::Client + Send + Sync>,
     /** where local-path volumes are made */
     pub volumes_dir: PathBuf,
+    /** who signs certificates; None = certificate requests are only cleaned up */
+    pub authority: Option<Arc<dyn CertificateAuthority>>,
     /** which to run; None = all */
     pub only: Option<Vec<String>>,
 }
@@ -54,6 +59,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("serviceaccount", serviceaccount::start),
     ("namespace", namespace::start),
     ("volume", volume::start),
+    ("certificates", certificates::start),
     ("garbagecollector", gc::start),
 ];
 

@@ -160,3 +160,41 @@ async fn stateful_and_daemon_rollouts() {
     k.run("scale statefulset/db --replicas=1").await;
     c.gone("pod", "db-1").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates() {
+    let mut c = start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("csr.json");
+    let k = Kubectl {
+        config: c.serve(dir.path()).await,
+        _dir: dir,
+    };
+    for name in ["yes", "no"] {
+        use base64::{Engine, engine::general_purpose::STANDARD};
+        let request = STANDARD.encode(include_bytes!("../../api/tests/data/jane.csr"));
+        let o = json!({
+            "apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
+            "metadata": {"name": name},
+            "spec": {"request": request, "usages": ["client auth"], "expirationSeconds": 3600,
+                "signerName": "kubernetes.io/kube-apiserver-client"},
+        });
+        std::fs::write(&file, o.to_string()).unwrap();
+        k.run(&format!("create -f {}", file.display())).await;
+    }
+    has(
+        &k.run("get csr yes").await,
+        &["kubernetes.io/kube-apiserver-client", "60m", "Pending"],
+    );
+    has(&k.run("certificate approve yes").await, &["approved"]);
+    has(&k.run("certificate deny no").await, &["denied"]);
+    eventually("the certificate", || async {
+        let text = k.run("get csr yes").await;
+        match text.contains("Approved,Issued") {
+            true => Ok(()),
+            false => Err(text),
+        }
+    })
+    .await;
+    has(&k.run("get csr no").await, &["Denied"]);
+}

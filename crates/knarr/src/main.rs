@@ -3,6 +3,7 @@
 
 mod apply;
 mod attach;
+mod authority;
 mod build;
 mod cli;
 mod connect;

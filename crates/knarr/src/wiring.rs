@@ -91,6 +91,7 @@ pub async fn start(
         client: Arc::new(move |name| {
             controllers_api.client(&format!("system:controller:{name}"), MASTERS, name)
         }),
+        authority: Some(Arc::new(crate::authority::Authority(api.authority()))),
         volumes_dir: paths.sub("volumes"),
         only: None,
     }));

@@ -2,6 +2,7 @@
 
 mod age;
 mod cells;
+pub(crate) mod certificates;
 mod cluster;
 mod config;
 mod events;
@@ -50,6 +51,7 @@ pub fn builtin() -> &'static [Resource] {
         all.extend(services::resources());
         all.extend(workloads::resources());
         all.extend(networking::resources());
+        all.extend(certificates::resources());
         all
     });
     &ALL

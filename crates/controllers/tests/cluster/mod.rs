@@ -26,6 +26,34 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::task::{AbortHandle, JoinSet};
 
+struct Ca(knarr_api::Authority);
+impl knarr_controllers::CertificateAuthority for Ca {
+    fn read(&self, request: &[u8]) -> Result<knarr_controllers::Subject, String> {
+        let r = self.0.read(request).map_err(|e| e.to_string())?;
+        Ok(knarr_controllers::Subject {
+            common_name: r.common_name,
+            organizations: r.organizations,
+            dns_names: r.dns_names.len(),
+            ip_addresses: r.ip_addresses,
+            emails: r.emails,
+            uris: r.uris,
+        })
+    }
+    fn sign(
+        &self,
+        request: &[u8],
+        usages: &[String],
+        seconds: Option<i64>,
+    ) -> Result<String, String> {
+        self.0
+            .sign(request, usages, seconds)
+            .map_err(|e| e.to_string())
+    }
+    fn end(&self, certificate: &[u8]) -> Option<i64> {
+        self.0.end(certificate)
+    }
+}
+
 /// Far more than anything takes.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -151,6 +179,7 @@ impl Cluster {
                 let client = api.client(&format!("system:{name}"), &["system:masters"], name);
                 faulty::client(client, faults.clone())
             }),
+            authority: Some(Arc::new(Ca(self.api.authority()))),
             volumes_dir: self.volumes.clone(),
             only: self.only.clone(),
         };
