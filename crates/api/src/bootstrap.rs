@@ -4,6 +4,8 @@
 use serde_json::{Value, json};
 
 use crate::{
+    identity::Identity,
+    query::WriteOptions,
     registry::Resource,
     server::Inner,
     status::Failure,
@@ -59,17 +61,8 @@ pub async fn ensure(
     if inner.store.snapshot().get(&key).is_some() {
         return Ok(());
     }
-    let mut w = Write {
-        inner,
-        r,
-        namespace,
-        name: &name,
-        part: Part::Main,
-        who: None,
-        manager: MANAGER,
-        dry_run: false,
-        warnings: vec![],
-    };
+    let (who, options) = (Identity::loopback(), WriteOptions::internal(MANAGER));
+    let mut w = Write::new(inner, &who, r, namespace, &name, &options, Part::Main);
     match w.create(object, false).await {
         Err(f) if f.reason() == "AlreadyExists" => Ok(()),
         done => done.map(|_| ()),

@@ -8,11 +8,12 @@ use knarr_store::{CommitError, Expect, Op};
 use serde_json::{Value, json};
 
 use crate::{
-    admission::IMMORTAL,
+    admission::{self, Attributes, Operation, RequestOptions},
     catalog,
     commit::{replace, unavailable},
     decode::Raw,
     finalizers,
+    identity::Identity,
     namespaces::is_namespace,
     object::{self, meta_mut},
     query::{self, Query},
@@ -152,15 +153,70 @@ impl DeleteOptions {
             dry_run,
         })
     }
+
+    /// The DeleteOptions object, as admission shows it.
+    #[allow(dead_code)]
+    pub fn to_value(&self) -> Value {
+        let mut value = json!({"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"});
+        if let Some(n) = self.grace_period_seconds {
+            value["gracePeriodSeconds"] = n.into();
+        }
+        if let Some(p) = self.propagation {
+            value["propagationPolicy"] = format!("{p:?}").into();
+        }
+        if let Some(uid) = &self.uid {
+            value["preconditions"]["uid"] = uid.as_str().into();
+        }
+        if let Some(version) = &self.resource_version {
+            value["preconditions"]["resourceVersion"] = version.as_str().into();
+        }
+        if self.dry_run {
+            value["dryRun"] = json!(["All"]);
+        }
+        value
+    }
+}
+
+/// In whose name a delete is made.
+#[derive(Clone, Copy)]
+pub enum Requester<'a> {
+    /// A delete of one object.
+    Named(&'a Identity),
+    /// One of the objects of a deletecollection: admission sees no name.
+    Collection(&'a Identity),
+    /// Admission has let it through already (an eviction).
+    Admitted,
 }
 
 /// What a delete came to.
 pub struct Deleted {
     /// The object's bytes: its last state, or the state that waits for finalizers or grace.
     pub object: Bytes,
-
     /// What upstream answers: the object, or a Status.
     pub answer: Bytes,
+    /// For the Warning header.
+    pub warnings: Vec<String>,
+}
+
+/// Lets admission judge the delete of `live`; its warnings.
+async fn admit(
+    inner: &Inner,
+    r: &Resource,
+    namespace: &str,
+    name: &str,
+    live: &Value,
+    options: &DeleteOptions,
+    by: Requester<'_>,
+) -> Result<Vec<String>, Failure> {
+    let (who, shown) = match by {
+        Requester::Named(who) => (who, name),
+        Requester::Collection(who) => (who, ""),
+        Requester::Admitted => return Ok(vec![]),
+    };
+    let options = RequestOptions::Delete(options);
+    let mut a = Attributes::new(who, Operation::Delete, r, namespace, shown, options);
+    a.old = Some(live);
+    Ok(admission::transient(inner, a).await?.1)
 }
 
 /// Deletes one object, or marks it for deletion.
@@ -170,14 +226,8 @@ pub async fn delete(
     namespace: &str,
     name: &str,
     options: &DeleteOptions,
+    by: Requester<'_>,
 ) -> Result<Deleted, Failure> {
-    if is_namespace(r) && IMMORTAL.contains(&name) {
-        return Err(Failure::forbidden(
-            r,
-            name,
-            "this namespace may not be deleted",
-        ));
-    }
     let key: Arc<str> = catalog::key(r, namespace, name).into();
     for _ in 0..ATTEMPTS_MAX {
         let snapshot = inner.store.snapshot();
@@ -187,13 +237,17 @@ pub async fn delete(
         let live = object::parse(&entry.value)?;
         check_preconditions(r, name, &live, options)?;
         let expect = Expect::Revision(entry.mod_revision);
-        match plan(r, &live, options) {
-            Plan::Nothing => {
-                return Ok(Deleted {
-                    object: entry.value.clone(),
-                    answer: entry.value.clone(),
-                });
-            }
+        let plan = plan(r, &live, options);
+        if matches!(plan, Plan::Nothing) {
+            return Ok(Deleted {
+                object: entry.value.clone(),
+                answer: entry.value.clone(),
+                warnings: vec![],
+            });
+        }
+        let warnings = admit(inner, r, namespace, name, &live, options, by).await?;
+        match plan {
+            Plan::Nothing => unreachable!("answered above"),
             Plan::Mark(new) => {
                 let encoded = object::encode(&new);
                 if options.dry_run {
@@ -201,6 +255,7 @@ pub async fn delete(
                     return Ok(Deleted {
                         object: bytes.clone(),
                         answer: bytes,
+                        warnings,
                     });
                 }
                 match replace(inner, key.clone(), &encoded, expect).await {
@@ -208,6 +263,7 @@ pub async fn delete(
                         return Ok(Deleted {
                             object: bytes.clone(),
                             answer: bytes,
+                            warnings,
                         });
                     }
                     Err(CommitError::Conflict { .. }) => continue,
@@ -241,6 +297,7 @@ pub async fn delete(
                 return Ok(Deleted {
                     object: bytes,
                     answer,
+                    warnings,
                 });
             }
         }

@@ -23,6 +23,10 @@ impl Identity {
         }
         Identity(Arc::new((user.to_string(), groups)))
     }
+    /// The server itself.
+    pub fn loopback() -> Identity {
+        Identity::new("system:apiserver", &[MASTERS])
+    }
     /// User name.
     pub fn user(&self) -> &str {
         &self.0.0

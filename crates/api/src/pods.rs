@@ -8,12 +8,13 @@ use serde_json::{Value, json};
 
 use crate::{
     PodStreams,
+    admission::{self, Attributes, Kind, Operation, RequestOptions},
     body::Body,
     catalog::{self, Target},
     decode::Raw,
     delete::{self, DeleteOptions},
     object,
-    query::Query,
+    query::{Query, WriteOptions},
     resource::{Outcome, options, write},
     server::{Answer, Call, Inner},
     status::Failure,
@@ -82,6 +83,22 @@ pub async fn exec(inner: &Inner, call: Call, t: &Target) -> Result<Outcome, Fail
             "you must specify at least 1 of stdin, stdout, stderr",
         ));
     }
+    let mut object = json!({});
+    for k in ["stdin", "stdout", "stderr", "tty"] {
+        if query.flag(k) {
+            object[k] = true.into();
+        }
+    }
+    if let Some(container) = query.get("container") {
+        object["container"] = container.into();
+    }
+    let kind = if t.subresource == "exec" {
+        object["command"] = query.all("command").collect::<Vec<_>>().into();
+        "PodExecOptions"
+    } else {
+        "PodAttachOptions"
+    };
+    admission::connect(inner, &call.who, t, kind, object).await?;
     let node = streams(inner)?;
     node.check(&t.namespace, &t.name, &raw)
         .await
@@ -122,6 +139,12 @@ pub async fn port_forward(inner: &Inner, call: Call, t: &Target) -> Result<Outco
         .map(|port| port.parse::<u16>())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|_| Failure::bad_request("query parameter \"ports\" must be numbers"))?;
+    let object = if ports.is_empty() {
+        json!({})
+    } else {
+        json!({ "ports": ports })
+    };
+    admission::connect(inner, &call.who, t, "PodPortForwardOptions", object).await?;
     let mut request: Request<()> = Request::from_parts(call.parts, ());
     let (response, mut connections) =
         knarr_remotecommand::accept_port_forward(&mut request, &ports).map_err(refused)?;
@@ -212,7 +235,9 @@ pub async fn bind(
     };
     let uid = object::meta(&binding, "uid").to_string();
     let annotations = binding.pointer("/metadata/annotations").cloned();
+    let warnings = admit_created(inner, call, &t, &options, "v1", "Binding", binding).await?;
     let mut w = write(inner, call, &t, &options, Part::Sub("binding"));
+    w.admitted = true;
     w.update(|live, _| {
         let refuse = |why: String| Failure::conflict(&t.resource, &name, &why);
         if live["metadata"].get("deletionTimestamp").is_some() {
@@ -259,7 +284,50 @@ pub async fn bind(
     })
     .await?;
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-    Ok(Answer::coded(StatusCode::CREATED, status.to_string()).into())
+    Ok(Answer::coded(StatusCode::CREATED, status.to_string())
+        .warn(warnings)
+        .into())
+}
+
+/// Admission of a subresource that is created and not stored; the warnings.
+async fn admit_created(
+    inner: &Inner,
+    call: &Call,
+    t: &Target,
+    options: &WriteOptions,
+    version: &str,
+    kind: &str,
+    mut object: Value,
+) -> Result<Vec<String>, Failure> {
+    let mut a = Attributes::new(
+        &call.who,
+        Operation::Create,
+        &t.resource,
+        &t.namespace,
+        &t.name,
+        RequestOptions::Write(options),
+    );
+    a.subresource = &t.subresource;
+    let group = if kind == "Eviction" { "policy" } else { "" };
+    a.kind = Kind {
+        group,
+        version,
+        kind,
+    };
+    if let Some(map) = object.as_object_mut() {
+        map.insert("kind".into(), kind.into());
+        let api_version = if group.is_empty() {
+            version.to_string()
+        } else {
+            format!("{group}/{version}")
+        };
+        map.insert("apiVersion".into(), api_version.into());
+    }
+    let m = object::meta_mut(&mut object);
+    m.insert("name".into(), t.name.as_str().into());
+    m.insert("namespace".into(), t.namespace.as_str().into());
+    a.object = Some(object);
+    Ok(admission::transient(inner, a).await?.1)
 }
 
 fn set_condition(o: &mut Value, kind: &str) {
@@ -300,11 +368,15 @@ pub async fn evict(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Fa
         .unwrap_or_else(|| json!({}));
     let mut delete_options = DeleteOptions::from_value(&given_options, &Query::default())?;
     delete_options.dry_run |= write_options.dry_run;
-    let snapshot = inner.store.snapshot();
-    let entry = snapshot
-        .get(&catalog::key(&t.resource, &t.namespace, &t.name))
-        .ok_or_else(|| Failure::not_found(&t.resource, &t.name))?;
-    let pod = object::parse(&entry.value)?;
+    let warnings =
+        admit_created(inner, call, t, &write_options, "v1", "Eviction", eviction).await?;
+    let pod = {
+        let snapshot = inner.store.snapshot();
+        let entry = snapshot
+            .get(&catalog::key(&t.resource, &t.namespace, &t.name))
+            .ok_or_else(|| Failure::not_found(&t.resource, &t.name))?;
+        object::parse(&entry.value)?
+    };
     let phase = pod
         .pointer("/status/phase")
         .and_then(Value::as_str)
@@ -314,9 +386,20 @@ pub async fn evict(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Fa
     if guarded {
         budget(inner, t, &pod)?;
     }
-    delete::delete(inner, &t.resource, &t.namespace, &t.name, &delete_options).await?;
+    let by = delete::Requester::Admitted;
+    delete::delete(
+        inner,
+        &t.resource,
+        &t.namespace,
+        &t.name,
+        &delete_options,
+        by,
+    )
+    .await?;
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-    Ok(Answer::coded(StatusCode::CREATED, status.to_string()).into())
+    Ok(Answer::coded(StatusCode::CREATED, status.to_string())
+        .warn(warnings)
+        .into())
 }
 
 /// 429 while a PodDisruptionBudget that selects the Pod allows no disruption.

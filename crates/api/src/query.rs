@@ -77,9 +77,27 @@ pub struct WriteOptions {
     pub manager: String,
     /// Server-side apply takes over conflicting fields.
     pub force: bool,
+    /// `fieldManager` as it was given, empty when it wasn't.
+    #[allow(dead_code)]
+    pub given_manager: String,
+    /// `fieldValidation` as it was given.
+    #[allow(dead_code)]
+    pub given_validation: Option<FieldValidation>,
 }
 
 impl WriteOptions {
+    /// The server's own writes.
+    pub fn internal(manager: &str) -> WriteOptions {
+        WriteOptions {
+            dry_run: false,
+            validation: FieldValidation::Ignore,
+            manager: manager.to_string(),
+            force: false,
+            given_manager: String::new(),
+            given_validation: None,
+        }
+    }
+
     /// Reads and checks them. `kind` is `CreateOptions`, `UpdateOptions` or `PatchOptions`; the user agent gives the default manager.
     pub fn read(
         query: &Query,
@@ -143,6 +161,8 @@ impl WriteOptions {
             validation,
             manager,
             force,
+            given_manager: given.to_string(),
+            given_validation: query.has("fieldValidation").then_some(validation),
         })
     }
 }

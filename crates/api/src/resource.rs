@@ -98,8 +98,10 @@ async fn object_request(
         "patch" if !t.name.is_empty() => do_patch(inner, call, t, Part::Main).await,
         "delete" => {
             let options = DeleteOptions::read(&call.parts.headers, call.body.clone(), &call.query)?;
-            let done = delete::delete(inner, &t.resource, &t.namespace, &t.name, &options).await?;
-            Ok(Answer::ok(done.answer).into())
+            let by = delete::Requester::Named(&call.who);
+            let done =
+                delete::delete(inner, &t.resource, &t.namespace, &t.name, &options, by).await?;
+            Ok(Answer::ok(done.answer).warn(done.warnings).into())
         }
         "deletecollection" => delete_collection(inner, call, t).await,
         _ => Err(Failure::method_not_allowed()),
@@ -212,17 +214,15 @@ pub fn write<'a>(
     options: &'a WriteOptions,
     part: Part,
 ) -> Write<'a> {
-    Write {
+    Write::new(
         inner,
-        r: &t.resource,
-        namespace: &t.namespace,
-        name: &t.name,
+        &call.who,
+        &t.resource,
+        &t.namespace,
+        &t.name,
+        options,
         part,
-        who: Some(&call.who),
-        manager: &options.manager,
-        dry_run: options.dry_run,
-        warnings: vec![],
-    }
+    )
 }
 
 async fn create(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Failure> {
@@ -352,11 +352,12 @@ async fn delete_collection(inner: &Inner, call: &Call, t: &Target) -> Result<Out
         .map(|e| e.key.clone())
         .collect();
     let options = &options;
-    let deleted: Vec<bytes::Bytes> = futures::stream::iter(keys)
+    let deleted: Vec<(bytes::Bytes, Vec<String>)> = futures::stream::iter(keys)
         .map(|key| async move {
             let (namespace, name) = catalog::split_key(r, &key);
-            match delete::delete(inner, r, namespace, name, options).await {
-                Ok(d) => Ok(Some(d.object)),
+            let by = delete::Requester::Collection(&call.who);
+            match delete::delete(inner, r, namespace, name, options, by).await {
+                Ok(d) => Ok(Some((d.object, d.warnings))),
                 Err(f) if f.code() == 404 => Ok(None),
                 Err(f) => Err(f),
             }
@@ -372,12 +373,14 @@ async fn delete_collection(inner: &Inner, call: &Call, t: &Target) -> Result<Out
         inner.store.snapshot().revision()
     );
     let mut pieces = std::collections::VecDeque::from([bytes::Bytes::from(head)]);
-    for (i, o) in deleted.into_iter().enumerate() {
+    let mut warnings = Vec::new();
+    for (i, (o, warned)) in deleted.into_iter().enumerate() {
+        warnings.extend(warned);
         if i > 0 {
             pieces.push_back(bytes::Bytes::from_static(b","));
         }
         pieces.push_back(o);
     }
     pieces.push_back(bytes::Bytes::from_static(b"]}\n"));
-    Ok(Answer::ok(Body::pieces(pieces)).into())
+    Ok(Answer::ok(Body::pieces(pieces)).warn(warnings).into())
 }

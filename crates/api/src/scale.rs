@@ -63,6 +63,7 @@ pub async fn answer(
             let raw = Raw::new(&call.parts.headers, call.body.clone())?;
             let given = raw.object(&SCALE, options.validation, &mut warnings)?;
             let mut w = write(inner, call, t, &options, Part::Sub("scale"));
+            w.projection = Some(pointers);
             w.warnings = warnings;
             let written = w
                 .update(|live, _| scaled(&t.resource, pointers, live, &given))
@@ -74,6 +75,7 @@ pub async fn answer(
             let patch = Patch::read(&content_type, &call.body)?;
             let options = options(call, "PatchOptions", Patch::is_apply(&content_type))?;
             let mut w = write(inner, call, t, &options, Part::Sub("scale"));
+            w.projection = Some(pointers);
             let written = match patch {
                 Patch::Apply(applied) => {
                     let time = object::now();
@@ -105,7 +107,7 @@ fn done(pointers: &Scale, written: Written) -> Result<Outcome, Failure> {
 }
 
 /// The Scale of an object.
-fn of(pointers: &Scale, o: &Value) -> Value {
+pub fn of(pointers: &Scale, o: &Value) -> Value {
     let number = |p: &str| o.pointer(p).and_then(Value::as_i64).unwrap_or(0);
     let (at, plain) = match pointers.selector {
         Selector::Labels(p) => (p, true),
@@ -135,7 +137,12 @@ fn of(pointers: &Scale, o: &Value) -> Value {
 }
 
 /// The live object with the Scale's replicas; its revision and uid, when given, must hold.
-fn scaled(r: &Resource, pointers: &Scale, live: &Value, scale: &Value) -> Result<Change, Failure> {
+pub fn scaled(
+    r: &Resource,
+    pointers: &Scale,
+    live: &Value,
+    scale: &Value,
+) -> Result<Change, Failure> {
     let name = object::meta(live, "name");
     let given = object::meta(scale, "name");
     if !given.is_empty() && given != name {

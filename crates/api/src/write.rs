@@ -8,7 +8,8 @@ use knarr_store::{CommitError, Expect, Op};
 use serde_json::Value;
 
 use crate::{
-    admission, catalog,
+    admission::{self, Admitted, Attributes, Kind, Operation, RequestOptions},
+    catalog,
     commit::unavailable,
     compare::{same, same_spec},
     finalizers,
@@ -16,7 +17,9 @@ use crate::{
     names,
     namespaces::{self, is_namespace},
     object::{self, meta, meta_mut},
-    registry::{FieldError, Resource},
+    query::WriteOptions,
+    registry::{FieldError, Resource, Scale},
+    scale,
     server::Inner,
     status::Failure,
     view::View,
@@ -63,6 +66,8 @@ impl Part {
 pub struct Write<'a> {
     /// The server.
     pub inner: &'a Inner,
+    /// In whose name.
+    pub who: &'a Identity,
     /// Resource written.
     pub r: &'a Resource,
     /// Namespace, empty for cluster scope.
@@ -71,14 +76,16 @@ pub struct Write<'a> {
     pub name: &'a str,
     /// Part written.
     pub part: Part,
-    /// Who writes; None for the server itself.
-    pub who: Option<&'a Identity>,
-    /// Field manager.
-    pub manager: &'a str,
-    /// Do all but the commit.
-    pub dry_run: bool,
+    /// The request's options: field manager, dry run.
+    pub options: &'a WriteOptions,
+    /// Admission sees a Scale read by these pointers instead of the object.
+    pub projection: Option<&'a Scale>,
+    /// Admission has judged the request already, by another object (a Binding).
+    pub admitted: bool,
     /// For the Warning header.
     pub warnings: Vec<String>,
+    /// For the audit event: what admission noted.
+    pub annotations: Vec<(String, String)>,
 }
 
 /// What an update's closure made of the live object.
@@ -106,13 +113,59 @@ impl Written {
 }
 
 impl<'a> Write<'a> {
+    /// A write of `part` of the object called `name` (may be empty at a create).
+    pub fn new(
+        inner: &'a Inner,
+        who: &'a Identity,
+        r: &'a Resource,
+        namespace: &'a str,
+        name: &'a str,
+        options: &'a WriteOptions,
+        part: Part,
+    ) -> Write<'a> {
+        Write {
+            inner,
+            who,
+            r,
+            namespace,
+            name,
+            part,
+            options,
+            projection: None,
+            admitted: false,
+            warnings: vec![],
+            annotations: vec![],
+        }
+    }
+
+    fn attributes(&self, operation: Operation) -> Attributes<'a> {
+        let options = RequestOptions::Write(self.options);
+        let mut a = Attributes::new(
+            self.who,
+            operation,
+            self.r,
+            self.namespace,
+            self.name,
+            options,
+        );
+        a.subresource = self.part.name();
+        if self.projection.is_some() {
+            a.kind = Kind {
+                group: "autoscaling",
+                version: "v1",
+                kind: "Scale",
+            };
+        }
+        a
+    }
+
     fn view(&self) -> View<'_> {
         View {
             snapshot: self.inner.store.snapshot(),
             catalog: self.inner.catalog(),
             service_cidr: self.inner.config.service_cidr,
             node_port_range: self.inner.config.node_port_range,
-            who: self.who,
+            who: Some(self.who),
         }
     }
 
@@ -141,23 +194,8 @@ impl<'a> Write<'a> {
             ));
         }
         let generate_name = meta(&o, "generateName").to_string();
-        let generated = meta(&o, "name").is_empty() && !generate_name.is_empty();
-        admission::namespace_for_create(self.inner, r, self.namespace, meta(&o, "name"))?;
-
         let now = object::now();
-        {
-            let m = meta_mut(&mut o);
-            for k in [
-                "deletionTimestamp",
-                "deletionGracePeriodSeconds",
-                "selfLink",
-                "generation",
-                "uid",
-                "creationTimestamp",
-            ] {
-                m.remove(k);
-            }
-        }
+        wipe(&mut o);
         if r.has_status
             && let Some(map) = o.as_object_mut()
         {
@@ -167,6 +205,22 @@ impl<'a> Write<'a> {
         if !applied {
             self.manage(None, &mut o, &now);
         }
+        let mut a = self.attributes(Operation::Create);
+        if a.name.is_empty() {
+            a.name = meta(&o, "name").to_string().into();
+            if is_namespace(r) {
+                a.namespace = a.name.clone();
+            }
+        }
+        a.object = Some(o);
+        admission::mutate(self.inner, &mut a).await?;
+        o = a.object.take().unwrap_or_default();
+        if a.changed {
+            wipe(&mut o);
+            self.place(&mut o)?;
+        }
+        let generated = meta(&o, "name").is_empty() && !generate_name.is_empty();
+        // the uid is there before the kind's rules see it: a Job names its pods by it
         meta_mut(&mut o).insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
         r.strategy()
             .prepare_create(&mut o, &self.view())
@@ -179,7 +233,6 @@ impl<'a> Write<'a> {
         }
         {
             let m = meta_mut(&mut o);
-            // the uid is there already: a Job names its pods by it
             m.insert("creationTimestamp".into(), now.into());
         }
 
@@ -196,11 +249,19 @@ impl<'a> Write<'a> {
                 if !errors.is_empty() {
                     return Err(self.invalid(meta(&o, "name"), &errors));
                 }
+            }
+            a.object = Some(o);
+            let admitted = admission::validate(self.inner, &mut a).await?;
+            o = a.object.take().unwrap_or_default();
+            if attempt == 1 {
+                self.warnings.append(&mut a.warnings);
+                self.annotations.append(&mut a.annotations);
                 self.warnings.extend(r.strategy().warnings(&o));
             }
+            a.warnings.clear();
             let name = meta(&o, "name").to_string();
             let key: Arc<str> = catalog::key(r, self.namespace, &name).into();
-            if self.dry_run {
+            if self.options.dry_run {
                 if self.inner.store.snapshot().get(&key).is_some() {
                     return Err(Failure::already_exists(r, &name));
                 }
@@ -208,12 +269,15 @@ impl<'a> Write<'a> {
             }
             let encoded = object::encode(&o);
             let op = Op::Put {
-                key,
+                key: key.clone(),
                 value: encoded.spliced(),
                 expect: Expect::Absent,
             };
-            match self.inner.store.commit(vec![op]).await {
+            match self.inner.store.commit(admitted.with(op)).await {
                 Ok(revision) => return Ok(encoded.at(&revision.to_string())),
+                // what admission charged has changed since: it is asked again
+                Err(CommitError::Conflict { key: at, .. })
+                    if at != key && attempt < ATTEMPTS_MAX => {}
                 Err(CommitError::Conflict { .. })
                     if generated && attempt < GENERATE_ATTEMPTS_MAX => {}
                 Err(CommitError::Conflict { .. }) => {
@@ -281,7 +345,7 @@ impl<'a> Write<'a> {
     fn manage(&self, live: Option<&Value>, new: &mut Value, now: &str) {
         if let Some(ty) = crate::decode::type_of(self.r) {
             let manager = managed::Manager {
-                name: self.manager,
+                name: &self.options.manager,
                 subresource: self.part.name(),
                 api_version: &catalog::api_version(self.r),
                 time: now,
@@ -315,12 +379,18 @@ impl<'a> Write<'a> {
             if !given.is_empty() && given != live_version {
                 return Err(Failure::modified(r, self.name));
             }
-            let Some(new) = self.finish(changed, &live)? else {
+            let old_scale = self.projection.map(|p| scale::of(p, &live));
+            let mut a = self.attributes(Operation::Update);
+            a.old = Some(old_scale.as_ref().unwrap_or(&live));
+            let finished = self.finish(changed, &live, &mut a).await?;
+            warnings.append(&mut a.warnings);
+            let Some((new, admitted)) = finished else {
+                self.annotations.append(&mut a.annotations);
                 self.warnings.extend(warnings);
                 return Ok(Written::Object(entry.value.clone()));
             };
             let gone = may_go(r, &new);
-            if self.dry_run {
+            if self.options.dry_run {
                 self.warnings.extend(warnings);
                 return Ok(Written::Object(object::encode(&new).at(live_version)));
             }
@@ -339,8 +409,9 @@ impl<'a> Write<'a> {
                     expect,
                 }
             };
-            match self.inner.store.commit(vec![op]).await {
+            match self.inner.store.commit(admitted.with(op)).await {
                 Ok(revision) => {
+                    self.annotations.append(&mut a.annotations);
                     self.warnings.extend(warnings);
                     self.warnings.extend(r.strategy().warnings(&new));
                     let bytes = encoded.at(&revision.to_string());
@@ -358,28 +429,64 @@ impl<'a> Write<'a> {
         Err(Failure::modified(r, self.name))
     }
 
+    /// What the part written does not cover stays as it is.
+    fn keep(&self, new: &mut Value, live: &Value) -> Result<(), Failure> {
+        self.keep_metadata(new, live)?;
+        match self.part {
+            Part::Status => {
+                let mut base = live.clone();
+                copy(&mut base, new, "status");
+                let m = meta_mut(new);
+                copy_in(m, &live["metadata"], "ownerReferences");
+                let m = std::mem::take(m);
+                *meta_mut(&mut base) = m;
+                *new = base;
+            }
+            Part::Main if self.r.has_status => copy(new, live, "status"),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The mutating phase of an update; what it made of the new object.
+    async fn mutate(
+        &self,
+        mut new: Value,
+        live: &Value,
+        a: &mut Attributes<'_>,
+    ) -> Result<Value, Failure> {
+        let Some(pointers) = self.projection else {
+            a.object = Some(new);
+            admission::mutate(self.inner, a).await?;
+            new = a.object.take().unwrap_or_default();
+            if a.changed {
+                self.keep(&mut new, live)?;
+            }
+            return Ok(new);
+        };
+        a.object = Some(scale::of(pointers, &new));
+        admission::mutate(self.inner, a).await?;
+        if let (true, Some(scale)) = (a.changed, a.object.take()) {
+            let changed = scale::scaled(self.r, pointers, live, &scale)?;
+            copy(&mut new, &changed.object, "spec");
+        }
+        Ok(new)
+    }
+
     /// From what the client wants to what is stored; None when that is what is stored already.
-    fn finish(&self, change: Change, live: &Value) -> Result<Option<Value>, Failure> {
+    async fn finish(
+        &self,
+        change: Change,
+        live: &Value,
+        a: &mut Attributes<'_>,
+    ) -> Result<Option<(Value, Admitted)>, Failure> {
         let r = self.r;
         let Change {
             object: mut new,
             applied,
         } = change;
         let now = object::now();
-        self.keep_metadata(&mut new, live)?;
-        match self.part {
-            Part::Status => {
-                let mut base = live.clone();
-                copy(&mut base, &new, "status");
-                let m = meta_mut(&mut new);
-                copy_in(m, &live["metadata"], "ownerReferences");
-                let m = std::mem::take(m);
-                *meta_mut(&mut base) = m;
-                new = base;
-            }
-            Part::Main if r.has_status => copy(&mut new, live, "status"),
-            _ => {}
-        }
+        self.keep(&mut new, live)?;
         // the other subresources change one thing and leave the kind's update rules (a Pod's spec is immutable) aside
         let regular = matches!(self.part, Part::Main | Part::Sub("scale"));
         let full = self.part != Part::Status;
@@ -394,6 +501,9 @@ impl<'a> Write<'a> {
         if !applied {
             self.manage(Some(live), &mut new, &now);
         }
+        if !self.admitted {
+            new = self.mutate(new, live, a).await?;
+        }
         let rules = own.or(regular.then_some(r.strategy()));
         if let Some(rules) = rules {
             rules
@@ -403,33 +513,47 @@ impl<'a> Write<'a> {
         if is_namespace(r) {
             namespaces::label(&mut new);
         }
-        if same(&new, live) {
-            return Ok(None);
-        }
-        let mut errors = Vec::new();
-        if full {
-            errors.extend(self.validate(&new));
-        } else {
-            let metadata = new.get("metadata").unwrap_or(&Value::Null);
-            let rule = r.strategy().name();
-            crate::names::object_meta(metadata, rule, r.namespaced, &mut errors);
-        }
-        if let Some(rules) = rules {
-            errors.extend(rules.validate_update(&new, live));
-        }
-        finalizers::none_added(&new, live, &mut errors);
-        if !errors.is_empty() {
-            return Err(self.invalid(self.name, &errors));
-        }
-        if full && let Some(g) = live["metadata"].get("generation").and_then(Value::as_i64) {
-            // upstream's Deployment strategy counts annotations, too
-            let annotations = (r.group, r.plural) == ("apps", "deployments")
-                && new["metadata"].get("annotations") != live["metadata"].get("annotations");
-            if annotations || !same_spec(&new, live) {
-                meta_mut(&mut new).insert("generation".into(), (g + 1).into());
+        let unchanged = same(&new, live);
+        if !unchanged {
+            let mut errors = Vec::new();
+            if full {
+                errors.extend(self.validate(&new));
+            } else {
+                let metadata = new.get("metadata").unwrap_or(&Value::Null);
+                let rule = r.strategy().name();
+                crate::names::object_meta(metadata, rule, r.namespaced, &mut errors);
+            }
+            if let Some(rules) = rules {
+                errors.extend(rules.validate_update(&new, live));
+            }
+            finalizers::none_added(&new, live, &mut errors);
+            if !errors.is_empty() {
+                return Err(self.invalid(self.name, &errors));
+            }
+            if full && let Some(g) = live["metadata"].get("generation").and_then(Value::as_i64) {
+                // upstream's Deployment strategy counts annotations, too
+                let annotations = (r.group, r.plural) == ("apps", "deployments")
+                    && new["metadata"].get("annotations") != live["metadata"].get("annotations");
+                if annotations || !same_spec(&new, live) {
+                    meta_mut(&mut new).insert("generation".into(), (g + 1).into());
+                }
             }
         }
-        Ok(Some(new))
+        let mut admitted = Admitted::default();
+        if !self.admitted {
+            match self.projection {
+                Some(p) => {
+                    a.object = Some(scale::of(p, &new));
+                    admitted = admission::validate(self.inner, a).await?;
+                }
+                None => {
+                    a.object = Some(new);
+                    admitted = admission::validate(self.inner, a).await?;
+                    new = a.object.take().unwrap_or_default();
+                }
+            }
+        }
+        Ok((!unchanged).then_some((new, admitted)))
     }
 
     /// Server-owned metadata stays as it is.
@@ -473,6 +597,21 @@ impl<'a> Write<'a> {
             copy_in(m, &live["metadata"], k);
         }
         Ok(())
+    }
+}
+
+/// Takes away what only the server sets.
+fn wipe(o: &mut Value) {
+    let m = meta_mut(o);
+    for k in [
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+        "generation",
+        "uid",
+        "creationTimestamp",
+    ] {
+        m.remove(k);
     }
 }
 
