@@ -1,6 +1,6 @@
 //! Joining a running container's own streams: the shim listens in the container's folder and passes on what it reads from now on.
 //!
-//! Messages from the shim: one byte for the stream ([`STDOUT`], [`STDERR`]), then its bytes. To the shim: [`RESIZE`] with columns and rows, or [`END_INPUT`]. Input itself goes through the container's `stdin` fifo.
+//! Messages from the shim: first [`WELCOME`], from then on the caller misses nothing; then one byte for the stream ([`STDOUT`], [`STDERR`]) and its bytes each. To the shim: [`RESIZE`] with columns and rows, or [`END_INPUT`]. Input itself goes through the container's `stdin` fifo.
 
 use std::{
     io,
@@ -27,6 +27,7 @@ use crate::{
 
 pub(crate) const SOCKET: &str = "attach";
 const INPUT: &str = "stdin";
+const WELCOME: u8 = b'W';
 const STDOUT: u8 = b'1';
 const STDERR: u8 = b'2';
 const RESIZE: u8 = b'R';
@@ -34,7 +35,7 @@ const END_INPUT: u8 = b'E';
 const MESSAGE_MAX: usize = PIECE_MAX + 1;
 /// How many may be attached to one container at once; as many more wait.
 const ATTACHED_MAX: usize = 8;
-/// One who doesn't read is let go after this: it holds up the container's output.
+/// One who doesn't read is let go after this: it holds up the container's output. One who finds no place in this time is told.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An address in a folder, whose own path may be longer than an address can be.
@@ -126,7 +127,9 @@ impl Attached {
             return;
         };
         let timeout = rustix::net::sockopt::Timeout::Send;
-        if rustix::net::sockopt::set_socket_timeout(&client, timeout, Some(PATIENCE)).is_ok() {
+        if rustix::net::sockopt::set_socket_timeout(&client, timeout, Some(PATIENCE)).is_ok()
+            && socket::send(&client, &[WELCOME], &[]).is_ok()
+        {
             self.clients.push(client);
         }
     }
@@ -236,7 +239,7 @@ impl Runtime {
     /// Joins the streams of a container's own process, from now on.
     ///
     /// # Errors
-    /// [`Error::NotRunning`]; an I/O error when twice as many as can be attached wait for a place, or when the container was started by a version that had no attaching.
+    /// [`Error::NotRunning`]; an I/O error when there is no place among those attached for ten seconds, or when the container was started by a version that had no attaching.
     pub async fn attach(&self, id: &str) -> Result<Attachment, Error> {
         let entry = self.inner.entry(id)?;
         let told = || {
@@ -264,6 +267,8 @@ impl Runtime {
             .map_err(|e| Error::Other(format!("a bug in the container runtime: {e}")))?
             .during(told)?;
         let both = Interest::READABLE | Interest::WRITABLE;
+        let socket = ready_when(socket, both).during(told)?;
+        welcomed(&socket).await.during(told)?;
         Ok(Attachment {
             input: input
                 .map(pipe::Sender::from_owned_fd)
@@ -271,8 +276,25 @@ impl Runtime {
                 .during(told)?,
             tty: spec.tty,
             stdin_once: spec.stdin_once,
-            voice: AttachVoice(Arc::new(ready_when(socket, both).during(told)?)),
+            voice: AttachVoice(Arc::new(socket)),
         })
+    }
+}
+
+/// Until the shim has taken the caller in: connected alone is not among those who are told.
+async fn welcomed(socket: &AsyncFd<OwnedFd>) -> io::Result<()> {
+    let receive = |fd: &OwnedFd| socket::receive(fd, MESSAGE_MAX, false);
+    let heard = tokio::time::timeout(PATIENCE, socket.async_io(Interest::READABLE, receive)).await;
+    let Ok(heard) = heard else {
+        return Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "others are attached; try again when one has left",
+        ));
+    };
+    match heard?.0.first() {
+        Some(&WELCOME) => Ok(()),
+        // the container ended in between
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
     }
 }
 
