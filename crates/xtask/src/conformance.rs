@@ -26,13 +26,18 @@ pub struct Options {
     /// Regular expressions over the cases' whole names.
     pub focus: String,
     pub skip: Option<String>,
+    /// Folder of image archives (`*.tar`) that the cases' containers run, loaded before the start.
+    pub images: Option<PathBuf>,
+    /// The `ginkgo` program and the number of processes that share the cases; without it they run one by one.
+    pub parallel: Option<(PathBuf, String)>,
     /// The test program's own report is left here.
     pub report: PathBuf,
     /// Handed to the test program as they are.
     pub more: Vec<String>,
 }
 
-/// Reads `--e2e PATH [--knarr PATH] [--focus RE] [--skip RE] [--report FILE] [-- ARGUMENT…]`.
+/// Reads `--e2e PATH [--knarr PATH] [--images DIR] [--focus RE] [--skip RE] [--report FILE] [--ginkgo PATH --procs N]
+/// [-- ARGUMENT…]`.
 pub fn options(arguments: &[&str]) -> anyhow::Result<Options> {
     let mut given = BTreeMap::new();
     let mut rest = arguments.iter();
@@ -40,7 +45,8 @@ pub fn options(arguments: &[&str]) -> anyhow::Result<Options> {
     while let Some(name) = rest.next() {
         match *name {
             "--" => more.extend(rest.by_ref().map(|argument| (*argument).to_owned())),
-            "--e2e" | "--knarr" | "--focus" | "--skip" | "--report" => {
+            "--e2e" | "--knarr" | "--images" | "--focus" | "--skip" | "--report" | "--ginkgo"
+            | "--procs" => {
                 let value = rest
                     .next()
                     .with_context(|| format!("{name} needs a value"))?;
@@ -61,6 +67,15 @@ pub fn options(arguments: &[&str]) -> anyhow::Result<Options> {
             .unwrap_or(&r"\[Conformance\]")
             .to_string(),
         skip: given.get("--skip").map(|skip| (*skip).to_owned()),
+        images: given
+            .get("--images")
+            .map(|path| absolute(path))
+            .transpose()?,
+        parallel: match (given.get("--ginkgo"), given.get("--procs")) {
+            (Some(path), Some(procs)) => Some((absolute(path)?, (*procs).to_owned())),
+            (None, None) => None,
+            _ => bail!("--ginkgo PATH and --procs N go together"),
+        },
         report: absolute(given.get("--report").unwrap_or(&"target/conformance.json"))?,
         more,
     })
@@ -97,30 +112,32 @@ pub fn run(options: &Options, arguments: &[&str]) -> anyhow::Result<()> {
     );
     let folder = std::env::temp_dir().join(format!("knarr-conformance-{}", std::process::id()));
     fs::create_dir(&folder).context("the run's folder")?;
-    let platform = Platform::start(&options.knarr, &folder)?;
+    let platform = Platform::start(&options.knarr, &folder, options.images.as_deref())?;
     if let Some(parent) = options.report.parent() {
         fs::create_dir_all(parent)?;
     }
     let _ = fs::remove_file(&options.report); // an earlier run's
-    let mut tests = Command::new(&options.e2e);
+    let mut tests = match &options.parallel {
+        None => Command::new(&options.e2e),
+        Some((ginkgo, procs)) => {
+            let mut tests = Command::new(ginkgo);
+            tests
+                .arg(format!("--procs={procs}"))
+                .args(selection(options, ""))
+                .arg(&options.e2e)
+                .arg("--");
+            tests
+        }
+    };
+    if options.parallel.is_none() {
+        tests.args(selection(options, "ginkgo."));
+    }
     tests
         .arg(format!(
             "--kubeconfig={}",
             platform.data.join("kubeconfig").display()
         ))
-        .arg(format!("--ginkgo.focus={}", options.focus))
-        .arg(format!("--ginkgo.json-report={}", options.report.display()))
-        .args(
-            options
-                .skip
-                .iter()
-                .map(|skip| format!("--ginkgo.skip={skip}")),
-        )
-        .args([
-            "--provider=local",
-            "--ginkgo.no-color",
-            "--ginkgo.timeout=12h",
-        ])
+        .arg("--provider=local")
         .args(&options.more)
         .current_dir(&folder)
         .stdin(Stdio::null());
@@ -135,6 +152,52 @@ pub fn run(options: &Options, arguments: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the runner of the cases is told: the test program takes it with a prefix, the `ginkgo` program without.
+fn selection(options: &Options, prefix: &str) -> Vec<String> {
+    let (folder, file) = (options.report.parent(), options.report.file_name());
+    let mut all = vec![
+        format!("--{prefix}focus={}", options.focus),
+        format!("--{prefix}no-color"),
+        format!("--{prefix}timeout=12h"),
+    ];
+    all.extend(
+        options
+            .skip
+            .iter()
+            .map(|skip| format!("--{prefix}skip={skip}")),
+    );
+    if prefix.is_empty() {
+        // this one takes the folder by itself
+        all.extend(folder.map(|f| format!("--output-dir={}", f.display())));
+        all.extend(file.map(|f| format!("--json-report={}", f.display())));
+    } else {
+        all.push(format!(
+            "--{prefix}json-report={}",
+            options.report.display()
+        ));
+    }
+    all
+}
+
+/// Puts every archive of the folder into the data directory's image store.
+fn load(knarr: &Path, data: &Path, images: &Path) -> anyhow::Result<()> {
+    let list = fs::read_dir(images).with_context(|| format!("--images {}", images.display()))?;
+    for entry in list {
+        let path = entry?.path();
+        if path.extension().is_none_or(|e| e != "tar") {
+            continue;
+        }
+        let output = Command::new(knarr)
+            .args(["image", "load"])
+            .arg(&path)
+            .env("KNARR_DATA_DIR", data)
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{}: {said}", path.display());
+    }
+    Ok(())
+}
+
 /// A served platform; gone with all it made when dropped.
 struct Platform {
     knarr: PathBuf,
@@ -144,9 +207,12 @@ struct Platform {
 }
 
 impl Platform {
-    fn start(knarr: &Path, folder: &Path) -> anyhow::Result<Platform> {
+    fn start(knarr: &Path, folder: &Path, images: Option<&Path>) -> anyhow::Result<Platform> {
         let log = fs::File::create(folder.join("serve.log"))?;
         let data = folder.join("data");
+        if let Some(images) = images {
+            load(knarr, &data, images)?;
+        }
         let child = Command::new(knarr)
             .arg("serve")
             .env("KNARR_DATA_DIR", &data)

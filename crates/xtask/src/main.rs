@@ -18,10 +18,13 @@ const USAGE: &str = "usage: xtask schema-table <definitions.json> <go module cac
   k8s.io             holds api@VERSION, apimachinery@VERSION, client-go@VERSION, apiextensions-apiserver@VERSION, kube-aggregator@VERSION (`go mod download` puts them there)
   output folder      crates/schema/data
 
-       xtask conformance --e2e <program> [--knarr <program>] [--focus <regexp>] [--skip <regexp>] [--report <file>] [-- <argument>...]
+       xtask conformance --e2e <program> [--knarr <program>] [--images <folder>] [--focus <regexp>] [--skip <regexp>] [--report <file>]
+                         [--ginkgo <program> --procs <n>] [-- <argument>...]
 
   --e2e      upstream's end-to-end test program (e2e.test), which you bring
   --knarr    the program under test (default: the one built beside xtask)
+  --images   folder of image archives (*.tar) that the cases' containers need
+  --ginkgo   with --procs: runs the cases in so many processes side by side
   --report   where the test program's JSON report goes (default: target/conformance.json)
   --         what follows is handed to the test program";
 
