@@ -83,6 +83,7 @@ fn groups(catalog: &Catalog) -> Vec<&'static str> {
             groups.push(g);
         }
     }
+    groups.sort_by_key(|g| crate::kinds::group_order(g));
     groups
 }
 fn versions(catalog: &Catalog, group: &str) -> Vec<&'static str> {

@@ -26,6 +26,7 @@ pub fn check(rule: NameRule, name: &str, prefix: bool) -> Vec<String> {
         }),
         NameRule::Dns1035Label => label(&name, LABEL_1035, |c| c.is_ascii_lowercase()),
         NameRule::PathSegment => path_segment(&name),
+        NameRule::Ip => crate::kinds::canonical_ip(&name),
     }
 }
 

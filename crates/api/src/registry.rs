@@ -206,6 +206,8 @@ pub enum NameRule {
     Dns1035Label,
     /** path segment: RBAC names */
     PathSegment,
+    /** IP address in its canonical form: IPAddress */
+    Ip,
 }
 
 pub use crate::crd::Custom;

@@ -29,17 +29,6 @@ use crate::{
 const ATTEMPTS_MAX: usize = 64;
 /// Attempts to find a free generated name (upstream's RetryGenerateName).
 const GENERATE_ATTEMPTS_MAX: usize = 8;
-/// Kinds with a status whose metadata.generation upstream never sets.
-const WITHOUT_GENERATION: [(&str, &str); 8] = [
-    ("", "services"),
-    ("", "nodes"),
-    ("", "namespaces"),
-    ("", "persistentvolumes"),
-    ("", "persistentvolumeclaims"),
-    ("", "resourcequotas"),
-    ("autoscaling", "horizontalpodautoscalers"),
-    ("certificates.k8s.io", "certificatesigningrequests"),
-];
 
 /// Part of the object a write is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -228,7 +217,7 @@ impl<'a> Write<'a> {
         if is_namespace(r) {
             namespaces::defaults(&mut o);
         }
-        if r.has_status && !WITHOUT_GENERATION.contains(&(r.group, r.plural)) {
+        if crate::kinds::has_generation(r) {
             meta_mut(&mut o).insert("generation".into(), 1.into());
         }
         {

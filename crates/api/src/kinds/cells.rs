@@ -54,6 +54,16 @@ pub(crate) const AGE: Column = Column {
     cell: |o| age::since(&o["metadata"]["creationTimestamp"]).into(),
 };
 
+/// What kinds without columns of their own show besides the name.
+pub(crate) const CREATED: Column = Column {
+    name: "Created At",
+    r#type: "date",
+    format: "",
+    description: "CreationTimestamp is a timestamp representing the server time when this object was created.",
+    priority: 0,
+    cell: |o| o["metadata"]["creationTimestamp"].clone(),
+};
+
 /// `<none>` for nothing.
 pub(crate) fn or_none(text: String) -> Value {
     if text.is_empty() {

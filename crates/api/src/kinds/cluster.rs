@@ -1,8 +1,8 @@
-//! Namespace, Node, Lease, PriorityClass, PodDisruptionBudget, HorizontalPodAutoscaler, RBAC.
+//! Namespace, Node, Lease, PriorityClass, PodDisruptionBudget, RBAC.
 
 use super::{
     PLAIN,
-    cells::{AGE, NAME, column, or_none, wide},
+    cells::{AGE, CREATED, NAME, column, or_none, wide},
     json::{default, items, items_mut, map, number, text},
 };
 use crate::registry::{FieldError, Lookup, NameRule, Resource, Strategy};
@@ -80,15 +80,6 @@ impl Strategy for PriorityClass {
     }
 }
 
-struct Autoscaler;
-impl Strategy for Autoscaler {
-    fn default(&self, o: &mut Value) {
-        if let Some(spec) = o.get_mut("spec") {
-            default(spec, "minReplicas", 1);
-        }
-    }
-}
-
 fn node_status(o: &Value) -> String {
     let ready = items(o, "/status/conditions")
         .iter()
@@ -114,13 +105,33 @@ fn address(o: &Value, kind: &str) -> Value {
     )
 }
 
+/// Names of the subjects of one sort.
+fn subjects(o: &Value, kind: &str) -> Value {
+    let all: Vec<String> = items(o, "/subjects")
+        .iter()
+        .filter(|s| s["kind"] == kind)
+        .map(|s| match kind {
+            "ServiceAccount" => format!("{}/{}", text(s, "/namespace"), text(s, "/name")),
+            _ => text(s, "/name").to_string(),
+        })
+        .collect();
+    all.join(", ").into()
+}
+
+const BINDING: &[crate::registry::Column] = &[
+    NAME,
+    column("Role", "string", role),
+    AGE,
+    wide("Users", "string", |o| subjects(o, "User")),
+    wide("Groups", "string", |o| subjects(o, "Group")),
+    wide("ServiceAccounts", "string", |o| {
+        subjects(o, "ServiceAccount")
+    }),
+];
+
 fn role(o: &Value) -> Value {
     format!("{}/{}", text(o, "/roleRef/kind"), text(o, "/roleRef/name")).into()
 }
-
-const CREATED: crate::registry::Column = column("Created At", "date", |o| {
-    o["metadata"]["creationTimestamp"].clone()
-});
 
 pub(crate) fn resources() -> Vec<Resource> {
     let rbac = |kind, plural, singular, namespaced, columns| Resource {
@@ -267,41 +278,6 @@ pub(crate) fn resources() -> Vec<Resource> {
             },
             ..PLAIN
         },
-        Resource {
-            group: "autoscaling",
-            version: "v2",
-            kind: "HorizontalPodAutoscaler",
-            plural: "horizontalpodautoscalers",
-            singular: "horizontalpodautoscaler",
-            short_names: &["hpa"],
-            categories: &["all"],
-            has_status: true,
-            strategy: &Autoscaler,
-            columns: const {
-                &[
-                    NAME,
-                    column("Reference", "string", |o| {
-                        format!(
-                            "{}/{}",
-                            text(o, "/spec/scaleTargetRef/kind"),
-                            text(o, "/spec/scaleTargetRef/name")
-                        )
-                        .into()
-                    }),
-                    column("MinPods", "string", |o| {
-                        number(o, "/spec/minReplicas").into()
-                    }),
-                    column("MaxPods", "integer", |o| {
-                        number(o, "/spec/maxReplicas").into()
-                    }),
-                    column("Replicas", "integer", |o| {
-                        number(o, "/status/currentReplicas").into()
-                    }),
-                    AGE,
-                ]
-            },
-            ..PLAIN
-        },
         rbac("Role", "roles", "role", true, &[NAME, CREATED]),
         rbac(
             "ClusterRole",
@@ -315,14 +291,14 @@ pub(crate) fn resources() -> Vec<Resource> {
             "rolebindings",
             "rolebinding",
             true,
-            const { &[NAME, column("Role", "string", role), AGE] },
+            const { BINDING },
         ),
         rbac(
             "ClusterRoleBinding",
             "clusterrolebindings",
             "clusterrolebinding",
             false,
-            const { &[NAME, column("Role", "string", role), AGE] },
+            const { BINDING },
         ),
     ]
 }

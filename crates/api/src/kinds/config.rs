@@ -133,6 +133,20 @@ impl Strategy for Quota {
     }
 }
 
+/// `cpu: 1/2, memory: 1Gi/4Gi`: what is used of what there is, of limits or of all else.
+fn quotas(o: &Value, limits: bool) -> Value {
+    let all: Vec<String> = map(o, "/status/hard")
+        .into_iter()
+        .flatten()
+        .filter(|(name, _)| name.starts_with("limits.") == limits)
+        .map(|(name, hard)| {
+            let used = o["status"]["used"][name].as_str().unwrap_or("0");
+            format!("{name}: {used}/{}", hard.as_str().unwrap_or("0"))
+        })
+        .collect();
+    all.join(", ").into()
+}
+
 pub(crate) fn resources() -> Vec<Resource> {
     vec![
         Resource {
@@ -177,15 +191,7 @@ pub(crate) fn resources() -> Vec<Resource> {
             plural: "serviceaccounts",
             singular: "serviceaccount",
             short_names: &["sa"],
-            columns: const {
-                &[
-                    NAME,
-                    column("Secrets", "string", |o| {
-                        super::json::items(o, "/secrets").len().into()
-                    }),
-                    AGE,
-                ]
-            },
+            columns: const { &[NAME, AGE] },
             ..PLAIN
         },
         Resource {
@@ -210,7 +216,14 @@ pub(crate) fn resources() -> Vec<Resource> {
             short_names: &["quota"],
             has_status: true,
             strategy: &Quota,
-            columns: const { &[NAME, AGE] },
+            columns: const {
+                &[
+                    NAME,
+                    column("Request", "string", |o| quotas(o, false)),
+                    column("Limit", "string", |o| quotas(o, true)),
+                    AGE,
+                ]
+            },
             ..PLAIN
         },
     ]

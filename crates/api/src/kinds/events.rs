@@ -1,11 +1,11 @@
-//! Events: core/v1 and events.k8s.io/v1.
+//! Event, in core/v1 and in events.k8s.io/v1: the same objects under two names.
 
 use super::{
     PLAIN, age,
     cells::{NAME, column, wide},
     json::{number, text},
 };
-use crate::registry::{Resource, Strategy};
+use crate::registry::{Column, Resource, Strategy};
 use serde_json::Value;
 
 struct Event;
@@ -15,95 +15,159 @@ impl Strategy for Event {
     }
 }
 
-fn last_seen(o: &Value) -> Value {
-    for pointer in [
-        "/series/lastObservedTime",
-        "/lastTimestamp",
-        "/eventTime",
-        "/metadata/creationTimestamp",
-    ] {
-        if !text(o, pointer).is_empty() {
-            return age::since(&text(o, pointer).into()).into();
-        }
+/// Time since the first of these texts that is there.
+fn since(o: &Value, pointers: &[&str]) -> Value {
+    match pointers.iter().find(|p| !text(o, p).is_empty()) {
+        Some(p) => age::since(&text(o, p).into()).into(),
+        None => "<unknown>".into(),
     }
-    "<unknown>".into()
 }
 
-fn object(o: &Value, root: &str) -> Value {
-    format!(
-        "{}/{}",
-        text(o, &format!("/{root}/kind")).to_lowercase(),
-        text(o, &format!("/{root}/name"))
-    )
-    .into()
+/// The fields that the two groups call by other names.
+struct Names {
+    object: &'static str,
+    message: &'static str,
+    first: &'static str,
+    last: &'static str,
+    count: &'static str,
+    component: &'static str,
+    host: &'static str,
+    controller: &'static str,
+}
+const CORE: Names = Names {
+    object: "/involvedObject",
+    message: "/message",
+    first: "/firstTimestamp",
+    last: "/lastTimestamp",
+    count: "/count",
+    component: "/source/component",
+    host: "/source/host",
+    controller: "/reportingComponent",
+};
+const EVENTS: Names = Names {
+    object: "/regarding",
+    message: "/note",
+    first: "/deprecatedFirstTimestamp",
+    last: "/deprecatedLastTimestamp",
+    count: "/deprecatedCount",
+    component: "/deprecatedSource/component",
+    host: "/deprecatedSource/host",
+    controller: "/reportingController",
+};
+
+fn first_seen(o: &Value, n: &Names) -> Value {
+    since(o, &[n.first, "/eventTime"])
 }
 
-fn source(o: &Value) -> String {
-    match text(o, "/source/component") {
-        "" => text(o, "/reportingComponent").to_string(),
-        c => c.to_string(),
+fn last_seen(o: &Value, n: &Names) -> Value {
+    if o["series"].is_object() {
+        return since(o, &["/series/lastObservedTime"]);
     }
+    since(o, &[n.last, n.first, "/eventTime"])
+}
+
+fn object(o: &Value, n: &Names) -> Value {
+    let of = o.pointer(n.object).unwrap_or(&Value::Null);
+    let kind = text(of, "/kind").to_lowercase();
+    match text(of, "/name") {
+        "" => kind.into(),
+        name => format!("{kind}/{name}").into(),
+    }
+}
+
+fn source(o: &Value, n: &Names) -> Value {
+    let either = |a: &str, b: &str| match text(o, a) {
+        "" => text(o, b).to_string(),
+        a => a.to_string(),
+    };
+    let component = either(n.component, n.controller);
+    let instance = either(n.host, "/reportingInstance");
+    if instance.is_empty() {
+        component.into()
+    } else {
+        format!("{component}, {instance}").into()
+    }
+}
+
+fn count(o: &Value, n: &Names) -> Value {
+    if o["series"].is_object() {
+        return number(o, "/series/count").into();
+    }
+    match number(o, n.count) {
+        0 => 1.into(),
+        count => count.into(),
+    }
+}
+
+/// The columns, for one group's names of the fields.
+macro_rules! columns {
+    ($names:expr) => {
+        &[
+            column("Last Seen", "string", |o| last_seen(o, &$names)),
+            column("Type", "string", |o| text(o, "/type").into()),
+            column("Reason", "string", |o| text(o, "/reason").into()),
+            column("Object", "string", |o| object(o, &$names)),
+            wide("Subobject", "string", |o| {
+                let of = o.pointer($names.object).unwrap_or(&Value::Null);
+                text(of, "/fieldPath").into()
+            }),
+            wide("Source", "string", |o| source(o, &$names)),
+            column("Message", "string", |o| {
+                text(o, $names.message).trim().into()
+            }),
+            wide("First Seen", "string", |o| first_seen(o, &$names)),
+            wide("Count", "string", |o| count(o, &$names)),
+            Column {
+                priority: 1,
+                ..NAME
+            },
+        ]
+    };
+}
+
+/// The source's component, or the controller that reports.
+fn reporter(o: &Value, n: &Names) -> String {
+    match text(o, n.component) {
+        "" => text(o, n.controller).to_string(),
+        component => component.to_string(),
+    }
+}
+
+macro_rules! field {
+    ($name:literal, $pointer:literal) => {
+        ($name, |o| text(o, $pointer).into())
+    };
 }
 
 pub(crate) fn resources() -> Vec<Resource> {
+    let event = Resource {
+        kind: "Event",
+        plural: "events",
+        singular: "event",
+        short_names: &["ev"],
+        strategy: &Event,
+        ..PLAIN
+    };
     vec![
         Resource {
-            kind: "Event",
-            plural: "events",
-            singular: "event",
-            short_names: &["ev"],
-            strategy: &Event,
             selectable_fields: &[
-                ("involvedObject.kind", |o| {
-                    text(o, "/involvedObject/kind").into()
-                }),
-                ("involvedObject.namespace", |o| {
-                    text(o, "/involvedObject/namespace").into()
-                }),
-                ("involvedObject.name", |o| {
-                    text(o, "/involvedObject/name").into()
-                }),
-                ("involvedObject.uid", |o| {
-                    text(o, "/involvedObject/uid").into()
-                }),
-                ("involvedObject.apiVersion", |o| {
-                    text(o, "/involvedObject/apiVersion").into()
-                }),
-                ("involvedObject.resourceVersion", |o| {
-                    text(o, "/involvedObject/resourceVersion").into()
-                }),
-                ("involvedObject.fieldPath", |o| {
-                    text(o, "/involvedObject/fieldPath").into()
-                }),
-                ("reason", |o| text(o, "/reason").into()),
-                ("reportingComponent", |o| {
-                    text(o, "/reportingComponent").into()
-                }),
-                ("source", source),
-                ("type", |o| text(o, "/type").into()),
+                field!("involvedObject.kind", "/involvedObject/kind"),
+                field!("involvedObject.namespace", "/involvedObject/namespace"),
+                field!("involvedObject.name", "/involvedObject/name"),
+                field!("involvedObject.uid", "/involvedObject/uid"),
+                field!("involvedObject.apiVersion", "/involvedObject/apiVersion"),
+                field!(
+                    "involvedObject.resourceVersion",
+                    "/involvedObject/resourceVersion"
+                ),
+                field!("involvedObject.fieldPath", "/involvedObject/fieldPath"),
+                field!("reason", "/reason"),
+                field!("reportingComponent", "/reportingComponent"),
+                ("source", |o| reporter(o, &CORE)),
+                field!("type", "/type"),
             ],
-            columns: const {
-                &[
-                    column("Last Seen", "string", last_seen),
-                    column("Type", "string", |o| text(o, "/type").into()),
-                    column("Reason", "string", |o| text(o, "/reason").into()),
-                    column("Object", "string", |o| object(o, "involvedObject")),
-                    wide("Subobject", "string", |o| {
-                        text(o, "/involvedObject/fieldPath").into()
-                    }),
-                    wide("Source", "string", |o| source(o).into()),
-                    column("Message", "string", |o| text(o, "/message").trim().into()),
-                    wide("First Seen", "string", |o| {
-                        match text(o, "/firstTimestamp") {
-                            "" => last_seen(o),
-                            _ => age::since(&o["firstTimestamp"]).into(),
-                        }
-                    }),
-                    wide("Count", "string", |o| number(o, "/count").max(1).into()),
-                    wide(NAME.name, "string", |o| text(o, "/metadata/name").into()),
-                ]
-            },
-            ..PLAIN
+            columns: const { columns!(CORE) },
+            ..event
         },
         Resource {
             group: "events.k8s.io",
@@ -113,27 +177,18 @@ pub(crate) fn resources() -> Vec<Resource> {
             short_names: &["ev"],
             strategy: &Event,
             selectable_fields: &[
-                ("regarding.kind", |o| text(o, "/regarding/kind").into()),
-                ("regarding.name", |o| text(o, "/regarding/name").into()),
-                ("regarding.namespace", |o| {
-                    text(o, "/regarding/namespace").into()
-                }),
-                ("regarding.uid", |o| text(o, "/regarding/uid").into()),
-                ("reason", |o| text(o, "/reason").into()),
-                ("reportingController", |o| {
-                    text(o, "/reportingController").into()
-                }),
-                ("type", |o| text(o, "/type").into()),
+                field!("regarding.kind", "/regarding/kind"),
+                field!("regarding.namespace", "/regarding/namespace"),
+                field!("regarding.name", "/regarding/name"),
+                field!("regarding.uid", "/regarding/uid"),
+                field!("regarding.apiVersion", "/regarding/apiVersion"),
+                field!("regarding.resourceVersion", "/regarding/resourceVersion"),
+                field!("regarding.fieldPath", "/regarding/fieldPath"),
+                field!("reason", "/reason"),
+                field!("reportingController", "/reportingController"),
+                field!("type", "/type"),
             ],
-            columns: const {
-                &[
-                    column("Last Seen", "string", last_seen),
-                    column("Type", "string", |o| text(o, "/type").into()),
-                    column("Reason", "string", |o| text(o, "/reason").into()),
-                    column("Object", "string", |o| object(o, "regarding")),
-                    column("Message", "string", |o| text(o, "/note").trim().into()),
-                ]
-            },
+            columns: const { columns!(EVENTS) },
             ..PLAIN
         },
     ]

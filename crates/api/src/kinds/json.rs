@@ -48,3 +48,29 @@ pub(crate) fn items_mut<'a>(o: &'a mut Value, key: &str) -> impl Iterator<Item =
         .into_iter()
         .flatten()
 }
+
+/// The text of a field; empty when absent.
+pub(crate) fn str_of<'a>(o: &'a Value, key: &str) -> &'a str {
+    o.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The items of a field; none when absent.
+pub(crate) fn list<'a>(o: &'a Value, key: &str) -> &'a [Value] {
+    o.get(key)
+        .and_then(Value::as_array)
+        .map_or(&[], Vec::as_slice)
+}
+
+/// The entries of a mapping; none when it isn't one. In key order.
+pub(crate) fn entries(o: &Value) -> impl Iterator<Item = (&str, &Value)> {
+    o.as_object()
+        .into_iter()
+        .flatten()
+        .map(|(k, v)| (k.as_str(), v))
+}
+
+/// Whether a field is there and true.
+#[allow(dead_code)]
+pub(crate) fn yes(o: &Value, key: &str) -> bool {
+    o.get(key).and_then(Value::as_bool).unwrap_or(false)
+}

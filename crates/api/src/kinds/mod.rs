@@ -1,21 +1,31 @@
 //! The built-in kinds: one file a family, each a table of descriptors and its small hooks.
 
+mod addresses;
 mod age;
+mod autoscaling;
 mod cells;
 pub(crate) mod certificates;
+#[allow(dead_code)]
+mod checks;
+mod claims;
 mod cluster;
 mod config;
+mod csi;
 mod events;
+mod generation;
 mod json;
 mod networking;
 mod pod_columns;
 mod pod_defaults;
 mod pod_validation;
 mod pods;
+mod runtime_class;
 mod services;
 mod storage;
 mod template;
 mod workloads;
+
+pub(crate) use generation::has_generation;
 
 use crate::registry::{Generic, Resource};
 use std::sync::LazyLock;
@@ -39,6 +49,51 @@ pub(crate) const PLAIN: Resource = Resource {
     custom: None,
 };
 
+/// Groups in the order discovery shows them (kube-aggregator's priorities of upstream's control plane).
+const GROUPS: [&str; 21] = [
+    "",
+    "apiregistration.k8s.io",
+    "apps",
+    "events.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "networking.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "storage.k8s.io",
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "scheduling.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+    "discovery.k8s.io",
+    "resource.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+];
+
+/// The place of a group in discovery; those of custom resources come after the built-in ones.
+pub(crate) fn group_order(group: &str) -> usize {
+    GROUPS
+        .iter()
+        .position(|g| *g == group)
+        .unwrap_or(GROUPS.len())
+}
+
+/// The preferred of two versions first.
+fn version_order(version: &str) -> u8 {
+    u8::from(version != "v2")
+}
+
+/// Messages for a name that is not an IP address in its canonical form.
+pub(crate) fn canonical_ip(name: &str) -> Vec<String> {
+    let mut errors = checks::path::Errors::default();
+    checks::rules::strict_ip(name, &checks::path::Path::Root(""), &mut errors);
+    errors.details()
+}
+
 /// All built-in resources, in discovery order.
 pub fn builtin() -> &'static [Resource] {
     static ALL: LazyLock<Vec<Resource>> = LazyLock::new(|| {
@@ -52,6 +107,12 @@ pub fn builtin() -> &'static [Resource] {
         all.extend(workloads::resources());
         all.extend(networking::resources());
         all.extend(certificates::resources());
+        all.extend(addresses::resources());
+        all.extend(autoscaling::resources());
+        all.extend(csi::resources());
+        all.extend(claims::resources());
+        all.extend(runtime_class::resources());
+        all.sort_by_key(|r| (group_order(r.group), version_order(r.version), r.plural));
         all
     });
     &ALL

@@ -172,6 +172,8 @@ pub(crate) fn resources() -> Vec<Resource> {
                 "portforward",
                 "binding",
                 "eviction",
+                "ephemeralcontainers",
+                "resize",
             ],
             selectable_fields: &[
                 ("spec.nodeName", |o| text(o, "/spec/nodeName").into()),

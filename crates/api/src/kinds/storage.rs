@@ -5,7 +5,7 @@ use super::{
     cells::{AGE, NAME, column, or_none, wide},
     json::{default, items, map, text},
 };
-use crate::registry::{FieldError, Lookup, Resource, Strategy};
+use crate::registry::{Column, FieldError, Lookup, Resource, Strategy};
 use serde_json::{Value, json};
 
 struct Volume;
@@ -244,16 +244,19 @@ pub(crate) fn resources() -> Vec<Resource> {
             strategy: &Class,
             columns: const {
                 &[
-                    column("Name", "string", |o| {
-                        let default = o["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"]
-                            == "true";
-                        format!(
-                            "{}{}",
-                            text(o, "/metadata/name"),
-                            if default { " (default)" } else { "" }
-                        )
-                        .into()
-                    }),
+                    Column {
+                        format: "name",
+                        ..column("Name", "string", |o| {
+                            let default = o["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"]
+                                == "true";
+                            format!(
+                                "{}{}",
+                                text(o, "/metadata/name"),
+                                if default { " (default)" } else { "" }
+                            )
+                            .into()
+                        })
+                    },
                     column("Provisioner", "string", |o| text(o, "/provisioner").into()),
                     column("ReclaimPolicy", "string", |o| {
                         or_none(text(o, "/reclaimPolicy").into())

@@ -339,10 +339,10 @@ pub(crate) fn resources() -> Vec<Resource> {
                         )
                         .into()
                     }),
-                    column("Up-to-date", "integer", |o| {
+                    column("Up-to-date", "string", |o| {
                         number(o, "/status/updatedReplicas").into()
                     }),
-                    column("Available", "integer", |o| {
+                    column("Available", "string", |o| {
                         number(o, "/status/availableReplicas").into()
                     }),
                     AGE,
@@ -572,6 +572,15 @@ pub(crate) fn resources() -> Vec<Resource> {
                         }
                     }),
                     AGE,
+                    wide("Containers", "string", |o| {
+                        containers(&o["spec"]["jobTemplate"], "name")
+                    }),
+                    wide("Images", "string", |o| {
+                        containers(&o["spec"]["jobTemplate"], "image")
+                    }),
+                    wide("Selector", "string", |o| {
+                        selector(&o["spec"]["jobTemplate"]["spec"]["selector"])
+                    }),
                 ]
             },
             ..PLAIN
