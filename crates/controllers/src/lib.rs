@@ -16,6 +16,7 @@ mod job;
 mod machinery;
 mod namespace;
 mod objects;
+mod quota;
 mod replicaset;
 mod scheduler;
 mod serviceaccount;
@@ -60,6 +61,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("namespace", namespace::start),
     ("volume", volume::start),
     ("certificates", certificates::start),
+    ("resourcequota", quota::start),
     ("garbagecollector", gc::start),
 ];
 

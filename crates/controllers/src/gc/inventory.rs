@@ -38,6 +38,7 @@ const LISTS: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_millis(100);
 
 type Gone = Box<dyn Fn(&str) + Send + Sync>;
+type Count = Box<dyn Fn(&Resource, &str) + Send + Sync>;
 
 /// The graph, and what follows from its changes.
 pub struct Inventory {
@@ -50,6 +51,7 @@ pub struct Inventory {
     /// what discovery found last
     pub discovered: RwLock<Arc<Discovered>>,
     gone: RwLock<Vec<Gone>>,
+    count: RwLock<Vec<Count>>,
     /// `plural.group` of kinds that were removed: one of that name now is another
     removed: Mutex<HashSet<Box<str>>>,
     stale: Notify,
@@ -64,6 +66,7 @@ impl Default for Inventory {
             kinds: RwLock::default(),
             discovered: RwLock::default(),
             gone: RwLock::default(),
+            count: RwLock::default(),
             removed: Mutex::default(),
             stale: Notify::new(),
             complete: watch::Sender::new(false),
@@ -125,9 +128,16 @@ impl Sink<Partial> for Feed {
 
 impl Inventory {
     fn seen(&self, resource: &Arc<Resource>, meta: &Meta) {
-        let look = self.graph.lock().seen(resource, meta);
+        let (new, look) = {
+            let mut graph = self.graph.lock();
+            let new = graph.get(&meta.uid).is_none_or(|n| n.resource.is_none());
+            (new, graph.seen(resource, meta))
+        };
         for uid in look {
             self.queue.add(uid);
+        }
+        if new && !meta.namespace.is_empty() {
+            self.counted(resource, &meta.namespace);
         }
     }
     /// The kinds have changed: nothing is judged until they're known again.
@@ -144,26 +154,35 @@ impl Inventory {
     }
     /// An object is gone.
     pub fn gone(&self, uid: &str) {
-        let (namespace, look) = {
+        let (there, look) = {
             let mut graph = self.graph.lock();
-            let namespace = graph
+            let there = graph
                 .get(uid)
-                .filter(|n| n.resource.is_some())
-                .map(|n| n.namespace.clone());
-            (namespace, graph.gone(uid))
+                .and_then(|n| Some((n.resource.clone()?, n.namespace.clone())));
+            (there, graph.gone(uid))
         };
         for uid in look {
             self.queue.add(uid);
         }
-        if let Some(namespace) = namespace.filter(|n| !n.is_empty()) {
+        if let Some((resource, namespace)) = there.filter(|(_, n)| !n.is_empty()) {
             for handler in self.gone.read().iter() {
                 handler(&namespace);
             }
+            self.counted(&resource, &namespace);
         }
     }
     /// `handler` hears of each namespace that loses an object.
     pub fn on_gone(&self, handler: impl Fn(&str) + Send + Sync + 'static) {
         self.gone.write().push(Box::new(handler));
+    }
+    /// `handler` hears of each namespace that gains or loses an object, and of which kind.
+    pub fn on_count(&self, handler: impl Fn(&Resource, &str) + Send + Sync + 'static) {
+        self.count.write().push(Box::new(handler));
+    }
+    fn counted(&self, resource: &Resource, namespace: &str) {
+        for handler in self.count.read().iter() {
+            handler(resource, namespace);
+        }
     }
     /// Returns when every resource has been listed once, or has had [`LISTS`] for it.
     pub async fn complete(&self) {

@@ -22,6 +22,7 @@ use crate::{
             StatefulSet,
         },
     },
+    quota::ResourceQuota,
 };
 
 macro_rules! caches {
@@ -111,6 +112,8 @@ caches! {
     volumes: Volume,
     /// StorageClasses
     classes: StorageClass,
+    /// ResourceQuotas
+    quotas: ResourceQuota,
 }
 
 /// What a controller is built from.

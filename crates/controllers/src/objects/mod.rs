@@ -2,6 +2,7 @@
 //!
 //! A 30 KB typed Pod is about 1 KB here. Pod templates stay as the bytes they came in.
 
+pub mod amount;
 pub mod intstr;
 pub mod meta;
 pub mod node;

@@ -148,6 +148,10 @@ pub fn kind(name: &str) -> (ApiResource, bool) {
         "ds" => ("apps/v1", "DaemonSet", true),
         "rev" => ("apps/v1", "ControllerRevision", true),
         "job" => ("batch/v1", "Job", true),
+        "quota" => ("v1", "ResourceQuota", true),
+        "secret" => ("v1", "Secret", true),
+        "cronjob" => ("batch/v1", "CronJob", true),
+        "pdb" => ("policy/v1", "PodDisruptionBudget", true),
         "slice" => ("discovery.k8s.io/v1", "EndpointSlice", true),
         other => panic!("no kind {other}"),
     };
