@@ -65,7 +65,7 @@ pub fn subresources(
             "binding" => ("", "", "Binding", vec!["create"]),
             "eviction" => ("policy", "v1", "Eviction", vec!["create"]),
             "finalize" => ("", "", r.kind, vec!["update"]),
-            "ephemeralcontainers" => ("", "", r.kind, object.clone()),
+            "ephemeralcontainers" | "approval" => ("", "", r.kind, object.clone()),
             // declared by the kind, not served yet: not to be discovered either
             _ => continue,
         };

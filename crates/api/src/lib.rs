@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod audit;
 mod body;
 mod bootstrap;
 mod catalog;
@@ -36,6 +37,7 @@ mod pki;
 mod pods;
 mod query;
 pub mod registry;
+mod request_info;
 mod resource;
 mod review;
 mod scale;
@@ -151,6 +153,11 @@ impl ApiServer {
         self.inner.streams.store(Some(Arc::new(streams)));
     }
 
+    /// Writes requests down from now on; the first log given stays.
+    pub fn set_audit(&self, audit: Audit) {
+        let _ = self.inner.audit.set(audit);
+    }
+
     /// The cluster's CA, for the controllers that sign certificate requests.
     pub fn authority(&self) -> Authority {
         Authority::new(&self.inner.config.pki_dir)
@@ -233,5 +240,8 @@ pub enum Error {
     #[error("the default namespaces can't be made: {0}")]
     Bootstrap(String),
 }
+pub use audit::{
+    Audit, Error as AuditError, LogOptions, Policy as AuditPolicy, PolicyError as AuditPolicyError,
+};
 pub use certs::{Authority, Error as CertificateError, Request as CertificateRequest};
 pub use pki::Error as PkiError;

@@ -11,6 +11,7 @@ use hyper_util::{
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 
 use crate::{
+    audit::Peer,
     pki,
     server::{self, Inner},
     status::Failure,
@@ -48,7 +49,7 @@ pub async fn serve(inner: Arc<Inner>, listener: TcpListener, stop: impl Future<O
             // the semaphore is never closed
             let slot = slots.clone().acquire_owned().await.ok()?;
             match listener.accept().await {
-                Ok((socket, _)) => Some((slot, socket)),
+                Ok((socket, peer)) => Some((slot, socket, peer)),
                 Err(e) => {
                     tracing::warn!("accepting an API connection: {e}");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -56,7 +57,7 @@ pub async fn serve(inner: Arc<Inner>, listener: TcpListener, stop: impl Future<O
                 }
             }
         };
-        let (slot, socket) = tokio::select! {
+        let (slot, socket, peer) = tokio::select! {
             () = &mut stop => break,
             next = next => match next {
                 Some(next) => next,
@@ -83,6 +84,7 @@ pub async fn serve(inner: Arc<Inner>, listener: TcpListener, stop: impl Future<O
                 .and_then(pki::identity_of);
             let service = service_fn(move |mut request: Request<Incoming>| {
                 let inner = inner.clone();
+                request.extensions_mut().insert(Peer(peer.ip()));
                 if let Some(who) = &who {
                     request.extensions_mut().insert(who.clone());
                 }

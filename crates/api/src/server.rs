@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config, PodStreams,
+    audit::{self, Audit},
     body::Body,
     bootstrap,
     catalog::{Catalog, Route, Target},
@@ -50,6 +51,8 @@ pub struct Inner {
     pub openapi: OpenApi,
     /// Keys and certificates.
     pub pki: Pki,
+    /// The audit log, when one is kept.
+    pub audit: std::sync::OnceLock<Audit>,
     /// Held while a Service is written: the addresses and ports its hooks find free stay free until the commit.
     pub allocation: Mutex<()>,
     /// Cancelled when the server is to end: watches do, too.
@@ -161,6 +164,7 @@ impl Inner {
             metrics: Metrics::default(),
             openapi: OpenApi::default(),
             pki,
+            audit: std::sync::OnceLock::new(),
             allocation: Mutex::new(()),
             stopping: CancellationToken::new(),
             ready: OnceCell::new(),
@@ -186,7 +190,12 @@ impl Inner {
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let audit_id = audit::audit_id(&parts.headers);
+        let span = self
+            .audit
+            .get()
+            .map(|a| audit::Span::begin(a, &mut parts, &audit_id));
         let started = std::time::Instant::now();
         let method = parts.method.clone();
         let head = method == Method::HEAD;
@@ -195,6 +204,7 @@ impl Inner {
         let answered = AssertUnwindSafe(self.authenticated(parts, body))
             .catch_unwind()
             .await;
+        let panicked = answered.is_err();
         let mut response = match answered {
             Ok(Ok(r)) => r,
             Ok(Err(f)) => failure_response(&f),
@@ -203,6 +213,12 @@ impl Inner {
                 failure_response(&Failure::internal("the request's handler panicked"))
             }
         };
+        if let Some(span) = span {
+            span.answered(&mut response, panicked).await;
+        }
+        if let Ok(id) = HeaderValue::from_str(&audit_id) {
+            response.headers_mut().insert("audit-id", id);
+        }
         self.metrics
             .count(&method, response.status().as_u16(), started.elapsed());
         if head {
@@ -229,11 +245,21 @@ impl Inner {
             .get::<Identity>()
             .cloned()
             .ok_or_else(identity::unauthorized)?;
+        if let Some(span) = audit::Span::of(&parts) {
+            span.authenticated(&who).await;
+        }
+        let asked = who.clone();
         let who = identity::impersonated(who, &parts.headers)?;
         let body = match parts.method {
             Method::GET | Method::HEAD => Bytes::new(),
             _ => read_body(body).await?,
         };
+        if let Some(span) = audit::Span::of(&parts) {
+            if who != asked {
+                span.impersonated(&who);
+            }
+            span.request(&parts.headers, &body);
+        }
         self.ready().await?;
         let query = Query::parse(parts.uri.query());
         self.dispatch(Call {
@@ -254,6 +280,7 @@ impl Inner {
             ));
         }
         let headers = call.parts.headers.clone();
+        let span = audit::Span::of(&call.parts).cloned();
         if let Some(target) = self.bindings(&call, &path) {
             let target = target?;
             identity::authorize_resource(&call.who, "create", &target)?;
@@ -295,6 +322,9 @@ impl Inner {
             }
             None => return Err(Failure::no_such_path()),
         };
+        if let Some(span) = span {
+            span.response(&response);
+        }
         Ok(encoding::encode(&headers, response))
     }
 }

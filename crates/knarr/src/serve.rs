@@ -10,6 +10,7 @@ use clap::Args;
 use std::{
     io::Write,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
 };
 
 /// Where the Kubernetes API listens when nothing else is asked for.
@@ -35,6 +36,55 @@ pub struct ServeArguments {
     /// Port for TLS of Ingresses; opened while there is an Ingress
     #[arg(long, default_value_t = 443, value_name = "PORT")]
     pub https_port: u16,
+    #[command(flatten)]
+    pub audit: AuditArguments,
+}
+
+/// Named as kube-apiserver's.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Audit log")]
+pub struct AuditArguments {
+    /// Write API requests to this file; `-` is standard output
+    #[arg(long, value_name = "FILE")]
+    pub audit_log_path: Option<PathBuf>,
+    /// What is written: an audit.k8s.io/v1 Policy. Without it: who did what, never a body
+    #[arg(long, value_name = "FILE", requires = "audit_log_path")]
+    pub audit_policy_file: Option<PathBuf>,
+    /// Megabytes after which a new file is begun; 0 = never
+    #[arg(long, default_value_t = 100, value_name = "MB")]
+    pub audit_log_maxsize: u64,
+    /// Old files to keep; 0 = all
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub audit_log_maxbackup: usize,
+    /// Days to keep old files; 0 = for ever
+    #[arg(long, default_value_t = 366, value_name = "DAYS")]
+    pub audit_log_maxage: u64,
+}
+
+impl AuditArguments {
+    /// The log as asked for, if it is; blocking.
+    pub fn open(&self) -> Result<Option<knarr_api::Audit>, Error> {
+        let Some(path) = &self.audit_log_path else {
+            return Ok(None);
+        };
+        let policy = match &self.audit_policy_file {
+            None => knarr_api::AuditPolicy::metadata_only(),
+            Some(file) => {
+                let text = std::fs::read_to_string(file).map_err(io(file.display().to_string()))?;
+                knarr_api::AuditPolicy::parse(&text)
+                    .map_err(|e| Error::Platform(format!("{}: {e}", file.display())))?
+            }
+        };
+        let options = knarr_api::LogOptions {
+            path: path.clone(),
+            max_megabytes: self.audit_log_maxsize,
+            max_backups: self.audit_log_maxbackup,
+            max_age_days: self.audit_log_maxage,
+        };
+        knarr_api::Audit::open(policy, options)
+            .map(Some)
+            .map_err(|e| Error::Platform(e.to_string()))
+    }
 }
 
 pub fn run(paths: &Paths, arguments: ServeArguments) -> Result<u8, Error> {

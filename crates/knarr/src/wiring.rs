@@ -66,6 +66,9 @@ pub async fn start(
         node_port_range: (30000, 32767),
     })
     .map_err(|e| failed("api")(e.to_string()))?;
+    if let Some(audit) = arguments.audit.open()? {
+        api.set_audit(audit);
+    }
     let kubeconfig = api
         .kubeconfig(settings.api, "knarr")
         .map_err(|e| failed("api")(e.to_string()))?;
