@@ -201,6 +201,15 @@ fn user_agent(call: &Call) -> Option<&str> {
         .and_then(|v| v.to_str().ok())
 }
 
+/// What admission has to say to the audit log.
+fn note(call: &Call, annotations: &[(String, String)]) {
+    if let Some(span) = crate::audit::Span::of(&call.parts) {
+        for (key, value) in annotations {
+            span.annotate(key, value);
+        }
+    }
+}
+
 /// The options of a write.
 pub fn options(call: &Call, kind: &str, apply: bool) -> Result<WriteOptions, Failure> {
     WriteOptions::read(&call.query, user_agent(call), kind, apply)
@@ -238,6 +247,7 @@ async fn create(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Failu
     w.warnings = warnings;
     let bytes = w.create(o, false).await?;
     let warnings = std::mem::take(&mut w.warnings);
+    note(call, &w.annotations);
     let body = in_form(call, t, form, &bytes)?;
     Ok(Answer::coded(StatusCode::CREATED, body)
         .warn(warnings)
@@ -290,6 +300,7 @@ async fn put(inner: &Inner, call: &Call, t: &Target, part: Part) -> Result<Outco
         done => (StatusCode::OK, done?.into_bytes()),
     };
     let warnings = std::mem::take(&mut w.warnings);
+    note(call, &w.annotations);
     Ok(Answer::coded(code, in_form(call, t, form, &bytes)?)
         .warn(warnings)
         .into())
@@ -324,6 +335,7 @@ async fn do_patch(inner: &Inner, call: &Call, t: &Target, part: Part) -> Result<
     let mut w = write(inner, call, t, &options, part);
     let (created, written) = patch::run(&mut w, patch, &options).await?;
     let warnings = std::mem::take(&mut w.warnings);
+    note(call, &w.annotations);
     let code = if created {
         StatusCode::CREATED
     } else {

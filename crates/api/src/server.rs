@@ -303,7 +303,11 @@ impl Inner {
                 match path.trim_matches('/') {
                     "" => Answer::ok(discovery::root(&self.catalog()).to_string()).into_response(),
                     "metrics" => {
-                        let mut a = Answer::ok(self.metrics.text(self.store.snapshot().revision()));
+                        let mut text = self.metrics.text(self.store.snapshot().revision());
+                        if let Some(audit) = self.audit.get() {
+                            text.push_str(&audit.metrics());
+                        }
+                        let mut a = Answer::ok(text);
                         a.content_type = "text/plain; version=0.0.4; charset=utf-8";
                         a.into_response()
                     }

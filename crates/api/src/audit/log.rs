@@ -152,10 +152,13 @@ impl Audit {
         }
     }
 
-    /// Events made, and events lost.
-    pub fn counts(&self) -> (u64, u64) {
+    /// The two counters, in the Prometheus text format.
+    pub fn metrics(&self) -> String {
         let read = |n: &AtomicU64| n.load(Ordering::Relaxed);
-        (read(&self.counts.events), read(&self.counts.lost))
+        let (events, lost) = (read(&self.counts.events), read(&self.counts.lost));
+        format!(
+            "# HELP apiserver_audit_event_total Audit events made.\n# TYPE apiserver_audit_event_total counter\napiserver_audit_event_total {events}\n# HELP apiserver_audit_error_total Audit events that were not written.\n# TYPE apiserver_audit_error_total counter\napiserver_audit_error_total{{plugin=\"log\"}} {lost}\n"
+        )
     }
 }
 

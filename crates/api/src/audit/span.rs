@@ -166,12 +166,6 @@ impl Span {
         self.0.notes.lock().response = Some(payload(response.headers(), pieces));
     }
 
-    /// Whether the request may be made, and why.
-    pub fn authorized(&self, allowed: bool, reason: &str) {
-        self.annotate(DECISION, if allowed { "allow" } else { "forbid" });
-        self.annotate(REASON, reason);
-    }
-
     /// Adds an annotation to the event; the first value of a key stays.
     pub fn annotate(&self, key: &str, value: &str) {
         if self.level() > Level::None {
