@@ -4,7 +4,10 @@ use std::collections::HashMap;
 
 use percent_encoding::percent_decode_str;
 
-use crate::registry::{Handle, Resource};
+use crate::{
+    registry::{Handle, Resource},
+    versions,
+};
 
 /// All resources served, in discovery order, found by group, version and plural. Immutable: what is served changes by
 /// another catalog taking its place.
@@ -167,7 +170,10 @@ pub fn key(r: &Resource, namespace: &str, name: &str) -> String {
 
 /// Key prefix of a collection: of one namespace, or of all when it is empty.
 pub fn prefix(r: &Resource, namespace: &str) -> String {
-    let group = if r.group.is_empty() { "core" } else { r.group };
+    let group = match versions::key_group(r) {
+        "" => "core",
+        group => group,
+    };
     if r.namespaced && !namespace.is_empty() {
         format!("/registry/{group}/{}/{namespace}/", r.plural)
     } else {

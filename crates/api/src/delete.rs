@@ -20,6 +20,7 @@ use crate::{
     registry::{FieldError, Resource},
     server::Inner,
     status::Failure,
+    versions,
     write::may_go,
 };
 
@@ -221,6 +222,24 @@ async fn admit(
 
 /// Deletes one object, or marks it for deletion.
 pub async fn delete(
+    inner: &Inner,
+    r: &Resource,
+    namespace: &str,
+    name: &str,
+    options: &DeleteOptions,
+    by: Requester<'_>,
+) -> Result<Deleted, Failure> {
+    let mut done = delete_stored(inner, r, namespace, name, options, by).await?;
+    let object = versions::served(r, &done.object);
+    if done.answer == done.object {
+        done.answer = object.clone();
+    }
+    done.object = object;
+    Ok(done)
+}
+
+/// [`delete`], with the answer as it is stored.
+async fn delete_stored(
     inner: &Inner,
     r: &Resource,
     namespace: &str,

@@ -46,6 +46,7 @@ mod serve;
 mod server;
 mod status;
 mod table;
+mod versions;
 mod view;
 mod watch;
 mod write;

@@ -17,7 +17,7 @@ use crate::{
     selector::{FieldSelector, LabelSelector},
     server::Inner,
     status::Failure,
-    table,
+    table, versions,
 };
 
 /// What of a collection is wanted.
@@ -52,7 +52,9 @@ impl Filter {
         let mut parsed: Option<Rc<Value>> = None;
         let mut whole = || {
             if parsed.is_none() {
-                parsed = serde_json::from_slice(bytes).ok().map(Rc::new);
+                parsed = serde_json::from_slice(bytes)
+                    .ok()
+                    .map(|o| Rc::new(versions::read(r, o)));
             }
             parsed.clone()
         };
@@ -159,6 +161,11 @@ fn render(
     items: Vec<Entry>,
 ) -> Result<Body, Failure> {
     let metadata = Value::Object(metadata);
+    let items = items.into_iter().map(|e| Entry {
+        value: versions::served(r, &e.value),
+        ..e
+    });
+    let items: Vec<Entry> = items.collect();
     match form {
         Form::Plain => {
             let head = format!(

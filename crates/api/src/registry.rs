@@ -28,6 +28,8 @@ pub struct Resource {
     pub columns: &'static [Column],
     /// Read it through [`Resource::strategy`].
     pub strategy: &'static dyn Strategy,
+    /// How it is stored, when that is not as it is served.
+    pub stored: Option<&'static Stored>,
     /// What a CustomResourceDefinition says of it; None for built-in kinds.
     pub custom: Option<Arc<Custom>>,
 }
@@ -211,6 +213,7 @@ pub enum NameRule {
 }
 
 pub use crate::crd::Custom;
+pub use crate::versions::Stored;
 
 /// The plain kinds' strategy.
 pub struct Generic;

@@ -17,7 +17,7 @@ use crate::{
     scale,
     server::{Answer, Call, Inner},
     status::Failure,
-    table, watch,
+    table, versions, watch,
     write::{Change, Part, Write},
 };
 
@@ -169,7 +169,8 @@ fn get(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Failure> {
     let entry = snapshot
         .get(&catalog::key(&t.resource, &t.namespace, &t.name))
         .ok_or_else(|| Failure::not_found(&t.resource, &t.name))?;
-    Ok(Answer::ok(in_form(call, t, form, &entry.value)?).into())
+    let bytes = versions::served(&t.resource, &entry.value);
+    Ok(Answer::ok(in_form(call, t, form, &bytes)?).into())
 }
 
 /// Stored bytes in the form asked for.

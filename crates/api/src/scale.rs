@@ -34,6 +34,7 @@ static SCALE: Resource = Resource {
     selectable_fields: &[],
     columns: &[],
     strategy: &crate::registry::Generic,
+    stored: None,
     custom: None,
 };
 

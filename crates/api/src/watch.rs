@@ -19,7 +19,7 @@ use crate::{
     registry::{FieldError, Handle},
     server::Inner,
     status::Failure,
-    table,
+    table, versions,
 };
 
 /// Time between bookmarks.
@@ -256,6 +256,7 @@ impl Watch {
     fn frame(&mut self, out: &mut BytesMut, kind: &str, bytes: &Bytes) {
         let head = format!("{{\"type\":\"{kind}\",\"object\":");
         let encoded;
+        let bytes = &versions::served(&self.r, bytes);
         let object: &[u8] = match self.form {
             Form::Plain => bytes,
             Form::Table(version) => {

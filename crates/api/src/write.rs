@@ -22,6 +22,7 @@ use crate::{
     scale,
     server::Inner,
     status::Failure,
+    versions,
     view::View,
 };
 
@@ -256,14 +257,16 @@ impl<'a> Write<'a> {
                 }
                 return Ok(without_revision(&o));
             }
-            let encoded = object::encode(&o);
+            let encoded = versions::encode(r, &o);
             let op = Op::Put {
                 key: key.clone(),
                 value: encoded.spliced(),
                 expect: Expect::Absent,
             };
             match self.inner.store.commit(admitted.with(op)).await {
-                Ok(revision) => return Ok(encoded.at(&revision.to_string())),
+                Ok(revision) => {
+                    return Ok(versions::served(r, &encoded.at(&revision.to_string())));
+                }
                 // what admission charged has changed since: it is asked again
                 Err(CommitError::Conflict { key: at, .. })
                     if at != key && attempt < ATTEMPTS_MAX => {}
@@ -357,7 +360,7 @@ impl<'a> Write<'a> {
             let Some(entry) = snapshot.get(&key) else {
                 return Err(Failure::not_found(r, self.name));
             };
-            let live = object::parse(&entry.value)?;
+            let live = versions::read(r, object::parse(&entry.value)?);
             let mut warnings = Vec::new();
             let changed = change(&live, &mut warnings)?;
             let given = match meta(&changed.object, "resourceVersion") {
@@ -376,14 +379,14 @@ impl<'a> Write<'a> {
             let Some((new, admitted)) = finished else {
                 self.annotations.append(&mut a.annotations);
                 self.warnings.extend(warnings);
-                return Ok(Written::Object(entry.value.clone()));
+                return Ok(Written::Object(versions::served(r, &entry.value)));
             };
             let gone = may_go(r, &new);
             if self.options.dry_run {
                 self.warnings.extend(warnings);
                 return Ok(Written::Object(object::encode(&new).at(live_version)));
             }
-            let encoded = object::encode(&new);
+            let encoded = versions::encode(r, &new);
             let expect = Expect::Revision(entry.mod_revision);
             let op = if gone {
                 Op::Delete {
@@ -403,7 +406,7 @@ impl<'a> Write<'a> {
                     self.annotations.append(&mut a.annotations);
                     self.warnings.extend(warnings);
                     self.warnings.extend(r.strategy().warnings(&new));
-                    let bytes = encoded.at(&revision.to_string());
+                    let bytes = versions::served(r, &encoded.at(&revision.to_string()));
                     return Ok(if gone {
                         Written::Deleted(bytes)
                     } else {

@@ -18,7 +18,6 @@ const NOT_YET: &[&str] = &[
     "v1 services/proxy",
     "apiregistration.k8s.io/v1 apiservices",
     "authentication.k8s.io/v1 tokenreviews",
-    "autoscaling/v1 horizontalpodautoscalers",
     "certificates.k8s.io/v1 certificatesigningrequests",
     "admissionregistration.k8s.io/v1 mutatingadmissionpolicies",
     "admissionregistration.k8s.io/v1 mutatingadmissionpolicybindings",

@@ -1,19 +1,67 @@
 //! HorizontalPodAutoscaler.
 
 use super::{
-    PLAIN,
+    PLAIN, autoscaling_v1,
     cells::{AGE, NAME, column},
-    json::{default, items, number, text},
+    checks::autoscaling as checks,
+    json::{child, default, items, number, text},
 };
-use crate::registry::{Resource, Strategy};
-use serde_json::Value;
+use crate::registry::{FieldError, Lookup, Resource, Stored, Strategy};
+use serde_json::{Value, json};
 
+/// autoscaling/v2.
 struct Autoscaler;
 impl Strategy for Autoscaler {
+    fn default(&self, o: &mut Value) {
+        let Some(spec) = o.get_mut("spec").filter(|s| s.is_object()) else {
+            return;
+        };
+        default(spec, "minReplicas", 1);
+        if items(spec, "/metrics").is_empty() {
+            spec["metrics"] = json!([autoscaling_v1::cpu(80)]);
+        }
+        if let Some(behavior) = spec.get_mut("behavior").filter(|b| b.is_object()) {
+            rules(behavior);
+        }
+    }
+    fn prepare_create(&self, o: &mut Value, _: &dyn Lookup) -> Result<(), Vec<FieldError>> {
+        o["status"] = json!({ "desiredReplicas": 0, "currentMetrics": null });
+        Ok(())
+    }
+    fn validate(&self, o: &Value) -> Vec<FieldError> {
+        checks::autoscaler(o)
+    }
+}
+
+/// What a behavior leaves open.
+fn rules(behavior: &mut Value) {
+    let percent = json!({"type": "Percent", "value": 100, "periodSeconds": 15});
+    let pods = json!({"type": "Pods", "value": 4, "periodSeconds": 15});
+    if let Some(up) = child(behavior, "scaleUp") {
+        default(up, "stabilizationWindowSeconds", 0);
+        default(up, "selectPolicy", "Max");
+        default(up, "policies", json!([pods, percent]));
+    }
+    if let Some(down) = child(behavior, "scaleDown") {
+        default(down, "selectPolicy", "Max");
+        default(down, "policies", json!([percent]));
+    }
+}
+
+/// autoscaling/v1: checked as what it is stored as.
+struct First;
+impl Strategy for First {
     fn default(&self, o: &mut Value) {
         if let Some(spec) = o.get_mut("spec").filter(|s| s.is_object()) {
             default(spec, "minReplicas", 1);
         }
+    }
+    fn prepare_create(&self, o: &mut Value, _: &dyn Lookup) -> Result<(), Vec<FieldError>> {
+        o["status"] = json!({ "currentReplicas": 0, "desiredReplicas": 0 });
+        Ok(())
+    }
+    fn validate(&self, o: &Value) -> Vec<FieldError> {
+        checks::autoscaler(&(autoscaling_v1::STORED.write)(o.clone()))
     }
 }
 
@@ -92,51 +140,56 @@ fn targets(o: &Value) -> Value {
 }
 
 pub(crate) fn resources() -> Vec<Resource> {
-    vec![Resource {
-        group: "autoscaling",
-        version: "v2",
-        kind: "HorizontalPodAutoscaler",
-        plural: "horizontalpodautoscalers",
-        singular: "horizontalpodautoscaler",
-        short_names: &["hpa"],
-        categories: &["all"],
-        has_status: true,
-        strategy: &Autoscaler,
-        columns: const {
-            &[
-                NAME,
-                column("Reference", "string", |o| {
-                    format!(
-                        "{}/{}",
-                        text(o, "/spec/scaleTargetRef/kind"),
-                        text(o, "/spec/scaleTargetRef/name")
-                    )
-                    .into()
-                }),
-                column("Targets", "string", targets),
-                column("MinPods", "string", |o| {
-                    match o["spec"]["minReplicas"].as_i64() {
-                        Some(n) => n.to_string().into(),
-                        None => "<unset>".into(),
-                    }
-                }),
-                column("MaxPods", "string", |o| {
-                    number(o, "/spec/maxReplicas").into()
-                }),
-                column("Replicas", "string", |o| {
-                    number(o, "/status/currentReplicas").into()
-                }),
-                AGE,
-            ]
-        },
-        ..PLAIN
-    }]
+    let autoscaler =
+        |version, strategy: &'static dyn Strategy, stored: Option<&'static Stored>| Resource {
+            group: "autoscaling",
+            version,
+            stored,
+            strategy,
+            kind: "HorizontalPodAutoscaler",
+            plural: "horizontalpodautoscalers",
+            singular: "horizontalpodautoscaler",
+            short_names: &["hpa"],
+            categories: &["all"],
+            has_status: true,
+            columns: const {
+                &[
+                    NAME,
+                    column("Reference", "string", |o| {
+                        format!(
+                            "{}/{}",
+                            text(o, "/spec/scaleTargetRef/kind"),
+                            text(o, "/spec/scaleTargetRef/name")
+                        )
+                        .into()
+                    }),
+                    column("Targets", "string", targets),
+                    column("MinPods", "string", |o| {
+                        match o["spec"]["minReplicas"].as_i64() {
+                            Some(n) => n.to_string().into(),
+                            None => "<unset>".into(),
+                        }
+                    }),
+                    column("MaxPods", "string", |o| {
+                        number(o, "/spec/maxReplicas").into()
+                    }),
+                    column("Replicas", "string", |o| {
+                        number(o, "/status/currentReplicas").into()
+                    }),
+                    AGE,
+                ]
+            },
+            ..PLAIN
+        };
+    vec![
+        autoscaler("v2", &Autoscaler, None),
+        autoscaler("v1", &First, Some(&autoscaling_v1::STORED)),
+    ]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn cells_show_what_is_and_what_should_be() {

@@ -3,10 +3,10 @@
 use super::{
     PLAIN, age,
     cells::{NAME, column, wide},
-    json::{number, text},
+    json::{default, number, text},
 };
-use crate::registry::{Column, Resource, Strategy};
-use serde_json::Value;
+use crate::registry::{Column, Resource, Stored, Strategy};
+use serde_json::{Value, json};
 
 struct Event;
 impl Strategy for Event {
@@ -171,6 +171,7 @@ pub(crate) fn resources() -> Vec<Resource> {
         },
         Resource {
             group: "events.k8s.io",
+            stored: Some(&STORED),
             kind: "Event",
             plural: "events",
             singular: "event",
@@ -192,4 +193,95 @@ pub(crate) fn resources() -> Vec<Resource> {
             ..PLAIN
         },
     ]
+}
+
+/// The names of an Event's fields: in core/v1, in events.k8s.io/v1.
+const RENAMED: [(&str, &str); 7] = [
+    ("involvedObject", "regarding"),
+    ("message", "note"),
+    ("source", "deprecatedSource"),
+    ("firstTimestamp", "deprecatedFirstTimestamp"),
+    ("lastTimestamp", "deprecatedLastTimestamp"),
+    ("count", "deprecatedCount"),
+    ("reportingComponent", "reportingController"),
+];
+
+fn rename(o: &mut Value, names: impl Iterator<Item = (&'static str, &'static str)>) {
+    let Some(map) = o.as_object_mut() else { return };
+    for (from, to) in names {
+        if let Some(v) = map.remove(from) {
+            map.insert(to.into(), v);
+        }
+    }
+}
+
+/// The fields that a form always shows, empty when there is nothing to show.
+fn show(o: &mut Value, fields: &[&str], as_what: &Value) {
+    for field in fields {
+        default(o, field, as_what.clone());
+    }
+}
+
+/// A core/v1 Event as events.k8s.io/v1 shows it.
+fn from_core(mut o: Value) -> Value {
+    rename(&mut o, RENAMED.into_iter());
+    o["apiVersion"] = "events.k8s.io/v1".into();
+    if let Some(map) = o.as_object_mut() {
+        for field in ["reportingController", "reportingInstance"] {
+            if map.get(field).is_some_and(|v| v == "") {
+                map.remove(field);
+            }
+        }
+    }
+    show(&mut o, &["regarding", "deprecatedSource"], &json!({}));
+    let times = ["deprecatedFirstTimestamp", "deprecatedLastTimestamp"];
+    show(&mut o, &times, &Value::Null);
+    show(&mut o, &["eventTime"], &Value::Null);
+    o
+}
+
+/// An events.k8s.io/v1 Event as core/v1 stores it.
+fn to_core(mut o: Value) -> Value {
+    rename(
+        &mut o,
+        RENAMED.into_iter().map(|(core, events)| (events, core)),
+    );
+    o["apiVersion"] = "v1".into();
+    show(&mut o, &["involvedObject", "source"], &json!({}));
+    let times = ["firstTimestamp", "lastTimestamp", "eventTime"];
+    show(&mut o, &times, &Value::Null);
+    let reporter = ["reportingComponent", "reportingInstance"];
+    show(&mut o, &reporter, &"".into());
+    o
+}
+
+static STORED: Stored = Stored {
+    group: "",
+    read: from_core,
+    write: to_core,
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_has_two_forms() {
+        let core = json!({
+            "kind": "Event", "apiVersion": "v1", "metadata": {"name": "a"},
+            "involvedObject": {"kind": "Pod", "name": "web"}, "reason": "Started", "message": "m",
+            "source": {"component": "kubelet"}, "firstTimestamp": "2026-01-01T00:00:00Z",
+            "lastTimestamp": null, "count": 2, "type": "Normal", "eventTime": null,
+            "reportingComponent": "", "reportingInstance": "",
+        });
+        let events = json!({
+            "kind": "Event", "apiVersion": "events.k8s.io/v1", "metadata": {"name": "a"},
+            "regarding": {"kind": "Pod", "name": "web"}, "reason": "Started", "note": "m",
+            "deprecatedSource": {"component": "kubelet"},
+            "deprecatedFirstTimestamp": "2026-01-01T00:00:00Z", "deprecatedLastTimestamp": null,
+            "deprecatedCount": 2, "type": "Normal", "eventTime": null,
+        });
+        assert_eq!(from_core(core.clone()), events);
+        assert_eq!(to_core(events), core);
+    }
 }

@@ -3,6 +3,7 @@
 mod addresses;
 mod age;
 mod autoscaling;
+mod autoscaling_v1;
 mod cells;
 pub(crate) mod certificates;
 #[allow(dead_code)]
@@ -46,6 +47,7 @@ pub(crate) const PLAIN: Resource = Resource {
     selectable_fields: &[],
     columns: const { &[] },
     strategy: &Generic,
+    stored: None,
     custom: None,
 };
 

@@ -59,6 +59,7 @@ const PLAIN: Resource = Resource {
     selectable_fields: &[],
     columns: &[],
     strategy: &Generic,
+    stored: None,
     custom: None,
 };
 

@@ -1,6 +1,7 @@
 //! What each kind's objects must fulfil, in upstream's words, field paths and order (`pkg/apis/*/validation`). `path` writes
 //! places, `rules` says what is wrong with one value, the rest is a list of rules a kind.
 
+pub(crate) mod autoscaling;
 pub(crate) mod csi;
 pub(crate) mod networks;
 pub(crate) mod path;
