@@ -5,6 +5,7 @@
 //! It must never know: requests, controllers, containers.
 #![forbid(unsafe_code)]
 
+mod custom;
 mod decode;
 mod go;
 pub mod managed;
@@ -15,6 +16,7 @@ mod scalar;
 mod table;
 mod types;
 
+pub use custom::{CustomField, CustomList, CustomType};
 pub use decode::{DecodeError, Decoded, conform, decode};
 pub use merge::strategic_merge;
 pub use protobuf::decode_protobuf;

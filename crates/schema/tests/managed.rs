@@ -223,3 +223,77 @@ fn the_wrong_version_is_refused() {
         "Incorrect version specified in apply patch. Specified patch version: v2, expected: v1"
     );
 }
+
+#[test]
+fn custom_resources() {
+    use knarr_schema::managed::Root;
+    use knarr_schema::{CustomField, CustomList, CustomType};
+    let field = |ty| CustomField { ty, default: None };
+    let map = |fields: Vec<(&str, CustomType)>| CustomType::Map {
+        fields: fields
+            .into_iter()
+            .map(|(n, ty)| (n.into(), field(ty)))
+            .collect(),
+        rest: None,
+        atomic: false,
+    };
+    let item = map(vec![
+        ("name", CustomType::String),
+        ("v", CustomType::Number),
+    ]);
+    let ty = map(vec![
+        ("apiVersion", CustomType::String),
+        ("kind", CustomType::String),
+        ("metadata", CustomType::ObjectMeta),
+        (
+            "spec",
+            map(vec![
+                (
+                    "list",
+                    CustomType::List {
+                        elem: Box::new(item),
+                        kind: CustomList::Map("name".into()),
+                    },
+                ),
+                ("n", CustomType::Number),
+            ]),
+        ),
+    ]);
+    let root = Root::Custom {
+        ty: &ty,
+        has_status: false,
+        versions: &[],
+    };
+    let by = |name| Manager {
+        name,
+        subresource: "",
+        api_version: "x.io/v1",
+        time: "2024-01-01T00:00:00Z",
+    };
+    let object = |spec: Value| json!({"apiVersion": "x.io/v1", "kind": "X", "metadata": {"name": "a"}, "spec": spec});
+    let one = object(json!({"n": 1, "list": [{"name": "a", "v": 1}]}));
+    let live = apply(root, None, &one, &by("one"), false).unwrap();
+    let two = object(json!({"list": [{"name": "b", "v": 2}]}));
+    let both = apply(root, Some(&live), &two, &by("two"), false).unwrap();
+    assert_eq!(
+        both["spec"],
+        json!({"n": 1, "list": [{"name": "a", "v": 1}, {"name": "b", "v": 2}]})
+    );
+    let other = object(json!({"n": 2}));
+    let Err(ApplyError::Conflicts { causes, .. }) =
+        apply(root, Some(&both), &other, &by("two"), false)
+    else {
+        panic!("no conflict");
+    };
+    assert_eq!(causes[0].field, ".spec.n");
+    let mut unknown = object(json!({"odd": 1}));
+    unknown["metadata"]["strange"] = 1.into();
+    let Err(ApplyError::Invalid(why)) = apply(root, None, &unknown, &by("two"), false) else {
+        panic!("unknown fields were taken");
+    };
+    assert!(
+        why.contains(".spec.odd: field not declared in schema")
+            || why.contains(".metadata.strange: field not declared in schema"),
+        "{why}"
+    );
+}

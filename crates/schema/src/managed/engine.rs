@@ -2,13 +2,14 @@
 
 use serde_json::{Value, json};
 
+use super::Root;
 use super::element::{Element, equal, path_text};
 use super::pair::{Comparison, compare, merge};
 use super::records::{Id, Owned, Records};
 use super::set::{Node, Set};
 use super::shape::{self, Ty};
 use super::{ApplyError, Conflict, LAST_APPLIED, Manager};
-use crate::types::{Gvk, Kind, TypeRef};
+use crate::types::{Graph, Gvk, Kind, built_in};
 
 pub(super) enum Failure {
     Conflicts(Vec<(Id, Vec<Element>)>),
@@ -62,16 +63,22 @@ impl From<Failure> for ApplyError {
 
 /// One write by one manager to objects of one type.
 pub(super) struct Engine<'a> {
-    ty: TypeRef,
+    ty: Root<'a>,
     manager: &'a Manager<'a>,
     /// Paths that this endpoint doesn't write (`status` of the resource itself, `spec` of `/status`): never owned through it.
     ignored: Set,
 }
 
 impl<'a> Engine<'a> {
-    pub(super) fn new(ty: TypeRef, manager: &'a Manager<'a>) -> Engine<'a> {
-        let has = |name: &str| ty.graph.field(ty.id, name).is_some();
-        let stored = has("metadata") && has("status");
+    pub(super) fn new(ty: Root<'a>, manager: &'a Manager<'a>) -> Engine<'a> {
+        let has = |name: &str| match ty {
+            Root::BuiltIn(ty) => ty.graph.field(ty.id, name).is_some(),
+            Root::Custom { .. } => false,
+        };
+        let stored = match ty {
+            Root::BuiltIn(_) => has("metadata") && has("status"),
+            Root::Custom { has_status, .. } => has_status,
+        };
         let ignored = match manager.subresource {
             "" if stored => Set::of(&[&["status"]]),
             "status" => match ty.name() {
@@ -92,30 +99,37 @@ impl<'a> Engine<'a> {
         }
     }
 
-    fn root(&self) -> Ty {
-        Ty::Known(self.ty.id)
+    fn root(&self) -> Ty<'a> {
+        match self.ty {
+            Root::BuiltIn(ty) => Ty::Known(ty.id),
+            Root::Custom { ty, .. } => Ty::Custom(ty),
+        }
+    }
+
+    fn graph(&self) -> &'static Graph {
+        built_in()
     }
 
     fn compare(&self, old: &Value, new: &Value, filled: bool) -> Result<Comparison, String> {
-        compare(self.ty.graph, self.root(), old, new, filled)
+        compare(self.graph(), self.root(), old, new, filled)
     }
 
     fn field_set(&self, value: &Value) -> Set {
-        shape::field_set(self.ty.graph, self.root(), value)
+        shape::field_set(self.graph(), self.root(), value)
     }
 
     fn named(&self, set: &Set) -> Set {
-        shape::with_named_fields(self.ty.graph, Some(self.root()), set)
+        shape::with_named_fields(self.graph(), Some(self.root()), set)
     }
 
     fn remove(&self, value: &Value, set: &Set) -> Value {
-        shape::remove(self.ty.graph, self.root(), value, set)
+        shape::remove(self.graph(), self.root(), value, set)
     }
 
     /// Refuses an applied object that isn't of the type.
     pub(super) fn check(&self, applied: &Value) -> Result<(), ApplyError> {
         let mut errors = Vec::new();
-        shape::validate(self.ty.graph, self.root(), applied, "", &mut errors);
+        shape::validate(self.graph(), self.root(), applied, "", &mut errors);
         let text = match errors.as_slice() {
             [] => return Ok(()),
             [one] => one.clone(),
@@ -140,9 +154,16 @@ impl<'a> Engine<'a> {
 
     /// Drops entries of versions that the kind doesn't have, and brings sets in line with types that became atomic.
     fn reconcile(&self, records: &mut Records) {
-        let kinds: Vec<Gvk<'static>> = match self.ty.graph.kind(self.ty.id) {
-            Kind::Struct { index, .. } => self.ty.graph.structs[index as usize].gvks().collect(),
-            _ => Vec::new(),
+        let kinds: Vec<Gvk<'static>> = match self.ty {
+            Root::BuiltIn(ty) => match self.graph().kind(ty.id) {
+                Kind::Struct { index, .. } => self.graph().structs[index as usize].gvks().collect(),
+                _ => Vec::new(),
+            },
+            Root::Custom { .. } => Vec::new(),
+        };
+        let served = |version: &str| match self.ty {
+            Root::Custom { versions, .. } => versions.iter().any(|v| v == version),
+            Root::BuiltIn(_) => false,
         };
         records.retain(|_, owned| {
             let (group, version) = owned
@@ -150,8 +171,9 @@ impl<'a> Engine<'a> {
                 .split_once('/')
                 .unwrap_or(("", &owned.api_version));
             owned.api_version == self.manager.api_version
+                || served(&owned.api_version)
                 || kinds.iter().any(|k| {
-                    self.ty.graph.roots.contains_key(&Gvk {
+                    self.graph().roots.contains_key(&Gvk {
                         group,
                         version,
                         kind: k.kind,
@@ -163,7 +185,7 @@ impl<'a> Engine<'a> {
                 member: false,
                 below: std::mem::take(&mut owned.set),
             };
-            owned.set = shape::reconciled(self.ty.graph, self.root(), &node).below;
+            owned.set = shape::reconciled(self.graph(), self.root(), &node).below;
         }
     }
 
@@ -250,7 +272,7 @@ impl<'a> Engine<'a> {
     ) -> Result<(Value, Records), Failure> {
         self.reconcile(&mut records);
         let id = Id::new(self.manager.name, true, "", self.manager.subresource);
-        let merged = merge(self.ty.graph, self.root(), Some(live), Some(applied))
+        let merged = merge(self.graph(), self.root(), Some(live), Some(applied))
             .map_err(|e| format!("failed to merge config: {e}"))?
             .unwrap_or_else(|| json!({}));
         let last = records.remove(&id);

@@ -11,9 +11,39 @@ mod shape;
 
 use serde_json::{Value, json};
 
+use crate::custom::CustomType;
 use crate::types::TypeRef;
 use engine::{Engine, Failure};
 use records::Records;
+
+/// The type of the objects written.
+#[derive(Clone, Copy)]
+pub enum Root<'a> {
+    BuiltIn(TypeRef),
+    Custom {
+        ty: &'a CustomType,
+        /// Status is a subresource.
+        has_status: bool,
+        /// `group/version` of every served version.
+        versions: &'a [String],
+    },
+}
+
+impl Root<'_> {
+    /// OpenAPI name of a built-in type; empty for others.
+    fn name(self) -> &'static str {
+        match self {
+            Root::BuiltIn(ty) => ty.name(),
+            Root::Custom { .. } => "",
+        }
+    }
+}
+
+impl From<TypeRef> for Root<'_> {
+    fn from(ty: TypeRef) -> Self {
+        Root::BuiltIn(ty)
+    }
+}
 
 /// Who writes.
 pub struct Manager<'a> {
@@ -61,13 +91,14 @@ const ANNOTATIONS_BYTES_MAX: usize = 256 << 10;
 ///
 /// # Errors
 /// [`ApplyError::Conflicts`] without `force` when other managers own fields with other values; [`ApplyError::Invalid`] when `applied` doesn't fit the type.
-pub fn apply(
-    ty: TypeRef,
+pub fn apply<'a>(
+    ty: impl Into<Root<'a>>,
     live: Option<&Value>,
     applied: &Value,
     manager: &Manager<'_>,
     force: bool,
 ) -> Result<Value, ApplyError> {
+    let ty = ty.into();
     let engine = Engine::new(ty, manager);
     let given = applied["apiVersion"].as_str().unwrap_or_default();
     if given != manager.api_version {
@@ -122,15 +153,26 @@ pub fn apply(
         refresh_last_applied(&mut merged, applied);
     }
     // The merge is of JSON: what Go's types would drop (nulls, empty maps) goes here.
-    let mut merged = crate::conform(ty, merged)
-        .map_err(|e| ApplyError::Invalid(e.0))?
-        .value;
+    let mut merged = match ty {
+        Root::BuiltIn(ty) => {
+            crate::conform(ty, merged)
+                .map_err(|e| ApplyError::Invalid(e.0))?
+                .value
+        }
+        Root::Custom { .. } => merged,
+    };
     records::write(&mut merged, &records);
     Ok(keep_times(live, merged))
 }
 
 /// After create/update/patch by a non-apply manager: `new` gets its managedFields (from `live`'s, or the request's own if it set them validly; `[]` clears).
-pub fn update(ty: TypeRef, live: Option<&Value>, new: &mut Value, manager: &Manager<'_>) {
+pub fn update<'a>(
+    ty: impl Into<Root<'a>>,
+    live: Option<&Value>,
+    new: &mut Value,
+    manager: &Manager<'_>,
+) {
+    let ty = ty.into();
     let engine = Engine::new(ty, manager);
     let own = |object: Option<&Value>| records::read(object).unwrap_or_default();
     let mut records = match new["metadata"]
@@ -159,10 +201,13 @@ pub fn update(ty: TypeRef, live: Option<&Value>, new: &mut Value, manager: &Mana
 }
 
 /// An object of the type without anything in it.
-fn empty(ty: TypeRef) -> Value {
-    crate::conform(ty, json!({}))
-        .map(|d| d.value)
-        .unwrap_or_default()
+fn empty(ty: Root<'_>) -> Value {
+    match ty {
+        Root::BuiltIn(ty) => crate::conform(ty, json!({}))
+            .map(|d| d.value)
+            .unwrap_or_default(),
+        Root::Custom { .. } => json!({}),
+    }
 }
 
 /// `[]` and `[{}]` ask for the managers to be forgotten.

@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 use super::element::{Element, equal};
 use super::set::Set;
-use super::shape::{Shape, Ty, field_type, item_element, scalar_error, shape};
-use crate::types::{Absent, Field, Graph, ListKind};
+use super::shape::{Items, Of, Shape, Ty, field_type, item_element, scalar_error, shape};
+use crate::types::{Absent, Field, Graph};
 
 /// The paths that differ between two values.
 #[derive(Debug, Default, Clone)]
@@ -35,7 +35,7 @@ impl Comparison {
 /// Compares two values of a type. `filled`: the new one went through Go's types, so that what is new in it has what they write for absent fields. Errors are upstream's words.
 pub(crate) fn compare(
     graph: &Graph,
-    ty: Ty,
+    ty: Ty<'_>,
     old: &Value,
     new: &Value,
     filled: bool,
@@ -58,7 +58,7 @@ struct Walk<'g> {
 }
 
 impl Walk<'_> {
-    fn node(&mut self, ty: Ty, old: Option<&Value>, new: Option<&Value>) -> Result<(), String> {
+    fn node(&mut self, ty: Ty<'_>, old: Option<&Value>, new: Option<&Value>) -> Result<(), String> {
         let (old_shape, new_shape) = (shape(self.graph, ty, old), shape(self.graph, ty, new));
         let leaf = if new.is_none() {
             self.shaped(old_shape, old, new)?
@@ -81,7 +81,7 @@ impl Walk<'_> {
     /// Returns whether the value was compared as a whole.
     fn shaped<'v>(
         &mut self,
-        shape: Shape,
+        shape: Shape<'_>,
         old: Option<&'v Value>,
         new: Option<&'v Value>,
     ) -> Result<bool, String> {
@@ -101,6 +101,7 @@ impl Walk<'_> {
                 for name in keys(old, new) {
                     let ty = field_type(self.graph, of, elem, name).unwrap_or(Ty::Deduced);
                     let absent = of
+                        .and_then(Of::known)
                         .and_then(|id| self.graph.field(id, name))
                         .and_then(|f| self.absent(f));
                     let side =
@@ -111,6 +112,7 @@ impl Walk<'_> {
                     self.path.pop();
                 }
                 let fields = of
+                    .and_then(Of::known)
                     .and_then(|id| self.graph.fields_of(id))
                     .map(|(_, fields)| fields)
                     .unwrap_or_default();
@@ -147,8 +149,8 @@ impl Walk<'_> {
 
     fn items(
         &mut self,
-        elem: Ty,
-        kind: ListKind,
+        elem: Ty<'_>,
+        kind: Items<'_>,
         old: &[Value],
         new: &[Value],
     ) -> Result<(), String> {
@@ -198,7 +200,7 @@ impl Walk<'_> {
 /// Merges two values: the second wins where both have something. Errors are upstream's words.
 pub(crate) fn merge(
     graph: &Graph,
-    ty: Ty,
+    ty: Ty<'_>,
     old: Option<&Value>,
     new: Option<&Value>,
 ) -> Result<Option<Value>, String> {
@@ -214,7 +216,7 @@ pub(crate) fn merge(
 
 fn merge_shaped(
     graph: &Graph,
-    shape: Shape,
+    shape: Shape<'_>,
     old: Option<&Value>,
     new: Option<&Value>,
 ) -> Result<Option<Value>, String> {
@@ -246,8 +248,8 @@ fn merge_shaped(
 /// Merges lists whose items have identities. The new list's order rules; items of the old one alone keep their place between the shared ones.
 fn merge_items(
     graph: &Graph,
-    elem: Ty,
-    kind: ListKind,
+    elem: Ty<'_>,
+    kind: Items<'_>,
     old: &[Value],
     new: &[Value],
 ) -> Result<Option<Value>, String> {
@@ -329,8 +331,8 @@ fn merge_items(
 
 fn element_at(
     graph: &Graph,
-    elem: Ty,
-    kind: ListKind,
+    elem: Ty<'_>,
+    kind: Items<'_>,
     at: usize,
     item: &Value,
 ) -> Result<Element, String> {
@@ -338,7 +340,7 @@ fn element_at(
 }
 
 /// Whether the pair is taken as a whole: scalars, atomic values, and two empty ones.
-fn is_leaf(shape: Shape, old: Option<&Value>, new: Option<&Value>) -> Result<bool, String> {
+fn is_leaf(shape: Shape<'_>, old: Option<&Value>, new: Option<&Value>) -> Result<bool, String> {
     match shape {
         Shape::Scalar(want) => {
             let error = |side: &str, value: Option<&Value>| {
@@ -352,7 +354,7 @@ fn is_leaf(shape: Shape, old: Option<&Value>, new: Option<&Value>) -> Result<boo
             }
         }
         Shape::List { kind, .. } => {
-            Ok(kind == ListKind::Atomic || list(old).is_empty() && list(new).is_empty())
+            Ok(kind == Items::Atomic || list(old).is_empty() && list(new).is_empty())
         }
         Shape::Map { atomic, .. } => {
             Ok(atomic || map(old).is_none_or(Map::is_empty) && map(new).is_none_or(Map::is_empty))
@@ -360,7 +362,7 @@ fn is_leaf(shape: Shape, old: Option<&Value>, new: Option<&Value>) -> Result<boo
     }
 }
 
-fn same_sort(a: Shape, b: Shape) -> bool {
+fn same_sort(a: Shape<'_>, b: Shape<'_>) -> bool {
     std::mem::discriminant(&a) == std::mem::discriminant(&b)
 }
 

@@ -4,13 +4,17 @@ use serde_json::{Map, Value};
 
 use super::element::{Element, Literal};
 use super::set::{Node, Set};
+use crate::custom::{CustomField, CustomList, CustomType};
 use crate::go::{go_type, go_value};
 use crate::types::{Graph, Kind, ListKind, Scalar, TypeId};
 
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+
 /// A type as the merge sees it. Free JSON has no entry in the table.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub(crate) enum Ty {
+pub(crate) enum Ty<'g> {
     Known(TypeId),
+    Custom(&'g CustomType),
     /// Free JSON: maps are granular, lists atomic.
     Deduced,
     /// Free JSON within an atomic list.
@@ -18,18 +22,62 @@ pub(crate) enum Ty {
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub(crate) enum Shape {
+pub(crate) enum Shape<'g> {
     Scalar(Want),
     List {
-        elem: Ty,
-        kind: ListKind,
+        elem: Ty<'g>,
+        kind: Items<'g>,
     },
     /// `of` is the struct whose fields have types of their own.
     Map {
-        of: Option<TypeId>,
-        elem: Option<Ty>,
+        of: Option<Of<'g>>,
+        elem: Option<Ty<'g>>,
         atomic: bool,
     },
+}
+
+/// How a list's items are told apart.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Items<'g> {
+    Atomic,
+    Set,
+    /// Names of the keys, separated by commas.
+    Map(&'g str),
+}
+
+/// A type with declared fields.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Of<'g> {
+    Known(TypeId),
+    Custom(&'g CustomType),
+}
+
+impl Of<'_> {
+    /// The field's entry in the table.
+    pub(crate) fn known(self) -> Option<TypeId> {
+        match self {
+            Of::Known(id) => Some(id),
+            Of::Custom(_) => None,
+        }
+    }
+}
+
+/// Whether the type declares the field.
+pub(crate) fn declares(graph: &Graph, of: Option<Of<'_>>, name: &str) -> bool {
+    match of {
+        Some(Of::Known(id)) => graph.field(id, name).is_some(),
+        Some(Of::Custom(ty)) => ty.field(name).is_some(),
+        None => false,
+    }
+}
+
+/// What a field of a list's item has when the item doesn't say.
+fn default_of(graph: &Graph, ty: Ty<'_>, key: &str) -> Option<Value> {
+    match ty {
+        Ty::Known(id) => serde_json::from_str(graph.field(id, key)?.default?).ok(),
+        Ty::Custom(ty) => ty.field(key)?.default.clone(),
+        _ => None,
+    }
 }
 
 /// Which scalars a type takes.
@@ -42,12 +90,12 @@ pub(crate) enum Want {
 }
 
 /// The shape of a type for a value: free JSON takes the value's.
-pub(crate) fn shape(graph: &Graph, ty: Ty, value: Option<&Value>) -> Shape {
-    let free = |elem: Ty, atomic: bool| match value {
+pub(crate) fn shape<'g>(graph: &Graph, ty: Ty<'g>, value: Option<&Value>) -> Shape<'g> {
+    let free = |elem: Ty<'g>, atomic: bool| match value {
         Some(Value::Bool(_) | Value::Number(_) | Value::String(_)) => Shape::Scalar(Want::Any),
         Some(Value::Array(_)) => Shape::List {
             elem: Ty::Whole,
-            kind: ListKind::Atomic,
+            kind: Items::Atomic,
         },
         _ => Shape::Map {
             of: None,
@@ -58,10 +106,38 @@ pub(crate) fn shape(graph: &Graph, ty: Ty, value: Option<&Value>) -> Shape {
     match ty {
         Ty::Deduced => free(Ty::Deduced, false),
         Ty::Whole => free(Ty::Whole, true),
+        Ty::Custom(custom) => match custom {
+            CustomType::Number => Shape::Scalar(Want::Number),
+            CustomType::String => Shape::Scalar(Want::String),
+            CustomType::Boolean => Shape::Scalar(Want::Bool),
+            CustomType::Scalar => Shape::Scalar(Want::Any),
+            CustomType::Free => free(Ty::Deduced, false),
+            CustomType::List { elem, kind } => Shape::List {
+                elem: Ty::Custom(elem),
+                kind: match kind {
+                    CustomList::Atomic => Items::Atomic,
+                    CustomList::Set => Items::Set,
+                    CustomList::Map(keys) => Items::Map(keys),
+                },
+            },
+            CustomType::Map { rest, atomic, .. } => Shape::Map {
+                of: Some(Of::Custom(custom)),
+                elem: rest.as_deref().map(Ty::Custom),
+                atomic: *atomic,
+            },
+            CustomType::ObjectMeta => match crate::named(OBJECT_META) {
+                Some(ty) => shape(graph, Ty::Known(ty.id), value),
+                None => free(Ty::Deduced, false),
+            },
+        },
         Ty::Known(id) => match graph.kind(id) {
             Kind::List { elem, kind } => Shape::List {
                 elem: Ty::Known(elem),
-                kind,
+                kind: match kind {
+                    ListKind::Atomic => Items::Atomic,
+                    ListKind::Set => Items::Set,
+                    ListKind::Map(keys) => Items::Map(keys),
+                },
             },
             Kind::Map { elem, atomic } => Shape::Map {
                 of: None,
@@ -69,7 +145,7 @@ pub(crate) fn shape(graph: &Graph, ty: Ty, value: Option<&Value>) -> Shape {
                 atomic,
             },
             Kind::Struct { atomic, .. } => Shape::Map {
-                of: Some(id),
+                of: Some(Of::Known(id)),
                 elem: None,
                 atomic,
             },
@@ -97,27 +173,30 @@ pub(crate) fn shape(graph: &Graph, ty: Ty, value: Option<&Value>) -> Shape {
 }
 
 /// The type of a map's value or a struct's field; None when a struct has no such field.
-pub(crate) fn field_type(
+pub(crate) fn field_type<'g>(
     graph: &Graph,
-    of: Option<TypeId>,
-    elem: Option<Ty>,
+    of: Option<Of<'g>>,
+    elem: Option<Ty<'g>>,
     name: &str,
-) -> Option<Ty> {
-    of.and_then(|id| graph.field(id, name))
-        .map(|f| Ty::Known(f.ty))
-        .or(elem)
+) -> Option<Ty<'g>> {
+    let declared = match of {
+        Some(Of::Known(id)) => graph.field(id, name).map(|f| Ty::Known(f.ty)),
+        Some(Of::Custom(ty)) => ty.field(name).map(|CustomField { ty, .. }| Ty::Custom(ty)),
+        None => None,
+    };
+    declared.or(elem)
 }
 
 /// How a list item is told apart. Errors are upstream's words.
 pub(crate) fn item_element(
     graph: &Graph,
-    elem: Ty,
-    kind: ListKind,
+    elem: Ty<'_>,
+    kind: Items<'_>,
     item: &Value,
 ) -> Result<Element, String> {
     match kind {
-        ListKind::Atomic => Err("invalid indexing of non-associative list".to_owned()),
-        ListKind::Set => match item {
+        Items::Atomic => Err("invalid indexing of non-associative list".to_owned()),
+        Items::Set => match item {
             Value::Object(_) => {
                 Err("associative list without keys has an element that's a map type".to_owned())
             }
@@ -129,7 +208,7 @@ pub(crate) fn item_element(
             ),
             scalar => Ok(Element::Value(Literal(scalar.clone()))),
         },
-        ListKind::Map(keys) => {
+        Items::Map(keys) => {
             let item = match item {
                 Value::Object(item) => item,
                 Value::Null => {
@@ -141,13 +220,7 @@ pub(crate) fn item_element(
                     );
                 }
             };
-            let default = |key: &str| match elem {
-                Ty::Known(id) => graph
-                    .field(id, key)
-                    .and_then(|f| f.default)
-                    .and_then(|d| serde_json::from_str(d).ok()),
-                _ => None,
-            };
+            let default = |key: &str| default_of(graph, elem, key);
             let found = keys.split(',').filter_map(|key| {
                 Some((
                     key.to_owned(),
@@ -169,18 +242,18 @@ pub(crate) fn item_element(
 }
 
 /// All paths of a value.
-pub(crate) fn field_set(graph: &Graph, ty: Ty, value: &Value) -> Set {
+pub(crate) fn field_set(graph: &Graph, ty: Ty<'_>, value: &Value) -> Set {
     // At the root the value itself is no path, so that a node of its own is thrown away.
     own(graph, ty, value).below
 }
 
 /// The node of a value: whether it is owned itself, and what is owned below it.
-fn own(graph: &Graph, ty: Ty, value: &Value) -> Node {
+fn own(graph: &Graph, ty: Ty<'_>, value: &Value) -> Node {
     let mut node = Node::default();
     match shape(graph, ty, Some(value)) {
         Shape::Scalar(_) => node.member = true,
         Shape::List {
-            kind: ListKind::Atomic,
+            kind: Items::Atomic,
             ..
         }
         | Shape::Map { atomic: true, .. } => node.member = true,
@@ -212,7 +285,7 @@ fn own(graph: &Graph, ty: Ty, value: &Value) -> Node {
                     continue;
                 };
                 let mut below = own(graph, ty, child);
-                let declared = of.is_some_and(|id| graph.field(id, name).is_some());
+                let declared = declares(graph, of, name);
                 below.member |=
                     child.is_null() || child.as_object().is_some_and(Map::is_empty) || !declared;
                 if below.member || !below.below.is_empty() {
@@ -225,13 +298,13 @@ fn own(graph: &Graph, ty: Ty, value: &Value) -> Node {
 }
 
 /// The set with every field of a struct that has members below it a member too.
-pub(crate) fn with_named_fields(graph: &Graph, ty: Option<Ty>, set: &Set) -> Set {
+pub(crate) fn with_named_fields(graph: &Graph, ty: Option<Ty<'_>>, set: &Set) -> Set {
     let shape = ty.map(|ty| shape(graph, ty, None));
     let nodes = set.nodes.iter().map(|(element, node)| {
         let (ty, declared) = match (&shape, element) {
             (Some(Shape::Map { of, elem, .. }), Element::Field(name)) => (
                 field_type(graph, *of, *elem, name),
-                of.is_some_and(|id| graph.field(id, name).is_some()),
+                declares(graph, *of, name),
             ),
             (Some(Shape::List { elem, .. }), Element::Key(_)) => (Some(*elem), false),
             _ => (None, false),
@@ -250,10 +323,10 @@ pub(crate) fn with_named_fields(graph: &Graph, ty: Option<Ty>, set: &Set) -> Set
 }
 
 /// The set with paths below atomic values replaced by the atomic value's own (types may have become atomic since the set was made).
-pub(crate) fn reconciled(graph: &Graph, ty: Ty, node: &Node) -> Node {
+pub(crate) fn reconciled(graph: &Graph, ty: Ty<'_>, node: &Node) -> Node {
     let atomic = match shape(graph, ty, None) {
         Shape::List {
-            kind: ListKind::Atomic,
+            kind: Items::Atomic,
             ..
         }
         | Shape::Map { atomic: true, .. } => true,
@@ -293,10 +366,10 @@ pub(crate) fn reconciled(graph: &Graph, ty: Ty, node: &Node) -> Node {
 }
 
 /// The value without the paths of the set. What becomes empty becomes null.
-pub(crate) fn remove(graph: &Graph, ty: Ty, value: &Value, set: &Set) -> Value {
+pub(crate) fn remove(graph: &Graph, ty: Ty<'_>, value: &Value, set: &Set) -> Value {
     match (shape(graph, ty, Some(value)), value) {
         (Shape::Scalar(_), _) => value.clone(),
-        (Shape::List { elem, kind }, Value::Array(items)) if kind != ListKind::Atomic => {
+        (Shape::List { elem, kind }, Value::Array(items)) if kind != Items::Atomic => {
             let kept = items.iter().filter_map(|item| {
                 let node = item_element(graph, elem, kind, item)
                     .ok()
@@ -347,7 +420,13 @@ pub(crate) fn remove(graph: &Graph, ty: Ty, value: &Value, set: &Set) -> Value {
 }
 
 /// What is wrong with an applied object, in upstream's words, at most a handful.
-pub(crate) fn validate(graph: &Graph, ty: Ty, value: &Value, path: &str, errors: &mut Vec<String>) {
+pub(crate) fn validate(
+    graph: &Graph,
+    ty: Ty<'_>,
+    value: &Value,
+    path: &str,
+    errors: &mut Vec<String>,
+) {
     let mut error = |text: String| {
         errors.push(if path.is_empty() {
             text
@@ -365,7 +444,7 @@ pub(crate) fn validate(graph: &Graph, ty: Ty, value: &Value, path: &str, errors:
         (Shape::List { elem, kind }, Value::Array(items)) => {
             let mut seen = std::collections::BTreeSet::new();
             for (at, item) in items.iter().enumerate() {
-                let step = if kind == ListKind::Atomic {
+                let step = if kind == Items::Atomic {
                     Element::Index(at as i64)
                 } else {
                     match item_element(graph, elem, kind, item) {
@@ -380,7 +459,7 @@ pub(crate) fn validate(graph: &Graph, ty: Ty, value: &Value, path: &str, errors:
                         }
                     }
                 };
-                if kind != ListKind::Atomic && !seen.insert(step.clone()) {
+                if kind != Items::Atomic && !seen.insert(step.clone()) {
                     errors.push(format!("{path}: duplicate entries for key {step}"));
                 }
                 validate(graph, elem, item, &format!("{path}{step}"), errors);
