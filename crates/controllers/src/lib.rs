@@ -1,11 +1,12 @@
 //! Kubernetes controllers on a plain `kube::Client`.
 //!
-//! It is: Deployment, ReplicaSet, ReplicationController, StatefulSet, DaemonSet, EndpointSlice, Endpoints, garbage collection, namespace deletion, service accounts, a scheduler and a local-path volume provisioner, each runnable against any Kubernetes cluster.
+//! It is: Deployment, ReplicaSet, ReplicationController, StatefulSet, DaemonSet, Job, CronJob, ResourceQuota status, EndpointSlice, Endpoints, garbage collection, namespace deletion, service accounts, a scheduler and a local-path volume provisioner, each runnable against any Kubernetes cluster.
 //! It is not: part of knarr's API server or node.
 //! It must never know: the store, the runtime, the network.
 #![forbid(unsafe_code)]
 
 mod certificates;
+mod cronjob;
 mod daemonset;
 mod deployment;
 mod endpoints;
@@ -54,6 +55,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("statefulset", statefulset::start),
     ("daemonset", daemonset::start),
     ("job", job::start),
+    ("cronjob", cronjob::start),
     ("scheduler", scheduler::start),
     ("endpointslice", endpoints::slices),
     ("endpoints", endpoints::legacy),

@@ -18,8 +18,8 @@ use crate::{
         service::{EndpointSlice, Endpoints, Service},
         volume::{Claim, StorageClass, Volume},
         workload::{
-            ControllerRevision, DaemonSet, Deployment, Job, ReplicaSet, ReplicationController,
-            StatefulSet,
+            ControllerRevision, CronJob, DaemonSet, Deployment, Job, ReplicaSet,
+            ReplicationController, StatefulSet,
         },
     },
     quota::ResourceQuota,
@@ -106,6 +106,8 @@ caches! {
     revisions: ControllerRevision,
     /// Jobs
     jobs: Job,
+    /// CronJobs
+    cron_jobs: CronJob,
     /// PersistentVolumeClaims
     claims: Claim,
     /// PersistentVolumes

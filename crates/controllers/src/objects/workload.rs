@@ -440,3 +440,78 @@ pub struct JobStatus {
     /// indexes that are done, e.g. `0,2-4`
     pub completed_indexes: Box<str>,
 }
+
+/// `batch/v1.CronJob`
+#[derive(Debug, Clone, Deserialize)]
+pub struct CronJob {
+    /// metadata
+    pub metadata: Meta,
+    /// spec
+    pub spec: CronJobSpec,
+    /// status
+    #[serde(default)]
+    pub status: CronJobStatus,
+}
+object!(CronJob, "batch", "v1", "cronjobs", "CronJob");
+
+/// `batch/v1.CronJobSpec`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CronJobSpec {
+    /// five fields or an `@` word
+    pub schedule: Box<str>,
+    /// IANA name
+    #[serde(default)]
+    pub time_zone: Option<Box<str>>,
+    /// s after which a job isn't started any more
+    #[serde(default)]
+    pub starting_deadline_seconds: Option<i64>,
+    /// Allow (also when empty), Forbid or Replace
+    #[serde(default)]
+    pub concurrency_policy: Box<str>,
+    /// no jobs now
+    #[serde(default, deserialize_with = "nullable")]
+    pub suspend: bool,
+    /// the jobs
+    #[serde(default)]
+    pub job_template: Template,
+    /// jobs kept that ended well
+    #[serde(default)]
+    pub successful_jobs_history_limit: Option<i32>,
+    /// jobs kept that failed
+    #[serde(default)]
+    pub failed_jobs_history_limit: Option<i32>,
+}
+
+/// `batch/v1.CronJobStatus`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CronJobStatus {
+    /// jobs that run
+    #[serde(deserialize_with = "nullable")]
+    pub active: Vec<ActiveJob>,
+    /// when a job was due last
+    #[serde(deserialize_with = "time")]
+    pub last_schedule_time: Option<Seconds>,
+    /// when a job ended well last
+    #[serde(deserialize_with = "time")]
+    pub last_successful_time: Option<Seconds>,
+}
+
+/// `v1.ObjectReference` of a job
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ActiveJob {
+    /// `batch/v1`
+    pub api_version: Box<str>,
+    /// `Job`
+    pub kind: Box<str>,
+    /// namespace
+    pub namespace: Box<str>,
+    /// name
+    pub name: Box<str>,
+    /// uid
+    pub uid: Box<str>,
+    /// revision when it was made
+    pub resource_version: Box<str>,
+}
