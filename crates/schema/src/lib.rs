@@ -1,12 +1,13 @@
 //! The one schema engine: what the fields of each kind are, and everything that follows from it.
 //!
-//! It is: defaulting, pruning, strict field validation, strategic-merge patch, server-side apply, OpenAPI v2 and v3, protobuf decoding, over one type table for built-in kinds (and, later, CRDs).
+//! It is: defaulting, pruning, strict field validation, strategic-merge patch, server-side apply, OpenAPI v2 and v3, protobuf decoding and encoding, over one type table for built-in kinds (and, later, CRDs).
 //! It is not: an HTTP server or a store.
 //! It must never know: requests, controllers, containers.
 #![forbid(unsafe_code)]
 
 mod custom;
 mod decode;
+mod encode;
 mod go;
 pub mod managed;
 mod merge;
@@ -18,6 +19,10 @@ mod types;
 
 pub use custom::{CustomField, CustomList, CustomType};
 pub use decode::{DecodeError, Decoded, conform, decode};
+pub use encode::{
+    ENVELOPE_TAIL, encode_protobuf, protobuf_envelope, protobuf_list_item, protobuf_list_meta,
+    protobuf_message, protobuf_watch_frame,
+};
 pub use merge::strategic_merge;
 pub use protobuf::decode_protobuf;
 pub use types::{TypeRef, kind, named};

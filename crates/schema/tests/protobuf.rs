@@ -1,7 +1,7 @@
 //! Protobuf bodies: each case has one object as JSON and as upstream (Kubernetes 1.36) encodes it; both must read the same.
 
 use base64::Engine as _;
-use knarr_schema::{decode, decode_protobuf, kind};
+use knarr_schema::{decode, decode_protobuf, encode_protobuf, kind};
 use serde_json::Value;
 
 fn bytes(case: &Value) -> Vec<u8> {
@@ -32,6 +32,20 @@ fn objects_read_the_same_from_protobuf_and_json() {
             (case["json"]["apiVersion"].as_str().unwrap(), gvk[2]),
             "{name}"
         );
+    }
+}
+
+#[test]
+fn what_is_encoded_reads_back_the_same() {
+    for case in cases() {
+        let name = &case["name"];
+        let gvk: Vec<&str> = case["kind"].as_str().unwrap().split('/').collect();
+        let (api_version, kind, want) = decode_protobuf(&bytes(&case)).unwrap();
+        assert_eq!(kind, gvk[2]);
+        let encoded = encode_protobuf(&api_version, &kind, want.to_string().as_bytes())
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
+        let (_, _, got) = decode_protobuf(&encoded).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(got, want, "{name}");
     }
 }
 
