@@ -9,9 +9,10 @@ use crate::{
     body::Body,
     catalog::{Catalog, Route},
     negotiate,
+    negotiate::Endpoint,
     registry::Resource,
     review::VIRTUAL,
-    server::Call,
+    server::{Answer, Call},
     status::Failure,
 };
 
@@ -105,39 +106,45 @@ fn group_version(group: &str, version: &str) -> String {
 
 /// Answers a discovery path.
 pub fn answer(catalog: &Catalog, call: &Call, route: Route) -> Result<Response<Body>, Failure> {
-    let (content_type, document) = match route {
+    let document = match route {
         Route::LegacyVersions | Route::Groups => {
             let legacy = matches!(route, Route::LegacyVersions);
             match aggregated_version(call) {
                 Some((version, content_type)) => {
-                    (content_type, aggregated(catalog, legacy, version))
+                    let mut text = aggregated(catalog, legacy, version).to_string();
+                    text.push('\n');
+                    return Ok(tagged(call, content_type, text.into()));
                 }
-                None if legacy => ("application/json", legacy_versions(call)),
-                None => ("application/json", group_list(catalog)),
+                None => negotiate::document(&call.parts.headers)?,
+            }
+            if legacy {
+                legacy_versions(call)
+            } else {
+                group_list(catalog)
             }
         }
         Route::Group(group) => {
-            negotiate::form(&call.parts.headers)?;
+            negotiate::document(&call.parts.headers)?;
             if !groups(catalog).contains(&group.as_str()) {
-                return Err(Failure::no_such_path());
+                return Ok(crate::health::not_found());
             }
             let mut g = api_group(catalog, &group);
             g["kind"] = "APIGroup".into();
             g["apiVersion"] = "v1".into();
-            ("application/json", g)
+            g
         }
         Route::Version(group, version) => {
-            negotiate::form(&call.parts.headers)?;
+            negotiate::document(&call.parts.headers)?;
             if !versions(catalog, &group).contains(&version.as_str()) {
                 return Err(Failure::no_such_path());
             }
-            ("application/json", resource_list(catalog, &group, &version))
+            resource_list(catalog, &group, &version)
         }
         Route::Resource(_) | Route::Other => return Err(Failure::no_such_path()),
     };
-    let mut text = document.to_string();
-    text.push('\n');
-    Ok(tagged(call, content_type, text.into()))
+    let mut answer = Answer::ok(document.to_string());
+    answer.negotiated = Some(Endpoint::Document);
+    Ok(answer.into_response())
 }
 
 /// With an ETag, or 304 when the client has this very document.
@@ -171,7 +178,7 @@ pub fn etag(body: &[u8]) -> String {
 
 fn aggregated_version(call: &Call) -> Option<(&'static str, &'static str)> {
     for range in negotiate::accepts(&call.parts.headers) {
-        if range.media != "application/json" {
+        if !range.covers("application/json") {
             continue;
         }
         match (range.param("as"), range.param("g"), range.param("v")) {
@@ -187,7 +194,7 @@ fn aggregated_version(call: &Call) -> Option<(&'static str, &'static str)> {
                     "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
                 ));
             }
-            (None, ..) => return None,
+            // a plain range before it doesn't count: whoever knows this form is given it
             _ => {}
         }
     }

@@ -1,76 +1,154 @@
-//! `/healthz`, `/livez`, `/readyz` and `/version`: all that is answered to anybody.
+//! `/healthz`, `/livez`, `/readyz` and `/version`: all that is answered to anybody. Follows apiserver's `server/healthz`.
 
-use http::{Method, Response, header, request::Parts};
+use http::{Method, Response, StatusCode, header, request::Parts};
 use serde_json::json;
 
-use crate::{body::Body, query::Query, server::Inner, status::Failure};
+use crate::{body::Body, negotiate, query::Query, server::Inner, status::Failure};
 
 /// Kubernetes version whose API this is.
 pub const GIT_VERSION: &str = concat!("v1.36.0+knarr", env!("CARGO_PKG_VERSION"));
 
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// Which endpoints a check belongs to.
+const LIVE: u8 = 1;
+const READY: u8 = 2;
+const HEALTH: u8 = 4;
+
+/// The checks, in order. Clients and probes name upstream's: what has no counterpart here (start-up hooks of parts this
+/// server doesn't have) isn't there. `etcd` is the store.
+const CHECKS: [(&str, u8); 6] = [
+    ("ping", LIVE | READY | HEALTH),
+    ("log", LIVE | READY | HEALTH),
+    ("etcd", LIVE | READY | HEALTH),
+    ("etcd-readiness", READY),
+    ("poststarthook/bootstrap", READY | HEALTH),
+    ("shutdown", READY),
+];
+
 /// Answers a public path.
 pub async fn answer(inner: &Inner, parts: &Parts) -> Result<Response<Body>, Failure> {
-    if parts.method != Method::GET && parts.method != Method::HEAD {
-        return Err(Failure::method_not_allowed());
-    }
-    let path = parts.uri.path().trim_matches('/');
-    if path == "version" {
-        return Ok(text("application/json", version()));
+    let path = parts.uri.path().trim_start_matches('/');
+    if path.trim_end_matches('/') == "version" {
+        if parts.method != Method::GET {
+            return Err(Failure::method_not_allowed().with_details());
+        }
+        negotiate::only_json(&parts.headers)?;
+        let mut text = serde_json::to_vec_pretty(&version()).map_err(Failure::internal)?;
+        text.push(b'\n');
+        return Ok(plain("application/json", text.into()));
     }
     let (endpoint, one) = match path.split_once('/') {
         Some((e, one)) => (e, Some(one)),
         None => (path, None),
     };
-    let ready = inner.ready().await;
-    let mut checks: Vec<(&str, Result<(), String>)> = vec![("ping", Ok(()))];
-    checks.push(("store", Ok(())));
-    if endpoint != "livez" {
-        let bootstrap = ready.as_ref().map(|_| ()).map_err(|f| f.message().into());
-        checks.push(("poststarthook/bootstrap", bootstrap));
-    }
+    let group = match endpoint {
+        "livez" => LIVE,
+        "readyz" => READY,
+        _ => HEALTH,
+    };
+    let checks = CHECKS.iter().filter(|(_, of)| of & group != 0);
     if let Some(one) = one {
-        let found = checks.iter().find(|(name, _)| *name == one);
-        return match found {
-            Some((_, Ok(()))) => Ok(text("text/plain; charset=utf-8", "ok".into())),
-            Some((_, Err(why))) => Err(Failure::internal(why)),
-            None => Err(Failure::no_such_path()),
+        return match checks.clone().find(|(name, _)| *name == one) {
+            Some((name, _)) => Ok(match check(inner, name).await {
+                Ok(()) => plain(TEXT, "ok".to_string().into()),
+                Err(why) => error(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    format!("internal server error: {why}\n"),
+                ),
+            }),
+            None => Ok(not_found()),
         };
     }
     let query = Query::parse(parts.uri.query());
-    let failed = checks.iter().any(|(_, r)| r.is_err());
-    if !failed && !query.has("verbose") {
-        return Ok(text("text/plain; charset=utf-8", "ok".into()));
-    }
-    let mut out = String::new();
-    for (name, result) in &checks {
-        match result {
+    let mut excluded: Vec<&str> = query.all("exclude").collect();
+    excluded.sort_unstable();
+    excluded.dedup();
+    let (mut out, mut failed) = (String::new(), false);
+    for (name, _) in checks {
+        if let Some(at) = excluded.iter().position(|e| e == name) {
+            excluded.remove(at);
+            out.push_str(&format!("[+]{name} excluded: ok\n"));
+            continue;
+        }
+        match check(inner, name).await {
             Ok(()) => out.push_str(&format!("[+]{name} ok\n")),
-            Err(_) => out.push_str(&format!("[-]{name} failed: reason withheld\n")),
+            Err(why) => {
+                tracing::warn!("the check {name} of /{endpoint} failed: {why}");
+                failed = true;
+                out.push_str(&format!("[-]{name} failed: reason withheld\n"));
+            }
         }
     }
-    let verdict = if failed { "failed" } else { "passed" };
-    out.push_str(&format!("{endpoint} check {verdict}\n"));
-    let mut response = text("text/plain; charset=utf-8", out);
-    if failed {
-        *response.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
+    if !excluded.is_empty() {
+        let names: Vec<String> = excluded.iter().map(|e| format!("{e:?}")).collect();
+        out.push_str(&format!(
+            "warn: some health checks cannot be excluded: no matches for {}\n",
+            names.join(", ")
+        ));
     }
-    Ok(response)
+    if failed {
+        out.push_str(&format!("{endpoint} check failed\n"));
+        return Ok(error(StatusCode::INTERNAL_SERVER_ERROR, out));
+    }
+    if query.has("verbose") {
+        out.push_str(&format!("{endpoint} check passed\n"));
+    } else {
+        out = "ok".into();
+    }
+    Ok(unsniffed(plain(TEXT, out.into())))
 }
 
-fn text(content_type: &'static str, body: String) -> Response<Body> {
-    let mut response = Response::new(Body::from(body));
-    response.headers_mut().insert(
+async fn check(inner: &Inner, name: &str) -> Result<(), String> {
+    match name {
+        "poststarthook/bootstrap" | "etcd-readiness" => {
+            inner.ready().await.map_err(|f| f.message().to_string())
+        }
+        "shutdown" if inner.stopping.is_cancelled() => Err("process is shutting down".into()),
+        _ => Ok(()),
+    }
+}
+
+fn plain(content_type: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(
         header::CONTENT_TYPE,
         http::HeaderValue::from_static(content_type),
+    );
+    headers.insert(
+        header::CACHE_CONTROL,
+        http::HeaderValue::from_static("no-cache, private"),
     );
     response
 }
 
-fn version() -> String {
+fn unsniffed(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        http::HeaderValue::from_static("nosniff"),
+    );
+    response
+}
+
+/// As Go's `http.Error`.
+fn error(code: StatusCode, text: String) -> Response<Body> {
+    let mut response = unsniffed(plain(TEXT, text.into()));
+    *response.status_mut() = code;
+    response
+}
+
+/// What is answered at paths that aren't of the API.
+pub fn not_found() -> Response<Body> {
+    error(StatusCode::NOT_FOUND, "404 page not found\n".into())
+}
+
+fn version() -> serde_json::Value {
     json!({
-        "major": "1", "minor": "36", "gitVersion": GIT_VERSION, "gitCommit": "", "gitTreeState": "clean",
+        "major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36",
+        "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
+        "gitVersion": GIT_VERSION, "gitCommit": "", "gitTreeState": "clean",
         "buildDate": "1970-01-01T00:00:00Z", "goVersion": "none", "compiler": "rustc",
         "platform": format!("linux/{}", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }),
     })
-    .to_string()
 }

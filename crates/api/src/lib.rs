@@ -35,6 +35,7 @@ mod pages;
 mod patch;
 mod pki;
 mod pods;
+mod pretty;
 mod query;
 pub mod registry;
 mod request_info;

@@ -7,7 +7,7 @@ use knarr_store::{Entry, Snapshot};
 use serde_json::Value;
 
 use crate::{
-    body::Body,
+    body::{Body, Items},
     catalog::{self, Target},
     negotiate::Form,
     object,
@@ -97,8 +97,14 @@ pub fn scope(t: &Target, filter: &Filter) -> Scope {
 pub fn list(inner: &Inner, t: &Target, query: &Query, form: Form) -> Result<Body, Failure> {
     let r = &t.resource;
     let filter = Filter::read(r, query)?;
-    let limit = query.number("limit")?.unwrap_or(0).max(0) as usize;
-    let (snapshot, after, consistent) = choose(inner, query)?;
+    query.number("timeoutSeconds")?;
+    let mut limit = query.number("limit")?.unwrap_or(0).max(0) as usize;
+    check_version(query)?;
+    // upstream answers these from its cache, which knows no chunks
+    if query.get("resourceVersion") == Some("0") && query.get("continue").is_none() {
+        limit = 0;
+    }
+    let (snapshot, after, consistent) = choose(inner, query, limit > 0)?;
     let scope = scope(t, &filter);
     let start = after.map(|a| format!("{}{a}", scope.prefix));
 
@@ -168,21 +174,14 @@ fn render(
     let items: Vec<Entry> = items.collect();
     match form {
         Form::Plain => {
-            let head = format!(
-                "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
+            let items: VecDeque<Bytes> = items.into_iter().map(|e| e.value).collect();
+            Ok(Body::Items(Items::new(
                 r.kind,
-                catalog::api_version(r)
-            );
-            let mut pieces: VecDeque<Bytes> = VecDeque::with_capacity(2 * items.len() + 2);
-            pieces.push_back(head.into());
-            for (i, e) in items.into_iter().enumerate() {
-                if i > 0 {
-                    pieces.push_back(Bytes::from_static(b","));
-                }
-                pieces.push_back(e.value);
-            }
-            pieces.push_back(Bytes::from_static(b"]}\n"));
-            Ok(Body::pieces(pieces))
+                &catalog::api_version(r),
+                r.custom.is_none(),
+                metadata.to_string(),
+                items,
+            )))
         }
         Form::Table(version) => {
             let include = table::Include::read(query)?;
@@ -194,7 +193,8 @@ fn render(
                 .to_string()
                 .into())
         }
-        Form::Partial(version) | Form::PartialList(version) => {
+        Form::Partial(_) => Err(wrong_form(r, true)),
+        Form::PartialList(version) => {
             let items: Vec<Value> = items
                 .iter()
                 .filter_map(|e| object::metadata(&e.value))
@@ -209,19 +209,46 @@ fn render(
     }
 }
 
+/// 406 for metadata of an object where there is a list, and the other way round.
+pub fn wrong_form(r: &Resource, list: bool) -> Failure {
+    let package = match r.group {
+        _ if r.custom.is_some() => "unstructured",
+        "" | "events.k8s.io" => "core",
+        group => group.split('.').next().unwrap_or(group),
+    };
+    let kind = if r.custom.is_some() {
+        "Unstructured"
+    } else {
+        r.kind
+    };
+    let message = if list {
+        format!(
+            "you requested PartialObjectMetadata, but the requested object is a list (*{package}.{kind}List)"
+        )
+    } else {
+        format!(
+            "you requested PartialObjectMetadataList, but the requested object is not a list (*{package}.{kind})"
+        )
+    };
+    Failure::new(406, "NotAcceptable", message)
+}
+
 /// Snapshot to list from, the key tail to go on after, and whether later chunks can be consistent.
-fn choose(inner: &Inner, query: &Query) -> Result<(Snapshot, Option<String>, bool), Failure> {
+fn choose(
+    inner: &Inner,
+    query: &Query,
+    limited: bool,
+) -> Result<(Snapshot, Option<String>, bool), Failure> {
     let version = query.get("resourceVersion").unwrap_or("");
     let matching = query.get("resourceVersionMatch").unwrap_or("");
     let token = query.get("continue");
-    check_version(version, matching, token.is_some())?;
     if let Some(token) = token {
+        let token = Token::decode(token)?;
         if !version.is_empty() && version != "0" {
             return Err(Failure::bad_request(
                 "specifying resource version is not allowed when using continue",
             ));
         }
-        let token = Token::decode(token)?;
         let start = token.start().to_string();
         return match token.revision() {
             None => Ok((inner.store.snapshot(), Some(start), false)),
@@ -238,13 +265,16 @@ fn choose(inner: &Inner, query: &Query) -> Result<(Snapshot, Option<String>, boo
         };
     }
     let snapshot = inner.store.snapshot();
-    let wanted = parse_version(version)?;
+    let wanted = parse_version(version)
+        .map_err(|f| Failure::bad_request(format!("invalid resource version: {}", f.message())))?;
     if let Some(wanted) = wanted {
         let current = snapshot.revision();
         if wanted > current {
             return Err(too_large(wanted, current));
         }
-        if matching == "Exact" && wanted != current {
+        // a chunk of a named revision is of that very one
+        let exact = matching == "Exact" || (matching.is_empty() && limited);
+        if exact && wanted != current {
             let kept = inner.pages.find(wanted).ok_or_else(pages::expired_exact)?;
             return Ok((kept, None, true));
         }
@@ -252,15 +282,20 @@ fn choose(inner: &Inner, query: &Query) -> Result<(Snapshot, Option<String>, boo
     Ok((snapshot, None, true))
 }
 
-/// A `resourceVersion` parameter; None for empty and 0.
+/// A `resourceVersion` parameter; None for empty and 0. The failure is the one of watches and gets: upstream's has neither
+/// code nor reason of its own.
 pub fn parse_version(version: &str) -> Result<Option<u64>, Failure> {
     if version.is_empty() || version == "0" {
         return Ok(None);
     }
     version.parse().map(Some).map_err(|_| {
-        Failure::bad_request(format!(
-            "Invalid value: {version:?}: strconv.ParseUint: parsing {version:?}: invalid syntax"
-        ))
+        Failure::new(
+            500,
+            "",
+            format!(
+                "resourceVersion: Invalid value: {version:?}: strconv.ParseUint: parsing {version:?}: invalid syntax"
+            ),
+        )
     })
 }
 
@@ -275,10 +310,9 @@ pub fn too_large(wanted: u64, current: u64) -> Failure {
     .retry_after(1)
 }
 
-fn check_version(version: &str, matching: &str, continues: bool) -> Result<(), Failure> {
-    if matching.is_empty() {
-        return Ok(());
-    }
+fn check_version(query: &Query) -> Result<(), Failure> {
+    let version = query.get("resourceVersion").unwrap_or("");
+    let matching = query.get("resourceVersionMatch").unwrap_or("");
     let mut errors = Vec::new();
     let mut forbid = |detail: &str| {
         errors.push(FieldError::Forbidden {
@@ -286,20 +320,28 @@ fn check_version(version: &str, matching: &str, continues: bool) -> Result<(), F
             detail: detail.into(),
         })
     };
-    if continues {
-        forbid("resourceVersionMatch is forbidden when continue is provided");
+    if !matching.is_empty() {
+        if version.is_empty() {
+            forbid("resourceVersionMatch is forbidden unless resourceVersion is provided");
+        }
+        if query.get("continue").is_some() {
+            forbid("resourceVersionMatch is forbidden when continue is provided");
+        }
+        if matching == "Exact" && version == "0" {
+            forbid("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+        }
+        if !matches!(matching, "Exact" | "NotOlderThan") {
+            errors.push(FieldError::NotSupported {
+                field: "resourceVersionMatch".into(),
+                value: matching.into(),
+                supported: vec!["Exact".into(), "NotOlderThan".into(), "".into()],
+            });
+        }
     }
-    if version.is_empty() {
-        forbid("resourceVersionMatch is forbidden unless resourceVersion is provided");
-    }
-    if matching == "Exact" && version == "0" {
-        forbid("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
-    }
-    if !matches!(matching, "Exact" | "NotOlderThan") {
-        errors.push(FieldError::NotSupported {
-            field: "resourceVersionMatch".into(),
-            value: matching.into(),
-            supported: vec!["Exact".into(), "NotOlderThan".into(), "".into()],
+    if query.has("sendInitialEvents") {
+        errors.push(FieldError::Forbidden {
+            field: "sendInitialEvents".into(),
+            detail: "sendInitialEvents is forbidden for list".into(),
         });
     }
     if errors.is_empty() {

@@ -69,10 +69,10 @@ pub async fn answer(
     let (key, content_type) = if path == "openapi/v2" {
         v2_form(call)?
     } else if let Some((group, version)) = group_version(&inner.catalog(), path) {
-        negotiate::form(&call.parts.headers)?;
+        negotiate::document(&call.parts.headers)?;
         (format!("v3/{group}/{version}"), "application/json")
     } else {
-        return Err(Failure::no_such_path());
+        return Ok(crate::health::not_found());
     };
     let document = document(inner, &key).await?;
     respond(call, content_type, document)
@@ -84,14 +84,19 @@ fn v2_form(call: &Call) -> Result<(String, &'static str), Failure> {
         return Ok(("v2/json".into(), "application/json"));
     }
     for range in &ranges {
-        match range.media {
-            // clients of old ask with the @ and are answered with the dot, as upstream does
-            V2_PROTOBUF | V2_PROTOBUF_OLD => return Ok(("v2/protobuf".into(), V2_PROTOBUF)),
-            _ if range.takes_json() => return Ok(("v2/json".into(), "application/json")),
-            _ => {}
+        if range.covers("application/json") {
+            return Ok(("v2/json".into(), "application/json"));
+        }
+        // clients of old ask with the @ and are answered with the dot, as upstream does
+        if range.covers(V2_PROTOBUF) || range.covers(V2_PROTOBUF_OLD) {
+            return Ok(("v2/protobuf".into(), V2_PROTOBUF));
         }
     }
-    Err(negotiate::not_acceptable())
+    Err(Failure::new(
+        406,
+        "NotAcceptable",
+        "only the following media types are accepted: application/json, application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+    ))
 }
 
 fn group_version(catalog: &Catalog, path: &str) -> Option<(String, String)> {

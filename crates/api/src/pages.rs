@@ -15,16 +15,21 @@ const KEPT_MAX: usize = 32;
 /// How long one is kept (etcd's default compaction interval upstream).
 const LIFETIME: Duration = Duration::from_secs(300);
 
+const VERSION: &str = "meta.k8s.io/v1";
+const INVALID: &str = "continue key is not valid";
 const EXPIRED: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
 const EXPIRED_EXACT: &str = "The resourceVersion for the provided list is too old.";
 
 /// Content of a continue token; upstream's JSON.
 #[derive(Debug, Serialize, Deserialize, PartialEq)]
 pub struct Token {
+    #[serde(default)]
     v: String,
     /// revision of the list; -1: whatever is newest
+    #[serde(default)]
     rv: i64,
-    /// last key given out, without its prefix
+    /// last key given out, without its prefix and with a zero byte
+    #[serde(default)]
     start: String,
 }
 
@@ -32,9 +37,9 @@ impl Token {
     /// A token for what follows `start` in the list at `revision`.
     pub fn new(revision: i64, start: &str) -> Token {
         Token {
-            v: "meta.k8s.io/v1".into(),
+            v: VERSION.into(),
             rv: revision,
-            start: start.into(),
+            start: format!("{}\0", start.trim_end_matches('\0')),
         }
     }
     /// As text.
@@ -44,13 +49,40 @@ impl Token {
     }
     /// Reads a token; 400 as upstream.
     pub fn decode(text: &str) -> Result<Token, Failure> {
-        let bad = |why: String| Failure::bad_request(format!("continue key is not valid: {why}"));
+        let invalid =
+            |why: &str| Failure::bad_request(format!("invalid continue token: {INVALID}{why}"));
+        let bad = |why: String| invalid(&format!(": {why}"));
         let bytes = URL_SAFE_NO_PAD
             .decode(text.trim_end_matches('='))
-            .map_err(|e| bad(e.to_string()))?;
+            .map_err(|e| match e {
+                base64::DecodeError::InvalidByte(at, _)
+                | base64::DecodeError::InvalidLastSymbol(at, _) => {
+                    bad(format!("illegal base64 data at input byte {at}"))
+                }
+                _ => bad(format!(
+                    "illegal base64 data at input byte {}",
+                    text.len() - 1
+                )),
+            })?;
         let token: Token = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
-        if token.v != "meta.k8s.io/v1" || token.start.contains("..") || token.rv == 0 {
-            return Err(bad("incorrect version or key".into()));
+        if token.v != VERSION {
+            return Err(bad(format!(
+                "server does not recognize this encoded version {}",
+                token.v
+            )));
+        }
+        if token.rv == 0 {
+            return Err(bad(format!(
+                "incorrect encoded start resourceVersion (version {VERSION})"
+            )));
+        }
+        if token.start.is_empty() {
+            return Err(bad(format!("encoded start key empty (version {VERSION})")));
+        }
+        // what path.Clean would change could lead out of the collection
+        let parts = token.start.strip_prefix('/').unwrap_or(&token.start);
+        if parts.split('/').any(|p| matches!(p, "" | "." | "..")) {
+            return Err(bad(token.start));
         }
         Ok(token)
     }
@@ -60,7 +92,7 @@ impl Token {
     }
     /// Key to go on after.
     pub fn start(&self) -> &str {
-        &self.start
+        self.start.strip_prefix('/').unwrap_or(&self.start)
     }
 }
 
@@ -149,10 +181,38 @@ mod tests {
         let token = Token::new(7, "default/a");
         assert_eq!(Token::decode(&token.encode()).unwrap(), token);
         // as an upstream API server writes it
-        let theirs = "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6Nywic3RhcnQiOiJkZWZhdWx0L2EifQ";
+        let theirs = "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6Nywic3RhcnQiOiJkZWZhdWx0L2FcdTAwMDAifQ";
         assert_eq!(Token::decode(theirs).unwrap(), token);
-        for bad in ["", "x", "e30", "eyJ2IjoidjIiLCJydiI6Nywic3RhcnQiOiJhIn0"] {
-            assert_eq!(Token::decode(bad).unwrap_err().code(), 400, "{bad}");
+        let json = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        for (bad, why) in [
+            ("x".to_string(), "illegal base64 data at input byte 0"),
+            (
+                json("{}"),
+                "server does not recognize this encoded version ",
+            ),
+            (
+                json(r#"{"v":"v2"}"#),
+                "server does not recognize this encoded version v2",
+            ),
+            (
+                json(r#"{"v":"meta.k8s.io/v1"}"#),
+                "incorrect encoded start resourceVersion (version meta.k8s.io/v1)",
+            ),
+            (
+                json(r#"{"v":"meta.k8s.io/v1","rv":1}"#),
+                "encoded start key empty (version meta.k8s.io/v1)",
+            ),
+            (
+                json(r#"{"v":"meta.k8s.io/v1","rv":1,"start":"../a"}"#),
+                "../a",
+            ),
+        ] {
+            let f = Token::decode(&bad).unwrap_err();
+            assert_eq!(f.code(), 400, "{bad}");
+            assert_eq!(
+                f.message(),
+                format!("invalid continue token: continue key is not valid: {why}")
+            );
         }
     }
 }

@@ -4,12 +4,12 @@ use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    body::Body,
+    body::{Body, Items},
     catalog::{self, Target},
     decode::Raw,
     delete::{self, DeleteOptions},
     identity, list, negotiate,
-    negotiate::Form,
+    negotiate::{Endpoint, Form, Media},
     object,
     patch::{self, Patch},
     pods,
@@ -75,12 +75,15 @@ async fn object_request(
 ) -> Result<Outcome, Failure> {
     match verb {
         "watch" => {
-            let form = negotiate::form(&call.parts.headers)?;
-            let body = watch::watch(inner, t, &call.query, form)?;
+            let (media, body) = watch::watch(inner, t, &call.query, &call.parts.headers)?;
             let mut response = Response::new(body);
+            let content_type = match media {
+                Media::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+                media => media.name(),
+            };
             response.headers_mut().insert(
                 http::header::CONTENT_TYPE,
-                http::HeaderValue::from_static("application/json"),
+                http::HeaderValue::from_static(content_type),
             );
             response.headers_mut().insert(
                 http::header::CACHE_CONTROL,
@@ -89,8 +92,8 @@ async fn object_request(
             Ok(Outcome::Response(response))
         }
         "list" => {
-            let form = negotiate::form(&call.parts.headers)?;
-            Ok(Answer::ok(list::list(inner, t, &call.query, form)?).into())
+            let form = negotiate::form(&t.resource, &call.parts.headers)?;
+            Ok(answered(t, StatusCode::OK, list::list(inner, t, &call.query, form)?).into())
         }
         "get" => get(inner, call, t),
         "create" if t.name.is_empty() => create(inner, call, t).await,
@@ -101,7 +104,9 @@ async fn object_request(
             let by = delete::Requester::Named(&call.who);
             let done =
                 delete::delete(inner, &t.resource, &t.namespace, &t.name, &options, by).await?;
-            Ok(Answer::ok(done.answer).warn(done.warnings).into())
+            Ok(answered(t, StatusCode::OK, done.answer)
+                .warn(done.warnings)
+                .into())
         }
         "deletecollection" => delete_collection(inner, call, t).await,
         _ => Err(Failure::method_not_allowed()),
@@ -156,9 +161,16 @@ async fn subresource(
     }
 }
 
+/// An answer about this target.
+fn answered(t: &Target, code: StatusCode, body: impl Into<Body>) -> Answer {
+    let mut answer = Answer::coded(code, body);
+    answer.negotiated = Some(Endpoint::of(&t.resource));
+    answer
+}
+
 /// Reads one object in the form asked for.
 fn get(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Failure> {
-    let form = negotiate::form(&call.parts.headers)?;
+    let form = negotiate::form(&t.resource, &call.parts.headers)?;
     let version = call.query.get("resourceVersion").unwrap_or("");
     let snapshot = inner.store.snapshot();
     if let Some(wanted) = list::parse_version(version)?
@@ -170,7 +182,7 @@ fn get(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Failure> {
         .get(&catalog::key(&t.resource, &t.namespace, &t.name))
         .ok_or_else(|| Failure::not_found(&t.resource, &t.name))?;
     let bytes = versions::served(&t.resource, &entry.value);
-    Ok(Answer::ok(in_form(call, t, form, &bytes)?).into())
+    Ok(answered(t, StatusCode::OK, in_form(call, t, form, &bytes)?).into())
 }
 
 /// Stored bytes in the form asked for.
@@ -191,7 +203,7 @@ pub fn in_form(call: &Call, t: &Target, form: Form, bytes: &bytes::Bytes) -> Res
                 .ok_or_else(|| Failure::internal("stored object has no metadata"))?;
             table::partial(m, version).to_string().into()
         }
-        Form::PartialList(_) => return Err(negotiate::not_acceptable()),
+        Form::PartialList(_) => return Err(list::wrong_form(&t.resource, false)),
     })
 }
 
@@ -236,7 +248,7 @@ pub fn write<'a>(
 }
 
 async fn create(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Failure> {
-    let form = negotiate::form(&call.parts.headers)?;
+    let form = negotiate::form(&t.resource, &call.parts.headers)?;
     let options = options(call, "CreateOptions", false)?;
     let mut w = write(inner, call, t, &options, Part::Main);
     if t.resource.namespaced && t.namespace.is_empty() {
@@ -250,13 +262,11 @@ async fn create(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Failu
     let warnings = std::mem::take(&mut w.warnings);
     note(call, &w.annotations);
     let body = in_form(call, t, form, &bytes)?;
-    Ok(Answer::coded(StatusCode::CREATED, body)
-        .warn(warnings)
-        .into())
+    Ok(answered(t, StatusCode::CREATED, body).warn(warnings).into())
 }
 
 async fn put(inner: &Inner, call: &Call, t: &Target, part: Part) -> Result<Outcome, Failure> {
-    let form = negotiate::form(&call.parts.headers)?;
+    let form = negotiate::form(&t.resource, &call.parts.headers)?;
     let options = options(call, "UpdateOptions", false)?;
     let mut w = write(inner, call, t, &options, part);
     let mut warnings = Vec::new();
@@ -302,7 +312,7 @@ async fn put(inner: &Inner, call: &Call, t: &Target, part: Part) -> Result<Outco
     };
     let warnings = std::mem::take(&mut w.warnings);
     note(call, &w.annotations);
-    Ok(Answer::coded(code, in_form(call, t, form, &bytes)?)
+    Ok(answered(t, code, in_form(call, t, form, &bytes)?)
         .warn(warnings)
         .into())
 }
@@ -329,7 +339,7 @@ fn finalized(live: &Value, given: &Value) -> Value {
 }
 
 async fn do_patch(inner: &Inner, call: &Call, t: &Target, part: Part) -> Result<Outcome, Failure> {
-    let form = negotiate::form(&call.parts.headers)?;
+    let form = negotiate::form(&t.resource, &call.parts.headers)?;
     let content_type = negotiate::content_type(&call.parts.headers);
     let patch = Patch::read(&content_type, &call.body)?;
     let options = options(call, "PatchOptions", Patch::is_apply(&content_type))?;
@@ -343,7 +353,7 @@ async fn do_patch(inner: &Inner, call: &Call, t: &Target, part: Part) -> Result<
         StatusCode::OK
     };
     let body = in_form(call, t, form, &written.into_bytes())?;
-    Ok(Answer::coded(code, body).warn(warnings).into())
+    Ok(answered(t, code, body).warn(warnings).into())
 }
 
 /// Objects deleted at once by one deletecollection; their commits share a flush.
@@ -379,21 +389,16 @@ async fn delete_collection(inner: &Inner, call: &Call, t: &Target) -> Result<Out
         .try_filter_map(|o| async move { Ok(o) })
         .try_collect()
         .await?;
-    let head = format!(
-        "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{{\"resourceVersion\":\"{}\"}},\"items\":[",
+    let (deleted, warnings): (Vec<bytes::Bytes>, Vec<Vec<String>>) = deleted.into_iter().unzip();
+    let metadata = json!({"resourceVersion": inner.store.snapshot().revision().to_string()});
+    let items = Items::new(
         r.kind,
-        catalog::api_version(r),
-        inner.store.snapshot().revision()
+        &catalog::api_version(r),
+        r.custom.is_none(),
+        metadata.to_string(),
+        deleted.into(),
     );
-    let mut pieces = std::collections::VecDeque::from([bytes::Bytes::from(head)]);
-    let mut warnings = Vec::new();
-    for (i, (o, warned)) in deleted.into_iter().enumerate() {
-        warnings.extend(warned);
-        if i > 0 {
-            pieces.push_back(bytes::Bytes::from_static(b","));
-        }
-        pieces.push_back(o);
-    }
-    pieces.push_back(bytes::Bytes::from_static(b"]}\n"));
-    Ok(Answer::ok(Body::pieces(pieces)).warn(warnings).into())
+    Ok(answered(t, StatusCode::OK, Body::Items(items))
+        .warn(warnings.concat())
+        .into())
 }

@@ -48,7 +48,7 @@ pub async fn answer(
     let Some(pointers) = &t.resource.scale else {
         return Err(Failure::no_such_path());
     };
-    negotiate::form(&call.parts.headers)?;
+    negotiate::form(&t.resource, &call.parts.headers)?;
     match verb {
         "get" => {
             let snapshot = inner.store.snapshot();

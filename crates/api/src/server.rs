@@ -19,6 +19,7 @@ use crate::{
     discovery, encoding, health, identity,
     identity::Identity,
     metrics::Metrics,
+    negotiate::{Endpoint, Wants},
     openapi::OpenApi,
     pages::Pages,
     pki::Pki,
@@ -82,6 +83,8 @@ pub struct Answer {
     pub content_type: &'static str,
     /// For the Warning header.
     pub warnings: Vec<String>,
+    /// The body is JSON of an API object, sent as the client prefers it; None: as it is.
+    pub negotiated: Option<Endpoint>,
 }
 impl Answer {
     /// 200 with JSON.
@@ -95,6 +98,15 @@ impl Answer {
             body: body.into(),
             content_type: "application/json",
             warnings: vec![],
+            negotiated: Some(Endpoint::BuiltIn),
+        }
+    }
+    /// Of this type, whatever the client prefers.
+    pub fn fixed(content_type: &'static str, body: impl Into<Body>) -> Answer {
+        Answer {
+            content_type,
+            negotiated: None,
+            ..Answer::ok(body)
         }
     }
     /// With warnings.
@@ -102,9 +114,15 @@ impl Answer {
         self.warnings = warnings;
         self
     }
-    fn into_response(self) -> Response<Body> {
+    /// With the headers of every API answer.
+    pub fn into_response(self) -> Response<Body> {
         let mut response = Response::new(self.body);
         *response.status_mut() = self.code;
+        if let Some(endpoint) = self.negotiated {
+            response
+                .extensions_mut()
+                .insert(encoding::Negotiated(endpoint));
+        }
         let headers = response.headers_mut();
         headers.insert(
             header::CONTENT_TYPE,
@@ -146,9 +164,16 @@ pub fn failure_response(f: &Failure) -> Response<Body> {
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json"),
     );
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("no-cache, private"),
+    );
     if let Some(s) = f.retry_after_seconds() {
         headers.insert(header::RETRY_AFTER, s.into());
     }
+    response
+        .extensions_mut()
+        .insert(encoding::Negotiated(Endpoint::Document));
     response
 }
 
@@ -199,6 +224,7 @@ impl Inner {
         let started = std::time::Instant::now();
         let method = parts.method.clone();
         let head = method == Method::HEAD;
+        let wants = Wants::of(&parts);
         let path = parts.uri.path().to_string();
         // a bug in one kind's hook must not take the connection's other requests with it
         let answered = AssertUnwindSafe(self.authenticated(parts, body))
@@ -216,6 +242,7 @@ impl Inner {
         if let Some(span) = span {
             span.answered(&mut response, panicked).await;
         }
+        response = encoding::finish(&wants, response);
         if let Ok(id) = HeaderValue::from_str(&audit_id) {
             response.headers_mut().insert("audit-id", id);
         }
@@ -274,12 +301,8 @@ impl Inner {
     async fn dispatch(self: &Arc<Self>, call: Call) -> Result<Response<Body>, Failure> {
         let path = call.parts.uri.path().to_string();
         if let Some(answer) = review::answer(self, &call, &path)? {
-            return Ok(encoding::encode(
-                &call.parts.headers,
-                answer.into_response(),
-            ));
+            return Ok(answer.into_response());
         }
-        let headers = call.parts.headers.clone();
         let span = audit::Span::of(&call.parts).cloned();
         if let Some(target) = self.bindings(&call, &path) {
             let target = target?;
@@ -303,24 +326,23 @@ impl Inner {
                 match path.trim_matches('/') {
                     "" => Answer::ok(discovery::root(&self.catalog()).to_string()).into_response(),
                     "metrics" => {
+                        const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
                         let mut text = self.metrics.text(self.store.snapshot().revision());
                         if let Some(audit) = self.audit.get() {
                             text.push_str(&audit.metrics());
                         }
-                        let mut a = Answer::ok(text);
-                        a.content_type = "text/plain; version=0.0.4; charset=utf-8";
-                        a.into_response()
+                        Answer::fixed(TEXT, text).into_response()
                     }
                     p if p.starts_with("openapi/") => {
                         return crate::openapi::answer(self, &call, p).await;
                     }
-                    _ => return Err(Failure::no_such_path()),
+                    _ => return Ok(health::not_found()),
                 }
             }
             Some(route) => {
                 identity::authorize_path(&call.who, &verb(&call.parts.method), &path)?;
-                if call.parts.method != Method::GET && call.parts.method != Method::HEAD {
-                    return Err(Failure::method_not_allowed());
+                if call.parts.method != Method::GET {
+                    return Err(Failure::method_not_allowed().with_details());
                 }
                 discovery::answer(&self.catalog(), &call, route)?
             }
@@ -329,7 +351,7 @@ impl Inner {
         if let Some(span) = span {
             span.response(&response);
         }
-        Ok(encoding::encode(&headers, response))
+        Ok(response)
     }
 }
 

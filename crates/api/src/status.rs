@@ -15,6 +15,8 @@ struct Inner {
     message: String,
     details: Map<String, Value>,
     continue_token: Option<String>,
+    /// `details` is there even when it is empty
+    detailed: bool,
     retry_after_seconds: Option<u32>,
 }
 
@@ -27,6 +29,7 @@ impl Failure {
             message: message.into(),
             details: Map::new(),
             continue_token: None,
+            detailed: false,
             retry_after_seconds: None,
         }))
     }
@@ -62,6 +65,12 @@ impl Failure {
         if let Some(list) = causes.as_array_mut() {
             list.push(Value::Object(cause));
         }
+        self
+    }
+
+    /// With `details`, whatever is in it: upstream's errors from below the API machinery have them empty.
+    pub fn with_details(mut self) -> Failure {
+        self.0.detailed = true;
         self
     }
 
@@ -212,7 +221,12 @@ impl Failure {
             "kind": "Status", "apiVersion": "v1", "metadata": metadata, "status": "Failure",
             "message": self.0.message, "reason": self.0.reason, "code": self.0.code,
         });
-        if (!self.0.details.is_empty() || self.0.reason == "NotFound")
+        if self.0.reason.is_empty()
+            && let Some(map) = status.as_object_mut()
+        {
+            map.remove("reason");
+        }
+        if (!self.0.details.is_empty() || self.0.detailed || self.0.reason == "NotFound")
             && let Some(map) = status.as_object_mut()
         {
             map.insert("details".into(), Value::Object(self.0.details.clone()));

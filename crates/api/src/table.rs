@@ -2,11 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{
-    query::Query,
-    registry::{FieldError, Resource},
-    status::Failure,
-};
+use crate::{query::Query, registry::Resource, status::Failure};
 
 /// What of the object comes with each row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,16 +21,9 @@ impl Include {
             None | Some("Metadata") => Ok(Include::Metadata),
             Some("None") => Ok(Include::None),
             Some("Object") => Ok(Include::Object),
-            Some(other) => Err(Failure::invalid(
-                "meta.k8s.io",
-                "TableOptions",
-                "",
-                &[FieldError::NotSupported {
-                    field: "includeObject".into(),
-                    value: other.into(),
-                    supported: vec!["Metadata".into(), "None".into(), "Object".into()],
-                }],
-            )),
+            Some(other) => Err(Failure::bad_request(format!(
+                "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: must be 'Metadata', 'Object', 'None', or empty"
+            ))),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use knarr_store::{Compacted, Cursor, Entry, Event};
 use rand::Rng;
 use serde_json::{Value, json};
@@ -12,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     body::Body,
     catalog::{self, Target},
+    encoding,
     list::{self, Filter, Scope},
-    negotiate::Form,
+    negotiate::{self, Form, Media},
     object,
     query::Query,
     registry::{FieldError, Handle},
@@ -35,6 +37,7 @@ struct Watch {
     r: Handle,
     filter: Filter,
     scope: Scope,
+    media: Media,
     form: Form,
     include: table::Include,
     columns_sent: bool,
@@ -59,20 +62,26 @@ enum State {
 }
 
 /// Answers a watch.
-pub fn watch(inner: &Inner, t: &Target, query: &Query, form: Form) -> Result<Body, Failure> {
+pub fn watch(
+    inner: &Inner,
+    t: &Target,
+    query: &Query,
+    headers: &HeaderMap,
+) -> Result<(Media, Body), Failure> {
     let r = t.resource.clone();
     let filter = Filter::read(&r, query)?;
     let scope = list::scope(t, &filter);
+    check(query)?;
     let version = query.get("resourceVersion").unwrap_or("");
     let wanted = list::parse_version(version)?;
     let bookmarks = query.flag("allowWatchBookmarks");
-    check(query, bookmarks)?;
     let send_initial = if query.has("sendInitialEvents") {
         query.flag("sendInitialEvents")
     } else {
         wanted.is_none()
     };
     let watch_list = query.flag("sendInitialEvents");
+    let (media, form) = negotiate::stream(&r, headers)?;
     let seconds = match query.number("timeoutSeconds")? {
         Some(n) if n > 0 => n.unsigned_abs(),
         _ => rand::rng().random_range(LIFETIME_SECONDS_MIN..2 * LIFETIME_SECONDS_MIN),
@@ -109,6 +118,7 @@ pub fn watch(inner: &Inner, t: &Target, query: &Query, form: Form) -> Result<Bod
         r,
         filter,
         scope,
+        media,
         form,
         include,
         columns_sent: false,
@@ -121,39 +131,37 @@ pub fn watch(inner: &Inner, t: &Target, query: &Query, form: Form) -> Result<Bod
         bookmarked: from,
         stopping: inner.stopping.clone(),
     };
-    Ok(Body::Stream(Box::pin(futures::stream::unfold(
-        watch,
-        |mut w| async move { w.next().await.map(|chunk| (Ok(chunk), w)) },
-    ))))
+    let frames = futures::stream::unfold(watch, |mut w| async move {
+        w.next().await.map(|chunk| (Ok(chunk), w))
+    });
+    Ok((media, Body::Stream(Box::pin(frames))))
 }
 
-fn check(query: &Query, bookmarks: bool) -> Result<(), Failure> {
+fn check(query: &Query) -> Result<(), Failure> {
     let mut errors = Vec::new();
     let matching = query.get("resourceVersionMatch").unwrap_or("");
-    let mut forbid = |field: &str, detail: &str| {
+    let mut forbid = |detail: &str| {
         errors.push(FieldError::Forbidden {
-            field: field.into(),
+            field: "resourceVersionMatch".into(),
             detail: detail.into(),
         })
     };
-    if query.has("sendInitialEvents") {
-        if matching.is_empty() {
-            forbid(
-                "resourceVersionMatch",
-                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-            );
-        }
-        if query.flag("sendInitialEvents") && !bookmarks {
-            forbid(
-                "allowWatchBookmarks",
-                "sendInitialEvents requires setting allowWatchBookmarks to true",
-            );
-        }
-    } else if !matching.is_empty() {
-        forbid(
-            "resourceVersionMatch",
-            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-        );
+    let initial = query.has("sendInitialEvents");
+    if initial && matching != "NotOlderThan" {
+        forbid("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+    }
+    if !initial && !matching.is_empty() {
+        forbid("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+    }
+    if !matching.is_empty() && query.get("continue").is_some() {
+        forbid("resourceVersionMatch is forbidden when continue is provided");
+    }
+    if !matching.is_empty() && matching != "NotOlderThan" {
+        errors.push(FieldError::NotSupported {
+            field: "resourceVersionMatch".into(),
+            value: matching.into(),
+            supported: vec!["NotOlderThan".into()],
+        });
     }
     if errors.is_empty() {
         Ok(())
@@ -254,7 +262,6 @@ impl Watch {
     }
 
     fn frame(&mut self, out: &mut BytesMut, kind: &str, bytes: &Bytes) {
-        let head = format!("{{\"type\":\"{kind}\",\"object\":");
         let encoded;
         let bytes = &versions::served(&self.r, bytes);
         let object: &[u8] = match self.form {
@@ -273,8 +280,26 @@ impl Watch {
                 encoded.as_bytes()
             }
         };
-        out.reserve(head.len() + object.len() + 2);
-        out.extend_from_slice(head.as_bytes());
+        self.emit(out, kind, object);
+    }
+
+    /// One frame around an object's JSON.
+    fn emit(&self, out: &mut BytesMut, kind: &str, object: &[u8]) {
+        if self.media == Media::Protobuf {
+            match encoding::object(object) {
+                Ok(object) => {
+                    let mut frame = Vec::with_capacity(object.len() + 24);
+                    knarr_schema::protobuf_watch_frame(kind, &object, &mut frame);
+                    out.extend_from_slice(&frame);
+                }
+                Err(f) => tracing::warn!("a watch event can't be encoded: {}", f.message()),
+            }
+            return;
+        }
+        out.reserve(object.len() + 40);
+        out.extend_from_slice(b"{\"type\":\"");
+        out.extend_from_slice(kind.as_bytes());
+        out.extend_from_slice(b"\",\"object\":");
         out.extend_from_slice(object);
         out.extend_from_slice(b"}\n");
     }
@@ -301,9 +326,7 @@ impl Watch {
             }
             Form::Partial(v) | Form::PartialList(v) => table::partial(metadata, v).to_string(),
         };
-        out.extend_from_slice(b"{\"type\":\"BOOKMARK\",\"object\":");
-        out.extend_from_slice(object.as_bytes());
-        out.extend_from_slice(b"}\n");
+        self.emit(out, "BOOKMARK", object.as_bytes());
     }
 
     fn error(&mut self, out: &mut BytesMut, c: Compacted) {
@@ -311,8 +334,6 @@ impl Watch {
             "too old resource version: {} ({})",
             c.asked, c.oldest
         ));
-        let frame = json!({"type": "ERROR", "object": failure.to_value()});
-        out.extend_from_slice(frame.to_string().as_bytes());
-        out.extend_from_slice(b"\n");
+        self.emit(out, "ERROR", failure.to_value().to_string().as_bytes());
     }
 }

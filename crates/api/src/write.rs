@@ -192,6 +192,10 @@ impl<'a> Write<'a> {
             map.remove("status");
         }
         r.strategy().default(&mut o);
+        if is_namespace(r) && !generated {
+            // upstream's defaulting: the label belongs to whoever makes the namespace
+            namespaces::label(&mut o);
+        }
         if !applied {
             self.manage(None, &mut o, &now);
         }

@@ -686,7 +686,7 @@ async fn bodies_in_other_encodings() {
         .send(
             Method::GET,
             CONFIGMAPS,
-            &[("accept", "application/vnd.kubernetes.protobuf")],
+            &[("accept", "application/cbor")],
             vec![],
         )
         .await;

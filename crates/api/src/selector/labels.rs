@@ -199,7 +199,7 @@ impl Parser {
             return Err(format!("found '{key}', expected: identifier"));
         }
         if let Some(why) = names::qualified_name(&key).into_iter().next() {
-            return Err(invalid("key", &key, why));
+            return Err(invalid("<nil>", &key, why));
         }
         if absent {
             return Ok(Requirement {
@@ -320,10 +320,11 @@ impl Parser {
                 values.sort();
                 Ok(values)
             }
-            Token::Close => Err(format!(
-                "values: Invalid value: []: {}",
-                "for 'in', 'notin' operators, values set can't be empty"
-            )),
+            // upstream's parser takes nothing between the brackets for one empty value
+            Token::Close => {
+                self.next(true);
+                Ok(vec![String::new()])
+            }
             _ => Err(format!(
                 "found '{literal}', expected: ',', ')' or identifier"
             )),
@@ -463,10 +464,7 @@ mod tests {
                 "x in (a",
                 "unable to parse requirement: found '', expected: ',' or ')'",
             ),
-            (
-                "x in ()",
-                "for 'in', 'notin' operators, values set can't be empty",
-            ),
+            ("x in ()", ""),
             (
                 "x foo",
                 "found 'foo', expected: in, notin, =, ==, !=, gt, lt",
@@ -478,7 +476,7 @@ mod tests {
             ("x>a", "the value must be an integer"),
             (
                 "-x=a",
-                "unable to parse requirement: key: Invalid value: \"-x\": name part must consist of alphanumeric characters",
+                "unable to parse requirement: <nil>: Invalid value: \"-x\": name part must consist of alphanumeric characters",
             ),
         ] {
             match LabelSelector::parse(selector) {
