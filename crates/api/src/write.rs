@@ -192,7 +192,7 @@ impl<'a> Write<'a> {
             map.remove("status");
         }
         r.strategy().default(&mut o);
-        if is_namespace(r) && !generated {
+        if is_namespace(r) && !meta(&o, "name").is_empty() {
             // upstream's defaulting: the label belongs to whoever makes the namespace
             namespaces::label(&mut o);
         }
