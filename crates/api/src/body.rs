@@ -74,6 +74,18 @@ impl Items {
     pub fn iter(&self) -> impl Iterator<Item = &Bytes> {
         self.items.iter()
     }
+    /// The list's JSON in shared pieces; what was sent already is not in it.
+    pub fn pieces(&self) -> Vec<Bytes> {
+        let mut out = vec![Bytes::from(self.head())];
+        for (i, item) in self.items.iter().enumerate() {
+            if i > 0 {
+                out.push(Bytes::from_static(b","));
+            }
+            out.push(item.clone());
+        }
+        out.push(Bytes::from_static(END));
+        out
+    }
     fn head(&self) -> String {
         format!(
             "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",

@@ -160,7 +160,8 @@ impl Span {
         }
         let pieces = match response.body() {
             Body::Whole(b) => vec![b.clone()],
-            Body::Pieces { pieces, .. } => pieces.iter().cloned().collect(),
+            Body::Items(items) => items.pieces(),
+            Body::Chunks(chunks, _) => chunks.iter().cloned().collect(),
             Body::Stream(_) => return,
         };
         self.0.notes.lock().response = Some(payload(response.headers(), pieces));
