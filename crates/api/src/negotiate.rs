@@ -221,7 +221,8 @@ fn choose(accept: &str, endpoint: Endpoint) -> Option<Choice> {
 /// A range's parameters, when the endpoint can do what they ask for.
 fn taken(range: &Range<'_>, media: Media, endpoint: Endpoint) -> Option<Choice> {
     let stream = range.param("stream").unwrap_or("");
-    if !stream.is_empty() && !(media.streams() && stream == "watch") {
+    let streams = media.streams() && stream == "watch";
+    if !stream.is_empty() && !streams {
         return None;
     }
     let server = range.param("sv").unwrap_or("");
