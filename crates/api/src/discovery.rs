@@ -66,6 +66,15 @@ pub fn subresources(
             "binding" => ("", "", "Binding", vec!["create"]),
             "eviction" => ("policy", "v1", "Eviction", vec!["create"]),
             "finalize" => ("", "", r.kind, vec!["update"]),
+            "proxy" => {
+                let kind = match r.kind {
+                    "Pod" => "PodProxyOptions",
+                    "Node" => "NodeProxyOptions",
+                    _ => "ServiceProxyOptions",
+                };
+                let all = vec!["create", "delete", "get", "patch", "update"];
+                ("", "", kind, all)
+            }
             "ephemeralcontainers" | "approval" => ("", "", r.kind, object.clone()),
             // declared by the kind, not served yet: not to be discovered either
             _ => continue,

@@ -36,6 +36,7 @@ mod patch;
 mod pki;
 mod pods;
 mod pretty;
+mod proxy;
 mod query;
 pub mod registry;
 mod request_info;

@@ -212,7 +212,7 @@ impl Inner {
     /// Answers one request.
     pub async fn handle<B>(self: &Arc<Self>, request: Request<B>) -> Response<Body>
     where
-        B: http_body::Body<Data = Bytes>,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let (mut parts, body) = request.into_parts();
@@ -260,7 +260,7 @@ impl Inner {
         body: B,
     ) -> Result<Response<Body>, Failure>
     where
-        B: http_body::Body<Data = Bytes>,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let path = parts.uri.path();
@@ -277,6 +277,15 @@ impl Inner {
         }
         let asked = who.clone();
         let who = identity::impersonated(who, &parts.headers)?;
+        if let Some(place) = crate::proxy::Place::read(path) {
+            if let Some(span) = audit::Span::of(&parts)
+                && who != asked
+            {
+                span.impersonated(&who);
+            }
+            // its body goes on as it comes, of whatever length
+            return crate::proxy::answer(self, place, parts, body, who).await;
+        }
         let body = match parts.method {
             Method::GET | Method::HEAD => Bytes::new(),
             _ => read_body(body).await?,

@@ -11,11 +11,8 @@ use serde_json::Value;
 const NOT_YET: &[&str] = &[
     "v1 bindings",
     "v1 componentstatuses",
-    "v1 nodes/proxy",
-    "v1 pods/proxy",
     "v1 pods/resize",
     "v1 serviceaccounts/token",
-    "v1 services/proxy",
     "apiregistration.k8s.io/v1 apiservices",
     "authentication.k8s.io/v1 tokenreviews",
     "certificates.k8s.io/v1 certificatesigningrequests",

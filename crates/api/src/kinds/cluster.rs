@@ -171,6 +171,7 @@ pub(crate) fn resources() -> Vec<Resource> {
             short_names: &["no"],
             namespaced: false,
             has_status: true,
+            subresources: &["proxy"],
             strategy: &Node,
             selectable_fields: &[("spec.unschedulable", |o| {
                 (o["spec"]["unschedulable"] == true).to_string()

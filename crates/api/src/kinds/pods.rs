@@ -170,6 +170,7 @@ pub(crate) fn resources() -> Vec<Resource> {
                 "exec",
                 "attach",
                 "portforward",
+                "proxy",
                 "binding",
                 "eviction",
                 "ephemeralcontainers",

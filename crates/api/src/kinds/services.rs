@@ -415,6 +415,7 @@ pub(crate) fn resources() -> Vec<Resource> {
             short_names: &["svc"],
             categories: &["all"],
             has_status: true,
+            subresources: &["proxy"],
             strategy: &Service,
             selectable_fields: &[
                 ("spec.clusterIP", |o| text(o, "/spec/clusterIP").into()),

@@ -1,0 +1,260 @@
+//! The `proxy` subresource of Pods, Services and Nodes: HTTP to what runs behind them, for all methods.
+
+mod forward;
+mod place;
+mod rewrite;
+mod unverified;
+
+use std::{net::IpAddr, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Response, StatusCode, header, request::Parts};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+
+pub use place::Place;
+
+use self::{forward::Backend, place::Of};
+use crate::{
+    admission,
+    body::Body,
+    catalog::{self, Target},
+    identity::{self, Identity},
+    object,
+    server::{Answer, Inner},
+    status::Failure,
+};
+
+/// What upstream's authorizer calls the request.
+fn verb(method: &Method) -> &'static str {
+    match *method {
+        Method::GET | Method::HEAD | Method::OPTIONS => "get",
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        _ => "",
+    }
+}
+
+/// Answers a request whose path is `place`.
+pub async fn answer<B>(
+    inner: &Arc<Inner>,
+    place: Place,
+    parts: Parts,
+    body: B,
+    who: Identity,
+) -> Result<Response<Body>, Failure>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let resource = inner
+        .catalog()
+        .find("", "v1", place.of.plural())
+        .ok_or_else(Failure::no_such_path)?;
+    let invalid = || {
+        Failure::bad_request(format!(
+            "invalid {} request {:?}",
+            place.of.noun(),
+            place.id
+        ))
+    };
+    let (scheme, name, port) = place.address().ok_or_else(invalid)?;
+    let target = Target {
+        resource,
+        namespace: place.namespace.clone(),
+        // upstream authorizes the name as it is in the URL
+        name: place.id.clone(),
+        subresource: "proxy".into(),
+        watch: false,
+    };
+    identity::authorize_resource(&who, verb(&parts.method), &target)?;
+    let options = match place.rest.as_str() {
+        "" => json!({}),
+        path => json!({ "path": path }),
+    };
+    admission::connect(inner, &who, &target, place.of.options(), options).await?;
+
+    let live = live(inner, &target, name)?;
+    if place.of == Of::Node {
+        return node(inner, name, &place.rest);
+    }
+    let (ip, port) = match place.of {
+        Of::Pod => pod(&live, port)?,
+        _ => service(inner, &place, &live, name, port)?,
+    };
+    let ip: IpAddr = ip
+        .parse()
+        .ok()
+        .filter(proxyable)
+        .ok_or_else(|| Failure::bad_request("address not allowed"))?;
+    let port_number = match port {
+        Some(port) => port,
+        None if scheme == "https" => 443,
+        None => 80,
+    };
+    if place.rest.is_empty()
+        && matches!(parts.method, Method::GET | Method::HEAD)
+        && !parts.headers.contains_key(header::UPGRADE)
+    {
+        return Ok(to_folder(&parts));
+    }
+    let path = parts.uri.path();
+    let host = match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    };
+    let backend = Backend {
+        tls: scheme == "https",
+        ip,
+        port: port_number,
+        authority: match port {
+            Some(port) => format!("{host}:{port}"),
+            None => host,
+        },
+        prefix: path[..path.len() - place.rest.len()].to_string(),
+        path: match place.rest.as_str() {
+            "" => "/".to_string(),
+            path => path.to_string(),
+        },
+    };
+    let body = body.map_err(Into::into).boxed_unsync();
+    forward::forward(inner, backend, parts, body).await
+}
+
+/// Relative links of the page count from the proxy's own folder.
+fn to_folder(parts: &Parts) -> Response<Body> {
+    let query = parts.uri.query().map(|q| format!("?{q}"));
+    let location = format!("{}/{}", parts.uri.path(), query.unwrap_or_default());
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+fn live(inner: &Inner, t: &Target, name: &str) -> Result<Value, Failure> {
+    let snapshot = inner.store.snapshot();
+    let entry = snapshot
+        .get(&catalog::key(&t.resource, &t.namespace, name))
+        .ok_or_else(|| Failure::not_found(&t.resource, name))?;
+    object::parse(&entry.value)
+}
+
+/// Only addresses that name a machine elsewhere (upstream's `IsProxyableIP` and Pod strategy).
+fn proxyable(ip: &IpAddr) -> bool {
+    let link_local = match ip {
+        IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || link_local)
+}
+
+fn bad_port(port: &str) -> Failure {
+    Failure::bad_request(format!("invalid port {port:?}"))
+}
+
+/// A Pod's address; without a port the first one its containers name.
+fn pod(live: &Value, port: &str) -> Result<(String, Option<u16>), Failure> {
+    let ip = live.pointer("/status/podIP").and_then(Value::as_str);
+    let port = match port {
+        "" => {
+            let containers = live.pointer("/spec/containers").and_then(Value::as_array);
+            containers
+                .into_iter()
+                .flatten()
+                .find_map(|c| c.pointer("/ports/0/containerPort"))
+                .and_then(Value::as_u64)
+                .and_then(|port| u16::try_from(port).ok())
+        }
+        port => Some(port.parse().map_err(|_| bad_port(port))?),
+    };
+    Ok((ip.unwrap_or("").to_string(), port))
+}
+
+/// A ready endpoint of the Service's port, which is named by its number or its name.
+fn service(
+    inner: &Inner,
+    place: &Place,
+    live: &Value,
+    name: &str,
+    port: &str,
+) -> Result<(String, Option<u16>), Failure> {
+    let unavailable = |why: String| Failure::new(503, "ServiceUnavailable", why);
+    let text = |v: &Value, k: &str| v[k].as_str().unwrap_or("").to_string();
+    let port = match port.parse::<u64>() {
+        Err(_) => port.to_string(),
+        Ok(number) => {
+            let ports = live.pointer("/spec/ports").and_then(Value::as_array);
+            let found = ports.into_iter().flatten().find(|p| p["port"] == number);
+            let found = found.ok_or_else(|| {
+                unavailable(format!(
+                    "no service port {number} found for service {name:?}"
+                ))
+            })?;
+            text(found, "name")
+        }
+    };
+    let none = || unavailable(format!("no endpoints available for service {:?}", place.id));
+    let slices = inner
+        .catalog()
+        .preferred("discovery.k8s.io", "endpointslices")
+        .ok_or_else(none)?;
+    let snapshot = inner.store.snapshot();
+    let mut found: Vec<(String, u16)> = Vec::new();
+    for entry in snapshot.range(&catalog::prefix(&slices, &place.namespace), None) {
+        let slice = object::parse(&entry.value)?;
+        if slice["metadata"]["labels"]["kubernetes.io/service-name"] != name {
+            continue;
+        }
+        let list = |k: &str| slice[k].as_array().cloned().unwrap_or_default();
+        let number = list("ports")
+            .iter()
+            .find(|p| text(p, "name") == port)
+            .and_then(|p| p["port"].as_u64())
+            .and_then(|port| u16::try_from(port).ok());
+        let Some(number) = number else { continue };
+        for endpoint in list("endpoints") {
+            if endpoint["conditions"]["ready"] == false {
+                continue;
+            }
+            if let Some(ip) = endpoint["addresses"][0].as_str() {
+                found.push((ip.to_string(), number));
+            }
+        }
+    }
+    use rand::seq::IndexedRandom;
+    let (ip, port) = found.choose(&mut rand::rng()).cloned().ok_or_else(none)?;
+    Ok((ip, Some(port)))
+}
+
+/// What the node's agent would answer: there is no kubelet port, so it is answered here.
+fn node(inner: &Inner, name: &str, rest: &str) -> Result<Response<Body>, Failure> {
+    match rest.trim_matches('/') {
+        "healthz" => {
+            let mut answer = Answer::ok("ok".to_string());
+            answer.content_type = "text/plain; charset=utf-8";
+            Ok(answer.into_response())
+        }
+        "pods" => {
+            let pods = inner
+                .catalog()
+                .find("", "v1", "pods")
+                .ok_or_else(Failure::no_such_path)?;
+            let snapshot = inner.store.snapshot();
+            let mut items = Vec::new();
+            for entry in snapshot.range(&catalog::prefix(&pods, ""), None) {
+                let pod = object::parse(&entry.value)?;
+                if pod["spec"]["nodeName"] == name {
+                    items.push(pod);
+                }
+            }
+            let list =
+                json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items});
+            Ok(Answer::ok(list.to_string()).into_response())
+        }
+        _ => Err(Failure::no_such_path()),
+    }
+}
