@@ -56,6 +56,8 @@ pub struct Inner {
     pub audit: std::sync::OnceLock<Audit>,
     /// Held while a Service is written: the addresses and ports its hooks find free stay free until the commit.
     pub allocation: Mutex<()>,
+    /// Held while a namespace's quotas are charged.
+    pub quota_locks: crate::admission::quota::Locks,
     /// Cancelled when the server is to end: watches do, too.
     pub stopping: CancellationToken,
     ready: OnceCell<()>,
@@ -191,6 +193,7 @@ impl Inner {
             pki,
             audit: std::sync::OnceLock::new(),
             allocation: Mutex::new(()),
+            quota_locks: Default::default(),
             stopping: CancellationToken::new(),
             ready: OnceCell::new(),
         }

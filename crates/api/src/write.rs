@@ -245,7 +245,7 @@ impl<'a> Write<'a> {
                 }
             }
             a.object = Some(o);
-            let admitted = admission::validate(self.inner, &mut a).await?;
+            let mut admitted = admission::validate(self.inner, &mut a).await?;
             o = a.object.take().unwrap_or_default();
             if attempt == 1 {
                 self.warnings.append(&mut a.warnings);
@@ -380,7 +380,7 @@ impl<'a> Write<'a> {
             a.old = Some(old_scale.as_ref().unwrap_or(&live));
             let finished = self.finish(changed, &live, &mut a).await?;
             warnings.append(&mut a.warnings);
-            let Some((new, admitted)) = finished else {
+            let Some((new, mut admitted)) = finished else {
                 self.annotations.append(&mut a.annotations);
                 self.warnings.extend(warnings);
                 return Ok(Written::Object(versions::served(r, &entry.value)));

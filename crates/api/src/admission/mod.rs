@@ -4,10 +4,20 @@
 //! kind's own validation, every plugin that only judges it. The phases are [`mutate`] and [`validate`]; the callers are
 //! the write, delete and connect paths. With nothing configured a request pays a few map lookups.
 
-// the plugins read what the chain gathers
+// webhooks and policies read what the chain gathers
 #![allow(dead_code)]
 
+mod classes;
+mod json;
 mod lifecycle;
+mod limit_ranger;
+mod pod_security;
+mod priority;
+pub mod quota;
+mod resources;
+mod runtime_class;
+mod service_account;
+mod tolerations;
 
 use std::borrow::Cow;
 
@@ -119,12 +129,14 @@ pub struct Attributes<'a> {
 pub struct Admitted {
     /// Written together with the object or not at all.
     pub ops: Vec<Op>,
+    /// Held until they are.
+    pub guard: Option<tokio::sync::OwnedMutexGuard<()>>,
 }
 
 impl Admitted {
     /// The commit of a write: what admission adds, then the write itself, whose revision is answered.
-    pub fn with(self, op: Op) -> Vec<Op> {
-        let mut ops = self.ops;
+    pub fn with(&mut self, op: Op) -> Vec<Op> {
+        let mut ops = std::mem::take(&mut self.ops);
         ops.push(op);
         ops
     }
@@ -233,12 +245,26 @@ impl<'a> Attributes<'a> {
 /// The mutating phase: may change `a.object`.
 pub async fn mutate(inner: &Inner, a: &mut Attributes<'_>) -> Result<(), Failure> {
     lifecycle::admit(inner, a)?;
+    limit_ranger::admit(inner, a);
+    service_account::admit(inner, a).await?;
+    priority::admit(inner, a)?;
+    tolerations::admit(a);
+    classes::admit(inner, a);
+    runtime_class::admit(inner, a)?;
     Ok(())
 }
 
 /// The validating phase: the object is as it will be stored.
-pub async fn validate(_inner: &Inner, _a: &mut Attributes<'_>) -> Result<Admitted, Failure> {
-    Ok(Admitted::default())
+pub async fn validate(inner: &Inner, a: &mut Attributes<'_>) -> Result<Admitted, Failure> {
+    limit_ranger::validate(inner, a)?;
+    service_account::validate(inner, a).await?;
+    pod_security::validate(inner, a)?;
+    priority::validate(inner, a)?;
+    classes::validate(inner, a)?;
+    runtime_class::validate(inner, a)?;
+    let mut admitted = Admitted::default();
+    quota::validate(inner, a, &mut admitted).await?;
+    Ok(admitted)
 }
 
 /// Both phases for an object that is not stored itself: a Binding, an Eviction, the options of a connect. Gives the
@@ -288,4 +314,16 @@ pub fn stored(inner: &Inner, group: &str, plural: &str, ns: &str, name: &str) ->
     let snapshot = inner.store.snapshot();
     let entry = snapshot.get(&catalog::key(&r, ns, name))?;
     serde_json::from_slice(&entry.value).ok()
+}
+
+/// The stored objects of a resource, of one namespace or of all when it is empty.
+pub fn list(inner: &Inner, group: &str, plural: &str, ns: &str) -> Vec<Value> {
+    let Some(r) = inner.catalog().preferred(group, plural) else {
+        return vec![];
+    };
+    let snapshot = inner.store.snapshot();
+    snapshot
+        .range(&catalog::prefix(&r, ns), None)
+        .filter_map(|e| serde_json::from_slice(&e.value).ok())
+        .collect()
 }

@@ -7,7 +7,7 @@ mod autoscaling_v1;
 mod cells;
 pub(crate) mod certificates;
 #[allow(dead_code)]
-mod checks;
+pub(crate) mod checks;
 mod claims;
 mod cluster;
 mod config;

@@ -44,27 +44,7 @@ impl Strategy for PodStrategy {
     }
 
     fn prepare_create(&self, o: &mut Value, _lookup: &dyn Lookup) -> Result<(), Vec<FieldError>> {
-        let spec = &mut o["spec"];
-        // ServiceAccount, Priority and DefaultTolerationSeconds admission.
-        default(spec, "serviceAccountName", "default");
-        let account = spec["serviceAccountName"].clone();
-        default(spec, "serviceAccount", account);
-        default(spec, "priority", 0);
-        default(spec, "preemptionPolicy", "PreemptLowerPriority");
-        default(spec, "tolerations", json!([]));
-        for key in [
-            "node.kubernetes.io/not-ready",
-            "node.kubernetes.io/unreachable",
-        ] {
-            let tolerated = items(spec, "/tolerations").iter().any(|t| {
-                (text(t, "/key") == key || text(t, "/key").is_empty())
-                    && matches!(text(t, "/effect"), "" | "NoExecute")
-            });
-            if !tolerated && let Some(list) = spec["tolerations"].as_array_mut() {
-                list.push(json!({ "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300 }));
-            }
-        }
-        let class = qos(spec);
+        let class = qos(&o["spec"]);
         o["status"] = json!({ "phase": "Pending", "qosClass": class });
         Ok(())
     }

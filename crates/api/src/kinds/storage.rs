@@ -43,23 +43,8 @@ impl Strategy for Claim {
             default(spec, "volumeMode", "Filesystem");
         }
     }
-    fn prepare_create(&self, o: &mut Value, lookup: &dyn Lookup) -> Result<(), Vec<FieldError>> {
+    fn prepare_create(&self, o: &mut Value, _lookup: &dyn Lookup) -> Result<(), Vec<FieldError>> {
         o["status"] = json!({ "phase": "Pending" });
-        // DefaultStorageClass admission: the newest class marked default.
-        if o["spec"]["storageClassName"].is_null() {
-            let marked = |c: &&Value| {
-                c["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"]
-                    == "true"
-            };
-            let classes = lookup.list("storage.k8s.io", "storageclasses", None);
-            let newest = classes
-                .iter()
-                .filter(marked)
-                .max_by_key(|c| text(c, "/metadata/creationTimestamp").to_string());
-            if let Some(class) = newest {
-                o["spec"]["storageClassName"] = class["metadata"]["name"].clone();
-            }
-        }
         Ok(())
     }
     fn validate(&self, o: &Value) -> Vec<FieldError> {

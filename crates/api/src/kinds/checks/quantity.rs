@@ -131,6 +131,16 @@ impl Quantity {
         Some(q)
     }
 
+    /// A number of things.
+    pub(crate) fn whole_number(n: i128) -> Quantity {
+        Quantity {
+            value: n,
+            scale: 0,
+            format: Format::Decimal,
+            text: None,
+        }
+    }
+
     /// Reads an amount from JSON: text or a bare number. None when there is none.
     pub(crate) fn of(value: &Value) -> Option<Quantity> {
         match value {
@@ -214,6 +224,18 @@ impl Quantity {
             .whole()
             .unwrap_or(if self.value < 0 { i128::MIN } else { i128::MAX });
         i64::try_from(n).unwrap_or(if n < 0 { i64::MIN } else { i64::MAX })
+    }
+
+    /// The amount as the nearest floating point number.
+    pub(crate) fn float(&self) -> f64 {
+        self.value as f64 * 10f64.powi(self.scale)
+    }
+
+    /// Difference; the format is the first's, or the other's when the first is zero.
+    pub(crate) fn sub(&self, other: &Quantity) -> Quantity {
+        let mut negative = other.clone();
+        negative.value = -negative.value;
+        self.add(&negative)
     }
 
     /// Below zero, zero, or above.
