@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::{
+    access,
     identity::Identity,
     query::WriteOptions,
     registry::Resource,
@@ -12,7 +13,8 @@ use crate::{
     write::{Part, Write},
 };
 
-const MANAGER: &str = "kube-apiserver";
+/// Field manager of what the server writes by itself.
+pub const MANAGER: &str = "kube-apiserver";
 const NAMESPACES: [&str; 4] = ["kube-system", "kube-public", "kube-node-lease", "default"];
 
 /// Makes what is missing.
@@ -46,7 +48,7 @@ pub async fn run(inner: &Inner) -> Result<(), Failure> {
         });
         ensure(inner, &r, "default", o).await?;
     }
-    Ok(())
+    access::bootstrap::run(inner).await
 }
 
 /// Creates the object unless one of its name is there.

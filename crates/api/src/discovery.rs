@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
 
 use crate::{
+    access::asked::VIRTUAL,
     body::Body,
     catalog::{Catalog, Route},
     negotiate,
     negotiate::Endpoint,
     registry::Resource,
-    review::VIRTUAL,
     server::{Answer, Call},
     status::Failure,
 };
@@ -63,6 +63,12 @@ pub fn subresources(
             "exec" => ("", "", "PodExecOptions", vec!["create", "get"]),
             "attach" => ("", "", "PodAttachOptions", vec!["create", "get"]),
             "portforward" => ("", "", "PodPortForwardOptions", vec!["create", "get"]),
+            "token" => (
+                "authentication.k8s.io",
+                "v1",
+                "TokenRequest",
+                vec!["create"],
+            ),
             "binding" => ("", "", "Binding", vec!["create"]),
             "eviction" => ("policy", "v1", "Eviction", vec!["create"]),
             "finalize" => ("", "", r.kind, vec!["update"]),
@@ -338,11 +344,13 @@ pub fn root(catalog: &Catalog) -> Value {
         }
     }
     for p in [
+        "/.well-known/openid-configuration",
         "/healthz",
         "/livez",
         "/metrics",
         "/openapi/v2",
         "/openapi/v3",
+        "/openid/v1/jwks",
         "/readyz",
         "/version",
     ] {

@@ -5,6 +5,7 @@
 //! It must never know: containers, the network, files of the node (but the store's and PKI's handed to it).
 #![forbid(unsafe_code)]
 
+mod access;
 mod admission;
 mod audit;
 mod body;
@@ -41,7 +42,6 @@ mod query;
 pub mod registry;
 mod request_info;
 mod resource;
-mod review;
 mod scale;
 mod selector;
 mod serve;
@@ -128,9 +128,10 @@ impl ApiServer {
         let (base, _) = config.service_cidr;
         let service_ip = Ipv4Addr::from(u32::from(base).wrapping_add(1));
         let pki = pki::Pki::open(&config.pki_dir, service_ip, &config.cluster_domain)?;
+        let access = access::Access::open(&config.pki_dir)?;
         let catalog = catalog::Catalog::new(resources);
         Ok(ApiServer {
-            inner: Arc::new(server::Inner::new(config, catalog, pki)),
+            inner: Arc::new(server::Inner::new(config, catalog, pki, access)),
         })
     }
 

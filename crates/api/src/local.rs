@@ -59,7 +59,12 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        request.extensions_mut().insert(self.who.clone());
+        // who brings a token of their own speaks for themselves
+        let own = request.headers().contains_key(header::AUTHORIZATION);
+        let who = (!own).then(|| self.who.clone());
+        if let Some(who) = &who {
+            request.extensions_mut().insert(who.clone());
+        }
         if !request.headers().contains_key(header::USER_AGENT) {
             request
                 .headers_mut()
@@ -67,7 +72,6 @@ where
         }
         let inner = self.inner.clone();
         if request.headers().contains_key(header::UPGRADE) {
-            let who = self.who.clone();
             return Box::pin(upgrade(inner, who, request));
         }
         Box::pin(async move {
@@ -79,7 +83,7 @@ where
 
 async fn upgrade<B>(
     inner: Arc<Inner>,
-    who: Identity,
+    who: Option<Identity>,
     request: Request<B>,
 ) -> Result<Response<LocalBody>, BoxError>
 where
@@ -89,7 +93,9 @@ where
     let (client, server) = tokio::io::duplex(DUPLEX_BYTES);
     let service = service_fn(move |mut request: Request<Incoming>| {
         let inner = inner.clone();
-        request.extensions_mut().insert(who.clone());
+        if let Some(who) = &who {
+            request.extensions_mut().insert(who.clone());
+        }
         async move { Ok::<_, std::convert::Infallible>(inner.handle(request).await) }
     });
     tokio::spawn(async move {

@@ -14,7 +14,13 @@ use rcgen::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
-use crate::identity::{Identity, MASTERS};
+use knarr_access::User;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    access::authenticate::CREDENTIAL,
+    identity::{Identity, MASTERS},
+};
 
 const DAY_SECONDS: i64 = 86_400;
 const CA_DAYS: i64 = 3650;
@@ -112,7 +118,7 @@ fn crypto(e: impl std::fmt::Display) -> Error {
 }
 
 /// Writes next to the file and renames, so that a crash leaves the old or the new. Mode 0600 for keys.
-fn write(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
+pub(crate) fn write(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
     let temporary = path.with_extension("new");
     let mut f = fs::OpenOptions::new()
         .write(true)
@@ -254,14 +260,34 @@ fn server_config(ca: &str, cert: &str, key_path: &Path) -> Result<rustls::Server
     Ok(config)
 }
 
+/// Attribute of a subject that carries the user's UID (upstream's `x509.ParsingUserUID`).
+const UID: x509_parser::der_parser::Oid<'static> =
+    x509_parser::der_parser::oid!(1.3.6.1.4.1.57683.2);
+
 /// The user a verified client certificate names: CN is the user, each O a group.
-pub fn identity_of(cert: &CertificateDer<'_>) -> Option<Identity> {
-    let (_, cert) = x509_parser::parse_x509_certificate(cert).ok()?;
+pub fn identity_of(der: &CertificateDer<'_>) -> Option<Identity> {
+    let (_, cert) = x509_parser::parse_x509_certificate(der).ok()?;
     let subject = cert.subject();
     let user = subject.iter_common_name().next()?.as_str().ok()?;
     let groups: Vec<&str> = subject
         .iter_organization()
         .filter_map(|o| o.as_str().ok())
         .collect();
-    (!user.is_empty()).then(|| Identity::new(user, &groups))
+    if user.is_empty() {
+        return None;
+    }
+    let mut found = User::new(user, &groups);
+    if let Some(uid) = subject
+        .iter_by_oid(&UID)
+        .next()
+        .and_then(|a| a.as_str().ok())
+    {
+        found.uid = uid.to_string();
+    }
+    let fingerprint = hex::encode(Sha256::digest(der));
+    found.extra.insert(
+        CREDENTIAL.to_string(),
+        vec![format!("X509SHA256={fingerprint}")],
+    );
+    Some(Identity::of(found))
 }

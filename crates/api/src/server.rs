@@ -11,7 +11,8 @@ use tokio::sync::{Mutex, OnceCell};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Config, PodStreams,
+    Config, PodStreams, access,
+    access::{Access, authenticate, impersonate, tokens},
     audit::{self, Audit},
     body::Body,
     bootstrap,
@@ -24,7 +25,7 @@ use crate::{
     pages::Pages,
     pki::Pki,
     query::Query,
-    resource, review,
+    resource,
     status::Failure,
 };
 
@@ -54,6 +55,8 @@ pub struct Inner {
     pub pki: Pki,
     /// The audit log, when one is kept.
     pub audit: std::sync::OnceLock<Audit>,
+    /// Who may do what.
+    pub access: Access,
     /// Held while a Service is written: the addresses and ports its hooks find free stay free until the commit.
     pub allocation: Mutex<()>,
     /// Held while a namespace's quotas are charged.
@@ -181,7 +184,7 @@ pub fn failure_response(f: &Failure) -> Response<Body> {
 
 impl Inner {
     /// The state around a store; nothing is written before the first request.
-    pub fn new(config: Config, catalog: Catalog, pki: Pki) -> Inner {
+    pub fn new(config: Config, catalog: Catalog, pki: Pki, access: Access) -> Inner {
         Inner {
             store: config.store.clone(),
             config,
@@ -192,6 +195,7 @@ impl Inner {
             openapi: OpenApi::default(),
             pki,
             audit: std::sync::OnceLock::new(),
+            access,
             allocation: Mutex::new(()),
             quota_locks: Default::default(),
             stopping: CancellationToken::new(),
@@ -270,22 +274,27 @@ impl Inner {
         if identity::is_public(path) {
             return health::answer(self, &parts).await;
         }
-        let who = parts
-            .extensions
-            .get::<Identity>()
-            .cloned()
-            .ok_or_else(identity::unauthorized)?;
+        self.ready().await?;
+        access::start(self);
+        let who = authenticate::authenticate(self, &parts)?;
         if let Some(span) = audit::Span::of(&parts) {
             span.authenticated(&who).await;
         }
         let asked = who.clone();
-        let who = identity::impersonated(who, &parts.headers)?;
+        let who = impersonate::impersonated(self, who, &parts.headers)?;
+        if who != asked
+            && let Some(span) = audit::Span::of(&parts)
+        {
+            span.impersonated(&who);
+        }
+        let query = Query::parse(parts.uri.query());
+        access::admit(
+            self,
+            &parts,
+            &who,
+            &access::request::attributes(&parts, &query),
+        )?;
         if let Some(place) = crate::proxy::Place::read(path) {
-            if let Some(span) = audit::Span::of(&parts)
-                && who != asked
-            {
-                span.impersonated(&who);
-            }
             // its body goes on as it comes, of whatever length
             return crate::proxy::answer(self, place, parts, body, who).await;
         }
@@ -294,13 +303,8 @@ impl Inner {
             _ => read_body(body).await?,
         };
         if let Some(span) = audit::Span::of(&parts) {
-            if who != asked {
-                span.impersonated(&who);
-            }
             span.request(&parts.headers, &body);
         }
-        self.ready().await?;
-        let query = Query::parse(parts.uri.query());
         self.dispatch(Call {
             parts,
             body,
@@ -312,13 +316,12 @@ impl Inner {
 
     async fn dispatch(self: &Arc<Self>, call: Call) -> Result<Response<Body>, Failure> {
         let path = call.parts.uri.path().to_string();
-        if let Some(answer) = review::answer(self, &call, &path)? {
+        if let Some(answer) = access::asked::answer(self, &call, &path)? {
             return Ok(answer.into_response());
         }
         let span = audit::Span::of(&call.parts).cloned();
         if let Some(target) = self.bindings(&call, &path) {
             let target = target?;
-            identity::authorize_resource(&call.who, "create", &target)?;
             return match crate::pods::bind(self, &call, &target, None).await? {
                 resource::Outcome::Answer(a) => Ok(a.into_response()),
                 resource::Outcome::Response(r) => Ok(r),
@@ -333,26 +336,24 @@ impl Inner {
                     resource::Outcome::Response(r) => return Ok(r),
                 }
             }
-            Some(Route::Other) => {
-                identity::authorize_path(&call.who, &verb(&call.parts.method), &path)?;
-                match path.trim_matches('/') {
-                    "" => Answer::ok(discovery::root(&self.catalog()).to_string()).into_response(),
-                    "metrics" => {
-                        const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
-                        let mut text = self.metrics.text(self.store.snapshot().revision());
-                        if let Some(audit) = self.audit.get() {
-                            text.push_str(&audit.metrics());
-                        }
-                        Answer::fixed(TEXT, text).into_response()
+            Some(Route::Other) => match path.trim_matches('/') {
+                "version" => return health::answer(self, &call.parts).await,
+                p if let Some(document) = tokens::discovery(self, p) => return Ok(document),
+                "" => Answer::ok(discovery::root(&self.catalog()).to_string()).into_response(),
+                "metrics" => {
+                    const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+                    let mut text = self.metrics.text(self.store.snapshot().revision());
+                    if let Some(audit) = self.audit.get() {
+                        text.push_str(&audit.metrics());
                     }
-                    p if p.starts_with("openapi/") => {
-                        return crate::openapi::answer(self, &call, p).await;
-                    }
-                    _ => return Ok(health::not_found()),
+                    Answer::fixed(TEXT, text).into_response()
                 }
-            }
+                p if p.starts_with("openapi/") => {
+                    return crate::openapi::answer(self, &call, p).await;
+                }
+                _ => return Ok(health::not_found()),
+            },
             Some(route) => {
-                identity::authorize_path(&call.who, &verb(&call.parts.method), &path)?;
                 if call.parts.method != Method::GET {
                     return Err(Failure::method_not_allowed().with_details());
                 }
@@ -386,11 +387,6 @@ impl Inner {
             watch: false,
         }))
     }
-}
-
-/// The verb of a non-resource request.
-fn verb(method: &Method) -> String {
-    method.as_str().to_ascii_lowercase()
 }
 
 async fn read_body<B>(body: B) -> Result<Bytes, Failure>

@@ -116,11 +116,15 @@ impl Failure {
     }
     /// 409 at write: `Operation cannot be fulfilled on … : why`.
     pub fn conflict(r: &Resource, name: &str, why: &str) -> Failure {
+        Failure::conflict_named(r.group, r.plural, name, why)
+    }
+    /// 409 about an object of a resource by its names.
+    pub fn conflict_named(group: &str, plural: &str, name: &str, why: &str) -> Failure {
         let message = format!(
             "Operation cannot be fulfilled on {} \"{name}\": {why}",
-            group_resource(r.group, r.plural)
+            group_resource(group, plural)
         );
-        Failure::new(409, "Conflict", message).about(name, r.group, r.plural)
+        Failure::new(409, "Conflict", message).about(name, group, plural)
     }
     /// The 409 of optimistic concurrency.
     pub fn modified(r: &Resource, name: &str) -> Failure {
@@ -136,13 +140,17 @@ impl Failure {
     }
     /// 403 for an object.
     pub fn forbidden(r: &Resource, name: &str, why: &str) -> Failure {
-        let gr = group_resource(r.group, r.plural);
-        let message = if name.is_empty() {
-            format!("{gr} is forbidden: {why}")
-        } else {
-            format!("{gr} \"{name}\" is forbidden: {why}")
+        Failure::forbidden_named(r.group, r.plural, name, why)
+    }
+    /// 403 for an object of a resource by its names; without a resource, for a path.
+    pub fn forbidden_named(group: &str, plural: &str, name: &str, why: &str) -> Failure {
+        let gr = group_resource(group, plural);
+        let message = match (plural, name) {
+            ("", _) => format!("forbidden: {why}"),
+            (_, "") => format!("{gr} is forbidden: {why}"),
+            _ => format!("{gr} \"{name}\" is forbidden: {why}"),
         };
-        Failure::new(403, "Forbidden", message).about(name, r.group, r.plural)
+        Failure::new(403, "Forbidden", message).about(name, group, plural)
     }
     /// 405.
     pub fn method_not_allowed() -> Failure {
@@ -226,7 +234,8 @@ impl Failure {
         {
             map.remove("reason");
         }
-        if (!self.0.details.is_empty() || self.0.detailed || self.0.reason == "NotFound")
+        let always = matches!(self.0.reason.as_str(), "NotFound" | "Forbidden");
+        if (!self.0.details.is_empty() || self.0.detailed || always)
             && let Some(map) = status.as_object_mut()
         {
             map.insert("details".into(), Value::Object(self.0.details.clone()));

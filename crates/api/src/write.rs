@@ -8,6 +8,7 @@ use knarr_store::{CommitError, Expect, Op};
 use serde_json::Value;
 
 use crate::{
+    access::escalation,
     admission::{self, Admitted, Attributes, Kind, Operation, RequestOptions},
     catalog,
     commit::unavailable,
@@ -159,6 +160,10 @@ impl<'a> Write<'a> {
         }
     }
 
+    fn check_escalation(&self, new: &Value, old: Option<&Value>) -> Result<(), Failure> {
+        escalation::check(self.inner, self.who, self.r, self.namespace, new, old)
+    }
+
     /// Services take addresses and ports that no other may have: one write at a time.
     async fn allocation(&self) -> Option<tokio::sync::MutexGuard<'a, ()>> {
         let allocates = self.r.group.is_empty() && self.r.plural == "services";
@@ -213,6 +218,7 @@ impl<'a> Write<'a> {
             wipe(&mut o);
             self.place(&mut o)?;
         }
+        self.check_escalation(&o, None)?;
         let generated = meta(&o, "name").is_empty() && !generate_name.is_empty();
         // the uid is there before the kind's rules see it: a Job names its pods by it
         meta_mut(&mut o).insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
@@ -499,6 +505,9 @@ impl<'a> Write<'a> {
         }
         if !self.admitted {
             new = self.mutate(new, live, a).await?;
+        }
+        if full {
+            self.check_escalation(&new, Some(live))?;
         }
         let rules = own.or(regular.then_some(r.strategy()));
         if let Some(rules) = rules {

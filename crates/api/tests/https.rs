@@ -310,19 +310,19 @@ async fn http1(s: &Served, with_certificate: bool, path: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn strangers_get_401_but_for_health_and_version() {
-    let s = serve().await;
+async fn strangers_may_see_health_and_version() {
+    let s = serve_with(knarr_api::kinds::builtin()).await;
     for (path, certificate, code) in [
         ("/healthz", false, 200),
         ("/livez", false, 200),
         ("/readyz", false, 200),
         ("/version", false, 200),
-        ("/api", false, 401),
-        ("/api/v1/namespaces/default/secrets", false, 401),
-        ("/apis", false, 401),
-        ("/metrics", false, 401),
-        ("/openapi/v2", false, 401),
-        ("/nonsense", false, 401),
+        ("/api", false, 403),
+        ("/api/v1/namespaces/default/secrets", false, 403),
+        ("/apis", false, 403),
+        ("/metrics", false, 403),
+        ("/openapi/v2", false, 403),
+        ("/nonsense", false, 403),
         ("/apis", true, 200),
         ("/api/v1/namespaces", true, 200),
         ("/nonsense", true, 404),
@@ -332,12 +332,14 @@ async fn strangers_get_401_but_for_health_and_version() {
             answer.starts_with(&format!("HTTP/1.1 {code} ")),
             "{path} {certificate}: {answer}"
         );
-        if code == 401 {
+        if code == 403 {
             let (_, body) = answer.split_once("\r\n\r\n").unwrap();
             let status: serde_json::Value = serde_json::from_str(body.trim()).unwrap();
-            assert_eq!(
-                (&status["reason"], &status["message"]),
-                (&json!("Unauthorized"), &json!("Unauthorized"))
+            assert_eq!(status["reason"], "Forbidden", "{path}");
+            let message = status["message"].as_str().unwrap();
+            assert!(
+                message.contains("User \"system:anonymous\" cannot"),
+                "{message}"
             );
         }
     }
@@ -387,7 +389,7 @@ async fn keys_are_private_and_survive_a_restart() {
         .unwrap()
         .kubeconfig(address, "a")
         .unwrap();
-    for key in ["ca.key", "apiserver.key", "admin.key"] {
+    for key in ["ca.key", "apiserver.key", "admin.key", "sa.key"] {
         let mode = std::fs::metadata(dir.path().join("pki").join(key))
             .unwrap()
             .permissions()

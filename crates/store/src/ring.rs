@@ -178,6 +178,13 @@ impl Cursor {
         }
     }
 
+    /// Like [`Cursor::next`], without waiting: empty when nothing new matches.
+    pub fn pending(&mut self, max: usize) -> Result<Vec<Arc<Event>>, Compacted> {
+        let (found, position) = self.ring.pull(&self.prefix, self.position, max.max(1))?;
+        self.position = position;
+        Ok(found)
+    }
+
     /// All matching events up to and including this revision have been returned (for bookmarks).
     pub fn position(&self) -> Revision {
         self.position

@@ -189,6 +189,7 @@ pub(crate) fn resources() -> Vec<Resource> {
         Resource {
             kind: "ServiceAccount",
             plural: "serviceaccounts",
+            subresources: &["token"],
             singular: "serviceaccount",
             short_names: &["sa"],
             columns: const { &[NAME, AGE] },

@@ -66,6 +66,11 @@ impl FieldSelector {
         Ok(())
     }
 
+    /// Its terms.
+    pub fn into_terms(self) -> Vec<FieldTerm> {
+        self.terms
+    }
+
     /// Selects everything.
     pub fn is_empty(&self) -> bool {
         self.terms.is_empty()

@@ -155,6 +155,14 @@ pub fn start() -> Fixture {
     Fixture { api, client, dir }
 }
 
+/// With all built-in kinds, and so with roles.
+pub fn builtin() -> Fixture {
+    let dir = tempfile::tempdir().unwrap();
+    let api = ApiServer::for_tests(dir.path());
+    let client = api.client("admin", &["system:masters"], "tester/1.0");
+    Fixture { api, client, dir }
+}
+
 /// A raw answer.
 pub struct Answer {
     pub code: u16,

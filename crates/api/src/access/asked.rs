@@ -1,0 +1,144 @@
+//! Resources that are asked, not stored: access reviews, token reviews, token requests.
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::{reviews, tokens};
+use crate::{
+    decode::Raw,
+    kinds::PLAIN,
+    negotiate,
+    query::WriteOptions,
+    registry::Resource,
+    server::{Answer, Call, Inner},
+    status::Failure,
+};
+
+/// A create-only resource for discovery: group, version, kind, plural, namespaced.
+pub type Virtual = (&'static str, &'static str, &'static str, &'static str, bool);
+
+const AUTHENTICATION: &str = "authentication.k8s.io";
+const AUTHORIZATION: &str = "authorization.k8s.io";
+
+/// All of them.
+pub const VIRTUAL: [Virtual; 6] = [
+    (
+        AUTHENTICATION,
+        "v1",
+        "SelfSubjectReview",
+        "selfsubjectreviews",
+        false,
+    ),
+    (AUTHENTICATION, "v1", "TokenReview", "tokenreviews", false),
+    (
+        AUTHORIZATION,
+        "v1",
+        "LocalSubjectAccessReview",
+        "localsubjectaccessreviews",
+        true,
+    ),
+    (
+        AUTHORIZATION,
+        "v1",
+        "SelfSubjectAccessReview",
+        "selfsubjectaccessreviews",
+        false,
+    ),
+    (
+        AUTHORIZATION,
+        "v1",
+        "SelfSubjectRulesReview",
+        "selfsubjectrulesreviews",
+        false,
+    ),
+    (
+        AUTHORIZATION,
+        "v1",
+        "SubjectAccessReview",
+        "subjectaccessreviews",
+        false,
+    ),
+];
+
+/// Answers a review; None when the path is something else.
+pub fn answer(inner: &Inner, call: &Call, path: &str) -> Result<Option<Answer>, Failure> {
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let (group, version, namespace, plural) = match parts.as_slice() {
+        ["apis", g, v, plural] => (*g, *v, "", *plural),
+        ["apis", g, v, "namespaces", namespace, plural] => (*g, *v, *namespace, *plural),
+        [
+            "api",
+            "v1",
+            "namespaces",
+            namespace,
+            "serviceaccounts",
+            name,
+            "token",
+        ] => {
+            return token(inner, call, namespace, name).map(Some);
+        }
+        _ => return Ok(None),
+    };
+    let Some((group, version, kind, _, namespaced)) = VIRTUAL
+        .iter()
+        .find(|(g, v, _, p, _)| *g == group && *v == version && *p == plural)
+    else {
+        return Ok(None);
+    };
+    if *namespaced == namespace.is_empty() {
+        return Err(Failure::no_such_path());
+    }
+    let r = Resource {
+        group,
+        version,
+        kind,
+        namespaced: *namespaced,
+        ..PLAIN
+    };
+    let (review, warnings) = read(call, &r)?;
+    let answered = match *kind {
+        "SelfSubjectReview" => reviews::self_subject(&call.who, review),
+        "TokenReview" => tokens::review(inner, review)?,
+        "SelfSubjectRulesReview" => reviews::rules(inner, &call.who, review)?,
+        "SelfSubjectAccessReview" => reviews::own_access(inner, &call.who, review)?,
+        "LocalSubjectAccessReview" => reviews::local_access(inner, namespace, review)?,
+        _ => reviews::access(inner, review)?,
+    };
+    let answer = Answer::coded(StatusCode::CREATED, answered.to_string());
+    Ok(Some(answer.warn(warnings)))
+}
+
+fn token(inner: &Inner, call: &Call, namespace: &str, name: &str) -> Result<Answer, Failure> {
+    let r = Resource {
+        group: AUTHENTICATION,
+        version: "v1",
+        kind: "TokenRequest",
+        ..PLAIN
+    };
+    let (request, warnings) = read(call, &r)?;
+    let answered = tokens::request(inner, namespace, name, request)?;
+    let answer = Answer::coded(StatusCode::CREATED, answered.to_string());
+    Ok(answer.warn(warnings))
+}
+
+/// The object asked with, with `metadata`, `spec` and `status` there, and warnings about unknown fields.
+fn read(call: &Call, r: &Resource) -> Result<(Value, Vec<String>), Failure> {
+    if call.parts.method != Method::POST {
+        return Err(Failure::method_not_allowed());
+    }
+    // these have no columns, and no metadata to be cut down to
+    negotiate::document(&call.parts.headers)?;
+    let options = WriteOptions::read(&call.query, None, "CreateOptions", false)?;
+    let mut warnings = Vec::new();
+    let raw = Raw::new(&call.parts.headers, call.body.clone())?;
+    let mut object = raw.object(r, options.validation, &mut warnings)?;
+    for field in ["metadata", "spec"] {
+        if !object[field].is_object() {
+            object[field] = json!({});
+        }
+    }
+    if let Some(map) = object.as_object_mut() {
+        map.remove("status");
+    }
+    Ok((object, warnings))
+}
