@@ -19,6 +19,7 @@ mod decode;
 mod delete;
 mod discovery;
 mod encoding;
+mod encryption;
 mod field_error;
 mod finalizers;
 mod health;
@@ -221,7 +222,11 @@ impl Config {
         };
         // for tests: a store that can't be opened is a failed test
         #[allow(clippy::panic)]
-        let store = knarr_store::Store::open(options)
+        let store = Encryption::open(&dir.join("pki"), None)
+            .map_err(|e| e.to_string())
+            .and_then(|sealer| {
+                knarr_store::Store::open_sealed(options, Some(sealer)).map_err(|e| e.to_string())
+            })
             .unwrap_or_else(|e| panic!("test store in {dir:?}: {e}"));
         Config {
             store,
@@ -248,4 +253,5 @@ pub use audit::{
     Audit, Error as AuditError, LogOptions, Policy as AuditPolicy, PolicyError as AuditPolicyError,
 };
 pub use certs::{Authority, Error as CertificateError, Request as CertificateRequest};
+pub use encryption::{Encryption, Error as EncryptionError};
 pub use pki::Error as PkiError;

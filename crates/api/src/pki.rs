@@ -70,11 +70,7 @@ pub struct Pki {
 impl Pki {
     /// Reads or makes everything; blocking.
     pub fn open(dir: &Path, service_ip: std::net::Ipv4Addr, domain: &str) -> Result<Pki, Error> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(file(dir))?;
+        private_dir(dir)?;
         let (ca_pem, ca_key, new_ca) = authority(dir)?;
         let issuer = Issuer::from_ca_cert_pem(&ca_pem, ca_key).map_err(crypto)?;
         let names: Vec<String> = [
@@ -109,12 +105,22 @@ impl Pki {
     }
 }
 
-fn file(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+/// An I/O error at this path.
+pub(crate) fn file(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     let path = path.to_path_buf();
     move |source| Error::File { path, source }
 }
 fn crypto(e: impl std::fmt::Display) -> Error {
     Error::Crypto(e.to_string())
+}
+
+/// Makes the folder for its owner alone.
+pub(crate) fn private_dir(dir: &Path) -> Result<(), Error> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(file(dir))
 }
 
 /// Writes next to the file and renames, so that a crash leaves the old or the new. Mode 0600 for keys.

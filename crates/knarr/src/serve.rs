@@ -36,6 +36,10 @@ pub struct ServeArguments {
     /// Port for TLS of Ingresses; opened while there is an Ingress
     #[arg(long, default_value_t = 443, value_name = "PORT")]
     pub https_port: u16,
+    /// What is encrypted on disk, and how: an apiserver.config.k8s.io/v1 EncryptionConfiguration. Without it: Secrets, with
+    /// a key that is made at the first start
+    #[arg(long, value_name = "FILE")]
+    pub encryption_provider_config: Option<PathBuf>,
     #[command(flatten)]
     pub audit: AuditArguments,
 }

@@ -39,18 +39,23 @@ pub async fn start(
     let listener = listen(settings.api).await?;
     let failed = |room: &'static str| move |e: String| Error::Platform(format!("{room}: {e}"));
     let (store_dir, images_dir) = (paths.sub("store"), paths.images());
+    let (pki_dir, encryption) = (
+        paths.sub("pki"),
+        arguments.encryption_provider_config.clone(),
+    );
     let runtime_config = runtime_config(paths, settings)?;
-    let store = tokio::task::spawn_blocking(move || open_store(&store_dir));
+    let store = tokio::task::spawn_blocking(move || {
+        let sealer = knarr_api::Encryption::open(&pki_dir, encryption.as_deref())
+            .map_err(|e| e.to_string())?;
+        open_store(&store_dir, sealer).map_err(|e| e.to_string())
+    });
     let images = tokio::task::spawn_blocking(move || knarr_image::ImageStore::open(&images_dir));
     let runtime = tokio::task::spawn_blocking(move || open_runtime(runtime_config));
     let network = knarr_network::Network::open(network_config(paths, settings))
         .await
         .map_err(|e| failed("network")(e.to_string()))?;
     let joined = |e: tokio::task::JoinError| Error::Failed(e.to_string());
-    let store = store
-        .await
-        .map_err(joined)?
-        .map_err(|e| failed("store")(e.to_string()))?;
+    let store = store.await.map_err(joined)?.map_err(failed("store"))?;
     let images = images.await.map_err(joined)??;
     let runtime = runtime
         .await
@@ -196,9 +201,12 @@ fn patiently<T, E>(
     }
 }
 
-fn open_store(dir: &Path) -> Result<knarr_store::Store, knarr_store::OpenError> {
+fn open_store(
+    dir: &Path,
+    sealer: Arc<knarr_api::Encryption>,
+) -> Result<knarr_store::Store, knarr_store::OpenError> {
     patiently(
-        || knarr_store::Store::open(knarr_store::Options::new(dir)),
+        || knarr_store::Store::open_sealed(knarr_store::Options::new(dir), Some(sealer.clone())),
         |error| matches!(error, knarr_store::OpenError::Locked { .. }),
     )
 }

@@ -54,6 +54,9 @@ pub enum OpenError {
         pid.map_or(String::new(), |pid| format!(" (pid {pid})"))
     )]
     Locked { dir: PathBuf, pid: Option<u32> },
+    /// A sealed value can't be read.
+    #[error("{} can't be read: {what}", path.display())]
+    Sealed { path: PathBuf, what: String },
     #[error("bad store options: {0}")]
     Options(String),
     #[error("cannot {doing} {}: {source}", path.display())]
@@ -74,6 +77,13 @@ impl OpenError {
             doing,
             path,
             source,
+        }
+    }
+
+    pub(crate) fn sealed(path: impl Into<PathBuf>, what: String) -> OpenError {
+        OpenError::Sealed {
+            path: path.into(),
+            what,
         }
     }
 

@@ -100,7 +100,7 @@ pub(crate) fn snapshot_and_trim(
     if state.revision <= before {
         return Ok(false);
     }
-    if snapfile::write(&shared.disk, state, cancelled)?.is_none() {
+    if snapfile::write(&shared.disk, state, shared.sealer(), cancelled)?.is_none() {
         return Ok(false);
     }
     shared

@@ -18,6 +18,7 @@ mod frame;
 mod keeper;
 mod recovery;
 mod ring;
+mod seal;
 mod segment;
 mod snapfile;
 mod state;
@@ -27,6 +28,7 @@ mod writer;
 
 pub use error::{CommitError, Compacted, OpenError};
 pub use ring::{Cursor, Event};
+pub use seal::{SEAL_BYTES_MAX, Sealer, Unsealed};
 pub use state::Snapshot;
 pub use store::{Stats, Store};
 pub use types::{Entry, Expect, Op, Options, Revision, Value};

@@ -3,10 +3,11 @@
 //! The rule: an incomplete *last* batch was never acknowledged, so it is dropped. Anything else that doesn't fit was
 //! acknowledged once, so the store is refused: better no platform than one that forgot something.
 
-use crate::disk::Disk;
+use crate::disk::{Disk, SPARE};
 use crate::error::OpenError;
 use crate::frame::{self, HEADER_BYTES, Header, Logged, SECTOR_BYTES};
 use crate::ring::{Event, Ring};
+use crate::seal::{Opener, Sealer};
 use crate::segment::{self, DATA_START, Segment};
 use crate::snapfile;
 use crate::state::State;
@@ -31,11 +32,19 @@ pub(crate) struct Recovered {
 }
 
 /// Reads everything, then tidies up. Changes nothing when it refuses.
-pub(crate) fn recover(disk: &Disk, options: &Options) -> Result<Recovered, OpenError> {
+pub(crate) fn recover(
+    disk: &Disk,
+    options: &Options,
+    sealer: Option<&dyn Sealer>,
+) -> Result<Recovered, OpenError> {
+    let mut opener = Opener {
+        sealer,
+        stale: false,
+    };
     let listing = disk.list()?;
     let snapshot_revision = listing.snapshots.last().copied().unwrap_or(0);
     let mut state = match listing.snapshots.last() {
-        Some(&revision) => snapfile::read(disk, revision)?,
+        Some(&revision) => snapfile::read(disk, revision, &mut opener)?,
         None => State::default(),
     };
     let ring = Ring::new(
@@ -83,7 +92,7 @@ pub(crate) fn recover(disk: &Disk, options: &Options) -> Result<Recovered, OpenE
     let mut last_frame = None;
     let starts: Vec<u64> = segments.iter().map(|s| s.header.first_revision).collect();
     for (i, segment) in segments.iter_mut().enumerate() {
-        let replayed = replay(disk, segment, &mut state, &ring)?;
+        let replayed = replay(disk, segment, &mut state, &ring, &mut opener)?;
         if let Some(&next_start) = starts.get(i + 1)
             && next_start != replayed.next_revision
         {
@@ -101,6 +110,25 @@ pub(crate) fn recover(disk: &Disk, options: &Options) -> Result<Recovered, OpenE
     }
 
     // From here on things are changed.
+    if opener.stale {
+        // neither may become the new segment
+        let mut unused = listing.leftovers;
+        unused.push(disk.path(SPARE));
+        remove(unused);
+        let kept = segments.iter().map(|s| &s.header);
+        let mut old: Vec<PathBuf> = kept
+            .chain(&covered)
+            .map(|header| disk.segment_path(header.id))
+            .collect();
+        let others = listing.snapshots.iter();
+        old.extend(
+            others
+                .filter(|&&revision| revision != state.revision)
+                .map(|&revision| disk.snapshot_path(revision)),
+        );
+        let last = segments.back().map_or(0, |s| s.header.id);
+        return rewrite(disk, options, sealer, state, ring, last, old);
+    }
     disk.has_spare.store(listing.spare, Relaxed);
     let active = match segments.pop_back() {
         Some(active) => {
@@ -133,6 +161,39 @@ pub(crate) fn recover(disk: &Disk, options: &Options) -> Result<Recovered, OpenE
     })
 }
 
+/// Writes everything anew: a snapshot, and a segment to go on with; then what was there is removed.
+///
+/// A crash between the two leaves segments that the snapshot covers, which the next open knows.
+fn rewrite(
+    disk: &Disk,
+    options: &Options,
+    sealer: Option<&dyn Sealer>,
+    state: State,
+    ring: Ring,
+    last_segment: u64,
+    old: Vec<PathBuf>,
+) -> Result<Recovered, OpenError> {
+    let failed = || OpenError::io("write the sealed state to", &options.dir);
+    snapfile::write(disk, &state, sealer, || false).map_err(failed())?;
+    disk.has_spare.store(false, Relaxed);
+    let active = Segment::create(
+        disk,
+        last_segment + 1,
+        state.revision + 1,
+        options.segment_bytes,
+    )
+    .map_err(failed())?;
+    remove(old);
+    tracing::info!("the store's values have been sealed anew");
+    Ok(Recovered {
+        snapshot_revision: state.revision,
+        state,
+        ring,
+        segments: VecDeque::from([active.header]),
+        active,
+    })
+}
+
 fn remove(paths: Vec<PathBuf>) {
     for path in paths {
         if let Err(error) = fs::remove_file(&path)
@@ -156,6 +217,7 @@ fn replay(
     segment: &mut Segment,
     state: &mut State,
     ring: &Ring,
+    opener: &mut Opener<'_>,
 ) -> Result<Replayed, OpenError> {
     let path = disk.segment_path(segment.header.id);
     let failed = || OpenError::io("read", &path);
@@ -190,8 +252,10 @@ fn replay(
         {
             break;
         }
-        apply(&payload, header, state, ring)
-            .map_err(|what| OpenError::corrupt(&path, segment.end, what))?;
+        apply(&payload, header, state, ring, opener).map_err(|what| match what {
+            Unfit::Forged(what) => OpenError::corrupt(&path, segment.end, what),
+            Unfit::Sealed(what) => OpenError::sealed(&path, what),
+        })?;
         let padding = frame_bytes - (HEADER_BYTES + payload.len()) as u64;
         input.seek_relative(padding as i64).map_err(failed())?;
         last_frame = Some((segment.end, frame_bytes));
@@ -246,35 +310,58 @@ fn find_later_frame(
 }
 
 /// Applies one intact frame, as far as the snapshot doesn't contain it.
-fn apply(payload: &[u8], header: Header, state: &mut State, ring: &Ring) -> Result<(), String> {
+fn apply(
+    payload: &[u8],
+    header: Header,
+    state: &mut State,
+    ring: &Ring,
+    opener: &mut Opener<'_>,
+) -> Result<(), Unfit> {
     let mut events = Vec::new();
     let mut ops = 0;
     for (op, revision) in frame::decode_ops(payload).zip(header.first_revision..) {
-        let op = op?;
+        let op = op.map_err(Unfit::Forged)?;
         if revision > state.revision {
-            events.push(Arc::new(apply_op(&op, revision, state)?));
+            events.push(Arc::new(apply_op(&op, revision, state, opener)?));
+        } else {
+            opener.look(&op);
         }
         ops += 1;
     }
     if ops != header.ops {
-        return Err(format!(
+        return Err(Unfit::Forged(format!(
             "the frame has {ops} operations, its header says {}",
             header.ops
-        ));
+        )));
     }
     ring.push(events);
     Ok(())
 }
 
-fn apply_op(op: &Logged<'_>, revision: u64, state: &mut State) -> Result<Event, String> {
+/// Why an intact frame can't be applied.
+enum Unfit {
+    Forged(String),
+    Sealed(String),
+}
+
+fn apply_op(
+    op: &Logged<'_>,
+    revision: u64,
+    state: &mut State,
+    opener: &mut Opener<'_>,
+) -> Result<Event, Unfit> {
     let event = match *op {
         Logged::Put { key, value } => {
-            let value = Bytes::copy_from_slice(value);
+            let value = opener.open(key, value).map_err(Unfit::Sealed)?;
             put(state, key.into(), value, revision)
         }
         Logged::Delete { key, last } => {
-            delete(state, key, last.map(Bytes::copy_from_slice), revision)
-                .ok_or_else(|| format!("operation {revision} deletes a key that is not there"))?
+            let last = last.map(|last| opener.open(key, last)).transpose();
+            delete(state, key, last.map_err(Unfit::Sealed)?, revision).ok_or_else(|| {
+                Unfit::Forged(format!(
+                    "operation {revision} deletes a key that is not there"
+                ))
+            })?
         }
     };
     Ok(event)

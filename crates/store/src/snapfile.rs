@@ -3,6 +3,7 @@
 use crate::disk::{Disk, TMP_SUFFIX};
 use crate::error::OpenError;
 use crate::frame::{crc, u32_at, u64_at};
+use crate::seal::{self, Opener, Sealer};
 use crate::segment::{FORMAT_VERSION, check_magic_and_version};
 use crate::state::State;
 use crate::types::Entry;
@@ -27,10 +28,11 @@ const BLOCK_BYTES_MAX: u32 = 16 << 20;
 pub(crate) fn write(
     disk: &Disk,
     state: &State,
+    sealer: Option<&dyn Sealer>,
     cancelled: impl Fn() -> bool,
 ) -> io::Result<Option<u64>> {
     let tmp = disk.path(&format!("snap{TMP_SUFFIX}"));
-    let written = write_tmp(&tmp, disk, state, cancelled);
+    let written = write_tmp(&tmp, disk, state, sealer, cancelled);
     match written {
         Ok(Some(bytes)) => {
             disk.publish(&tmp, &disk.snapshot_path(state.revision))?;
@@ -48,6 +50,7 @@ fn write_tmp(
     tmp: &Path,
     disk: &Disk,
     state: &State,
+    sealer: Option<&dyn Sealer>,
     cancelled: impl Fn() -> bool,
 ) -> io::Result<Option<u64>> {
     let mut file = File::options()
@@ -82,12 +85,13 @@ fn write_tmp(
         Ok(())
     };
     for entry in state.iter() {
+        let value = seal::seal(sealer, &entry.key, &entry.value).map_err(io::Error::other)?;
         block.extend_from_slice(&(entry.key.len() as u32).to_le_bytes());
-        block.extend_from_slice(&(entry.value.len() as u32).to_le_bytes());
+        block.extend_from_slice(&(value.len() as u32).to_le_bytes());
         block.extend_from_slice(&entry.create_revision.to_le_bytes());
         block.extend_from_slice(&entry.mod_revision.to_le_bytes());
         block.extend_from_slice(entry.key.as_bytes());
-        block.extend_from_slice(&entry.value);
+        block.extend_from_slice(&value);
         if block.len() >= BLOCK_BYTES {
             flush(&mut block)?;
             if cancelled() {
@@ -104,7 +108,11 @@ fn write_tmp(
 }
 
 /// Reads a snapshot back; refuses anything but exactly what was written.
-pub(crate) fn read(disk: &Disk, revision: u64) -> Result<State, OpenError> {
+pub(crate) fn read(
+    disk: &Disk,
+    revision: u64,
+    opener: &mut Opener<'_>,
+) -> Result<State, OpenError> {
     let path = disk.snapshot_path(revision);
     let file = File::open(&path).map_err(OpenError::io("open", &path))?;
     let mut reader = Reader {
@@ -158,8 +166,11 @@ pub(crate) fn read(disk: &Disk, revision: u64) -> Result<State, OpenError> {
         }
         let mut rest = &block[..];
         while !rest.is_empty() {
-            let entry = decode_entry(&mut rest)
+            let mut entry = decode_entry(&mut rest)
                 .ok_or_else(|| OpenError::corrupt(&path, at, "an entry does not fit its block"))?;
+            entry.value = opener
+                .open(&entry.key, &entry.value)
+                .map_err(|what| OpenError::sealed(&path, what))?;
             if state.insert(Arc::new(entry)).is_some() {
                 return Err(OpenError::corrupt(&path, at, "a key is there twice"));
             }

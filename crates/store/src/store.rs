@@ -6,6 +6,7 @@ use crate::frame::{HEADER_BYTES, SECTOR_BYTES, padded};
 use crate::keeper::Keeper;
 use crate::recovery::{self, Recovered};
 use crate::ring::{Cursor, Ring};
+use crate::seal::Sealer;
 use crate::segment::{self, DATA_START};
 use crate::state::{Snapshot, State};
 use crate::types::{Op, Options, Revision};
@@ -31,6 +32,7 @@ const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// What handles, cursors and the two threads share.
 pub(crate) struct Shared {
     pub(crate) options: Options,
+    sealer: Option<Arc<dyn Sealer>>,
     pub(crate) disk: Disk,
     pub(crate) state: ArcSwap<State>,
     pub(crate) ring: Arc<Ring>,
@@ -51,6 +53,10 @@ pub(crate) struct Counters {
 }
 
 impl Shared {
+    pub(crate) fn sealer(&self) -> Option<&dyn Sealer> {
+        self.sealer.as_deref()
+    }
+
     pub(crate) fn fail(&self, why: &str) {
         // the first reason is the one that explains
         let _ = self.failed.set(why.to_owned());
@@ -112,6 +118,15 @@ impl Store {
     /// Recovers the log; blocking (reads the snapshot and what was logged since). Refuses a directory that is in use,
     /// damaged, or written by a newer version.
     pub fn open(options: Options) -> Result<Store, OpenError> {
+        Store::open_sealed(options, None)
+    }
+
+    /// Like [`Store::open`], with values that are written in another form. What is found on disk in a form that would
+    /// not be written now is written anew before the store is open, and the old files are removed.
+    pub fn open_sealed(
+        options: Options,
+        sealer: Option<Arc<dyn Sealer>>,
+    ) -> Result<Store, OpenError> {
         let options = checked(options)?;
         let disk = Disk::open(&options.dir)?;
         let lock = disk.lock()?;
@@ -121,7 +136,7 @@ impl Store {
             active,
             segments,
             snapshot_revision,
-        } = recovery::recover(&disk, &options)?;
+        } = recovery::recover(&disk, &options, sealer.as_deref())?;
         let unsnapped_bytes = segments
             .iter()
             .rev()
@@ -131,6 +146,7 @@ impl Store {
             + active.end;
         let shared = Arc::new(Shared {
             options,
+            sealer,
             disk,
             state: ArcSwap::from_pointee(state),
             ring: Arc::new(ring),

@@ -123,6 +123,6 @@ impl Op {
             Op::Put { value, .. } => value.len_max(),
             Op::Delete { last, .. } => last.as_ref().map_or(0, Value::len_max),
         };
-        crate::frame::OP_HEADER_BYTES + self.key().len() + value
+        crate::frame::OP_HEADER_BYTES + self.key().len() + value + crate::seal::SEAL_BYTES_MAX
     }
 }

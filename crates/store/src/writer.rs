@@ -6,6 +6,7 @@ use crate::frame::Builder;
 use crate::keeper;
 use crate::recovery;
 use crate::ring::Event;
+use crate::seal::{self, Sealer};
 use crate::segment::{AppendError, DATA_START, Segment};
 use crate::state::State;
 use crate::store::Shared;
@@ -165,7 +166,7 @@ impl Writer {
         // a single operation is checked before it changes anything
         let before = (ops.len() > 1).then(|| state.clone());
         for op in ops {
-            match decide_op(state, op, &mut self.frame) {
+            match decide_op(state, op, &mut self.frame, self.shared.sealer()) {
                 Ok(event) => events.push(Arc::new(event)),
                 Err(error) => {
                     self.frame.rewind(mark);
@@ -303,7 +304,12 @@ fn answer(
 }
 
 /// Checks one operation against the state so far, applies it and logs it.
-fn decide_op(state: &mut State, op: &Op, frame: &mut Builder) -> Result<Event, CommitError> {
+fn decide_op(
+    state: &mut State,
+    op: &Op,
+    frame: &mut Builder,
+    sealer: Option<&dyn Sealer>,
+) -> Result<Event, CommitError> {
     let revision = state.revision + 1;
     let key = op.key();
     let current = state.get(key);
@@ -322,17 +328,19 @@ fn decide_op(state: &mut State, op: &Op, frame: &mut Builder) -> Result<Event, C
     if !holds {
         return Err(conflict(current));
     }
+    let sealed = |value| seal::seal(sealer, key, value).map_err(CommitError::Unavailable);
     match op {
         Op::Put { value, .. } => {
             let value = value.render(revision);
-            frame.put(key, &value);
+            frame.put(key, &sealed(&value)?);
             Ok(recovery::put(state, key.clone(), value, revision))
         }
         Op::Delete { last, .. } => {
             let last = last.as_ref().map(|last| last.render(revision));
+            let written = last.as_deref().map(sealed).transpose()?;
             let event = recovery::delete(state, key, last.clone(), revision)
                 .ok_or_else(|| conflict(None))?;
-            frame.delete(key, last.as_deref());
+            frame.delete(key, written.as_deref());
             Ok(event)
         }
     }
