@@ -299,7 +299,7 @@ mod tests {
         let old = std::fs::read_to_string(&path).unwrap();
         let new = "next AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n";
         std::fs::write(&path, format!("{new}{old}")).unwrap();
-        assert_eq!(open(None).unseal(SECRET, &sealed).unwrap().stale, true);
+        assert!(open(None).unseal(SECRET, &sealed).unwrap().stale);
         assert!(
             open(None)
                 .seal(SECRET, TEXT)
