@@ -223,3 +223,85 @@ async fn approval_and_status_change_their_own_parts() {
         STANDARD.encode(&ca)
     );
 }
+
+#[tokio::test]
+async fn who_may_approve_and_sign_is_asked_for_the_signer() {
+    let f = server();
+    f.made(PATH, csr("a", |_| {})).await;
+    let masters = STANDARD.encode(include_bytes!("data/masters.csr"));
+    let a = f
+        .post(
+            PATH,
+            csr("b", |o| {
+                o["spec"]["request"] = masters.into();
+                o["spec"]["signerName"] = "kubernetes.io/kube-apiserver-client".into();
+            }),
+        )
+        .await;
+    assert_eq!(a.code, 403);
+    let said = a.json()["message"].as_str().unwrap().to_string();
+    assert!(said.contains("use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed"), "{said}");
+
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let jane = f.api.client("jane", &[], "tester");
+    let grant = |name: &'static str, rule: Value| {
+        let f = &f;
+        async move {
+            f.made(
+                &format!("{rbac}/clusterroles"),
+                json!({"metadata": {"name": name}, "rules": [rule]}),
+            )
+            .await;
+            let binding = json!({"metadata": {"name": name},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+                "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "jane"}]});
+            f.made(&format!("{rbac}/clusterrolebindings"), binding)
+                .await;
+        }
+    };
+    let signers = |verb: &str, name: &str| json!({"apiGroups": ["certificates.k8s.io"], "verbs": [verb], "resources": ["signers"], "resourceNames": [name]});
+    let change = |sub: &'static str, conditions: Value| {
+        let jane = &jane;
+        async move {
+            let body = json!({"status": {"conditions": conditions}}).to_string();
+            let headers: &[(&str, &str)] = &[("content-type", "application/merge-patch+json")];
+            let path = format!("{PATH}/a/{sub}");
+            let a = send(jane, Method::PATCH, &path, headers, body.into()).await;
+            (
+                a.code,
+                a.json()["message"].as_str().unwrap_or("").to_string(),
+            )
+        }
+    };
+    let approved = json!({"type": "Approved", "status": "True"});
+    let approve = || change("approval", json!([approved]));
+    let sign = || {
+        change(
+            "status",
+            json!([approved, {"type": "Odd", "status": "True"}]),
+        )
+    };
+
+    grant(
+        "writer",
+        json!({"apiGroups": ["certificates.k8s.io"], "verbs": ["*"],
+        "resources": ["certificatesigningrequests/approval", "certificatesigningrequests/status"]}),
+    )
+    .await;
+    let (code, said) = approve().await;
+    assert_eq!(code, 403);
+    assert!(
+        said.contains("user not permitted to approve requests with signerName \"example.com/own\""),
+        "{said}"
+    );
+    grant("approver", signers("approve", "example.com/*")).await;
+    assert_eq!(approve().await.0, 200);
+    let (code, said) = sign().await;
+    assert_eq!(code, 403);
+    assert!(
+        said.contains("user not permitted to sign requests with signerName \"example.com/own\""),
+        "{said}"
+    );
+    grant("signer", signers("sign", "example.com/own")).await;
+    assert_eq!(sign().await.0, 200);
+}

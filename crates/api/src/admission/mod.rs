@@ -7,6 +7,7 @@
 // webhooks and policies read what the chain gathers
 #![allow(dead_code)]
 
+mod certificates;
 mod classes;
 mod json;
 mod lifecycle;
@@ -260,6 +261,7 @@ pub async fn validate(inner: &Inner, a: &mut Attributes<'_>) -> Result<Admitted,
     service_account::validate(inner, a).await?;
     pod_security::validate(inner, a)?;
     priority::validate(inner, a)?;
+    certificates::validate(inner, a)?;
     classes::validate(inner, a)?;
     runtime_class::validate(inner, a)?;
     let mut admitted = Admitted::default();
