@@ -13,9 +13,7 @@ const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 /// Judges writes of CertificateSigningRequests.
 pub fn validate(inner: &Inner, a: &Attributes<'_>) -> Result<(), Failure> {
     let r = a.resource;
-    if (r.group.as_ref(), r.plural.as_ref())
-        != ("certificates.k8s.io", "certificatesigningrequests")
-    {
+    if (r.group, r.plural) != ("certificates.k8s.io", "certificatesigningrequests") {
         return Ok(());
     }
     let text = |o: &Value, p: &str| {
