@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::rest::Rest;
 use crate::{
@@ -26,6 +26,17 @@ pub async fn claim<O: Object, T: Object>(
     selector: &Selector,
     candidates: Vec<Arc<T>>,
 ) -> Result<Vec<Arc<T>>> {
+    claim_marked(rest, owner, selector, candidates, None).await
+}
+
+/// [`claim`], where what is adopted gets a finalizer, too, and what is released loses it.
+pub async fn claim_marked<O: Object, T: Object>(
+    rest: &Rest,
+    owner: &O,
+    selector: &Selector,
+    candidates: Vec<Arc<T>>,
+    finalizer: Option<&str>,
+) -> Result<Vec<Arc<T>>> {
     let me = owner.meta();
     let mut mine = Vec::with_capacity(candidates.len());
     let mut may_adopt = false;
@@ -37,7 +48,7 @@ pub async fn claim<O: Object, T: Object>(
                 if matches {
                     mine.push(item);
                 } else if !me.deleting() {
-                    release(rest, &*item, &me.uid).await?;
+                    release(rest, &*item, &me.uid, finalizer).await?;
                 }
             }
             Some(_) => {}
@@ -57,7 +68,9 @@ pub async fn claim<O: Object, T: Object>(
                     }
                     may_adopt = true;
                 }
-                if let Some(adopted) = adopt(rest, &*item, owner.controller_ref()).await? {
+                if let Some(adopted) =
+                    adopt(rest, &*item, owner.controller_ref(), finalizer).await?
+                {
                     mine.push(Arc::new(adopted));
                 }
             }
@@ -66,31 +79,51 @@ pub async fn claim<O: Object, T: Object>(
     Ok(mine)
 }
 
-async fn adopt<T: Object>(rest: &Rest, item: &T, owner: OwnerRef) -> Result<Option<T>> {
+async fn adopt<T: Object>(
+    rest: &Rest,
+    item: &T,
+    owner: OwnerRef,
+    finalizer: Option<&str>,
+) -> Result<Option<T>> {
+    let mut metadata = json!({});
     let mut owners = item.meta().owner_references.clone();
     owners.push(owner);
-    set_owners(rest, item, &owners).await
+    metadata["ownerReferences"] = json!(owners);
+    if let Some(f) = finalizer {
+        let mut all: Vec<&str> = item.meta().finalizers.iter().map(|f| &**f).collect();
+        if !all.contains(&f) {
+            all.push(f);
+        }
+        metadata["finalizers"] = json!(all);
+    }
+    set(rest, item, metadata).await
 }
 
-async fn release<T: Object>(rest: &Rest, item: &T, owner_uid: &str) -> Result<()> {
-    let owners: Vec<_> = item
-        .meta()
-        .owner_references
-        .iter()
-        .filter(|o| &*o.uid != owner_uid)
-        .cloned()
-        .collect();
-    set_owners(rest, item, &owners).await.map(|_| ())
+async fn release<T: Object>(
+    rest: &Rest,
+    item: &T,
+    owner_uid: &str,
+    finalizer: Option<&str>,
+) -> Result<()> {
+    let meta = item.meta();
+    let owners = meta.owner_references.iter();
+    let owners: Vec<_> = owners.filter(|o| &*o.uid != owner_uid).collect();
+    let mut metadata = json!({"ownerReferences": owners});
+    if let Some(f) = finalizer {
+        let all: Vec<_> = meta.finalizers.iter().filter(|x| &***x != f).collect();
+        metadata["finalizers"] = json!(all);
+    }
+    set(rest, item, metadata).await.map(|_| ())
 }
 
 /// None: it's gone, or can't be changed any more.
-async fn set_owners<T: Object>(rest: &Rest, item: &T, owners: &[OwnerRef]) -> Result<Option<T>> {
+async fn set<T: Object>(rest: &Rest, item: &T, mut metadata: Value) -> Result<Option<T>> {
     let meta = item.meta();
-    let patch = json!({"metadata": {
-        "resourceVersion": meta.resource_version,
-        "ownerReferences": owners,
-    }});
-    match rest.merge(&T::KIND.at(meta), &patch).await {
+    metadata["resourceVersion"] = json!(meta.resource_version);
+    match rest
+        .merge(&T::KIND.at(meta), &json!({"metadata": metadata}))
+        .await
+    {
         Ok(new) => Ok(Some(new)),
         Err(e) if e.is_not_found() || e.is_invalid() => Ok(None),
         Err(e) => Err(e),

@@ -176,6 +176,8 @@ pub struct Meta {
     /// set when it goes away
     #[serde(deserialize_with = "time")]
     pub deletion_timestamp: Option<Seconds>,
+    /// s of its time to go, in the deletion's time
+    pub deletion_grace_period_seconds: Option<i64>,
     /// labels
     pub labels: Labels,
     /// annotations, without [`LAST_APPLIED`]

@@ -60,6 +60,8 @@ pub struct PodSpec {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Container {
+    /// name
+    pub name: Box<str>,
     /// ports
     #[serde(deserialize_with = "nullable")]
     pub ports: Vec<ContainerPort>,
@@ -286,6 +288,9 @@ pub struct PodStatus {
     /// containers
     #[serde(deserialize_with = "nullable")]
     pub container_statuses: Vec<ContainerStatus>,
+    /// init containers
+    #[serde(deserialize_with = "nullable")]
+    pub init_container_statuses: Vec<ContainerStatus>,
     /// when the node took it
     #[serde(deserialize_with = "time")]
     pub start_time: Option<Seconds>,
@@ -303,8 +308,31 @@ pub struct PodIp {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ContainerStatus {
+    /// name of the container
+    pub name: Box<str>,
     /// restarts
     pub restart_count: i32,
+    /// how it stands
+    pub state: ContainerState,
+}
+
+/// `v1.ContainerState`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct ContainerState {
+    /// it ended
+    pub terminated: Option<Terminated>,
+}
+
+/// `v1.ContainerStateTerminated`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Terminated {
+    /// exit code
+    pub exit_code: i32,
+    /// when
+    #[serde(deserialize_with = "time")]
+    pub finished_at: Option<Seconds>,
 }
 
 /// `v1.PodPhase`

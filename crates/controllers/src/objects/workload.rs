@@ -414,6 +414,92 @@ pub struct JobSpec {
     /// NonIndexed (also when empty) or Indexed
     #[serde(default)]
     pub completion_mode: Box<str>,
+    /// failures borne of each index
+    #[serde(default)]
+    pub backoff_limit_per_index: Option<i32>,
+    /// failed indexes borne
+    #[serde(default)]
+    pub max_failed_indexes: Option<i32>,
+    /// what failures mean
+    #[serde(default)]
+    pub pod_failure_policy: Option<Box<PodFailurePolicy>>,
+    /// what success is
+    #[serde(default)]
+    pub success_policy: Option<Box<SuccessPolicy>>,
+    /// TerminatingOrFailed (also when empty) or Failed
+    #[serde(default)]
+    pub pod_replacement_policy: Box<str>,
+    /// who keeps the job, if not we
+    #[serde(default)]
+    pub managed_by: Option<Box<str>>,
+}
+
+/// `batch/v1.PodFailurePolicy`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct PodFailurePolicy {
+    /// the first that matches counts
+    #[serde(deserialize_with = "nullable")]
+    pub rules: Vec<FailureRule>,
+}
+
+/// `batch/v1.PodFailurePolicyRule`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FailureRule {
+    /// FailJob, FailIndex, Ignore, Count
+    pub action: Box<str>,
+    /// by exit code
+    pub on_exit_codes: Option<ExitCodes>,
+    /// by condition
+    #[serde(deserialize_with = "nullable")]
+    pub on_pod_conditions: Vec<ConditionPattern>,
+}
+
+/// `batch/v1.PodFailurePolicyOnExitCodesRequirement`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ExitCodes {
+    /// this container alone
+    pub container_name: Option<Box<str>>,
+    /// In or NotIn
+    pub operator: Box<str>,
+    /// exit codes
+    pub values: Vec<i32>,
+}
+
+/// `batch/v1.PodFailurePolicyOnPodConditionsPattern`
+#[derive(Debug, Clone, Deserialize)]
+pub struct ConditionPattern {
+    /// condition
+    #[serde(rename = "type")]
+    pub kind: Box<str>,
+    /// its status, True unless set
+    #[serde(default = "holds")]
+    pub status: Box<str>,
+}
+
+fn holds() -> Box<str> {
+    "True".into()
+}
+
+/// `batch/v1.SuccessPolicy`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct SuccessPolicy {
+    /// one is enough
+    #[serde(deserialize_with = "nullable")]
+    pub rules: Vec<SuccessRule>,
+}
+
+/// `batch/v1.SuccessPolicyRule`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SuccessRule {
+    /// indexes meant, e.g. `0,2-4`
+    pub succeeded_indexes: Option<Box<str>>,
+    /// so many of them
+    pub succeeded_count: Option<i32>,
 }
 
 /// `batch/v1.JobStatus`
@@ -438,7 +524,27 @@ pub struct JobStatus {
     #[serde(deserialize_with = "nullable")]
     pub conditions: Vec<Condition>,
     /// indexes that are done, e.g. `0,2-4`
+    #[serde(deserialize_with = "nullable")]
     pub completed_indexes: Box<str>,
+    /// indexes that failed, with a limit for each
+    pub failed_indexes: Option<Box<str>>,
+    /// pods on their way out
+    pub terminating: Option<i32>,
+    /// pods that ended, and aren't in the counts yet
+    #[serde(deserialize_with = "nullable")]
+    pub uncounted_terminated_pods: Uncounted,
+}
+
+/// `batch/v1.UncountedTerminatedPods`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Uncounted {
+    /// uids of pods that ended well
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
+    pub succeeded: Vec<Box<str>>,
+    /// uids of pods that failed
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<Box<str>>,
 }
 
 /// `batch/v1.CronJob`

@@ -1,6 +1,6 @@
 //! ReplicaSet and ReplicationController: as many pods as wanted (`pkg/controller/replicaset/replica_set.go`).
 
-mod ranking;
+pub mod ranking;
 mod status;
 
 use std::{collections::HashSet, sync::Arc};
