@@ -24,7 +24,7 @@ pub struct Raw {
     media: Media,
     bytes: Bytes,
     /// protobuf's envelope, decoded
-    envelope: Option<(String, String, Value)>,
+    envelope: Option<Result<(String, String, Value), String>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -40,10 +40,7 @@ impl Raw {
     pub fn new(headers: &HeaderMap, bytes: Bytes) -> Result<Raw, Failure> {
         let media = media(headers)?;
         let envelope = match media {
-            Media::Protobuf => Some(
-                knarr_schema::decode_protobuf(&bytes)
-                    .map_err(|e| Failure::bad_request(e.to_string()))?,
-            ),
+            Media::Protobuf => Some(knarr_schema::decode_protobuf(&bytes).map_err(|e| e.0)),
             _ => None,
         };
         Ok(Raw {
@@ -56,7 +53,8 @@ impl Raw {
     /// The value as it came: no pruning, no type checks.
     pub fn value(self) -> Result<Value, Failure> {
         match (self.media, self.envelope) {
-            (_, Some((api_version, kind, mut value))) => {
+            (_, Some(decoded)) => {
+                let (api_version, kind, mut value) = decoded.map_err(Failure::bad_request)?;
                 if let Some(map) = value.as_object_mut() {
                     map.insert("apiVersion".into(), api_version.into());
                     map.insert("kind".into(), kind.into());
@@ -64,7 +62,8 @@ impl Raw {
                 Ok(value)
             }
             (Media::Yaml, None) => yaml(&self.bytes),
-            (_, None) => serde_json::from_slice(&self.bytes).map_err(bad_json),
+            (_, None) => serde_json::from_slice(&self.bytes)
+                .map_err(|e| Failure::bad_request(no_type_meta(&self.bytes, &e))),
         }
     }
 
@@ -76,13 +75,18 @@ impl Raw {
         warnings: &mut Vec<String>,
     ) -> Result<Value, Failure> {
         let ty = type_of(r);
+        let mut duplicates = Vec::new();
         let decoded = match (self.media, self.envelope) {
-            (_, Some((api_version, kind, value))) => {
+            (_, Some(decoded)) => {
+                let (api_version, kind, value) =
+                    decoded.map_err(|why| unrecognized(r, &why, &self.bytes))?;
                 check_kind(r, Some(&api_version), Some(&kind))?;
                 conform(ty, value)
             }
             (Media::Json, None) if ty.is_some() => {
-                let meta: TypeMeta = serde_json::from_slice(&self.bytes).map_err(bad_json)?;
+                let meta: Option<TypeMeta> = object_or_null(&self.bytes)
+                    .map_err(|e| unrecognized(r, &no_type_meta(&self.bytes, &e), &self.bytes))?;
+                let meta = meta.unwrap_or_default();
                 check_kind(r, meta.api_version.as_deref(), meta.kind.as_deref())?;
                 match ty {
                     Some(ty) => knarr_schema::decode(ty, &self.bytes).map_err(|e| e.0),
@@ -91,8 +95,23 @@ impl Raw {
             }
             (media, None) => {
                 let value = match media {
-                    Media::Yaml => yaml(&self.bytes)?,
-                    _ => serde_json::from_slice(&self.bytes).map_err(bad_json)?,
+                    Media::Yaml => {
+                        let (value, twice) = yaml_value(&self.bytes)
+                            .map_err(|e| unrecognized(r, &e, &self.bytes))?;
+                        duplicates = twice;
+                        value
+                    }
+                    _ => serde_json::from_slice(&self.bytes).map_err(|e| {
+                        unrecognized(r, &no_type_meta(&self.bytes, &e), &self.bytes)
+                    })?,
+                };
+                let value = match value {
+                    Value::Object(_) => value,
+                    Value::Null => Value::Object(serde_json::Map::new()),
+                    other => {
+                        let why = format!("{NO_TYPE_META}{}", not_a_struct(&other));
+                        return Err(unrecognized(r, &why, &self.bytes));
+                    }
                 };
                 let text = |k: &str| value.get(k).and_then(Value::as_str);
                 check_kind(r, text("apiVersion"), text("kind"))?;
@@ -109,7 +128,8 @@ impl Raw {
         };
         map.insert("apiVersion".into(), api_version(r).into());
         map.insert("kind".into(), r.kind.into());
-        let mut found: Vec<String> = decoded.unknown;
+        let mut found: Vec<String> = duplicates;
+        found.extend(decoded.unknown);
         found.extend(decoded.duplicate);
         match validation {
             FieldValidation::Strict if !found.is_empty() => {
@@ -149,16 +169,15 @@ fn check_kind(r: &Resource, version: Option<&str>, kind: Option<&str>) -> Result
     if let Some(k) = kind
         && k != r.kind
     {
-        let given = version.unwrap_or(&want);
-        let short = given.rsplit('/').next().unwrap_or(given);
-        return Err(Failure::bad_request(format!(
-            "{k} in version {short:?} cannot be handled as a {}: no kind {k:?} is served here",
-            r.kind
-        )));
+        return Err(wrong_kind(r, version.unwrap_or(&want), k));
     }
     if let Some(v) = version
         && v != want
     {
+        let (group, short) = v.split_once('/').unwrap_or(("", v));
+        if group != r.group || knarr_schema::kind(group, short, r.kind).is_none() {
+            return Err(wrong_kind(r, v, r.kind));
+        }
         return Err(Failure::bad_request(format!(
             "the API version in the data ({v}) does not match the expected API version ({want})"
         )));
@@ -166,16 +185,150 @@ fn check_kind(r: &Resource, version: Option<&str>, kind: Option<&str>) -> Result
     Ok(())
 }
 
-/// One YAML document as JSON.
-pub fn yaml(bytes: &[u8]) -> Result<Value, Failure> {
-    let text = std::str::from_utf8(bytes)
-        .map_err(|e| Failure::bad_request(format!("error decoding YAML: {e}")))?;
-    // As sigs.k8s.io/yaml reads it: `defaultMode: 0400` is octal.
-    let options = serde_saphyr::options! { legacy_octal_numbers: true };
-    serde_saphyr::from_str_with_options(text, options)
-        .map_err(|e| Failure::bad_request(format!("error decoding YAML: {e}")))
+/// The name of a group's package of internal types, as conversion errors print it.
+pub fn internal_package(group: &str) -> &str {
+    match group {
+        "" | "events.k8s.io" => "core",
+        group => group.split('.').next().unwrap_or(group),
+    }
 }
 
-fn bad_json(e: serde_json::Error) -> Failure {
-    Failure::bad_request(format!("the object provided is unrecognized: {e}"))
+/// Why an object of this kind isn't one of the resource's.
+pub fn no_conversion(r: &Resource, api_version: &str, kind: &str) -> String {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    if knarr_schema::kind(group, version, kind).is_some() {
+        let package = internal_package(r.group);
+        return format!(
+            "converting ({version}.{kind}) to ({package}.{}): unknown conversion",
+            r.kind
+        );
+    }
+    format!(
+        "no kind {kind:?} is registered for version {api_version:?} in scheme \"pkg/runtime/scheme.go:111\""
+    )
+}
+
+fn wrong_kind(r: &Resource, api_version: &str, kind: &str) -> Failure {
+    let short = api_version.rsplit('/').next().unwrap_or(api_version);
+    Failure::bad_request(format!(
+        "{kind} in version {short:?} cannot be handled as a {}: {}",
+        r.kind,
+        no_conversion(r, api_version, kind)
+    ))
+}
+
+/// One YAML document as JSON. Of keys that are there twice the last one counts, as upstream reads it.
+pub fn yaml(bytes: &[u8]) -> Result<Value, Failure> {
+    yaml_value(bytes).map(|(value, _)| value).map_err(|e| {
+        Failure::bad_request(format!(
+            "error decoding YAML: error converting YAML to JSON: {e}"
+        ))
+    })
+}
+
+/// The same, with what a strict reader would say. The error begins with `yaml: `.
+fn yaml_value(bytes: &[u8]) -> Result<(Value, Vec<String>), String> {
+    use serde_saphyr::options::DuplicateKeyPolicy;
+    let text = std::str::from_utf8(bytes).map_err(|_| "yaml: invalid UTF-8".to_string())?;
+    // As sigs.k8s.io/yaml reads it: `defaultMode: 0400` is octal.
+    let strict = serde_saphyr::options! { legacy_octal_numbers: true };
+    let strict = match serde_saphyr::from_str_with_options(text, strict) {
+        Ok(value) => return Ok((value, vec![])),
+        Err(e) => e.to_string(),
+    };
+    let last_wins = serde_saphyr::options! {
+        legacy_octal_numbers: true,
+        duplicate_keys: DuplicateKeyPolicy::LastWins,
+    };
+    let value = serde_saphyr::from_str_with_options(text, last_wins)
+        .map_err(|e| format!("yaml: {}", short(&e.to_string())))?;
+    let line = strict
+        .split("line ")
+        .nth(1)
+        .and_then(|s| s.split(' ').next());
+    let key = strict.split("duplicate mapping key: ").nth(1);
+    let key = key.and_then(|s| s.split([',', '\n']).next());
+    Ok(match (line, key) {
+        (Some(line), Some(key)) => {
+            let said =
+                format!("yaml: unmarshal errors:\n  line {line}: key {key:?} already set in map");
+            (value, vec![said])
+        }
+        _ => (value, vec![]),
+    })
+}
+
+/// `error: line 1 column 5: why\n…` → `line 1: why`.
+fn short(e: &str) -> String {
+    let line = e.lines().next().unwrap_or(e);
+    let line = line.strip_prefix("error: ").unwrap_or(line);
+    match line.split_once(" column ") {
+        Some((line, rest)) => match rest.split_once(": ") {
+            Some((_, why)) => format!("{line}: {why}"),
+            None => line.to_string(),
+        },
+        None => line.to_string(),
+    }
+}
+
+const NO_TYPE_META: &str = "couldn't get version/kind; json parse error: ";
+
+/// A struct from JSON; serde would take a list for one, too.
+pub fn object_or_null<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> serde_json::Result<Option<T>> {
+    let first = bytes.iter().find(|b| !b.is_ascii_whitespace());
+    if first == Some(&b'[') {
+        serde_json::from_slice::<Value>(bytes)?;
+        return Err(serde::de::Error::custom("a list is no object"));
+    }
+    serde_json::from_slice(bytes)
+}
+
+/// Why a body's kind can't even be looked for, in Go's words.
+pub fn no_type_meta(bytes: &[u8], e: &serde_json::Error) -> String {
+    if e.is_data()
+        && let Ok(value) = serde_json::from_slice::<Value>(bytes)
+    {
+        return format!("{NO_TYPE_META}{}", not_a_struct(&value));
+    }
+    format!("{NO_TYPE_META}{}", knarr_schema::syntax_error(bytes, e))
+}
+
+fn not_a_struct(value: &Value) -> String {
+    let word = match value {
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        _ => {
+            let field = if value.get("kind").is_some_and(|k| !k.is_string()) {
+                "kind"
+            } else {
+                "apiVersion"
+            };
+            return format!(
+                "json: cannot unmarshal object into Go struct field .{field} of type string"
+            );
+        }
+    };
+    format!(
+        "json: cannot unmarshal {word} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
+    )
+}
+
+/// 400 for a body that doesn't say what it is.
+fn unrecognized(r: &Resource, why: &str, bytes: &[u8]) -> Failure {
+    const SHOWN_BYTES: usize = 30;
+    let (head, more) = match bytes.split_at_checked(SHOWN_BYTES) {
+        Some((head, rest)) if !rest.is_empty() => (head, " ..."),
+        _ => (bytes, ""),
+    };
+    let summary = match bytes.first() {
+        None => "<empty>".to_string(),
+        Some(b'{') => format!("{}{more}", String::from_utf8_lossy(head)),
+        Some(_) => format!("{}{more}", hex::encode(head)),
+    };
+    Failure::bad_request(format!(
+        "the object provided is unrecognized (must be of type {}): {why} ({summary})",
+        r.kind
+    ))
 }

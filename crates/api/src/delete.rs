@@ -66,13 +66,26 @@ pub enum Propagation {
     Foreground,
 }
 
+/// Anything that isn't an object is an error.
+#[derive(serde::Deserialize)]
+struct NoOptions {}
+
 impl DeleteOptions {
     /// From the body, or else from the query.
     pub fn read(headers: &HeaderMap, body: Bytes, query: &Query) -> Result<DeleteOptions, Failure> {
         let value = if body.is_empty() {
             json!({})
         } else {
-            Raw::new(headers, body)?.value()?
+            let shown = body.clone();
+            match Raw::new(headers, body)?.value()? {
+                value @ (Value::Object(_) | Value::Null) => value,
+                // the words of the decoder, which expects a struct
+                _ => {
+                    let error = crate::decode::object_or_null::<NoOptions>(&shown).err();
+                    let why = error.map(|e| crate::decode::no_type_meta(&shown, &e));
+                    return Err(Failure::bad_request(why.unwrap_or_default()));
+                }
+            }
         };
         Self::from_value(&value, query)
     }
@@ -82,8 +95,10 @@ impl DeleteOptions {
         let mut errors = Vec::new();
         let kind = value.get("kind").and_then(Value::as_str).unwrap_or("");
         if !matches!(kind, "" | "DeleteOptions") {
+            let version = value.get("apiVersion").and_then(Value::as_str);
             return Err(Failure::bad_request(format!(
-                "decoded object cannot be converted to DeleteOptions: got {kind}"
+                "no kind {kind:?} is registered for version {:?} in scheme \"pkg/runtime/scheme.go:111\"",
+                version.unwrap_or("")
             )));
         }
         let dry_values: Vec<&str> = match value.get("dryRun").and_then(Value::as_array) {

@@ -84,6 +84,26 @@ impl FieldError {
 fn show(value: &Value) -> String {
     match value {
         Value::Null => "null".into(),
+        // Go's %q
+        Value::String(text) if text.chars().any(char::is_control) => {
+            let mut out = String::from("\"");
+            for c in text.chars() {
+                match c {
+                    '\n' => out.push_str("\\n"),
+                    '\r' => out.push_str("\\r"),
+                    '\t' => out.push_str("\\t"),
+                    '"' => out.push_str("\\\""),
+                    '\\' => out.push_str("\\\\"),
+                    c if c.is_ascii_control() => {
+                        out.push_str(&format!("\\x{:02x}", u32::from(c)));
+                    }
+                    c if c.is_control() => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+                    c => out.push(c),
+                }
+            }
+            out.push('"');
+            out
+        }
         other => other.to_string(),
     }
 }

@@ -31,7 +31,7 @@ pub async fn answer(inner: &Inner, parts: &Parts) -> Result<Response<Body>, Fail
     let path = parts.uri.path().trim_start_matches('/');
     if path.trim_end_matches('/') == "version" {
         if parts.method != Method::GET {
-            return Err(Failure::method_not_allowed().with_details());
+            return Err(Failure::method_not_allowed());
         }
         negotiate::only_json(&parts.headers)?;
         let mut text = serde_json::to_vec_pretty(&version()).map_err(Failure::internal)?;

@@ -95,6 +95,16 @@ pub fn scope(t: &Target, filter: &Filter) -> Scope {
 
 /// Answers a list.
 pub fn list(inner: &Inner, t: &Target, query: &Query, form: Form) -> Result<Body, Failure> {
+    let (metadata, items) = select(inner, t, query)?;
+    render(&t.resource, query, form, metadata, items)
+}
+
+/// The objects of a chunk, and its `metav1.ListMeta`.
+pub fn select(
+    inner: &Inner,
+    t: &Target,
+    query: &Query,
+) -> Result<(serde_json::Map<String, Value>, Vec<Entry>), Failure> {
     let r = &t.resource;
     let filter = Filter::read(r, query)?;
     query.number("timeoutSeconds")?;
@@ -156,7 +166,7 @@ pub fn list(inner: &Inner, t: &Target, query: &Query, form: Form) -> Result<Body
             metadata.insert("remainingItemCount".into(), remaining.into());
         }
     }
-    render(r, query, form, metadata, items)
+    Ok((metadata, items))
 }
 
 fn render(
@@ -211,10 +221,10 @@ fn render(
 
 /// 406 for metadata of an object where there is a list, and the other way round.
 pub fn wrong_form(r: &Resource, list: bool) -> Failure {
-    let package = match r.group {
-        _ if r.custom.is_some() => "unstructured",
-        "" | "events.k8s.io" => "core",
-        group => group.split('.').next().unwrap_or(group),
+    let package = if r.custom.is_some() {
+        "unstructured"
+    } else {
+        crate::decode::internal_package(r.group)
     };
     let kind = if r.custom.is_some() {
         "Unstructured"

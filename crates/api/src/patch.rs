@@ -20,8 +20,8 @@ const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;
 
 /// A patch as it was sent.
 pub enum Patch {
-    /// RFC 6902
-    Json(json_patch::Patch),
+    /// RFC 6902; None when an operation is none, which upstream says where the patch is carried out
+    Json(Option<json_patch::Patch>),
     /// RFC 7386
     Merge(Value),
     /// Kubernetes' strategic merge
@@ -41,42 +41,58 @@ impl Patch {
 
     /// Reads the body by its content type; 415 and 400 as upstream.
     pub fn read(content_type: &str, body: &Bytes) -> Result<Patch, Failure> {
-        let bad = |e: serde_json::Error| Failure::bad_request(format!("error decoding patch: {e}"));
-        let object = |v: Value| {
-            if v.is_object() {
-                Ok(v)
-            } else {
-                Err(Failure::bad_request("error decoding patch: not an object"))
+        let json = |head: &str, want: &str| -> Result<Value, Failure> {
+            let value: Value = serde_json::from_slice(body).map_err(|e| {
+                let why = knarr_schema::syntax_error(body, &e);
+                Failure::bad_request(format!("{head}{why}"))
+            })?;
+            let found = match &value {
+                Value::Object(_) => "object",
+                Value::Array(_) => "array",
+                Value::String(_) => "string",
+                Value::Bool(_) => "bool",
+                Value::Number(_) => "number",
+                Value::Null => return Err(Failure::bad_request("Invalid JSON Patch")),
+            };
+            if want.starts_with("map") != (found == "object")
+                || (found != "object" && found != "array")
+            {
+                return Err(Failure::bad_request(format!(
+                    "{head}json: cannot unmarshal {found} into Go value of type {want}"
+                )));
             }
+            Ok(value)
         };
+        const DECODING: &str = "error decoding patch: ";
+        const MAP: &str = "map[string]interface {}";
         match content_type {
             "application/json-patch+json" => {
-                let patch: json_patch::Patch = serde_json::from_slice(body).map_err(bad)?;
-                if patch.0.len() > JSON_PATCH_OPERATIONS_MAX {
+                let operations = json(DECODING, "[]handlers.jsonPatchOp")?;
+                let count = operations.as_array().map_or(0, Vec::len);
+                if count > JSON_PATCH_OPERATIONS_MAX {
                     return Err(Failure::new(
                         413,
                         "RequestEntityTooLarge",
                         format!(
-                            "The allowed maximum operations in a JSON patch is {JSON_PATCH_OPERATIONS_MAX}, got {}",
-                            patch.0.len()
+                            "The allowed maximum operations in a JSON patch is {JSON_PATCH_OPERATIONS_MAX}, got {count}"
                         ),
                     ));
                 }
-                Ok(Patch::Json(patch))
+                Ok(Patch::Json(serde_json::from_value(operations).ok()))
             }
-            "application/merge-patch+json" => Ok(Patch::Merge(object(
-                serde_json::from_slice(body).map_err(bad)?,
-            )?)),
-            "application/strategic-merge-patch+json" => Ok(Patch::Strategic(object(
-                serde_json::from_slice(body).map_err(bad)?,
-            )?)),
-            t if Patch::is_apply(t) => Ok(Patch::Apply(object(decode::yaml(body)?)?)),
-            _ => Err(negotiate::unsupported(&[
-                "application/json-patch+json",
-                "application/merge-patch+json",
-                "application/strategic-merge-patch+json",
-                "application/apply-patch+yaml",
-            ])),
+            "application/merge-patch+json" => Ok(Patch::Merge(json(DECODING, MAP)?)),
+            "application/strategic-merge-patch+json" => Ok(Patch::Strategic(json("", MAP)?)),
+            t if Patch::is_apply(t) => match decode::yaml(body)? {
+                object @ Value::Object(_) => Ok(Patch::Apply(object)),
+                _ => Err(Failure::bad_request(
+                    "error decoding YAML: json: cannot unmarshal into Go value of type map[string]interface {}",
+                )),
+            },
+            // the router's words
+            _ => Err(
+                Failure::new(415, "UnsupportedMediaType", "415: Unsupported Media Type")
+                    .with_details(),
+            ),
         }
     }
 
@@ -85,16 +101,19 @@ impl Patch {
         match self {
             Patch::Json(patch) => {
                 let mut out = live.clone();
-                json_patch::patch(&mut out, patch).map_err(|e| {
-                    Failure::new(
-                        422,
-                        "Invalid",
-                        format!(
-                            "the server rejected our request due to an error in our request: {e}"
-                        ),
-                    )
-                })?;
-                Ok(out)
+                let done = match patch {
+                    Some(patch) => json_patch::patch(&mut out, patch).is_ok(),
+                    None => false,
+                };
+                if done && out.is_object() && out.get("kind").is_some() {
+                    return Ok(out);
+                }
+                Err(Failure::new(
+                    422,
+                    "Invalid",
+                    "the server rejected our request due to an error in our request",
+                )
+                .with_details())
             }
             Patch::Merge(patch) => {
                 let mut out = live.clone();
@@ -110,7 +129,7 @@ impl Patch {
                     ]));
                 };
                 knarr_schema::strategic_merge(ty, live, patch)
-                    .map_err(|e| Failure::bad_request(e.0))
+                    .map_err(|e| Failure::new(500, "", e.0))
             }
             Patch::Apply(_) => Err(Failure::internal(format!(
                 "apply of {} {name:?} took the merge path",
@@ -167,12 +186,44 @@ pub async fn run(
     match patch {
         Patch::Apply(applied) => apply(w, applied, options).await,
         patch => {
-            let name = w.name.to_string();
+            let (name, namespace) = (w.name.to_string(), w.namespace.to_string());
             let written = w
                 .update(|live, warnings| {
                     let merged = patch.merge(r, &name, live)?;
-                    check_identity(r, &merged)?;
-                    let object = conform(r, merged, options.validation, warnings)?;
+                    let shown = || match &patch {
+                        Patch::Strategic(patch) => knarr_schema::go_value(patch),
+                        patch => patch
+                            .merge(r, &name, live)
+                            .map_or_else(|_| String::new(), |m| m.to_string()),
+                    };
+                    let refused = |why: String| invalid_patch(shown(), why);
+                    if !merged.as_object().is_some_and(serde_json::Map::is_empty) {
+                        check_identity(r, &merged).map_err(&refused)?;
+                    }
+                    let mut object = decode::conform(type_of(r), merged).map_err(&refused)?;
+                    let mut found = std::mem::take(&mut object.unknown);
+                    found.append(&mut object.duplicate);
+                    match options.validation {
+                        FieldValidation::Strict if !found.is_empty() => {
+                            return Err(refused(format!(
+                                "strict decoding error: {}",
+                                found.join(", ")
+                            )));
+                        }
+                        FieldValidation::Warn => warnings.append(&mut found),
+                        _ => {}
+                    }
+                    let mut object = object.value;
+                    check_named(&mut object, &name, &namespace, r.namespaced)?;
+                    let (uid, live_uid) = (meta(&object, "uid"), meta(live, "uid"));
+                    if !uid.is_empty() && uid != live_uid {
+                        let error = FieldError::Invalid {
+                            field: "metadata.uid".into(),
+                            value: uid.into(),
+                            detail: "field is immutable".into(),
+                        };
+                        return Err(Failure::invalid(r.group, r.kind, &name, &[error]));
+                    }
                     Ok(Change {
                         object,
                         applied: false,
@@ -184,18 +235,51 @@ pub async fn run(
     }
 }
 
-fn check_identity(r: &Resource, merged: &Value) -> Result<(), Failure> {
+/// 422 for what a patch makes of an object.
+fn invalid_patch(shown: String, why: String) -> Failure {
+    let error = FieldError::Invalid {
+        field: "patch".into(),
+        value: shown.into(),
+        detail: why,
+    };
+    Failure::invalid("", "", "", &[error])
+}
+
+fn check_identity(r: &Resource, merged: &Value) -> Result<(), String> {
     let text = |k: &str| merged.get(k).and_then(Value::as_str).unwrap_or("");
     let want = catalog::api_version(r);
     if text("kind") != r.kind || text("apiVersion") != want {
-        return Err(Failure::bad_request(format!(
-            "{} in version {:?} cannot be handled as a {}: a patch can't change the kind or API version",
-            text("kind"),
-            text("apiVersion"),
-            r.kind
-        )));
+        return Err(decode::no_conversion(r, text("apiVersion"), text("kind")));
     }
     Ok(())
+}
+
+/// 400 when an object isn't the URL's; one without a namespace gets the URL's.
+fn check_named(
+    object: &mut Value,
+    name: &str,
+    namespace: &str,
+    namespaced: bool,
+) -> Result<(), Failure> {
+    if namespaced {
+        let given = meta(object, "namespace");
+        if given.is_empty() {
+            meta_mut(object).insert("namespace".into(), namespace.into());
+        } else if given != namespace {
+            return Err(Failure::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+    }
+    match meta(object, "name") {
+        given if given == name => Ok(()),
+        "" => Err(Failure::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        ))),
+        given => Err(Failure::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({name})"
+        ))),
+    }
 }
 
 async fn apply(
@@ -212,25 +296,23 @@ async fn apply(
     };
     let want = catalog::api_version(r);
     let text = |k: &str| applied.get(k).and_then(Value::as_str).unwrap_or("");
-    if text("apiVersion").is_empty() || text("kind").is_empty() {
-        return Err(Failure::bad_request(
-            "error decoding patch: apiVersion and kind must be set in an apply patch",
-        ));
-    }
     if text("kind") != r.kind || text("apiVersion") != want {
+        let (group, version) = match text("apiVersion").split_once('/') {
+            Some(parts) => parts,
+            None => ("", text("apiVersion")),
+        };
         return Err(Failure::bad_request(format!(
-            "{} {} in the patch cannot be applied as {want} {}",
-            text("apiVersion"),
-            text("kind"),
-            r.kind
+            "invalid object type: {group}/{version}, Kind={}",
+            text("kind")
         )));
     }
-    let managed_given = applied.pointer("/metadata/managedFields");
-    if managed_given.is_some_and(|m| m.as_array().is_none_or(|l| !l.is_empty())) {
+    if applied
+        .pointer("/metadata/managedFields")
+        .is_some_and(|m| !m.is_null())
+    {
         return Err(Failure::bad_request("metadata.managedFields must be nil"));
     }
     meta_mut(&mut applied).remove("managedFields");
-    w.check_place(&mut applied)?;
     let part = w.part;
     if let Some(map) = applied.as_object_mut() {
         match part {
@@ -242,12 +324,8 @@ async fn apply(
             _ => {}
         }
     }
-    // types and unknown fields are told here, in the words of decoding; the merge itself sees what the client sent
-    let mut warnings = Vec::new();
     let given_version = meta(&applied, "resourceVersion").to_string();
     let uid = meta(&applied, "uid").to_string();
-    conform(r, applied.clone(), options.validation, &mut warnings)?;
-    w.warnings.append(&mut warnings);
     let time = object::now();
     let manager = managed::Manager {
         name: &options.manager,
@@ -255,15 +333,16 @@ async fn apply(
         api_version: &want,
         time: &time,
     };
-    let failed = |e: ApplyError| apply_failure(r, w_name(&applied), e);
+    let (name, namespace) = (w.name.to_string(), w.namespace.to_string());
     for _ in 0..4 {
         let updated = w
             .update(|live, _| {
                 let merged = managed::apply(ty, Some(live), &applied, &manager, options.force)
-                    .map_err(failed)?;
+                    .map_err(apply_failure)?;
                 let mut object = decode::conform(Some(ty), merged)
                     .map_err(|e| Failure::bad_request(decode::cannot_handle(r, &e)))?
                     .value;
+                check_named(&mut object, &name, &namespace, r.namespaced)?;
                 if !given_version.is_empty() {
                     meta_mut(&mut object)
                         .insert("resourceVersion".into(), given_version.clone().into());
@@ -287,13 +366,14 @@ async fn apply(
                 ),
             ));
         }
-        if !given_version.is_empty() {
-            return Err(Failure::not_found(r, w.name));
-        }
-        let merged = managed::apply(ty, None, &applied, &manager, options.force).map_err(failed)?;
-        let object = decode::conform(Some(ty), merged)
+        let merged =
+            managed::apply(ty, None, &applied, &manager, options.force).map_err(apply_failure)?;
+        let mut object = decode::conform(Some(ty), merged)
             .map_err(|e| Failure::bad_request(decode::cannot_handle(r, &e)))?
             .value;
+        check_named(&mut object, &name, &namespace, r.namespaced)?;
+        // upstream creates whatever revision an apply was meant for
+        meta_mut(&mut object).remove("resourceVersion");
         match w.create(object, true).await {
             // somebody else created it in between: apply onto theirs
             Err(f) if f.reason() == "AlreadyExists" => {}
@@ -303,11 +383,8 @@ async fn apply(
     Err(Failure::modified(r, w.name))
 }
 
-fn w_name(applied: &Value) -> &str {
-    meta(applied, "name")
-}
-
-fn apply_failure(r: &Resource, name: &str, e: ApplyError) -> Failure {
+/// An apply that can't be carried out.
+pub fn apply_failure(e: ApplyError) -> Failure {
     match e {
         ApplyError::Conflicts { message, causes } => {
             let mut f = Failure::new(409, "Conflict", message);
@@ -316,10 +393,7 @@ fn apply_failure(r: &Resource, name: &str, e: ApplyError) -> Failure {
             }
             f
         }
-        ApplyError::Invalid(why) => Failure::bad_request(if why.is_empty() {
-            format!("{} {name:?} cannot be applied", r.kind)
-        } else {
-            why
-        }),
+        // upstream's field manager says so without a code of its own
+        ApplyError::Invalid(why) => Failure::new(500, "", why),
     }
 }

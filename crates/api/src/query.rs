@@ -115,11 +115,14 @@ impl WriteOptions {
                 max: MANAGER_BYTES_MAX,
             });
         }
-        if given.chars().any(char::is_control) {
+        if let Some((at, c)) = given.chars().enumerate().find(|(_, c)| c.is_control()) {
             errors.push(FieldError::Invalid {
                 field: "fieldManager".into(),
                 value: given.into(),
-                detail: "should only contain printable characters".into(),
+                detail: format!(
+                    "invalid character U+{:04X} (at position {at})",
+                    u32::from(c)
+                ),
             });
         }
         if apply && given.is_empty() {
@@ -143,7 +146,7 @@ impl WriteOptions {
                 errors.push(FieldError::NotSupported {
                     field: "fieldValidation".into(),
                     value: other.into(),
-                    supported: vec!["".into(), "Ignore".into(), "Warn".into(), "Strict".into()],
+                    supported: vec!["".into(), "Ignore".into(), "Strict".into(), "Warn".into()],
                 });
                 FieldValidation::Warn
             }
@@ -169,19 +172,15 @@ impl WriteOptions {
 
 /// `dryRun` may only be `All`.
 pub fn dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut Vec<FieldError>) -> bool {
-    let mut dry = false;
-    for (i, v) in values.filter(|v| !v.is_empty()).enumerate() {
-        if v == "All" {
-            dry = true;
-        } else {
-            errors.push(FieldError::NotSupported {
-                field: format!("dryRun[{i}]"),
-                value: v.into(),
-                supported: vec!["All".into()],
-            });
-        }
+    let values: Vec<&str> = values.filter(|v| !v.is_empty()).collect();
+    if values.iter().any(|v| *v != "All") {
+        errors.push(FieldError::NotSupported {
+            field: "dryRun".into(),
+            value: values.clone().into(),
+            supported: vec!["All".into()],
+        });
     }
-    dry
+    !values.is_empty()
 }
 
 /// The user agent up to its first slash, printable and cut to 128 bytes (upstream's prefixFromUserAgent).

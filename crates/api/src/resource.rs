@@ -51,6 +51,9 @@ fn verb(call: &Call, t: &Target) -> &'static str {
 
 /// Answers a resource request.
 pub async fn answer(inner: &Inner, call: Call, t: Target) -> Result<Outcome, Failure> {
+    if call.parts.method == Method::HEAD {
+        return Err(Failure::method_not_allowed());
+    }
     let verb = verb(&call, &t);
     match t.subresource.as_str() {
         "" => object_request(inner, &call, &t, verb).await,
@@ -361,18 +364,13 @@ const DELETE_CONCURRENCY: usize = 32;
 async fn delete_collection(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Failure> {
     use futures::{StreamExt, TryStreamExt};
     let r = &t.resource;
-    if r.group.is_empty() && r.plural == "namespaces" {
+    let everywhere = r.namespaced && t.namespace.is_empty();
+    if everywhere || (r.group.is_empty() && r.plural == "namespaces") {
         return Err(Failure::method_not_allowed());
     }
     let options = DeleteOptions::read(&call.parts.headers, call.body.clone(), &call.query)?;
-    let filter = list::Filter::read(r, &call.query)?;
-    let scope = list::scope(t, &filter);
-    let snapshot = inner.store.snapshot();
-    let keys: Vec<std::sync::Arc<str>> = snapshot
-        .range(&scope.prefix, None)
-        .filter(|e| filter.takes(r, &e.key, &e.value))
-        .map(|e| e.key.clone())
-        .collect();
+    let (metadata, entries) = list::select(inner, t, &call.query)?;
+    let keys: Vec<std::sync::Arc<str>> = entries.into_iter().map(|e| e.key).collect();
     let options = &options;
     let deleted: Vec<(bytes::Bytes, Vec<String>)> = futures::stream::iter(keys)
         .map(|key| async move {
@@ -389,7 +387,7 @@ async fn delete_collection(inner: &Inner, call: &Call, t: &Target) -> Result<Out
         .try_collect()
         .await?;
     let (deleted, warnings): (Vec<bytes::Bytes>, Vec<Vec<String>>) = deleted.into_iter().unzip();
-    let metadata = json!({"resourceVersion": inner.store.snapshot().revision().to_string()});
+    let metadata = Value::Object(metadata);
     let items = Items::new(
         r.kind,
         &catalog::api_version(r),

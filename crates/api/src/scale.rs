@@ -237,7 +237,7 @@ fn apply(
                     f.cause("FieldManagerConflict", &c.message, &c.field)
                 })
             }
-            ApplyError::Invalid(why) => Failure::bad_request(why),
+            ApplyError::Invalid(why) => Failure::new(500, "", why),
         })?;
     Ok(Change {
         object: merged,

@@ -355,7 +355,7 @@ impl Inner {
             },
             Some(route) => {
                 if call.parts.method != Method::GET {
-                    return Err(Failure::method_not_allowed().with_details());
+                    return Err(Failure::method_not_allowed());
                 }
                 discovery::answer(&self.catalog(), &call, route)?
             }

@@ -159,6 +159,7 @@ impl Failure {
             "MethodNotAllowed",
             "the server does not allow this method on the requested resource",
         )
+        .with_details()
     }
     /// 410 for lists and watches of a past the server no longer has.
     pub fn expired(message: impl Into<String>) -> Failure {

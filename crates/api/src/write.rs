@@ -184,7 +184,9 @@ impl<'a> Write<'a> {
         let _allocation = self.allocation().await;
         self.place(&mut o)?;
         if !meta(&o, "resourceVersion").is_empty() {
-            return Err(Failure::bad_request(
+            return Err(Failure::new(
+                500,
+                "",
                 "resourceVersion should not be set on objects to be created",
             ));
         }
@@ -194,7 +196,13 @@ impl<'a> Write<'a> {
         if r.has_status
             && let Some(map) = o.as_object_mut()
         {
-            map.remove("status");
+            // Go writes the empty status of its types
+            let written = crate::decode::type_of(r).is_some_and(|ty| ty.always("status"));
+            if written {
+                map.insert("status".into(), Value::Object(serde_json::Map::new()));
+            } else {
+                map.remove("status");
+            }
         }
         r.strategy().default(&mut o);
         if is_namespace(r) && !meta(&o, "name").is_empty() {
@@ -321,9 +329,10 @@ impl<'a> Write<'a> {
     /// 400 when a PUT's body names another object than its URL.
     pub fn check_place(&self, o: &mut Value) -> Result<(), Failure> {
         if meta(o, "name").is_empty() && self.part == Part::Main {
-            return Err(Failure::bad_request(
-                "name must be provided in the object's metadata",
-            ));
+            return Err(Failure::bad_request(format!(
+                "the name of the object ({} based on URL) was undeterminable: name must be provided",
+                self.name
+            )));
         }
         self.place(o)
     }
@@ -350,7 +359,12 @@ impl<'a> Write<'a> {
                 name: &self.options.manager,
                 subresource: self.part.name(),
                 api_version: &catalog::api_version(self.r),
-                time: now,
+                // upstream's entries of scale have no time
+                time: if self.part == Part::Sub("scale") {
+                    ""
+                } else {
+                    now
+                },
             };
             managed::update(ty, live, new, &manager);
         }
@@ -378,6 +392,13 @@ impl<'a> Write<'a> {
                 version => version.to_string(),
             };
             let live_version = meta(&live, "resourceVersion");
+            if !given.is_empty() && given.parse::<u64>().is_err() {
+                return Err(Failure::new(
+                    500,
+                    "",
+                    format!("strconv.ParseUint: parsing {given:?}: invalid syntax"),
+                ));
+            }
             if !given.is_empty() && given != live_version {
                 return Err(Failure::modified(r, self.name));
             }
@@ -562,6 +583,16 @@ impl<'a> Write<'a> {
     }
 
     /// Server-owned metadata stays as it is.
+    /// The key an upstream server would store this object at.
+    fn storage_key(&self) -> String {
+        let namespace = if self.namespace.is_empty() {
+            String::new()
+        } else {
+            format!("{}/", self.namespace)
+        };
+        format!("/registry/{}/{namespace}{}", self.r.plural, self.name)
+    }
+
     fn keep_metadata(&self, new: &mut Value, live: &Value) -> Result<(), Failure> {
         let uid = meta(new, "uid");
         let live_uid = meta(live, "uid");
@@ -570,7 +601,8 @@ impl<'a> Write<'a> {
                 self.r,
                 self.name,
                 &format!(
-                    "Precondition failed: UID in precondition: {uid}, UID in object meta: {live_uid}"
+                    "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {live_uid}",
+                    self.storage_key()
                 ),
             ));
         }

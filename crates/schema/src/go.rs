@@ -16,7 +16,7 @@ pub(crate) fn go_type(value: &Value) -> &'static str {
 }
 
 /// `%v` of a decoded JSON value.
-pub(crate) fn go_value(value: &Value) -> String {
+pub fn go_value(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".to_owned(),
         Value::String(text) => text.clone(),

@@ -18,11 +18,12 @@ mod table;
 mod types;
 
 pub use custom::{CustomField, CustomList, CustomType};
-pub use decode::{DecodeError, Decoded, conform, decode};
+pub use decode::{DecodeError, Decoded, conform, decode, syntax_error};
 pub use encode::{
     ENVELOPE_TAIL, encode_protobuf, protobuf_envelope, protobuf_list_item, protobuf_list_meta,
     protobuf_message, protobuf_watch_frame,
 };
+pub use go::go_value;
 pub use merge::strategic_merge;
 pub use protobuf::decode_protobuf;
 pub use types::{TypeRef, kind, named};

@@ -25,7 +25,7 @@ pub fn decode_protobuf(bytes: &[u8]) -> Result<(String, String, Value)> {
 fn envelope(bytes: &[u8], depth: usize) -> Result<(String, String, Value)> {
     let Some(unknown) = bytes.strip_prefix(MAGIC) else {
         return Err(DecodeError(
-            "provided data does not appear to be a protobuf message: it doesn't start with k8s\\0"
+            "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"
                 .into(),
         ));
     };

@@ -23,6 +23,11 @@ impl TypeRef {
         }
     }
 
+    /// Whether Go writes this field even when nothing is in it.
+    pub fn always(self, name: &str) -> bool {
+        self.graph.field(self.id, name).is_some_and(|f| f.always)
+    }
+
     /// The type of a field by its JSON name; None when the type is no struct or has no such field.
     pub fn field(self, name: &str) -> Option<TypeRef> {
         let field = self

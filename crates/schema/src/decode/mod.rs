@@ -84,9 +84,29 @@ fn run<'de, D: Deserializer<'de>>(
 }
 
 /// Go's words for JSON that isn't JSON, as far as serde's error tells.
-fn syntax_error(json: &[u8], error: &serde_json::Error) -> DecodeError {
+pub fn syntax_error(json: &[u8], error: &serde_json::Error) -> DecodeError {
     if error.is_eof() {
         return DecodeError("unexpected end of JSON input".into());
+    }
+    let text = error.to_string();
+    let why = [
+        ("expected value", "looking for beginning of value"),
+        (
+            "key must be a string",
+            "looking for beginning of object key string",
+        ),
+        ("trailing comma", "looking for beginning of value"),
+        ("expected `:`", "after object key"),
+        ("expected `,` or `}`", "after object key:value pair"),
+        ("expected `,` or `]`", "after array element"),
+        ("trailing characters", "after top-level value"),
+        ("control character", "in string literal"),
+        ("invalid escape", "in string escape code"),
+        ("invalid number", "in numeric literal"),
+    ];
+    let why = why.iter().find(|(ours, _)| text.starts_with(ours));
+    if text.starts_with("recursion limit") {
+        return DecodeError("exceeded max depth".into());
     }
     let at = json
         .split(|b| *b == b'\n')
@@ -94,14 +114,26 @@ fn syntax_error(json: &[u8], error: &serde_json::Error) -> DecodeError {
         .map(|l| l.len() + 1)
         .sum::<usize>()
         + error.column().saturating_sub(1);
-    match json.get(at) {
-        Some(b) if !error.is_data() => DecodeError(format!(
-            "invalid character {:?} at line {}, column {} of the JSON",
-            char::from(*b),
-            error.line(),
-            error.column()
-        )),
-        _ => DecodeError(error.to_string()),
+    match (json.get(at), why) {
+        (Some(b), Some((_, why))) if !error.is_data() => {
+            DecodeError(format!("invalid character {} {why}", quoted(*b)))
+        }
+        _ => DecodeError(text),
+    }
+}
+
+/// A character as Go's JSON errors show it.
+fn quoted(b: u8) -> String {
+    match b {
+        b'\'' => r"'\''".into(),
+        b'"' => r#"'"'"#.into(),
+        b'\n' => r"'\n'".into(),
+        b'\r' => r"'\r'".into(),
+        b'\t' => r"'\t'".into(),
+        b'\\' => r"'\\'".into(),
+        b' '..=b'~' => format!("'{}'", char::from(b)),
+        0x80.. => format!("'{}'", char::from(b)),
+        _ => format!("'\\x{b:02x}'"),
     }
 }
 

@@ -131,7 +131,7 @@ pub(crate) fn write(object: &mut Value, records: &Records) {
             "fieldsType": "FieldsV1",
             "fieldsV1": owned.set.to_fields(),
         });
-        if let Some(time) = &owned.time {
+        if let Some(time) = owned.time.as_ref().filter(|t| !t.is_empty()) {
             entry["time"] = time.as_str().into();
         }
         if !id.subresource.is_empty() {
