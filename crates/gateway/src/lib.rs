@@ -16,6 +16,7 @@ mod publish;
 mod report;
 mod tls;
 mod udp;
+mod watched;
 
 use std::{
     future::pending,

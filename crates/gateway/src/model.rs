@@ -8,7 +8,7 @@ use std::{
 
 use futures::{Stream, StreamExt, stream::BoxStream};
 use k8s_openapi::api::{
-    core::v1::{Secret, Service},
+    core::v1::Secret,
     discovery::v1::EndpointSlice,
     networking::v1::{Ingress, IngressBackend, IngressClass},
 };
@@ -18,7 +18,7 @@ use kube::{
 };
 use rustls::sign::CertifiedKey;
 
-use crate::{ingress::PathType, listen::Protocol, tls};
+use crate::{ingress::PathType, listen::Protocol, tls, watched::WatchedService};
 
 /// Names the controller in IngressClass objects, and the `loadBalancerClass` served here.
 pub(crate) const CONTROLLER: &str = "knarr.dev/gateway";
@@ -180,7 +180,7 @@ pub(crate) struct Model {
 // Short-lived, one at a time: a box each would cost more than it saves.
 #[allow(clippy::large_enum_variant)]
 pub(crate) enum Change {
-    Service(Event<Service>),
+    Service(Event<WatchedService>),
     Slice(Event<EndpointSlice>),
     Ingress(Event<Ingress>),
     Class(Event<IngressClass>),
@@ -298,7 +298,7 @@ impl Model {
     }
 }
 
-fn service(object: &Service) -> ServiceFacts {
+fn service(object: &WatchedService) -> ServiceFacts {
     let spec = object.spec.clone().unwrap_or_default();
     let ours = spec
         .load_balancer_class

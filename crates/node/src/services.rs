@@ -1,11 +1,14 @@
 //! The Services that become environment variables: a small table kept by one watch.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use futures::TryStreamExt;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::{
+    api::core::v1::{Service, ServiceSpec},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube::{
-    Api,
+    Api, Resource,
     runtime::{WatchStreamExt, watcher},
 };
 use parking_lot::Mutex;
@@ -26,6 +29,38 @@ pub(crate) struct ServiceEntry {
     pub name: Box<str>,
     pub cluster_ip: IpAddr,
     pub ports: Vec<ServicePort>,
+}
+
+/// A Service without what isn't read here: an odd condition in its status (a zero time is `null` in Go's JSON, which the
+/// typed object refuses) must not end the watch of all of them.
+#[derive(Debug, Clone, serde::Deserialize)]
+pub(crate) struct Watched {
+    #[serde(default)]
+    pub(crate) metadata: ObjectMeta,
+    #[serde(default)]
+    pub(crate) spec: Option<ServiceSpec>,
+}
+impl Resource for Watched {
+    type DynamicType = ();
+    type Scope = k8s_openapi::NamespaceResourceScope;
+    fn kind(_: &()) -> Cow<'_, str> {
+        Service::kind(&())
+    }
+    fn group(_: &()) -> Cow<'_, str> {
+        Service::group(&())
+    }
+    fn version(_: &()) -> Cow<'_, str> {
+        Service::version(&())
+    }
+    fn plural(_: &()) -> Cow<'_, str> {
+        Service::plural(&())
+    }
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
 }
 
 type Table = BTreeMap<(Box<str>, Box<str>), ServiceEntry>;
@@ -75,7 +110,7 @@ impl Services {
     }
 }
 
-fn entry(service: &Service) -> Option<ServiceEntry> {
+fn entry(service: &Watched) -> Option<ServiceEntry> {
     let spec = service.spec.as_ref()?;
     let cluster_ip = spec.cluster_ip.as_deref()?.parse().ok()?;
     let port = |p: &k8s_openapi::api::core::v1::ServicePort| {
@@ -98,10 +133,10 @@ fn entry(service: &Service) -> Option<ServiceEntry> {
 
 async fn keep(client: kube::Client, table: Arc<Mutex<Table>>, synced: watch::Sender<bool>) {
     let config = watcher::Config::default().page_size(100);
-    let stream = watcher(Api::<Service>::all(client), config).default_backoff();
+    let stream = watcher(Api::<Watched>::all(client), config).default_backoff();
     let mut stream = std::pin::pin!(stream);
     let mut fresh = Table::new();
-    let key = |s: &Service| -> (Box<str>, Box<str>) {
+    let key = |s: &Watched| -> (Box<str>, Box<str>) {
         (
             s.metadata.namespace.as_deref().unwrap_or_default().into(),
             s.metadata.name.as_deref().unwrap_or_default().into(),
