@@ -56,11 +56,30 @@ pub async fn log(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Fail
         .log(&t.namespace, &t.name, query)
         .await
         .map_err(failure)?;
+    if knarr_remotecommand::is_websocket(&call.parts.headers) {
+        return over_websocket(call, knarr_remotecommand::Messages::Bytes, stream);
+    }
     let mut response = Response::new(Body::Stream(stream));
     response
         .headers_mut()
         .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     Ok(Outcome::Response(response))
+}
+
+/// The stream as WebSocket messages, for clients that can't read a body as it comes.
+pub fn over_websocket(
+    call: &Call,
+    messages: knarr_remotecommand::Messages,
+    stream: futures::stream::BoxStream<'static, std::io::Result<bytes::Bytes>>,
+) -> Result<Outcome, Failure> {
+    let mut request = Request::new(());
+    *request.headers_mut() = call.parts.headers.clone();
+    if let Some(upgrade) = call.parts.extensions.get::<hyper::upgrade::OnUpgrade>() {
+        request.extensions_mut().insert(upgrade.clone());
+    }
+    let response =
+        knarr_remotecommand::accept_out(&mut request, messages, stream).map_err(refused)?;
+    Ok(Outcome::Response(response.map(|()| Body::empty())))
 }
 
 /// `GET|POST …/exec|attach`: checks, then the upgrade; the node pumps the streams.

@@ -78,6 +78,12 @@ async fn object_request(
     match verb {
         "watch" => {
             let (media, body) = watch::watch(inner, t, &call.query, &call.parts.headers)?;
+            if media == Media::Json
+                && knarr_remotecommand::is_websocket(&call.parts.headers)
+                && let Body::Stream(stream) = body
+            {
+                return pods::over_websocket(call, knarr_remotecommand::Messages::Lines, stream);
+            }
             let mut response = Response::new(body);
             let content_type = match media {
                 Media::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",

@@ -416,3 +416,27 @@ async fn keys_are_private_and_survive_a_restart() {
         "{e}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_goes_over_a_websocket() {
+    let s = serve().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    s.f.made(maps, configmap("a", json!({}))).await;
+    let mut stream = connect(&s, tls(&s, true, &[b"http/1.1"]), "localhost").await;
+    let request = format!(
+        "GET {maps}?watch=true&timeoutSeconds=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut all = Vec::new();
+    let read = stream.read_to_end(&mut all);
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(30), read)
+        .await
+        .expect("an end");
+    let all = String::from_utf8_lossy(&all);
+    assert!(all.starts_with("HTTP/1.1 101 "), "{all}");
+    // RFC 6455, section 1.3
+    assert!(all.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{all}");
+    assert!(all.contains("{\"type\":\"ADDED\""), "{all}");
+    assert!(!all.contains("chunked"), "{all}");
+}

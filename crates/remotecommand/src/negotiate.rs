@@ -107,7 +107,7 @@ fn switching(to: &'static str) -> Response<()> {
 }
 
 /// All values of a list header, be it repeated, comma-separated, or both.
-fn tokens(headers: &HeaderMap, name: HeaderName) -> Vec<String> {
+pub(crate) fn tokens(headers: &HeaderMap, name: HeaderName) -> Vec<String> {
     headers
         .get_all(name)
         .iter()

@@ -60,6 +60,7 @@ impl Strategy for Service {
         lookup: &dyn Lookup,
     ) -> Result<(), Vec<FieldError>> {
         new["status"] = old["status"].clone();
+        drop_type_dependent(new, old);
         let external = |o: &Value| text(o, "/spec/type") == "ExternalName";
         if external(new) && !external(old) {
             if let Some(spec) = new["spec"].as_object_mut() {
@@ -404,6 +405,40 @@ fn ports(o: &Value) -> Value {
             _ => format!("{}/{}", p["port"], text(p, "/protocol")),
         });
     or_none(all.collect::<Vec<_>>().join(","))
+}
+
+/// What only the old type had goes with it, unless the request changes it (upstream's `dropTypeDependentFields`).
+fn drop_type_dependent(new: &mut Value, old: &Value) {
+    let node_ports = |o: &Value| matches!(text(o, "/spec/type"), "NodePort" | "LoadBalancer");
+    let balanced = |o: &Value| text(o, "/spec/type") == "LoadBalancer";
+    let health = |o: &Value| balanced(o) && text(o, "/spec/externalTrafficPolicy") == "Local";
+    let numbers = |o: &Value| -> Vec<Value> {
+        let ports = items(o, "/spec/ports").iter();
+        ports.map(|p| p["nodePort"].clone()).collect()
+    };
+    if node_ports(old) && !node_ports(new) && numbers(old) == numbers(new) {
+        for p in items_mut(&mut new["spec"], "ports") {
+            if let Some(p) = p.as_object_mut() {
+                p.remove("nodePort");
+            }
+        }
+    }
+    for (key, lost) in [
+        ("healthCheckNodePort", health(old) && !health(new)),
+        (
+            "allocateLoadBalancerNodePorts",
+            balanced(old) && !balanced(new),
+        ),
+        ("loadBalancerClass", balanced(old) && !balanced(new)),
+        ("externalTrafficPolicy", node_ports(old) && !node_ports(new)),
+    ] {
+        if lost
+            && new["spec"][key] == old["spec"][key]
+            && let Some(spec) = new["spec"].as_object_mut()
+        {
+            spec.remove(key);
+        }
+    }
 }
 
 pub(crate) fn resources() -> Vec<Resource> {

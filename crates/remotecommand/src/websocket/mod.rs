@@ -14,7 +14,8 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 /// Largest message taken. Clients send stdin in pieces of 32 KiB or so, some whole files in one message.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
 
-async fn upgraded<IO: AsyncRead + AsyncWrite + Unpin>(io: IO) -> WebSocketStream<IO> {
+/// The server's side of a connection that has been upgraded.
+pub(crate) async fn upgraded<IO: AsyncRead + AsyncWrite + Unpin>(io: IO) -> WebSocketStream<IO> {
     let config = WebSocketConfig::default()
         .read_buffer_size(16 << 10)
         .write_buffer_size(0)
