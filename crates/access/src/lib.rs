@@ -11,6 +11,7 @@ pub mod attributes;
 pub mod cover;
 pub mod jwt;
 
+pub mod node;
 pub mod policy;
 pub mod rbac;
 pub mod rule;

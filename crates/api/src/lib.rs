@@ -7,6 +7,7 @@
 
 mod access;
 mod admission;
+mod advertise;
 mod audit;
 mod body;
 mod bootstrap;
@@ -195,6 +196,16 @@ impl ApiServer {
         Ok(())
     }
 
+    /// Tells Pods (by the endpoints of the Service `kubernetes`) that the API is served at `address`.
+    pub async fn advertise(&self, address: SocketAddr) -> Result<(), Error> {
+        let told = async {
+            self.inner.ready().await?;
+            advertise::run(&self.inner, address).await
+        };
+        told.await
+            .map_err(|f| Error::Bootstrap(f.message().to_string()))
+    }
+
     /// Admin kubeconfig (YAML) for `server`, with client certificate and CA inline.
     pub fn kubeconfig(&self, server: SocketAddr, context: &str) -> Result<String, Error> {
         use base64::{Engine, engine::general_purpose::STANDARD};
@@ -246,7 +257,7 @@ pub enum Error {
     #[error(transparent)]
     Pki(#[from] pki::Error),
     /// Default objects.
-    #[error("the default namespaces can't be made: {0}")]
+    #[error("the default objects can't be made: {0}")]
     Bootstrap(String),
 }
 pub use audit::{

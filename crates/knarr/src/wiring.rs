@@ -85,6 +85,22 @@ pub async fn start(
             tracing::error!(error = %e, "the API server ended");
         }
     });
+    let for_pods = for_pods(settings.api, network.node_ip()).await;
+    let server = api.clone();
+    tasks.spawn(async move {
+        match for_pods {
+            Ok((address, listener)) => {
+                if let Err(e) = server.advertise(address).await {
+                    tracing::error!(error = %e, "Pods are not told where the API is");
+                }
+                let Some(listener) = listener else { return };
+                if let Err(e) = server.serve(listener).await {
+                    tracing::error!(error = %e, "the API server for Pods ended");
+                }
+            }
+            Err(e) => tracing::error!(error = %e, "Pods can't reach the API"),
+        }
+    });
     let client_of = |name: &str| api.client(&format!("system:{name}"), MASTERS, name);
     let (services, dns) = (network.clone(), network.clone());
     let services_client = client_of("kube-proxy");
@@ -185,6 +201,18 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
         }
         tokio::time::sleep(TRY_AGAIN).await;
     }
+}
+
+/// Where Pods reach the API, and the listener they need when it isn't the one for everybody: loopback is their own.
+async fn for_pods(
+    api: SocketAddr,
+    node: Ipv4Addr,
+) -> Result<(SocketAddr, Option<TcpListener>), Error> {
+    let address = SocketAddr::new(node.into(), api.port());
+    if api.ip().is_unspecified() {
+        return Ok((address, None));
+    }
+    listen(address).await.map(|l| (address, Some(l)))
 }
 
 /// Tries again for a while as long as the error says that somebody else has it.

@@ -43,6 +43,14 @@ pub struct Config {
     pub cluster_domain: String,
 }
 
+impl Config {
+    /// The node's own address among its Pods' (the first of their range, which no Pod gets): where Pods reach what
+    /// listens for them on the node, and others don't.
+    pub fn node_ip(&self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.pod_cidr.0).wrapping_add(1))
+    }
+}
+
 /// Shared handle on the node's network.
 #[derive(Clone)]
 pub struct Network {
@@ -57,7 +65,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Sets up the node: addresses of the gateway and of DNS on `lo`, the route of the service range, forwarding, and
+    /// Sets up the node: addresses of the gateway, of DNS and of the node among its Pods on `lo`, the route of the service range, forwarding, and
     /// the nf_tables table. Idempotent, and keeps what a former process left running: Services go on during a restart.
     ///
     /// # Errors
@@ -78,6 +86,11 @@ impl Network {
             views: Arc::default(),
             synced: Arc::new(watch::Sender::new(false)),
         })
+    }
+
+    /// See [`Config::node_ip`].
+    pub fn node_ip(&self) -> Ipv4Addr {
+        self.config.node_ip()
     }
 
     /// Gives the namespace at `netns` its address and routes; same pod id, same address while leased. Idempotent.

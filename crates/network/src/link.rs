@@ -75,7 +75,7 @@ async fn host_route(handle: &Handle, to: Ipv4Addr, index: u32) -> Result<(), Err
     }
 }
 
-/// The node's own: addresses of the gateway and of DNS on `lo`, the route of the service range, forwarding.
+/// The node's own: addresses of the gateway, of DNS and of itself among its Pods on `lo`, the route of the service range, forwarding.
 ///
 /// The route serves the node's own clients: their packets to a VIP must leave with an address that Pods can answer,
 /// and a packet that no rule translates must come to the hook that refuses it.
@@ -86,6 +86,7 @@ pub(crate) async fn set_up_node(config: &Config, state: &State) -> Result<(), Er
         up(&handle, lo).await?;
         address(&handle, lo, GATEWAY).await?;
         address(&handle, lo, config.dns_ip).await?;
+        address(&handle, lo, config.node_ip()).await?;
         let route = service_route(config, lo);
         match handle.route().add(route).replace().execute().await {
             Err(e) if !is(&e, libc::EEXIST) => {
@@ -125,6 +126,7 @@ pub(crate) async fn tear_down_node(config: &Config, shared: bool) -> Result<(), 
             _ => {}
         }
         remove_address(&handle, config.dns_ip).await?;
+        remove_address(&handle, config.node_ip()).await?;
         if !shared {
             remove_address(&handle, GATEWAY).await?;
         }

@@ -1,27 +1,89 @@
-//! The index of roles and bindings, kept up to date from the store's events: whoever asks sees every write that was
-//! answered before. Nothing runs while nobody asks.
+//! The index of roles and bindings, and the graph of what nodes may see, kept up to date from the store's events: whoever
+//! asks sees every write that was answered before. Nothing runs, and nothing is held, while nobody asks.
 
-use knarr_access::rbac::{GROUP, Kind, Rbac};
-use knarr_store::{Cursor, Event, Store};
+use knarr_access::{
+    node::Graph,
+    rbac::{Kind, Rbac},
+};
+use knarr_store::{Cursor, Store};
 
 /// Events taken in at once.
 const BATCH: usize = 256;
 
-/// The index and the place in the event ring up to which it is true.
-#[derive(Default)]
-pub struct Roles {
-    rbac: Rbac,
+/// Something that is true of the store up to a place in its event ring.
+pub struct Follower<T> {
+    state: T,
     cursor: Option<Cursor>,
 }
 
-fn prefix() -> String {
-    format!("/registry/{GROUP}/")
+impl<T: State> Default for Follower<T> {
+    fn default() -> Follower<T> {
+        Follower {
+            state: T::default(),
+            cursor: None,
+        }
+    }
+}
+
+/// What is made of the objects below some prefixes.
+pub trait State: Default {
+    /// Below which all the objects are.
+    const PREFIX: &'static str;
+    /// The parts of it that are looked at.
+    const PARTS: &'static [&'static str];
+    /// Takes an object in, or out.
+    fn take(&mut self, key: &str, json: Option<&[u8]>);
+}
+
+impl<T: State> Follower<T> {
+    /// The state as of now.
+    pub fn current(&mut self, store: &Store) -> &T {
+        loop {
+            let Some(cursor) = &mut self.cursor else {
+                self.fill(store);
+                return &self.state;
+            };
+            match cursor.pending(BATCH) {
+                Ok(events) if events.is_empty() => return &self.state,
+                Ok(events) => {
+                    for e in &events {
+                        self.state.take(&e.key, e.value.as_deref());
+                    }
+                }
+                // nobody asked for so long that the ring has moved on
+                Err(_) => self.cursor = None,
+            }
+        }
+    }
+
+    fn fill(&mut self, store: &Store) {
+        let snapshot = store.snapshot();
+        self.state = T::default();
+        for part in T::PARTS {
+            for entry in snapshot.range(part, None) {
+                self.state.take(&entry.key, Some(&entry.value));
+            }
+        }
+        // the head can always be watched from; if it moved on in between, the next question fills again
+        self.cursor = store.watch(T::PREFIX, snapshot.revision()).ok();
+    }
+}
+
+const ROLES: &str = "/registry/rbac.authorization.k8s.io/";
+
+impl State for Rbac {
+    const PREFIX: &'static str = ROLES;
+    const PARTS: &'static [&'static str] = &[ROLES];
+    fn take(&mut self, key: &str, json: Option<&[u8]>) {
+        if let Some((kind, namespace, name)) = role_place(key) {
+            self.apply(kind, namespace, name, json);
+        }
+    }
 }
 
 /// Kind, namespace and name in `/registry/<group>/<plural>/[<namespace>/]<name>`.
-fn place(key: &str) -> Option<(Kind, &str, &str)> {
-    let rest = key.strip_prefix("/registry/")?.strip_prefix(GROUP)?;
-    let (plural, rest) = rest.strip_prefix('/')?.split_once('/')?;
+fn role_place(key: &str) -> Option<(Kind, &str, &str)> {
+    let (plural, rest) = key.strip_prefix(ROLES)?.split_once('/')?;
     let kind = Kind::of(plural)?;
     let (namespace, name) = match kind {
         Kind::Role | Kind::RoleBinding => rest.split_once('/')?,
@@ -30,41 +92,26 @@ fn place(key: &str) -> Option<(Kind, &str, &str)> {
     Some((kind, namespace, name))
 }
 
-impl Roles {
-    /// The index as of now.
-    pub fn current(&mut self, store: &Store) -> &Rbac {
-        loop {
-            let Some(cursor) = &mut self.cursor else {
-                self.fill(store);
-                return &self.rbac;
-            };
-            match cursor.pending(BATCH) {
-                Ok(events) if events.is_empty() => return &self.rbac,
-                Ok(events) => events.iter().for_each(|e| self.take(e)),
-                // nobody asked for so long that the ring has moved on
-                Err(_) => self.cursor = None,
-            }
-        }
-    }
+const PODS: &str = "/registry/core/pods/";
+const VOLUMES: &str = "/registry/core/persistentvolumes/";
+const ATTACHMENTS: &str = "/registry/storage.k8s.io/volumeattachments/";
+const SLICES: &str = "/registry/resource.k8s.io/resourceslices/";
 
-    fn take(&mut self, event: &Event) {
-        if let Some((kind, namespace, name)) = place(&event.key) {
-            self.rbac
-                .apply(kind, namespace, name, event.value.as_deref());
-        }
-    }
-
-    fn fill(&mut self, store: &Store) {
-        let snapshot = store.snapshot();
-        let prefix = prefix();
-        self.rbac = Rbac::default();
-        for entry in snapshot.range(&prefix, None) {
-            if let Some((kind, namespace, name)) = place(&entry.key) {
-                self.rbac.apply(kind, namespace, name, Some(&entry.value));
+impl State for Graph {
+    const PREFIX: &'static str = "/registry/";
+    const PARTS: &'static [&'static str] = &[PODS, VOLUMES, ATTACHMENTS, SLICES];
+    fn take(&mut self, key: &str, json: Option<&[u8]>) {
+        if let Some(rest) = key.strip_prefix(PODS) {
+            if let Some((namespace, name)) = rest.split_once('/') {
+                self.pod(namespace, name, json);
             }
+        } else if let Some(name) = key.strip_prefix(VOLUMES) {
+            self.volume(name, json);
+        } else if let Some(name) = key.strip_prefix(ATTACHMENTS) {
+            self.attachment(name, json);
+        } else if let Some(name) = key.strip_prefix(SLICES) {
+            self.slice(name, json);
         }
-        // the head can always be watched from; if it moved on in between, the next question fills again
-        self.cursor = store.watch(&prefix, snapshot.revision()).ok();
     }
 }
 
@@ -89,7 +136,7 @@ mod tests {
             ("/others/a", None),
         ];
         for (key, want) in cases {
-            assert_eq!(place(&format!("{g}{key}")), want, "{key}");
+            assert_eq!(role_place(&format!("{g}{key}")), want, "{key}");
         }
     }
 }

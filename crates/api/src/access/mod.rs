@@ -20,15 +20,19 @@ use http::request::Parts;
 use knarr_access::{
     Attributes, Decision, Rule, User,
     jwt::{self, Claims, Signer},
-    rbac::RoleRef,
+    node::Graph,
+    rbac::{Rbac, RoleRef},
 };
 use parking_lot::Mutex;
+
+use index::Follower;
 
 use crate::{audit, identity::Identity, server::Inner, status::Failure};
 
 /// What authentication and authorization keep between requests.
 pub struct Access {
-    roles: Mutex<index::Roles>,
+    roles: Mutex<Follower<Rbac>>,
+    nodes: Mutex<Follower<Graph>>,
     keys: keys::Keys,
     background: OnceLock<()>,
 }
@@ -38,6 +42,7 @@ impl Access {
     pub fn open(dir: &std::path::Path) -> Result<Access, crate::pki::Error> {
         Ok(Access {
             roles: Mutex::default(),
+            nodes: Mutex::default(),
             keys: keys::Keys::open(dir)?,
             background: OnceLock::new(),
         })
@@ -79,12 +84,24 @@ pub fn decide(inner: &Inner, user: &User, a: &Attributes) -> Decision {
     if !a.resource_request && matches!(a.path.as_str(), "/healthz" | "/livez" | "/readyz") {
         return Decision::Allow(String::new());
     }
-    inner
-        .access
-        .roles
-        .lock()
-        .current(&inner.store)
-        .authorize(user, a)
+    let mut node_says = String::new();
+    if let Some(node) = user.node() {
+        let mut graph = inner.access.nodes.lock();
+        match graph.current(&inner.store).authorize(node, a) {
+            Decision::Allow(why) => return Decision::Allow(why),
+            Decision::NoOpinion(why) => node_says = why,
+        }
+    }
+    let mut roles = inner.access.roles.lock();
+    match roles.current(&inner.store).authorize(user, a) {
+        Decision::NoOpinion(why) if !node_says.is_empty() => {
+            Decision::NoOpinion(match why.as_str() {
+                "" => node_says,
+                why => format!("{node_says}\n{why}"),
+            })
+        }
+        decision => decision,
+    }
 }
 
 /// 403 in upstream's words unless the user may.

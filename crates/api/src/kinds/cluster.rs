@@ -1,9 +1,10 @@
-//! Namespace, Node, Lease, PriorityClass, PodDisruptionBudget, RBAC.
+//! Namespace, Node, Lease, PriorityClass, PodDisruptionBudget, and the descriptors of RBAC.
 
 use super::{
     PLAIN,
     cells::{AGE, CREATED, NAME, column, or_none, wide},
-    json::{default, items, items_mut, map, number, text},
+    json::{default, items, map, number, text},
+    rbac,
 };
 use crate::registry::{FieldError, Lookup, NameRule, Resource, Strategy};
 use serde_json::{Value, json};
@@ -29,38 +30,6 @@ impl Strategy for Node {
             o["status"]["allocatable"] = o["status"]["capacity"].clone();
         }
         default(o, "spec", json!({}));
-    }
-}
-
-struct Rbac;
-impl Strategy for Rbac {
-    fn name(&self) -> NameRule {
-        NameRule::PathSegment
-    }
-    fn default(&self, o: &mut Value) {
-        if let Some(role) = o.get_mut("roleRef").filter(|r| r.is_object()) {
-            default(role, "apiGroup", "rbac.authorization.k8s.io");
-        }
-        for s in items_mut(o, "subjects") {
-            let group = if s["kind"] == "ServiceAccount" {
-                ""
-            } else {
-                "rbac.authorization.k8s.io"
-            };
-            if !group.is_empty() {
-                default(s, "apiGroup", group);
-            }
-        }
-    }
-    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        match new["roleRef"] == old["roleRef"] {
-            true => vec![],
-            false => vec![FieldError::Invalid {
-                field: "roleRef".into(),
-                value: new["roleRef"].clone(),
-                detail: "cannot change roleRef".into(),
-            }],
-        }
     }
 }
 
@@ -134,14 +103,19 @@ fn role(o: &Value) -> Value {
 }
 
 pub(crate) fn resources() -> Vec<Resource> {
-    let rbac = |kind, plural, singular, namespaced, columns| Resource {
+    let rbac = |kind: &'static str, plural, singular, namespaced, columns| Resource {
         group: "rbac.authorization.k8s.io",
         kind,
         plural,
         singular,
         namespaced,
         columns,
-        strategy: &Rbac,
+        strategy: match (kind, namespaced) {
+            ("Role", _) => &rbac::Role { namespaced: true },
+            ("ClusterRole", _) => &rbac::Role { namespaced: false },
+            (_, true) => &rbac::Binding { namespaced: true },
+            (_, false) => &rbac::Binding { namespaced: false },
+        },
         ..PLAIN
     };
     vec![

@@ -20,6 +20,7 @@ mod pod_columns;
 mod pod_defaults;
 mod pod_validation;
 mod pods;
+mod rbac;
 mod runtime_class;
 mod services;
 mod storage;
