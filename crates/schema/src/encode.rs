@@ -222,12 +222,13 @@ impl<'de> Visitor<'de> for Message<'_> {
                 continue;
             };
             let graph = self.graph;
+            let wrapped = !field.go.is_empty() && !field.go.starts_with('[');
             let mut value = |number, out: &mut Vec<u8>| {
                 map.next_value_seed(Slot {
                     graph,
                     ty: field.ty,
                     number,
-                    in_map: false,
+                    wrapped,
                     out,
                 })
             };
@@ -273,8 +274,8 @@ struct Slot<'a> {
     graph: &'static Graph,
     ty: TypeId,
     number: u8,
-    /// a list in a map has a message of its own around it
-    in_map: bool,
+    /// a list in a map, or of a Go type with a name (`v1.Verbs`), has a message of its own around it
+    wrapped: bool,
     out: &'a mut Vec<u8>,
 }
 
@@ -464,7 +465,7 @@ impl<'de> Visitor<'de> for Slot<'_> {
                     graph,
                     ty: elem,
                     number,
-                    in_map: false,
+                    wrapped: false,
                     out: &mut *out,
                 };
                 if seq.next_element_seed(slot)?.is_none() {
@@ -472,7 +473,7 @@ impl<'de> Visitor<'de> for Slot<'_> {
                 }
             }
         };
-        if self.in_map {
+        if self.wrapped {
             delimited(self.out, self.number, |out| items(1, out))
         } else {
             items(self.number, self.out)
@@ -498,7 +499,7 @@ impl<'de> Visitor<'de> for Slot<'_> {
                             graph,
                             ty: elem,
                             number: 2,
-                            in_map: true,
+                            wrapped: true,
                             out,
                         })
                     })?;

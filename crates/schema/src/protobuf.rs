@@ -196,8 +196,19 @@ impl Reader {
                 let list = out
                     .entry(field.name)
                     .or_insert_with(|| Value::Array(Vec::new()));
-                if let Value::Array(list) = list {
-                    self.item(elem, wire, list)?;
+                let Value::Array(list) = list else {
+                    return Ok(());
+                };
+                match wire {
+                    // a list of a Go type with a name (`v1.Verbs`) has a message of its own around it
+                    Wire::Bytes(bytes) if !field.go.is_empty() && !field.go.starts_with('[') => {
+                        for part in Parts(bytes) {
+                            if let (1, wire) = part? {
+                                self.item(elem, wire, list)?;
+                            }
+                        }
+                    }
+                    wire => self.item(elem, wire, list)?,
                 }
             }
             Kind::Map { elem, .. } => {

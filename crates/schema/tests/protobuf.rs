@@ -50,6 +50,20 @@ fn what_is_encoded_reads_back_the_same() {
 }
 
 #[test]
+fn lists_of_a_named_type_are_messages() {
+    let json = r#"{"groupVersion":"v1","resources":[{"name":"pods","verbs":["get","list"]}]}"#;
+    let encoded = encode_protobuf("v1", "APIResourceList", json.as_bytes()).unwrap();
+    // apimachinery's generated.proto: APIResource.verbs = 4 is a Verbs, whose items = 1
+    let verbs = b"\x22\x0b\x0a\x03get\x0a\x04list";
+    assert!(encoded.windows(verbs.len()).any(|w| w == verbs));
+    let (_, _, read) = decode_protobuf(&encoded).unwrap();
+    assert_eq!(
+        read["resources"][0]["verbs"],
+        serde_json::json!(["get", "list"])
+    );
+}
+
+#[test]
 fn cut_and_changed_bytes_are_errors_or_objects_but_never_panics() {
     for case in cases() {
         let bytes = bytes(&case);
