@@ -27,7 +27,10 @@ enum Thing {
     Account,
 }
 
+/// Namespace and name.
 type Place = (Arc<str>, Arc<str>);
+/// Nodes, and how many of their Pods it is.
+type Counted = Vec<(Arc<str>, u32)>;
 
 #[derive(Debug)]
 struct Pod {
@@ -49,7 +52,7 @@ pub struct Graph {
     changes: usize,
     pods: HashMap<Place, Pod>,
     /// the nodes whose Pods refer to a thing of a namespace, and how many do
-    referred: HashMap<(Thing, Place), Vec<(Arc<str>, u32)>>,
+    referred: HashMap<(Thing, Place), Counted>,
     volumes: HashMap<Arc<str>, Volume>,
     attachments: HashMap<Arc<str>, Arc<str>>,
     slices: HashMap<Arc<str>, Arc<str>>,
