@@ -44,9 +44,10 @@ pub struct Items {
 }
 
 impl Items {
-    /// A list of objects of one kind (`Pod`). Items of built-in kinds don't repeat what they are: `plain`.
+    /// A list (of kind `PodList`) of objects of one kind (`Pod`). Items of built-in kinds don't repeat what they are: `plain`.
     pub fn new(
         kind: &str,
+        list_kind: String,
         api_version: &str,
         plain: bool,
         metadata: String,
@@ -55,7 +56,7 @@ impl Items {
         let prefix =
             plain.then(|| format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\","));
         let mut out = Items {
-            kind: format!("{kind}List"),
+            kind: list_kind,
             api_version: api_version.to_string(),
             metadata,
             items,
@@ -245,7 +246,14 @@ mod tests {
         ] {
             for plain in [true, false] {
                 let items: VecDeque<Bytes> = sizes.iter().map(|n| pod(*n)).collect();
-                let body = Body::Items(Items::new("Pod", "v1", plain, "{}".into(), items));
+                let body = Body::Items(Items::new(
+                    "Pod",
+                    "PodList".into(),
+                    "v1",
+                    plain,
+                    "{}".into(),
+                    items,
+                ));
                 let length = body.len();
                 let bytes = body.whole();
                 assert_eq!(length, Some(bytes.len() as u64), "{sizes:?}");

@@ -53,6 +53,11 @@ impl Catalog {
     pub fn new(resources: &'static [Resource]) -> Catalog {
         Catalog::of_handles(resources.iter().map(Handle::from).collect())
     }
+    /// The built-in resources of this catalog and these: of CustomResourceDefinitions, in discovery order.
+    pub fn with_custom(&self, custom: Vec<Handle>) -> Catalog {
+        let built_in = self.resources.iter().filter(|r| r.custom.is_none());
+        Catalog::of_handles(built_in.cloned().chain(custom).collect())
+    }
     fn of_handles(resources: Vec<Handle>) -> Catalog {
         let by_name = resources
             .iter()

@@ -2,21 +2,49 @@
 
 use bytes::Bytes;
 use http::HeaderMap;
-use knarr_schema::{Decoded, TypeRef};
+use std::sync::Arc;
+
+use knarr_schema::{Decoded, TypeRef, managed::Root};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
     catalog::api_version,
+    crd::Compiled,
+    negotiate,
     negotiate::{Media, media},
     query::FieldValidation,
-    registry::Resource,
+    registry::{Custom, Resource},
     status::Failure,
 };
 
 /// The table's type of a resource; None for kinds the schema doesn't know (kept as they come).
 pub fn type_of(r: &Resource) -> Option<TypeRef> {
     knarr_schema::kind(r.group, r.version, r.kind)
+}
+
+/// The type of a resource's objects as managers own their fields.
+pub enum Owned {
+    /// Of the table.
+    BuiltIn(TypeRef),
+    /// Of a definition.
+    Custom(Arc<Custom>, Arc<Compiled>),
+}
+impl Owned {
+    /// None for kinds the schema doesn't know.
+    pub fn of(r: &Resource) -> Option<Owned> {
+        match &r.custom {
+            Some(custom) => Some(Owned::Custom(custom.clone(), custom.compiled())),
+            None => type_of(r).map(Owned::BuiltIn),
+        }
+    }
+    /// For `managed`.
+    pub fn root(&self) -> Root<'_> {
+        match self {
+            Owned::BuiltIn(ty) => Root::BuiltIn(*ty),
+            Owned::Custom(custom, compiled) => custom.root(compiled),
+        }
+    }
 }
 
 /// A body before it is known to be of a certain kind.
@@ -77,11 +105,42 @@ impl Raw {
         let ty = type_of(r);
         let mut duplicates = Vec::new();
         let decoded = match (self.media, self.envelope) {
+            (_, Some(_)) if r.custom.is_some() => {
+                return Err(negotiate::unsupported(&[
+                    "application/json",
+                    "application/yaml",
+                ]));
+            }
             (_, Some(decoded)) => {
                 let (api_version, kind, value) =
                     decoded.map_err(|why| unrecognized(r, &why, &self.bytes))?;
                 check_kind(r, Some(&api_version), Some(&kind))?;
-                conform(ty, value)
+                conform(r, value)
+            }
+            (media, None) if r.custom.is_some() => {
+                let (value, twice) = match media {
+                    Media::Yaml => yaml_twice(&self.bytes)?,
+                    _ => {
+                        let d = knarr_structural::decode(&self.bytes).map_err(|e| {
+                            unrecognized(r, &no_type_meta(&self.bytes, &e), &self.bytes)
+                        })?;
+                        (d.value, d.duplicates)
+                    }
+                };
+                let text = |k: &str| value.get(k).and_then(Value::as_str).unwrap_or("");
+                for (key, name) in [("kind", "Kind"), ("apiVersion", "apiVersion")] {
+                    if text(key).is_empty() {
+                        let body = String::from_utf8_lossy(&self.bytes);
+                        let why = format!("Object '{name}' is missing in '{body}'");
+                        return Err(Failure::bad_request(cannot_handle(r, &why)));
+                    }
+                }
+                check_kind(r, Some(text("apiVersion")), Some(text("kind")))?;
+                conform(r, value).map(|d| Decoded {
+                    duplicate: d.unknown,
+                    unknown: twice,
+                    ..d
+                })
             }
             (Media::Json, None) if ty.is_some() => {
                 let meta: Option<TypeMeta> = object_or_null(&self.bytes)
@@ -115,7 +174,7 @@ impl Raw {
                 };
                 let text = |k: &str| value.get(k).and_then(Value::as_str);
                 check_kind(r, text("apiVersion"), text("kind"))?;
-                conform(ty, value)
+                conform(r, value)
             }
         };
         let decoded = decoded.map_err(|e| Failure::bad_request(cannot_handle(r, &e)))?;
@@ -143,9 +202,12 @@ impl Raw {
     }
 }
 
-/// Conforms a value to a type; the error is upstream's message.
-pub fn conform(ty: Option<TypeRef>, value: Value) -> Result<Decoded, String> {
-    match ty {
+/// Conforms a value to the resource's type; the error is upstream's message.
+pub fn conform(r: &Resource, value: Value) -> Result<Decoded, String> {
+    if let Some(custom) = &r.custom {
+        return custom.conform(value);
+    }
+    match type_of(r) {
         Some(ty) => knarr_schema::conform(ty, value).map_err(|e| e.0),
         None => Ok(Decoded {
             value,
@@ -219,7 +281,12 @@ fn wrong_kind(r: &Resource, api_version: &str, kind: &str) -> Failure {
 
 /// One YAML document as JSON. Of keys that are there twice the last one counts, as upstream reads it.
 pub fn yaml(bytes: &[u8]) -> Result<Value, Failure> {
-    yaml_value(bytes).map(|(value, _)| value).map_err(|e| {
+    yaml_twice(bytes).map(|(value, _)| value)
+}
+
+/// The same, with what a strict reader would say of keys that are there twice.
+pub fn yaml_twice(bytes: &[u8]) -> Result<(Value, Vec<String>), Failure> {
+    yaml_value(bytes).map_err(|e| {
         Failure::bad_request(format!(
             "error decoding YAML: error converting YAML to JSON: {e}"
         ))

@@ -403,6 +403,9 @@ fn plan(r: &Resource, live: &Value, options: &DeleteOptions) -> Plan {
     let graceful_kind = r
         .strategy()
         .grace_period(live, options.grace_period_seconds);
+    if crate::crd::is_definition(r) && !deleting {
+        return Plan::Mark(crate::crd::marked(live));
+    }
     let mut new = live.clone();
     let mut graceful = None;
     if deleting {

@@ -27,7 +27,10 @@ const CHECKS: [(&str, u8); 6] = [
 ];
 
 /// Answers a public path.
-pub async fn answer(inner: &Inner, parts: &Parts) -> Result<Response<Body>, Failure> {
+pub async fn answer(
+    inner: &std::sync::Arc<Inner>,
+    parts: &Parts,
+) -> Result<Response<Body>, Failure> {
     let path = parts.uri.path().trim_start_matches('/');
     if path.trim_end_matches('/') == "version" {
         if parts.method != Method::GET {
@@ -99,7 +102,7 @@ pub async fn answer(inner: &Inner, parts: &Parts) -> Result<Response<Body>, Fail
     Ok(unsniffed(plain(TEXT, out.into())))
 }
 
-async fn check(inner: &Inner, name: &str) -> Result<(), String> {
+async fn check(inner: &std::sync::Arc<Inner>, name: &str) -> Result<(), String> {
     match name {
         "poststarthook/bootstrap" | "etcd-readiness" => {
             inner.ready().await.map_err(|f| f.message().to_string())

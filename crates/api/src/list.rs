@@ -187,6 +187,7 @@ fn render(
             let items: VecDeque<Bytes> = items.into_iter().map(|e| e.value).collect();
             Ok(Body::Items(Items::new(
                 r.kind,
+                list_kind(r),
                 &catalog::api_version(r),
                 r.custom.is_none(),
                 metadata.to_string(),
@@ -241,6 +242,14 @@ pub fn wrong_form(r: &Resource, list: bool) -> Failure {
         )
     };
     Failure::new(406, "NotAcceptable", message)
+}
+
+/// The kind of the resource's lists.
+pub fn list_kind(r: &Resource) -> String {
+    match &r.custom {
+        Some(custom) => custom.list_kind().to_owned(),
+        None => format!("{}List", r.kind),
+    }
 }
 
 /// Snapshot to list from, the key tail to go on after, and whether later chunks can be consistent.

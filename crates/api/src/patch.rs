@@ -26,8 +26,8 @@ pub enum Patch {
     Merge(Value),
     /// Kubernetes' strategic merge
     Strategic(Value),
-    /// Server-side apply
-    Apply(Value),
+    /// Server-side apply: the configuration, and what is told of a key that came twice in it
+    Apply(Value, Option<String>),
 }
 
 impl Patch {
@@ -82,8 +82,10 @@ impl Patch {
             }
             "application/merge-patch+json" => Ok(Patch::Merge(json(DECODING, MAP)?)),
             "application/strategic-merge-patch+json" => Ok(Patch::Strategic(json("", MAP)?)),
-            t if Patch::is_apply(t) => match decode::yaml(body)? {
-                object @ Value::Object(_) => Ok(Patch::Apply(object)),
+            t if Patch::is_apply(t) => match decode::yaml_twice(body)? {
+                (object @ Value::Object(_), twice) => {
+                    Ok(Patch::Apply(object, twice.into_iter().next()))
+                }
                 _ => Err(Failure::bad_request(
                     "error decoding YAML: json: cannot unmarshal into Go value of type map[string]interface {}",
                 )),
@@ -121,22 +123,25 @@ impl Patch {
                 Ok(out)
             }
             Patch::Strategic(patch) => {
-                let Some(ty) = type_of(r) else {
-                    return Err(negotiate::unsupported(&[
-                        "application/json-patch+json",
-                        "application/merge-patch+json",
-                        "application/apply-patch+yaml",
-                    ]));
-                };
+                let ty = type_of(r).ok_or_else(no_strategic_merge)?;
                 knarr_schema::strategic_merge(ty, live, patch)
                     .map_err(|e| Failure::new(500, "", e.0))
             }
-            Patch::Apply(_) => Err(Failure::internal(format!(
+            Patch::Apply(..) => Err(Failure::internal(format!(
                 "apply of {} {name:?} took the merge path",
                 group_resource(r.group, r.plural)
             ))),
         }
     }
+}
+
+/// 415 for kinds whose lists have no merge keys: custom resources.
+fn no_strategic_merge() -> Failure {
+    negotiate::unsupported(&[
+        "application/json-patch+json",
+        "application/merge-patch+json",
+        "application/apply-patch+yaml",
+    ])
 }
 
 /// Conforms a patched object: types, unknown fields.
@@ -146,12 +151,11 @@ pub fn conform(
     validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> Result<Value, Failure> {
-    let ty = type_of(r);
     let text = match validation {
         FieldValidation::Strict => value.to_string(),
         _ => String::new(),
     };
-    let decoded = decode::conform(ty, value)
+    let decoded = decode::conform(r, value)
         .map_err(|e| Failure::bad_request(decode::cannot_handle(r, &e)))?;
     let mut found = decoded.unknown;
     found.extend(decoded.duplicate);
@@ -183,8 +187,11 @@ pub async fn run(
     options: &WriteOptions,
 ) -> Result<(bool, Written), Failure> {
     let r = w.r;
+    if let (Patch::Strategic(_), None) = (&patch, type_of(r)) {
+        return Err(no_strategic_merge());
+    }
     match patch {
-        Patch::Apply(applied) => apply(w, applied, options).await,
+        Patch::Apply(applied, twice) => apply(w, applied, twice, options).await,
         patch => {
             let (name, namespace) = (w.name.to_string(), w.namespace.to_string());
             let written = w
@@ -200,7 +207,7 @@ pub async fn run(
                     if !merged.as_object().is_some_and(serde_json::Map::is_empty) {
                         check_identity(r, &merged).map_err(&refused)?;
                     }
-                    let mut object = decode::conform(type_of(r), merged).map_err(&refused)?;
+                    let mut object = decode::conform(r, merged).map_err(&refused)?;
                     let mut found = std::mem::take(&mut object.unknown);
                     found.append(&mut object.duplicate);
                     match options.validation {
@@ -285,10 +292,11 @@ fn check_named(
 async fn apply(
     w: &mut Write<'_>,
     mut applied: Value,
+    twice: Option<String>,
     options: &WriteOptions,
 ) -> Result<(bool, Written), Failure> {
     let r = w.r;
-    let Some(ty) = type_of(r) else {
+    let Some(ty) = decode::Owned::of(r) else {
         return Err(negotiate::unsupported(&[
             "application/json-patch+json",
             "application/merge-patch+json",
@@ -326,6 +334,21 @@ async fn apply(
     }
     let given_version = meta(&applied, "resourceVersion").to_string();
     let uid = meta(&applied, "uid").to_string();
+    let twice = match (twice, options.validation) {
+        (Some(why), FieldValidation::Warn) => {
+            w.warnings.push(why);
+            None
+        }
+        (Some(why), FieldValidation::Strict) => Some(why),
+        _ => None,
+    };
+    // told after what the merge has to say, as upstream
+    let strict = |merged: Value| match &twice {
+        Some(why) => Err(Failure::bad_request(format!(
+            "error strict decoding YAML: {why}"
+        ))),
+        None => Ok(merged),
+    };
     let time = object::now();
     let manager = managed::Manager {
         name: &options.manager,
@@ -337,9 +360,11 @@ async fn apply(
     for _ in 0..4 {
         let updated = w
             .update(|live, _| {
-                let merged = managed::apply(ty, Some(live), &applied, &manager, options.force)
-                    .map_err(apply_failure)?;
-                let mut object = decode::conform(Some(ty), merged)
+                let merged =
+                    managed::apply(ty.root(), Some(live), &applied, &manager, options.force)
+                        .map_err(apply_failure)
+                        .and_then(strict)?;
+                let mut object = decode::conform(r, merged)
                     .map_err(|e| Failure::bad_request(decode::cannot_handle(r, &e)))?
                     .value;
                 check_named(&mut object, &name, &namespace, r.namespaced)?;
@@ -366,9 +391,10 @@ async fn apply(
                 ),
             ));
         }
-        let merged =
-            managed::apply(ty, None, &applied, &manager, options.force).map_err(apply_failure)?;
-        let mut object = decode::conform(Some(ty), merged)
+        let merged = managed::apply(ty.root(), None, &applied, &manager, options.force)
+            .map_err(apply_failure)
+            .and_then(strict)?;
+        let mut object = decode::conform(r, merged)
             .map_err(|e| Failure::bad_request(decode::cannot_handle(r, &e)))?
             .value;
         check_named(&mut object, &name, &namespace, r.namespaced)?;

@@ -76,6 +76,10 @@ pub enum Selector {
     Labels(&'static str),
     /** LabelSelector at this pointer */
     LabelSelector(&'static str),
+    /** the selector's text at this pointer (custom resources) */
+    Text(&'static str),
+    /** none */
+    None,
 }
 
 /// A printer column (meta.k8s.io/v1 TableColumnDefinition). `priority` 0 = default output, 1 = wide. `cell` must give what upstream's printer prints.
@@ -188,6 +192,10 @@ pub trait Strategy: Send + Sync {
     }
     /// may PUT create
     fn create_on_update(&self) -> bool {
+        false
+    }
+    /// `validate_update` says all there is to say of an update: `validate` is asked at creates alone.
+    fn validates_updates_itself(&self) -> bool {
         false
     }
     /// The rules of a subresource (`status`, `approval`, …) that has its own: its `prepare_update` and `validate_update` are

@@ -396,6 +396,7 @@ async fn delete_collection(inner: &Inner, call: &Call, t: &Target) -> Result<Out
     let metadata = Value::Object(metadata);
     let items = Items::new(
         r.kind,
+        list::list_kind(r),
         &catalog::api_version(r),
         r.custom.is_none(),
         metadata.to_string(),

@@ -78,7 +78,7 @@ pub async fn answer(
             let mut w = write(inner, call, t, &options, Part::Sub("scale"));
             w.projection = Some(pointers);
             let written = match patch {
-                Patch::Apply(applied) => {
+                Patch::Apply(applied, _) => {
                     let time = object::now();
                     w.update(|live, _| {
                         apply(&t.resource, pointers, live, &applied, &options, &time)
@@ -110,9 +110,11 @@ fn done(pointers: &Scale, written: Written) -> Result<Outcome, Failure> {
 /// The Scale of an object.
 pub fn of(pointers: &Scale, o: &Value) -> Value {
     let number = |p: &str| o.pointer(p).and_then(Value::as_i64).unwrap_or(0);
-    let (at, plain) = match pointers.selector {
-        Selector::Labels(p) => (p, true),
-        Selector::LabelSelector(p) => (p, false),
+    let selector = match pointers.selector {
+        Selector::Labels(p) => o.pointer(p).map(|s| label_selector_string(s, true)),
+        Selector::LabelSelector(p) => o.pointer(p).map(|s| label_selector_string(s, false)),
+        Selector::Text(p) => o.pointer(p).and_then(Value::as_str).map(str::to_owned),
+        Selector::None => None,
     };
     let mut metadata = serde_json::Map::new();
     for k in [
@@ -131,8 +133,8 @@ pub fn of(pointers: &Scale, o: &Value) -> Value {
         "spec": {"replicas": number(pointers.spec_replicas)},
         "status": {"replicas": number(pointers.status_replicas)},
     });
-    if let Some(selector) = o.pointer(at) {
-        scale["status"]["selector"] = label_selector_string(selector, plain).into();
+    if let Some(selector) = selector.filter(|s| !s.is_empty()) {
+        scale["status"]["selector"] = selector.into();
     }
     scale
 }
@@ -213,7 +215,7 @@ fn apply(
     options: &crate::query::WriteOptions,
     time: &str,
 ) -> Result<Change, Failure> {
-    let ty = crate::decode::type_of(r)
+    let ty = crate::decode::Owned::of(r)
         .ok_or_else(|| Failure::internal("a kind without a schema has a scale"))?;
     let api_version = catalog::api_version(r);
     let mut wanted = json!({
@@ -229,16 +231,17 @@ fn apply(
         api_version: &api_version,
         time,
     };
-    let merged = knarr_schema::managed::apply(ty, Some(live), &wanted, &manager, options.force)
-        .map_err(|e| match e {
-            ApplyError::Conflicts { message, causes } => {
-                let f = Failure::new(409, "Conflict", message);
-                causes.into_iter().fold(f, |f, c| {
-                    f.cause("FieldManagerConflict", &c.message, &c.field)
-                })
-            }
-            ApplyError::Invalid(why) => Failure::new(500, "", why),
-        })?;
+    let merged =
+        knarr_schema::managed::apply(ty.root(), Some(live), &wanted, &manager, options.force)
+            .map_err(|e| match e {
+                ApplyError::Conflicts { message, causes } => {
+                    let f = Failure::new(409, "Conflict", message);
+                    causes.into_iter().fold(f, |f, c| {
+                        f.cause("FieldManagerConflict", &c.message, &c.field)
+                    })
+                }
+                ApplyError::Invalid(why) => Failure::new(500, "", why),
+            })?;
     Ok(Change {
         object: merged,
         applied: true,

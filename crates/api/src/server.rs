@@ -63,6 +63,8 @@ pub struct Inner {
     pub quota_locks: crate::admission::quota::Locks,
     /// Cancelled when the server is to end: watches do, too.
     pub stopping: CancellationToken,
+    /// CustomResourceDefinitions, and what is served of them.
+    pub definitions: crate::crd::Definitions,
     ready: OnceCell<()>,
 }
 
@@ -143,12 +145,16 @@ impl Answer {
                 continue;
             }
             unique.push(w);
-            let quoted = w.replace('\\', "\\\\").replace('"', "\\\"");
-            if let Ok(v) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
-                headers.append(header::WARNING, v);
-            }
+            warn(headers, w);
         }
         response
+    }
+}
+/// One more Warning header.
+fn warn(headers: &mut http::HeaderMap, text: &str) {
+    let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
+    if let Ok(v) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+        headers.append(header::WARNING, v);
     }
 }
 impl From<Bytes> for Body {
@@ -199,6 +205,7 @@ impl Inner {
             allocation: Mutex::new(()),
             quota_locks: Default::default(),
             stopping: CancellationToken::new(),
+            definitions: crate::crd::Definitions::default(),
             ready: OnceCell::new(),
         }
     }
@@ -209,9 +216,13 @@ impl Inner {
     }
 
     /// Makes what every cluster has, once.
-    pub async fn ready(&self) -> Result<(), Failure> {
+    pub async fn ready(self: &Arc<Self>) -> Result<(), Failure> {
         self.ready
-            .get_or_try_init(|| bootstrap::run(self))
+            .get_or_try_init(|| async {
+                // before anything else, so that no request finds less than was served before the restart
+                crate::crd::sync(self).await;
+                bootstrap::run(self).await
+            })
             .await
             .map(|_| ())
     }
@@ -329,11 +340,30 @@ impl Inner {
         }
         let response = match self.catalog().route(&path) {
             Some(Route::Resource(target)) => {
-                let outcome = resource::answer(self, call, target).await?;
+                let deprecation = target
+                    .resource
+                    .custom
+                    .as_ref()
+                    .and_then(|c| c.deprecation().map(str::to_owned));
+                let outcome = if crate::crd::is_definition(&target.resource)
+                    && !matches!(call.parts.method, Method::GET | Method::HEAD)
+                {
+                    self.define(call, target).await?
+                } else {
+                    resource::answer(self, call, target).await?
+                };
                 match outcome {
-                    resource::Outcome::Answer(a) => a.into_response(),
+                    resource::Outcome::Answer(mut a) => {
+                        a.warnings.extend(deprecation);
+                        a.into_response()
+                    }
                     // streams and upgrades go out as they are
-                    resource::Outcome::Response(r) => return Ok(r),
+                    resource::Outcome::Response(mut r) => {
+                        if let Some(text) = deprecation {
+                            warn(r.headers_mut(), &text);
+                        }
+                        return Ok(r);
+                    }
                 }
             }
             Some(Route::Other) => match path.trim_matches('/') {
@@ -369,6 +399,22 @@ impl Inner {
 }
 
 impl Inner {
+    /// A write of a CustomResourceDefinition: what it changed is served when it is answered, even if the client doesn't
+    /// wait for that.
+    async fn define(
+        self: &Arc<Self>,
+        call: Call,
+        target: Target,
+    ) -> Result<resource::Outcome, Failure> {
+        let inner = self.clone();
+        let work = async move {
+            let outcome = resource::answer(&inner, call, target).await;
+            crate::crd::sync(&inner).await;
+            outcome
+        };
+        tokio::spawn(work).await.map_err(Failure::internal)?
+    }
+
     /// `POST /api/v1/namespaces/<ns>/bindings`, the Pod's binding without the Pod in the URL.
     fn bindings(&self, call: &Call, path: &str) -> Option<Result<Target, Failure>> {
         let namespace = path

@@ -26,14 +26,18 @@ pub fn key_group(r: &Resource) -> &'static str {
 
 /// A stored object in the form of the resource.
 pub fn read(r: &Resource, object: Value) -> Value {
-    match r.stored {
-        Some(s) => (s.read)(object),
-        None => object,
+    match (r.stored, &r.custom) {
+        (Some(s), _) => (s.read)(object),
+        (None, Some(custom)) => custom.read(object),
+        (None, None) => object,
     }
 }
 
 /// Stored bytes in the form of the resource; what isn't an object stays as it is.
 pub fn served(r: &Resource, bytes: &Bytes) -> Bytes {
+    if let Some(custom) = &r.custom {
+        return custom.served(bytes);
+    }
     let Some(s) = r.stored else {
         return bytes.clone();
     };
@@ -47,8 +51,9 @@ pub fn served(r: &Resource, bytes: &Bytes) -> Bytes {
 
 /// A served object as the store takes it.
 pub fn encode(r: &Resource, object: &Value) -> Encoded {
-    match r.stored {
-        Some(s) => object::encode(&(s.write)(object.clone())),
-        None => object::encode(object),
+    match (r.stored, &r.custom) {
+        (Some(s), _) => object::encode(&(s.write)(object.clone())),
+        (None, Some(custom)) => custom.encode(object),
+        (None, None) => object::encode(object),
     }
 }

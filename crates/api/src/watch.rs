@@ -50,6 +50,8 @@ struct Watch {
     next_bookmark: Instant,
     bookmarked: u64,
     stopping: CancellationToken,
+    /// the definition of a custom resource has changed
+    retired: CancellationToken,
 }
 
 enum State {
@@ -130,6 +132,10 @@ pub fn watch(
         next_bookmark: now + BOOKMARK_EVERY,
         bookmarked: from,
         stopping: inner.stopping.clone(),
+        retired: match &t.resource.custom {
+            Some(custom) => custom.retired(),
+            None => CancellationToken::new(),
+        },
     };
     let frames = futures::stream::unfold(watch, |mut w| async move {
         w.next().await.map(|chunk| (Ok(chunk), w))
@@ -209,6 +215,7 @@ impl Watch {
                     }
                 },
                 () = self.stopping.cancelled() => return None,
+                () = self.retired.cancelled() => return None,
                 () = tokio::time::sleep_until(self.deadline) => {
                     let position = cursor.position();
                     self.state = State::Done;

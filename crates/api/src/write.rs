@@ -190,6 +190,13 @@ impl<'a> Write<'a> {
                 "resourceVersion should not be set on objects to be created",
             ));
         }
+        if r.custom.as_ref().is_some_and(|c| c.is_terminating()) {
+            return Err(Failure::forbidden(
+                r,
+                meta(&o, "name"),
+                "create not allowed while custom resource definition is terminating",
+            ));
+        }
         let generate_name = meta(&o, "generateName").to_string();
         let now = object::now();
         wipe(&mut o);
@@ -253,7 +260,7 @@ impl<'a> Write<'a> {
                 namespaces::label(&mut o);
             }
             if attempt == 1 {
-                let errors = self.validate(&o);
+                let errors = self.validate(&o, false);
                 if !errors.is_empty() {
                     return Err(self.invalid(meta(&o, "name"), &errors));
                 }
@@ -337,12 +344,14 @@ impl<'a> Write<'a> {
         self.place(o)
     }
 
-    fn validate(&self, o: &Value) -> Vec<FieldError> {
+    fn validate(&self, o: &Value, update: bool) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let metadata = o.get("metadata").unwrap_or(&Value::Null);
         let strategy = self.r.strategy();
         crate::names::object_meta(metadata, strategy.name(), self.r.namespaced, &mut errors);
-        errors.extend(strategy.validate(o));
+        if !(update && strategy.validates_updates_itself()) {
+            errors.extend(strategy.validate(o));
+        }
         // a strategy that checks metadata too must not make the client read it twice
         let mut unique: Vec<FieldError> = Vec::with_capacity(errors.len());
         for e in errors {
@@ -354,7 +363,7 @@ impl<'a> Write<'a> {
     }
 
     fn manage(&self, live: Option<&Value>, new: &mut Value, now: &str) {
-        if let Some(ty) = crate::decode::type_of(self.r) {
+        if let Some(ty) = crate::decode::Owned::of(self.r) {
             let manager = managed::Manager {
                 name: &self.options.manager,
                 subresource: self.part.name(),
@@ -366,7 +375,7 @@ impl<'a> Write<'a> {
                     now
                 },
             };
-            managed::update(ty, live, new, &manager);
+            managed::update(ty.root(), live, new, &manager);
         }
     }
 
@@ -543,7 +552,7 @@ impl<'a> Write<'a> {
         if !unchanged {
             let mut errors = Vec::new();
             if full {
-                errors.extend(self.validate(&new));
+                errors.extend(self.validate(&new, true));
             } else {
                 let metadata = new.get("metadata").unwrap_or(&Value::Null);
                 let rule = r.strategy().name();

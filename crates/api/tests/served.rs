@@ -22,7 +22,6 @@ const NOT_YET: &[&str] = &[
     "admissionregistration.k8s.io/v1 validatingadmissionpolicies",
     "admissionregistration.k8s.io/v1 validatingadmissionpolicybindings",
     "admissionregistration.k8s.io/v1 validatingwebhookconfigurations",
-    "apiextensions.k8s.io/v1 customresourcedefinitions",
     "flowcontrol.apiserver.k8s.io/v1 flowschemas",
     "flowcontrol.apiserver.k8s.io/v1 prioritylevelconfigurations",
 ];

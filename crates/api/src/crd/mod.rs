@@ -1,5 +1,18 @@
 //! CustomResourceDefinitions: the resources they define, made, served and taken away while the server runs.
 
+mod cleanup;
 mod custom;
+mod definition;
+mod errors;
+mod intern;
+mod kind;
+mod metadata;
+mod names;
+mod priority;
+mod rules;
+mod sync;
 
 pub use custom::Custom;
+pub use definition::Compiled;
+pub use kind::{is_definition, marked, resource};
+pub use sync::{Definitions, sync};

@@ -46,6 +46,9 @@ const WITH: [(&str, &str); 12] = [
 
 /// Does a new object start with generation 1?
 pub(crate) fn has_generation(r: &Resource) -> bool {
+    if r.custom.is_some() {
+        return true;
+    }
     let name = (r.group, r.plural);
     if r.has_status {
         !WITHOUT.contains(&name)

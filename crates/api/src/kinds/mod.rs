@@ -1,7 +1,7 @@
 //! The built-in kinds: one file a family, each a table of descriptors and its small hooks.
 
 mod addresses;
-mod age;
+pub(crate) mod age;
 mod autoscaling;
 mod autoscaling_v1;
 mod cells;
@@ -27,6 +27,7 @@ mod storage;
 mod template;
 mod workloads;
 
+pub(crate) use cells::{CREATED, NAME};
 pub(crate) use generation::has_generation;
 
 use crate::registry::{Generic, Resource};
@@ -116,6 +117,7 @@ pub fn builtin() -> &'static [Resource] {
         all.extend(claims::resources());
         all.extend(runtime_class::resources());
         all.sort_by_key(|r| (group_order(r.group), version_order(r.version), r.plural));
+        all.push(crate::crd::resource());
         all
     });
     &ALL

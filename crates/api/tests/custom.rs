@@ -1,0 +1,423 @@
+//! CustomResourceDefinitions and what they define, over the API.
+
+mod common;
+
+use common::{Answer, Fixture};
+use knarr_api::{ApiServer, Config};
+use serde_json::{Value, json};
+
+const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const WIDGETS: &str = "/apis/example.com/v1/namespaces/default/widgets";
+
+fn start() -> Fixture {
+    let dir = tempfile::tempdir().unwrap();
+    let api = ApiServer::new(Config::for_tests(dir.path())).unwrap();
+    let client = api.client("admin", &["system:masters"], "tester/1.0");
+    Fixture { api, client, dir }
+}
+
+fn schema() -> Value {
+    json!({"type": "object", "properties": {
+        "spec": {"type": "object", "required": ["size"], "properties": {
+            "size": {"type": "integer", "minimum": 1, "maximum": 10},
+            "color": {"type": "string", "default": "red", "enum": ["red", "green"]},
+            "when": {"type": "string", "format": "date-time"},
+            "port": {"x-kubernetes-int-or-string": true},
+            "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+            "tags": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
+            "parts": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+                "items": {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}, "n": {"type": "integer"}}}}
+        }},
+        "status": {"type": "object", "properties": {"replicas": {"type": "integer"}, "selector": {"type": "string"}}}
+    }})
+}
+
+fn widgets() -> Value {
+    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "widgets.example.com"},
+        "spec": {"group": "example.com", "scope": "Namespaced",
+            "names": {"plural": "widgets", "kind": "Widget", "shortNames": ["wd"], "categories": ["all"]},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema()},
+                "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.size",
+                    "statusReplicasPath": ".status.replicas", "labelSelectorPath": ".status.selector"}},
+                "selectableFields": [{"jsonPath": ".spec.color"}],
+                "additionalPrinterColumns": [{"name": "Size", "type": "integer", "jsonPath": ".spec.size"},
+                    {"name": "Made", "type": "date", "jsonPath": ".metadata.creationTimestamp"}]}]}})
+}
+
+fn widget(name: &str, spec: Value) -> Value {
+    json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": name}, "spec": spec})
+}
+
+fn condition<'v>(o: &'v Value, ty: &str) -> &'v str {
+    let all = o["status"]["conditions"].as_array().unwrap();
+    let found = all.iter().find(|c| c["type"] == ty);
+    found.map_or("", |c| c["status"].as_str().unwrap())
+}
+
+fn message(a: &Answer) -> String {
+    a.json()["message"].as_str().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn what_is_defined_is_served_at_once() {
+    let f = start();
+    let made = f.made(CRDS, widgets()).await;
+    assert_eq!(made["spec"]["names"]["listKind"], "WidgetList");
+    assert_eq!(made["status"]["storedVersions"], json!(["v1"]));
+    let o = f.get(&format!("{CRDS}/widgets.example.com")).await.json();
+    assert_eq!(condition(&o, "Established"), "True");
+    assert_eq!(condition(&o, "NamesAccepted"), "True");
+    assert_eq!(o["status"]["acceptedNames"], o["spec"]["names"]);
+
+    let w = f
+        .made(WIDGETS, widget("a", json!({"size": 2, "odd": 1})))
+        .await;
+    assert_eq!(
+        w["spec"],
+        json!({"size": 2, "color": "red"}),
+        "pruned and defaulted"
+    );
+    assert_eq!(w["metadata"]["generation"], 1);
+    let list = f.get(WIDGETS).await.json();
+    assert_eq!(
+        (
+            list["kind"].as_str(),
+            list["items"].as_array().unwrap().len()
+        ),
+        (Some("WidgetList"), 1)
+    );
+    let groups = f.get("/apis").await.json().to_string();
+    assert!(groups.contains("example.com/v1"), "{groups}");
+    let resources = f.get("/apis/example.com/v1").await.json().to_string();
+    for want in [
+        "widgets",
+        "widgets/status",
+        "widgets/scale",
+        "\"wd\"",
+        "\"all\"",
+    ] {
+        assert!(resources.contains(want), "{want} {resources}");
+    }
+    let chosen = f
+        .get(&format!("{WIDGETS}?fieldSelector=spec.color%3Dgreen"))
+        .await
+        .json();
+    assert_eq!(chosen["items"], json!([]));
+    let scale = f.get(&format!("{WIDGETS}/a/scale")).await.json();
+    assert_eq!(scale["spec"]["replicas"], 2);
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_told_in_upstreams_words() {
+    let f = start();
+    f.made(CRDS, widgets()).await;
+    for (name, spec, want) in [
+        (
+            "type",
+            json!({"size": "x"}),
+            r#"spec.size: Invalid value: "string": spec.size in body must be of type integer: "string""#,
+        ),
+        ("required", json!({}), "spec.size: Required value"),
+        (
+            "enum",
+            json!({"size": 1, "color": "blue"}),
+            r#"spec.color: Unsupported value: "blue": supported values: "red", "green""#,
+        ),
+        (
+            "maximum",
+            json!({"size": 11}),
+            "spec.size: Invalid value: 11: spec.size in body should be less than or equal to 10",
+        ),
+        (
+            "format",
+            json!({"size": 1, "when": "x"}),
+            r#"spec.when: Invalid value: "x": spec.when in body must be of type date-time: "x""#,
+        ),
+        (
+            "set",
+            json!({"size": 1, "tags": ["a", "a"]}),
+            r#"spec.tags[1]: Duplicate value: "a""#,
+        ),
+        (
+            "map",
+            json!({"size": 1, "parts": [{"name": "a"}, {"name": "a"}]}),
+            r#"spec.parts[1]: Duplicate value: {"name":"a"}"#,
+        ),
+        (
+            "port",
+            json!({"size": 1, "port": true}),
+            r#"spec.port: Invalid value: "boolean": spec.port in body must be of type integer,string: "boolean""#,
+        ),
+    ] {
+        let a = f.post(WIDGETS, widget("a", spec)).await;
+        assert_eq!(a.code, 422, "{name}: {}", message(&a));
+        assert!(message(&a).contains(want), "{name}: {}", message(&a));
+    }
+    let strict = format!("{WIDGETS}?fieldValidation=Strict");
+    let mut odd = widget("a", json!({"size": 1, "odd": 1, "free": {"any": 1}}));
+    odd["metadata"]["strange"] = 1.into();
+    let a = f.post(&strict, odd).await;
+    assert_eq!(a.code, 400);
+    assert!(
+        message(&a).contains(r#"unknown field "metadata.strange", unknown field "spec.odd""#),
+        "{}",
+        message(&a)
+    );
+    let twice = br#"{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a"},"spec":{"size":1,"size":2}}"#;
+    let a = f
+        .send(
+            http::Method::POST,
+            &strict,
+            &[("content-type", "application/json")],
+            twice.to_vec(),
+        )
+        .await;
+    assert!(
+        message(&a).contains(r#"duplicate field "spec.size""#),
+        "{}",
+        message(&a)
+    );
+    let a = f
+        .patch(&format!("{WIDGETS}/a"), "strategic-merge-patch", "{}")
+        .await;
+    assert_eq!(a.code, 415, "{}", message(&a));
+}
+
+#[tokio::test]
+async fn server_side_apply_knows_the_schema() {
+    let f = start();
+    f.made(CRDS, widgets()).await;
+    let at = |manager: &str| format!("{WIDGETS}/a?fieldManager={manager}&fieldValidation=Strict");
+    let yaml = |spec: &str| {
+        format!("apiVersion: example.com/v1\nkind: Widget\nmetadata:\n  name: a\nspec:\n{spec}")
+    };
+    let a = f
+        .patch(
+            &at("one"),
+            "apply",
+            &yaml("  size: 1\n  parts:\n  - {name: x, n: 1}\n"),
+        )
+        .await;
+    assert_eq!(a.code, 201, "{}", message(&a));
+    let a = f
+        .patch(&at("two"), "apply", &yaml("  parts:\n  - {name: z}\n"))
+        .await;
+    assert_eq!(a.code, 200, "{}", message(&a));
+    assert_eq!(
+        a.json()["spec"]["parts"],
+        json!([{"name": "x", "n": 1}, {"name": "z"}])
+    );
+    let a = f.patch(&at("two"), "apply", &yaml("  size: 2\n")).await;
+    assert_eq!(a.code, 409, "{}", message(&a));
+    let a = f
+        .patch(&at("one"), "apply", &yaml("  size: 1\n  odd: 1\n"))
+        .await;
+    assert!(
+        message(&a).contains(".spec.odd: field not declared in schema"),
+        "{}",
+        message(&a)
+    );
+    let a = f
+        .patch(&at("one"), "apply", &yaml("  size: 1\n  size: 1\n"))
+        .await;
+    assert!(
+        message(&a).contains(r#"line 7: key "size" already set in map"#),
+        "{}",
+        message(&a)
+    );
+}
+
+#[tokio::test]
+async fn status_and_scale_are_their_own() {
+    let f = start();
+    f.made(CRDS, widgets()).await;
+    let w = f.made(WIDGETS, widget("a", json!({"size": 1}))).await;
+    let at = format!("{WIDGETS}/a");
+    let status =
+        json!({"status": {"replicas": 1, "selector": "a=b"}, "spec": {"size": 9}}).to_string();
+    let a = f
+        .patch(&format!("{at}/status"), "merge-patch", &status)
+        .await;
+    assert_eq!(a.code, 200, "{}", message(&a));
+    let got = a.json();
+    assert_eq!(
+        (&got["spec"]["size"], &got["status"]["replicas"]),
+        (&json!(1), &json!(1))
+    );
+    assert_eq!(got["metadata"]["generation"], w["metadata"]["generation"]);
+    let a = f
+        .patch(
+            &format!("{at}/status"),
+            "merge-patch",
+            r#"{"status":{"replicas":"x"}}"#,
+        )
+        .await;
+    assert!(
+        message(&a).contains(
+            r#"status.replicas: Invalid value: "string": replicas in body must be of type integer"#
+        ),
+        "{}",
+        message(&a)
+    );
+    let a = f
+        .patch(
+            &format!("{at}/scale"),
+            "merge-patch",
+            r#"{"spec":{"replicas":3}}"#,
+        )
+        .await;
+    assert_eq!(
+        (a.code, a.json()["status"]["selector"].as_str()),
+        (200, Some("a=b")),
+        "{}",
+        message(&a)
+    );
+    let got = f.get(&at).await.json();
+    assert_eq!(
+        (&got["spec"]["size"], &got["metadata"]["generation"]),
+        (&json!(3), &json!(2))
+    );
+    let a = f
+        .send(
+            http::Method::GET,
+            WIDGETS,
+            &[("accept", "application/json;as=Table;g=meta.k8s.io;v=v1")],
+            vec![],
+        )
+        .await;
+    let table = a.json();
+    let names: Vec<&str> = table["columnDefinitions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["Name", "Size", "Made"]);
+    assert_eq!(table["rows"][0]["cells"][1], 3);
+}
+
+#[tokio::test]
+async fn versions_convert_and_come_and_go() {
+    let f = start();
+    let mut crd = widgets();
+    let mut old = crd["spec"]["versions"][0].clone();
+    old["name"] = "v1beta1".into();
+    old["storage"] = false.into();
+    old["deprecated"] = true.into();
+    old["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["color"]["default"] =
+        "green".into();
+    crd["spec"]["versions"].as_array_mut().unwrap().push(old);
+    f.made(CRDS, crd.clone()).await;
+    f.made(WIDGETS, widget("a", json!({"size": 1}))).await;
+    let beta = "/apis/example.com/v1beta1/namespaces/default/widgets";
+    let a = f.get(&format!("{beta}/a")).await;
+    assert_eq!(a.json()["apiVersion"], "example.com/v1beta1");
+    let warning = a.headers.get("warning").unwrap().to_str().unwrap();
+    assert!(
+        warning.contains("example.com/v1beta1 Widget is deprecated; use example.com/v1 Widget"),
+        "{warning}"
+    );
+    let mut b = widget("b", json!({"size": 1}));
+    b["apiVersion"] = "example.com/v1beta1".into();
+    let b = f.made(beta, b).await;
+    assert_eq!(
+        (b["spec"]["color"].as_str(), b["apiVersion"].as_str()),
+        (Some("green"), Some("example.com/v1beta1"))
+    );
+    assert_eq!(
+        f.get(&format!("{WIDGETS}/b")).await.json()["apiVersion"],
+        "example.com/v1"
+    );
+
+    let mut watch = f.watch(&format!("{beta}?watch=true")).await;
+    assert_eq!(
+        watch.next().await.unwrap()["object"]["apiVersion"],
+        "example.com/v1beta1"
+    );
+    let off =
+        json!([{"op": "replace", "path": "/spec/versions/1/served", "value": false}]).to_string();
+    let a = f
+        .patch(&format!("{CRDS}/widgets.example.com"), "json-patch", &off)
+        .await;
+    assert_eq!(a.code, 200, "{}", message(&a));
+    assert_eq!(f.get(&format!("{beta}/a")).await.code, 404);
+    while watch.next().await.is_some() {}
+    let gone = json!([{"op": "remove", "path": "/spec/versions/0"}]).to_string();
+    let a = f
+        .patch(&format!("{CRDS}/widgets.example.com"), "json-patch", &gone)
+        .await;
+    assert!(
+        message(&a).contains("was previously a storage version"),
+        "{}",
+        message(&a)
+    );
+}
+
+#[tokio::test]
+async fn a_definition_takes_its_objects_with_it() {
+    let f = start();
+    f.made(CRDS, widgets()).await;
+    f.made(WIDGETS, widget("a", json!({"size": 1}))).await;
+    let mut held = widget("b", json!({"size": 1}));
+    held["metadata"]["finalizers"] = json!(["example.com/hold"]);
+    f.made(WIDGETS, held).await;
+    let mut watch = f
+        .watch(&format!(
+            "{CRDS}?watch=true&resourceVersion=0&fieldSelector=metadata.name%3Dwidgets.example.com"
+        ))
+        .await;
+    let a = f
+        .delete(&format!("{CRDS}/widgets.example.com"), json!({}))
+        .await;
+    assert_eq!(a.code, 200);
+    assert_eq!(condition(&a.json(), "Terminating"), "True");
+    let a = f.post(WIDGETS, widget("c", json!({"size": 1}))).await;
+    assert_eq!(a.code, 403, "{}", message(&a));
+    assert!(
+        message(&a).contains("create not allowed while custom resource definition is terminating")
+    );
+    let a = f
+        .patch(
+            &format!("{WIDGETS}/b"),
+            "merge-patch",
+            r#"{"metadata":{"finalizers":null}}"#,
+        )
+        .await;
+    assert_eq!(a.code, 200, "{}", message(&a));
+    loop {
+        let e = watch.next().await.unwrap();
+        if e["type"] == "DELETED" {
+            break;
+        }
+    }
+    // the definition is made again, and finds nothing of the old one
+    for _ in 0..1000 {
+        if f.get(WIDGETS).await.code == 404 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    f.made(CRDS, widgets()).await;
+    assert_eq!(f.get(WIDGETS).await.json()["items"], json!([]));
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_served_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config::for_tests(dir.path());
+    let store = config.store.clone();
+    let api = ApiServer::new(config).unwrap();
+    let client = api.client("admin", &["system:masters"], "tester");
+    let f = Fixture { api, client, dir };
+    f.made(CRDS, widgets()).await;
+    let w = f.made(WIDGETS, widget("a", json!({"size": 1}))).await;
+    let Fixture { api, client, dir } = f;
+    store.close().await;
+    drop((api, client, store));
+
+    let api = ApiServer::new(Config::for_tests(dir.path())).unwrap();
+    let client = api.client("admin", &["system:masters"], "tester");
+    let f = Fixture { api, client, dir };
+    assert_eq!(f.get(&format!("{WIDGETS}/a")).await.json(), w);
+}
