@@ -21,6 +21,7 @@ mod delete;
 mod discovery;
 mod encoding;
 mod encryption;
+mod eviction;
 mod field_error;
 mod finalizers;
 mod health;

@@ -12,8 +12,8 @@ use crate::{
     body::Body,
     catalog::{self, Target},
     decode::Raw,
-    delete::{self, DeleteOptions},
-    object,
+    delete::DeleteOptions,
+    eviction, object,
     query::{Query, WriteOptions},
     resource::{Outcome, options, write},
     server::{Answer, Call, Inner},
@@ -371,7 +371,7 @@ fn set_condition(o: &mut Value, kind: &str) {
 
 /// `POST …/eviction`: a delete that a PodDisruptionBudget may refuse. Kind and version of the body may be left out.
 pub async fn evict(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Failure> {
-    let write_options = options(call, "CreateOptions", false)?;
+    let mut write_options = options(call, "CreateOptions", false)?;
     let eviction = Raw::new(&call.parts.headers, call.body.clone())?.value()?;
     let given = object::meta(&eviction, "name");
     if !given.is_empty() && given != t.name {
@@ -396,68 +396,10 @@ pub async fn evict(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Fa
             .ok_or_else(|| Failure::not_found(&t.resource, &t.name))?;
         object::parse(&entry.value)?
     };
-    let phase = pod
-        .pointer("/status/phase")
-        .and_then(Value::as_str)
-        .unwrap_or("");
-    let guarded = !matches!(phase, "Succeeded" | "Failed" | "Pending")
-        && pod["metadata"].get("deletionTimestamp").is_none();
-    if guarded {
-        budget(inner, t, &pod)?;
-    }
-    let by = delete::Requester::Admitted;
-    delete::delete(
-        inner,
-        &t.resource,
-        &t.namespace,
-        &t.name,
-        &delete_options,
-        by,
-    )
-    .await?;
+    write_options.dry_run = delete_options.dry_run;
+    eviction::evict(inner, call, t, &pod, &write_options, delete_options).await?;
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(Answer::coded(StatusCode::CREATED, status.to_string())
         .warn(warnings)
         .into())
-}
-
-/// 429 while a PodDisruptionBudget that selects the Pod allows no disruption.
-fn budget(inner: &Inner, t: &Target, pod: &Value) -> Result<(), Failure> {
-    let Some(budgets) = inner.catalog().preferred("policy", "poddisruptionbudgets") else {
-        return Ok(());
-    };
-    let labels = pod.pointer("/metadata/labels").unwrap_or(&Value::Null);
-    let snapshot = inner.store.snapshot();
-    for e in snapshot.range(&catalog::prefix(&budgets, &t.namespace), None) {
-        let b = object::parse(&e.value)?;
-        let selector = b.pointer("/spec/selector").unwrap_or(&Value::Null);
-        let text = crate::selector::label_selector_string(selector, false);
-        let Ok(selector) = crate::selector::LabelSelector::parse(&text) else {
-            continue;
-        };
-        if !selector.matches(labels) {
-            continue;
-        }
-        let number = |p: &str| b.pointer(p).and_then(Value::as_i64).unwrap_or(0);
-        if number("/status/disruptionsAllowed") > 0 {
-            continue;
-        }
-        let name = object::meta(&b, "name");
-        return Err(Failure::new(
-            429,
-            "TooManyRequests",
-            "Cannot evict pod as it would violate the pod's disruption budget.",
-        )
-        .cause(
-            "DisruptionBudget",
-            &format!(
-                "The disruption budget {name} needs {} healthy pods and has {} currently",
-                number("/status/desiredHealthy"),
-                number("/status/currentHealthy")
-            ),
-            "",
-        )
-        .retry_after(10));
-    }
-    Ok(())
 }

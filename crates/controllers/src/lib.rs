@@ -1,6 +1,6 @@
 //! Kubernetes controllers on a plain `kube::Client`.
 //!
-//! It is: Deployment, ReplicaSet, ReplicationController, StatefulSet, DaemonSet, Job, CronJob, ResourceQuota status, EndpointSlice, Endpoints, garbage collection, namespace deletion, service accounts, a scheduler and a local-path volume provisioner, each runnable against any Kubernetes cluster.
+//! It is: Deployment, ReplicaSet, ReplicationController, StatefulSet, DaemonSet, Job, CronJob, ResourceQuota status, PodDisruptionBudget, EndpointSlice, Endpoints, garbage collection, namespace deletion, service accounts, a scheduler and a local-path volume provisioner, each runnable against any Kubernetes cluster.
 //! It is not: part of knarr's API server or node.
 //! It must never know: the store, the runtime, the network.
 #![forbid(unsafe_code)]
@@ -9,6 +9,7 @@ mod certificates;
 mod cronjob;
 mod daemonset;
 mod deployment;
+mod disruption;
 mod endpoints;
 mod error;
 mod gc;
@@ -64,6 +65,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("volume", volume::start),
     ("certificates", certificates::start),
     ("resourcequota", quota::start),
+    ("disruption", disruption::start),
     ("garbagecollector", gc::start),
 ];
 

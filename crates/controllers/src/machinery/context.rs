@@ -15,6 +15,7 @@ use crate::{
         meta::{Kind, Meta, Object},
         node::{Namespace, Node, ServiceAccount},
         pod::Pod,
+        policy::Budget,
         service::{EndpointSlice, Endpoints, Service},
         volume::{Claim, StorageClass, Volume},
         workload::{
@@ -114,6 +115,8 @@ caches! {
     volumes: Volume,
     /// StorageClasses
     classes: StorageClass,
+    /// PodDisruptionBudgets
+    budgets: Budget,
     /// ResourceQuotas
     quotas: ResourceQuota,
 }

@@ -7,6 +7,7 @@ pub mod intstr;
 pub mod meta;
 pub mod node;
 pub mod pod;
+pub mod policy;
 pub mod quantity;
 pub mod selector;
 pub mod service;
