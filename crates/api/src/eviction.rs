@@ -133,11 +133,7 @@ async fn delete(
 
 /// The budget that selects the Pod. Two are an error: which would count?
 fn budget_of(inner: &Inner, t: &Target, pod: &Value) -> Result<Option<(Handle, Value)>, Failure> {
-    let Some(budgets) = inner
-        .catalog()
-        .preferred("policy", "poddisruptionbudgets")
-        .map(Handle::from)
-    else {
+    let Some(budgets) = inner.catalog().preferred("policy", "poddisruptionbudgets") else {
         return Ok(None);
     };
     let labels = pod.pointer("/metadata/labels").unwrap_or(&Value::Null);
