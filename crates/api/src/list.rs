@@ -155,7 +155,10 @@ pub fn select(
     );
     if more && let Some(last) = items.last() {
         let revision = if consistent {
-            inner.pages.keep(&snapshot);
+            // an older one is kept already, and for no longer because it is read: it must expire for slow readers, too
+            if snapshot.revision() == inner.store.snapshot().revision() {
+                inner.pages.keep(&snapshot);
+            }
             snapshot.revision() as i64
         } else {
             -1
