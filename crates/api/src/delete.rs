@@ -171,7 +171,6 @@ impl DeleteOptions {
     }
 
     /// The DeleteOptions object, as admission shows it.
-    #[allow(dead_code)]
     pub fn to_value(&self) -> Value {
         let mut value = json!({"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"});
         if let Some(n) = self.grace_period_seconds {

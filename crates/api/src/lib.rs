@@ -22,6 +22,7 @@ mod discovery;
 mod encoding;
 mod encryption;
 mod eviction;
+mod expressions;
 mod field_error;
 mod finalizers;
 mod health;
@@ -54,6 +55,7 @@ mod table;
 mod versions;
 mod view;
 mod watch;
+mod webhook;
 mod write;
 
 use std::{

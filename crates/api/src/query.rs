@@ -78,10 +78,8 @@ pub struct WriteOptions {
     /// Server-side apply takes over conflicting fields.
     pub force: bool,
     /// `fieldManager` as it was given, empty when it wasn't.
-    #[allow(dead_code)]
     pub given_manager: String,
     /// `fieldValidation` as it was given.
-    #[allow(dead_code)]
     pub given_validation: Option<FieldValidation>,
 }
 

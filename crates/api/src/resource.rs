@@ -222,15 +222,6 @@ fn user_agent(call: &Call) -> Option<&str> {
         .and_then(|v| v.to_str().ok())
 }
 
-/// What admission has to say to the audit log.
-fn note(call: &Call, annotations: &[(String, String)]) {
-    if let Some(span) = crate::audit::Span::of(&call.parts) {
-        for (key, value) in annotations {
-            span.annotate(key, value);
-        }
-    }
-}
-
 /// The options of a write.
 pub fn options(call: &Call, kind: &str, apply: bool) -> Result<WriteOptions, Failure> {
     WriteOptions::read(&call.query, user_agent(call), kind, apply)
@@ -244,7 +235,7 @@ pub fn write<'a>(
     options: &'a WriteOptions,
     part: Part,
 ) -> Write<'a> {
-    Write::new(
+    let mut w = Write::new(
         inner,
         &call.who,
         &t.resource,
@@ -252,7 +243,9 @@ pub fn write<'a>(
         &t.name,
         options,
         part,
-    )
+    );
+    w.span = crate::audit::Span::of(&call.parts).cloned();
+    w
 }
 
 async fn create(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Failure> {
@@ -268,7 +261,6 @@ async fn create(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Failu
     w.warnings = warnings;
     let bytes = w.create(o, false).await?;
     let warnings = std::mem::take(&mut w.warnings);
-    note(call, &w.annotations);
     let body = in_form(call, t, form, &bytes)?;
     Ok(answered(t, StatusCode::CREATED, body).warn(warnings).into())
 }
@@ -319,7 +311,6 @@ async fn put(inner: &Inner, call: &Call, t: &Target, part: Part) -> Result<Outco
         done => (StatusCode::OK, done?.into_bytes()),
     };
     let warnings = std::mem::take(&mut w.warnings);
-    note(call, &w.annotations);
     Ok(answered(t, code, in_form(call, t, form, &bytes)?)
         .warn(warnings)
         .into())
@@ -354,7 +345,6 @@ async fn do_patch(inner: &Inner, call: &Call, t: &Target, part: Part) -> Result<
     let mut w = write(inner, call, t, &options, part);
     let (created, written) = patch::run(&mut w, patch, &options).await?;
     let warnings = std::mem::take(&mut w.warnings);
-    note(call, &w.annotations);
     let code = if created {
         StatusCode::CREATED
     } else {

@@ -59,6 +59,10 @@ pub struct Inner {
     pub access: Access,
     /// Held while a Service is written: the addresses and ports its hooks find free stay free until the commit.
     pub allocation: Mutex<()>,
+    /// The webhooks configured.
+    pub hooks: crate::admission::webhooks::State,
+    /// Connections to webhooks.
+    pub webhooks: crate::webhook::Pool,
     /// Held while a namespace's quotas are charged.
     pub quota_locks: crate::admission::quota::Locks,
     /// Cancelled when the server is to end: watches do, too.
@@ -203,6 +207,8 @@ impl Inner {
             audit: std::sync::OnceLock::new(),
             access,
             allocation: Mutex::new(()),
+            hooks: Default::default(),
+            webhooks: Default::default(),
             quota_locks: Default::default(),
             stopping: CancellationToken::new(),
             definitions: crate::crd::Definitions::default(),

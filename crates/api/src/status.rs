@@ -49,6 +49,12 @@ impl Failure {
         self
     }
 
+    /// With these details instead of its own.
+    pub fn detailed(mut self, details: Map<String, Value>) -> Failure {
+        self.0.details = details;
+        self
+    }
+
     /// Adds one `details.causes` entry.
     pub fn cause(mut self, reason: &str, message: &str, field: &str) -> Failure {
         let mut cause = Map::new();

@@ -57,3 +57,17 @@ pub fn encode(r: &Resource, object: &Value) -> Encoded {
         (None, None) => object::encode(object),
     }
 }
+
+/// An object of one resource as another shows it, whose objects are the same.
+pub fn convert(from: &Resource, to: &Resource, object: Value) -> Value {
+    let stored = match from.stored {
+        Some(s) => (s.write)(object),
+        None => object,
+    };
+    let mut shown = read(to, stored);
+    if let Some(map) = shown.as_object_mut() {
+        map.insert("apiVersion".into(), crate::catalog::api_version(to).into());
+        map.insert("kind".into(), to.kind.into());
+    }
+    shown
+}

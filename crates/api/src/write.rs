@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::{
     access::escalation,
     admission::{self, Admitted, Attributes, Kind, Operation, RequestOptions},
+    audit::Span,
     catalog,
     commit::unavailable,
     compare::{same, same_spec},
@@ -75,8 +76,8 @@ pub struct Write<'a> {
     pub admitted: bool,
     /// For the Warning header.
     pub warnings: Vec<String>,
-    /// For the audit event: what admission noted.
-    pub annotations: Vec<(String, String)>,
+    /// The request's audit event, for what admission notes.
+    pub span: Option<Span>,
 }
 
 /// What an update's closure made of the live object.
@@ -125,7 +126,7 @@ impl<'a> Write<'a> {
             projection: None,
             admitted: false,
             warnings: vec![],
-            annotations: vec![],
+            span: None,
         }
     }
 
@@ -140,6 +141,7 @@ impl<'a> Write<'a> {
             options,
         );
         a.subresource = self.part.name();
+        a.span = self.span.clone();
         if self.projection.is_some() {
             a.kind = Kind {
                 group: "autoscaling",
@@ -270,7 +272,6 @@ impl<'a> Write<'a> {
             o = a.object.take().unwrap_or_default();
             if attempt == 1 {
                 self.warnings.append(&mut a.warnings);
-                self.annotations.append(&mut a.annotations);
                 self.warnings.extend(r.strategy().warnings(&o));
             }
             a.warnings.clear();
@@ -417,7 +418,6 @@ impl<'a> Write<'a> {
             let finished = self.finish(changed, &live, &mut a).await?;
             warnings.append(&mut a.warnings);
             let Some((new, mut admitted)) = finished else {
-                self.annotations.append(&mut a.annotations);
                 self.warnings.extend(warnings);
                 return Ok(Written::Object(versions::served(r, &entry.value)));
             };
@@ -443,7 +443,6 @@ impl<'a> Write<'a> {
             };
             match self.inner.store.commit(admitted.with(op)).await {
                 Ok(revision) => {
-                    self.annotations.append(&mut a.annotations);
                     self.warnings.extend(warnings);
                     self.warnings.extend(r.strategy().warnings(&new));
                     let bytes = versions::served(r, &encoded.at(&revision.to_string()));

@@ -4,21 +4,23 @@
 //! kind's own validation, every plugin that only judges it. The phases are [`mutate`] and [`validate`]; the callers are
 //! the write, delete and connect paths. With nothing configured a request pays a few map lookups.
 
-// webhooks and policies read what the chain gathers
-#![allow(dead_code)]
-
 mod certificates;
 mod classes;
+mod conditions;
+mod configured;
 mod json;
 mod lifecycle;
 mod limit_ranger;
+mod matching;
 mod pod_security;
 mod priority;
 pub mod quota;
 mod resources;
+mod review;
 mod runtime_class;
 mod service_account;
 mod tolerations;
+pub mod webhooks;
 
 use std::borrow::Cow;
 
@@ -26,6 +28,7 @@ use knarr_store::Op;
 use serde_json::{Value, json};
 
 use crate::{
+    audit::Span,
     catalog::{self, Target},
     delete::DeleteOptions,
     identity::Identity,
@@ -34,7 +37,7 @@ use crate::{
     query::{FieldValidation, WriteOptions},
     registry::Resource,
     server::Inner,
-    status::{Failure, group_resource},
+    status::Failure,
 };
 
 /// What the request does.
@@ -119,8 +122,8 @@ pub struct Attributes<'a> {
     pub options: RequestOptions<'a>,
     /// For the Warning header.
     pub warnings: Vec<String>,
-    /// For the audit event: key and value.
-    pub annotations: Vec<(String, String)>,
+    /// The request's audit event.
+    pub span: Option<Span>,
     /// The object was changed by someone who doesn't know the kind's rules (a webhook or a policy).
     pub changed: bool,
 }
@@ -175,7 +178,7 @@ impl<'a> Attributes<'a> {
             dry_run,
             options,
             warnings: vec![],
-            annotations: vec![],
+            span: None,
             changed: false,
         }
     }
@@ -207,9 +210,11 @@ impl<'a> Attributes<'a> {
         Failure::forbidden(self.resource, &self.shown_name(), why)
     }
 
-    /// `deployments.apps`
-    pub fn group_resource(&self) -> String {
-        group_resource(self.resource.group, self.resource.plural)
+    /// Notes something in the request's audit event.
+    pub fn annotate(&self, key: &str, value: &str) {
+        if let Some(span) = &self.span {
+            span.annotate(key, value);
+        }
     }
 
     /// The options object as webhooks and policies see it; null for connects.
@@ -245,6 +250,20 @@ impl<'a> Attributes<'a> {
 
 /// The mutating phase: may change `a.object`.
 pub async fn mutate(inner: &Inner, a: &mut Attributes<'_>) -> Result<(), Failure> {
+    let mut rounds = webhooks::Rounds::default();
+    mutate_once(inner, a, &mut rounds).await?;
+    if rounds.wanted {
+        rounds.turn();
+        mutate_once(inner, a, &mut rounds).await?;
+    }
+    Ok(())
+}
+
+async fn mutate_once(
+    inner: &Inner,
+    a: &mut Attributes<'_>,
+    rounds: &mut webhooks::Rounds,
+) -> Result<(), Failure> {
     lifecycle::admit(inner, a)?;
     limit_ranger::admit(inner, a);
     service_account::admit(inner, a).await?;
@@ -252,7 +271,7 @@ pub async fn mutate(inner: &Inner, a: &mut Attributes<'_>) -> Result<(), Failure
     tolerations::admit(a);
     classes::admit(inner, a);
     runtime_class::admit(inner, a)?;
-    Ok(())
+    webhooks::mutate(inner, a, rounds).await
 }
 
 /// The validating phase: the object is as it will be stored.
@@ -264,6 +283,7 @@ pub async fn validate(inner: &Inner, a: &mut Attributes<'_>) -> Result<Admitted,
     certificates::validate(inner, a)?;
     classes::validate(inner, a)?;
     runtime_class::validate(inner, a)?;
+    webhooks::validate(inner, a).await?;
     let mut admitted = Admitted::default();
     quota::validate(inner, a, &mut admitted).await?;
     Ok(admitted)

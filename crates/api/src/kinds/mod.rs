@@ -1,6 +1,7 @@
 //! The built-in kinds: one file a family, each a table of descriptors and its small hooks.
 
 mod addresses;
+mod admissionregistration;
 pub(crate) mod age;
 mod autoscaling;
 mod autoscaling_v1;
@@ -110,6 +111,7 @@ pub fn builtin() -> &'static [Resource] {
         all.extend(services::resources());
         all.extend(workloads::resources());
         all.extend(networking::resources());
+        all.extend(admissionregistration::resources());
         all.extend(certificates::resources());
         all.extend(addresses::resources());
         all.extend(autoscaling::resources());

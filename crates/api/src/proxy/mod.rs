@@ -68,7 +68,10 @@ where
     }
     let (ip, port) = match place.of {
         Of::Pod => pod(&live, port)?,
-        _ => service(inner, &place, &live, name, port)?,
+        _ => {
+            let (ip, port) = endpoint(inner, &place.namespace, &live, port)?;
+            (ip, Some(port))
+        }
     };
     let ip: IpAddr = ip
         .parse()
@@ -160,14 +163,15 @@ fn pod(live: &Value, port: &str) -> Result<(String, Option<u16>), Failure> {
     Ok((ip.unwrap_or("").to_string(), port))
 }
 
-/// A ready endpoint of the Service's port, which is named by its number or its name.
-fn service(
+/// A ready endpoint of the port of the Service `live`, which is named by its number or its name.
+pub fn endpoint(
     inner: &Inner,
-    place: &Place,
+    namespace: &str,
     live: &Value,
-    name: &str,
     port: &str,
-) -> Result<(String, Option<u16>), Failure> {
+) -> Result<(String, u16), Failure> {
+    let name = object::meta(live, "name");
+    let shown = format!("{name}:{port}");
     let unavailable = |why: String| Failure::new(503, "ServiceUnavailable", why);
     let text = |v: &Value, k: &str| v[k].as_str().unwrap_or("").to_string();
     let port = match port.parse::<u64>() {
@@ -183,14 +187,14 @@ fn service(
             text(found, "name")
         }
     };
-    let none = || unavailable(format!("no endpoints available for service {:?}", place.id));
+    let none = || unavailable(format!("no endpoints available for service {shown:?}"));
     let slices = inner
         .catalog()
         .preferred("discovery.k8s.io", "endpointslices")
         .ok_or_else(none)?;
     let snapshot = inner.store.snapshot();
     let mut found: Vec<(String, u16)> = Vec::new();
-    for entry in snapshot.range(&catalog::prefix(&slices, &place.namespace), None) {
+    for entry in snapshot.range(&catalog::prefix(&slices, namespace), None) {
         let slice = object::parse(&entry.value)?;
         if slice["metadata"]["labels"]["kubernetes.io/service-name"] != name {
             continue;
@@ -212,8 +216,7 @@ fn service(
         }
     }
     use rand::seq::IndexedRandom;
-    let (ip, port) = found.choose(&mut rand::rng()).cloned().ok_or_else(none)?;
-    Ok((ip, Some(port)))
+    found.choose(&mut rand::rng()).cloned().ok_or_else(none)
 }
 
 /// What the node's agent would answer: there is no kubelet port, so it is answered here.

@@ -101,8 +101,7 @@ pub fn validate(inner: &Inner, a: &mut Attributes<'_>) -> Result<(), Failure> {
         None
     };
     for (key, value) in notes {
-        a.annotations
-            .push((format!("pod-security.kubernetes.io/{key}"), value));
+        a.annotate(&format!("pod-security.kubernetes.io/{key}"), &value);
     }
     a.warnings.extend(warning);
     match refusal {

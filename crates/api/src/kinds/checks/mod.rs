@@ -1,8 +1,10 @@
 //! What each kind's objects must fulfil, in upstream's words, field paths and order (`pkg/apis/*/validation`). `path` writes
 //! places, `rules` says what is wrong with one value, the rest is a list of rules a kind.
 
+pub(crate) mod admissionregistration;
 pub(crate) mod autoscaling;
 pub(crate) mod csi;
+pub(crate) mod expressions;
 pub(crate) mod networks;
 pub(crate) mod path;
 pub(crate) mod quantity;
