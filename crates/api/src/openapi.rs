@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use knarr_schema::openapi::{self, Served};
 use parking_lot::Mutex;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     body::Body,
@@ -106,10 +106,9 @@ fn group_version(catalog: &Catalog, path: &str) -> Option<(String, String)> {
     }
 }
 
-/// The list of v3 documents; the hash is the server's version, as documents change with the program alone.
+/// The list of v3 documents; a hash changes whenever its document does.
 fn index(catalog: &Catalog) -> serde_json::Value {
     let mut paths = serde_json::Map::new();
-    let hash = &discovery::etag(crate::health::GIT_VERSION.as_bytes())[1..33];
     let mut groups = vec![""];
     groups.extend(catalog.groups());
     for g in groups {
@@ -119,6 +118,12 @@ fn index(catalog: &Catalog) -> serde_json::Value {
             } else {
                 format!("apis/{g}/{v}")
             };
+            // built-in documents change with the program alone, others with their definitions
+            let mut made_of = crate::health::GIT_VERSION.to_owned();
+            for custom in catalog.of(g, v).iter().filter_map(|r| r.custom.as_ref()) {
+                made_of.push_str(&custom.fingerprint());
+            }
+            let hash = &discovery::etag(made_of.as_bytes())[1..33];
             let url = json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")});
             paths.insert(path, url);
         }
@@ -162,9 +167,17 @@ fn make(catalog: &Catalog, key: &str) -> Result<Document, Failure> {
             (r, discovery::verbs(r), subs)
         })
         .collect();
+    let schemas: Vec<Box<dyn Fn() -> Option<Value>>> = resources
+        .iter()
+        .map(|(r, ..)| -> Box<dyn Fn() -> Option<Value>> {
+            let custom = r.custom.clone();
+            Box::new(move || custom.as_ref().and_then(|c| c.raw_schema()))
+        })
+        .collect();
     let served: Vec<Served<'_>> = resources
         .iter()
-        .map(|(r, verbs, subs)| Served {
+        .zip(&schemas)
+        .map(|((r, verbs, subs), schema)| Served {
             group: r.group,
             version: r.version,
             kind: r.kind,
@@ -172,6 +185,11 @@ fn make(catalog: &Catalog, key: &str) -> Result<Document, Failure> {
             namespaced: r.namespaced,
             verbs,
             subresources: subs,
+            custom: r.custom.as_ref().map(|c| openapi::Custom {
+                list_kind: c.list_kind(),
+                fields: c.selectable(),
+                schema,
+            }),
         })
         .collect();
     let bytes = match (group, version, key) {

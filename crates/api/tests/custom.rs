@@ -421,3 +421,59 @@ async fn what_was_acknowledged_is_served_after_a_restart() {
     let f = Fixture { api, client, dir };
     assert_eq!(f.get(&format!("{WIDGETS}/a")).await.json(), w);
 }
+
+#[tokio::test]
+async fn openapi_follows_the_definitions() {
+    let f = start();
+    let before = f.get("/openapi/v2").await;
+    f.made(CRDS, widgets()).await;
+    let after = f.get("/openapi/v2").await;
+    assert_ne!(before.headers["etag"], after.headers["etag"]);
+    let v2 = after.json();
+    let d = &v2["definitions"]["com.example.v1.Widget"];
+    assert_eq!(
+        d["x-kubernetes-group-version-kind"],
+        json!([{"group": "example.com", "kind": "Widget", "version": "v1"}])
+    );
+    assert_eq!(
+        d["properties"]["spec"]["properties"]["size"]["type"],
+        "integer"
+    );
+    assert!(v2["definitions"].get("com.example.v1.WidgetList").is_some());
+    assert!(
+        v2["paths"]
+            .get("/apis/example.com/v1/namespaces/{namespace}/widgets/{name}/status")
+            .is_some()
+    );
+    let index = f.get("/openapi/v3").await.json();
+    let at = index["paths"]["apis/example.com/v1"]["serverRelativeURL"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let v3 = f.get(&at).await.json();
+    assert_eq!(
+        v3["components"]["schemas"]["com.example.v1.Widget"]["properties"]["spec"]["properties"]["color"]
+            ["default"],
+        "red"
+    );
+
+    let wider = json!([{"op": "add", "path": "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/more", "value": {"type": "string"}}]);
+    let a = f
+        .patch(
+            &format!("{CRDS}/widgets.example.com"),
+            "json-patch",
+            &wider.to_string(),
+        )
+        .await;
+    assert_eq!(a.code, 200, "{}", message(&a));
+    let index = f.get("/openapi/v3").await.json();
+    assert_ne!(
+        index["paths"]["apis/example.com/v1"]["serverRelativeURL"],
+        at.as_str()
+    );
+    let v2 = f.get("/openapi/v2").await.json();
+    assert_eq!(
+        v2["definitions"]["com.example.v1.Widget"]["properties"]["spec"]["properties"]["more"]["type"],
+        "string"
+    );
+}

@@ -23,6 +23,7 @@ fn served() -> Vec<Served<'static>> {
         namespaced,
         verbs: ALL,
         subresources,
+        custom: None,
     };
     vec![
         serve(

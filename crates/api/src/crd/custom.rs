@@ -140,6 +140,19 @@ impl Custom {
     pub(crate) fn retired(&self) -> tokio_util::sync::CancellationToken {
         self.definition.retired.clone()
     }
+    /// The schema as it was written.
+    pub(crate) fn raw_schema(&self) -> Option<Value> {
+        self.definition.raw_schema(self.version().name)
+    }
+    /// Paths of the fields that selectors may name.
+    pub(crate) fn selectable(&self) -> &[String] {
+        &self.version().fields
+    }
+    /// Changes whenever what is told of the resource changes.
+    pub(crate) fn fingerprint(&self) -> String {
+        let d = &self.definition;
+        format!(" {} {} {}", d.uid, d.generation, d.kind)
+    }
     /// The kind of its lists.
     pub(crate) fn list_kind(&self) -> &'static str {
         self.definition.list_kind

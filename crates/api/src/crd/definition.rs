@@ -15,6 +15,7 @@ use crate::registry::Scale;
 pub struct Definition {
     pub name: String,
     pub uid: String,
+    pub generation: i64,
     pub group: &'static str,
     pub plural: &'static str,
     pub singular: &'static str,
@@ -113,6 +114,7 @@ impl Definition {
         Ok(Definition {
             name: text("/metadata/name").to_owned(),
             uid: text("/metadata/uid").to_owned(),
+            generation: o["metadata"]["generation"].as_i64().unwrap_or(0),
             group,
             plural: intern::text(text("/status/acceptedNames/plural"))?,
             singular: intern::text(text("/status/acceptedNames/singular"))?,

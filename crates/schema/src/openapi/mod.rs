@@ -2,6 +2,7 @@
 //!
 //! They have what Kubernetes' clients look for: definitions with `x-kubernetes-group-version-kind`, list and patch extensions, paths with actions, kinds and query parameters (`dryRun`, `fieldValidation`).
 
+mod custom;
 mod descriptions;
 mod gnostic;
 mod parameters;
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::types::built_in;
+pub use custom::Custom;
 use descriptions::Descriptions;
 use gnostic::Message;
 use paths::Paths;
@@ -26,6 +28,25 @@ pub struct Served<'a> {
     pub namespaced: bool,
     pub verbs: &'a [&'a str],
     pub subresources: &'a [&'a str],
+    /// None for built-in kinds.
+    pub custom: Option<Custom<'a>>,
+}
+
+impl Served<'_> {
+    /// Name and definition of a custom resource and of its lists, made when they are asked for.
+    fn definitions(&self, to: Version) -> impl Iterator<Item = (String, Value)> {
+        let custom = self.custom.as_ref();
+        let of = |kind: &str| custom::name(self.group, self.version, kind);
+        let one = custom.map(move |c| {
+            let made = custom::definition(to, self.group, self.version, self.kind, c);
+            (of(self.kind), made)
+        });
+        let list = custom.map(move |c| {
+            let made = custom::list(to, self.group, self.version, self.kind, self.plural, c);
+            (of(c.list_kind), made)
+        });
+        one.into_iter().chain(list)
+    }
 }
 
 /// The release whose kinds the table has.
@@ -61,11 +82,16 @@ pub fn v3(group: &str, version: &str, served: &[Served<'_>]) -> Bytes {
         ],
     );
     out.extend_from_slice(b",\"components\":{\"schemas\":{");
+    let custom = served
+        .iter()
+        .filter(|s| s.group == group && s.version == version)
+        .flat_map(|s| s.definitions(Version::V3));
     entries(
         &mut out,
         closure(graph, paths.referred)
             .into_iter()
-            .map(|d| (d.name(graph), writer.definition(d))),
+            .map(|d| (d.name(graph).to_owned(), writer.definition(d)))
+            .chain(custom),
     );
     out.extend_from_slice(b"},\"securitySchemes\":");
     write(
@@ -97,11 +123,13 @@ pub fn v2_json(served: &[Served<'_>]) -> Bytes {
         ],
     );
     out.extend_from_slice(b",\"definitions\":{");
+    let custom = served.iter().flat_map(|s| s.definitions(Version::V2));
     entries(
         &mut out,
         closure(graph, paths.referred)
             .into_iter()
-            .map(|d| (d.name(graph), writer.definition(d))),
+            .map(|d| (d.name(graph).to_owned(), writer.definition(d)))
+            .chain(custom),
     );
     out.extend_from_slice(b"}}");
     out.into()
@@ -134,6 +162,9 @@ pub fn v2_protobuf(served: &[Served<'_>]) -> Bytes {
             &gnostic::schema(&writer.definition(definition)),
         );
     }
+    for (name, definition) in served.iter().flat_map(|s| s.definitions(Version::V2)) {
+        definitions.named(1, &name, &gnostic::schema(&definition));
+    }
     document.message(9, &definitions);
     document.0.into()
 }
@@ -145,15 +176,15 @@ fn open(out: &mut Vec<u8>, fields: &[(&str, Value)]) {
 }
 
 /// Comma-separated fields, one value in memory at a time.
-fn entries<'n, V: std::borrow::Borrow<Value>>(
+fn entries<N: AsRef<str>, V: std::borrow::Borrow<Value>>(
     out: &mut Vec<u8>,
-    fields: impl Iterator<Item = (&'n str, V)>,
+    fields: impl Iterator<Item = (N, V)>,
 ) {
     for (at, (name, value)) in fields.enumerate() {
         if at > 0 {
             out.push(b',');
         }
-        write(out, &name.into());
+        write(out, &name.as_ref().into());
         out.push(b':');
         write(out, value.borrow());
     }

@@ -12,6 +12,7 @@ use super::schemas::{Definition, Version};
 use crate::types::{Graph, Gvk};
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+/// Strategic merge comes third: custom resources don't have it.
 const PATCH_TYPES: [&str; 4] = [
     "application/json-patch+json",
     "application/merge-patch+json",
@@ -27,9 +28,9 @@ struct Operation<'a> {
     verb: &'static str,
     kind: Gvk<'a>,
     /// Of the body; None for none.
-    body: Option<&'static str>,
+    body: Option<&'a str>,
     /// None for text.
-    answer: Option<&'static str>,
+    answer: Option<&'a str>,
     parameters: Vec<Parameter>,
 }
 
@@ -57,18 +58,23 @@ impl<'a> Paths<'a> {
             version: served.version,
             kind: served.kind,
         };
-        let Some(ty) =
-            crate::types::kind(served.group, served.version, served.kind).map(|ty| ty.name())
-        else {
-            return;
+        let known = |kind: &str| {
+            let ty = crate::types::kind(served.group, served.version, kind);
+            ty.map(|ty| ty.name().to_owned())
         };
+        let (ty, list) = match &served.custom {
+            Some(custom) => {
+                for meta in ["ObjectMeta", "ListMeta"] {
+                    self.reference(meta);
+                }
+                let named = |kind| super::custom::name(served.group, served.version, kind);
+                (Some(named(served.kind)), Some(named(custom.list_kind)))
+            }
+            None => (known(served.kind), known(&format!("{}List", served.kind))),
+        };
+        let Some(ty) = ty.as_deref() else { return };
+        let list = list.as_deref();
         self.referred.extend(Definition::named(self.graph, ty));
-        let list = crate::types::kind(
-            served.group,
-            served.version,
-            &format!("{}List", served.kind),
-        )
-        .map(|ty| ty.name());
         self.referred
             .extend(list.and_then(|list| Definition::named(self.graph, list)));
         let base = if served.group.is_empty() {
@@ -144,7 +150,7 @@ impl<'a> Paths<'a> {
     fn item_operations<'k>(
         &self,
         kind: Gvk<'k>,
-        ty: &'static str,
+        ty: &'k str,
         can: &dyn Fn(&str) -> bool,
     ) -> Vec<Operation<'k>> {
         let mut out = Vec::new();
@@ -177,7 +183,7 @@ impl<'a> Paths<'a> {
         action: &'static str,
         verb: &'static str,
         kind: Gvk<'k>,
-        ty: &'static str,
+        ty: &'k str,
     ) -> Operation<'k> {
         Operation {
             method,
@@ -196,7 +202,7 @@ impl<'a> Paths<'a> {
         name: &str,
         served: &Served<'_>,
         kind: Gvk<'_>,
-        ty: &'static str,
+        ty: &str,
     ) {
         let path = format!("{item}/{name}");
         let typed = |group, version, kind| {
@@ -338,6 +344,10 @@ impl<'a> Paths<'a> {
         let answer = operation.answer.map(|answer| self.reference(answer));
         let mut out = Map::new();
         let mut responses = Map::new();
+        let custom = served.custom.is_some();
+        let patches = PATCH_TYPES
+            .into_iter()
+            .filter(|t| !(custom && t.contains("strategic")));
         match self.version {
             Version::V2 => {
                 parameters.extend(body.map(|schema| json!({"name": "body", "in": "body", "required": operation.method != "delete", "schema": schema})));
@@ -345,7 +355,7 @@ impl<'a> Paths<'a> {
                 responses.insert("200".into(), json!({"description": "OK", "schema": ok}));
                 out.insert("schemes".into(), json!(["https"]));
                 let consumes: Vec<&str> = if operation.method == "patch" {
-                    PATCH_TYPES.to_vec()
+                    patches.collect()
                 } else {
                     vec!["*/*"]
                 };
@@ -358,7 +368,7 @@ impl<'a> Paths<'a> {
             Version::V3 => {
                 if let Some(schema) = body {
                     let types: Vec<&str> = if operation.method == "patch" {
-                        PATCH_TYPES.to_vec()
+                        patches.collect()
                     } else {
                         vec!["*/*"]
                     };
