@@ -79,11 +79,8 @@ pub async fn answer(
             w.projection = Some(pointers);
             let written = match patch {
                 Patch::Apply(applied, _) => {
-                    let time = object::now();
-                    w.update(|live, _| {
-                        apply(&t.resource, pointers, live, &applied, &options, &time)
-                    })
-                    .await?
+                    w.update(|live, _| apply(&t.resource, pointers, live, &applied, &options))
+                        .await?
                 }
                 patch => {
                     w.update(|live, warnings| {
@@ -130,9 +127,14 @@ pub fn of(pointers: &Scale, o: &Value) -> Value {
     }
     let mut scale = json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
-        "spec": {"replicas": number(pointers.spec_replicas)},
+        "spec": {},
         "status": {"replicas": number(pointers.status_replicas)},
     });
+    // Go leaves a zero out
+    match number(pointers.spec_replicas) {
+        0 => {}
+        n => scale["spec"]["replicas"] = n.into(),
+    }
     if let Some(selector) = selector.filter(|s| !s.is_empty()) {
         scale["status"]["selector"] = selector.into();
     }
@@ -206,6 +208,15 @@ fn insert(o: &mut Value, pointer: &str, value: Value) {
     *at = value;
 }
 
+/// Whether any manager owns the field at this pointer.
+fn owned(o: &Value, pointer: &str) -> bool {
+    let path = format!("/fieldsV1{}", pointer.replace('/', "/f:"));
+    let entries = o.pointer("/metadata/managedFields");
+    entries
+        .and_then(Value::as_array)
+        .is_some_and(|list| list.iter().any(|e| e.pointer(&path).is_some()))
+}
+
 /// Server-side apply of a Scale: on the object it is the apply of its replicas field alone.
 fn apply(
     r: &Resource,
@@ -213,7 +224,6 @@ fn apply(
     live: &Value,
     applied: &Value,
     options: &crate::query::WriteOptions,
-    time: &str,
 ) -> Result<Change, Failure> {
     let ty = crate::decode::Owned::of(r)
         .ok_or_else(|| Failure::internal("a kind without a schema has a scale"))?;
@@ -229,15 +239,35 @@ fn apply(
         name: &options.manager,
         subresource: "scale",
         api_version: &api_version,
-        time,
+        // upstream's entries of scale have no time
+        time: "",
     };
+    let mut live = live.clone();
+    let path = pointers.spec_replicas;
+    if live.pointer(path).is_some() && !owned(&live, path) {
+        // replicas that nobody set count as set before
+        let mut fields = json!({});
+        insert(&mut fields, &path.replace('/', "/f:"), json!({}));
+        let entry = json!({"manager": "before-first-apply", "operation": "Update", "apiVersion": api_version,
+            "subresource": "scale", "fieldsType": "FieldsV1", "fieldsV1": fields});
+        match meta_mut(&mut live)
+            .entry("managedFields")
+            .or_insert_with(|| json!([]))
+        {
+            Value::Array(list) => list.push(entry),
+            other => *other = json!([entry]),
+        }
+    }
+    // managers are told by the version of the subresource
+    let using =
+        |text: String| text.replace(&format!("using {api_version}"), "using autoscaling/v1");
     let merged =
-        knarr_schema::managed::apply(ty.root(), Some(live), &wanted, &manager, options.force)
+        knarr_schema::managed::apply(ty.root(), Some(&live), &wanted, &manager, options.force)
             .map_err(|e| match e {
                 ApplyError::Conflicts { message, causes } => {
-                    let f = Failure::new(409, "Conflict", message);
+                    let f = Failure::new(409, "Conflict", using(message));
                     causes.into_iter().fold(f, |f, c| {
-                        f.cause("FieldManagerConflict", &c.message, &c.field)
+                        f.cause("FieldManagerConflict", &using(c.message), &c.field)
                     })
                 }
                 ApplyError::Invalid(why) => Failure::new(500, "", why),

@@ -402,3 +402,58 @@ async fn health_checks_by_name() {
         );
     }
 }
+
+#[tokio::test]
+async fn applying_a_scale() {
+    let f = start();
+    let path = format!("{DEPLOYMENTS}/d/scale?fieldManager=s");
+    let applied = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
+        "spec": {"selector": {"matchLabels": {"app": "d"}},
+            "template": {"metadata": {"labels": {"app": "d"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    let made = f
+        .patch(
+            &format!("{DEPLOYMENTS}/d?fieldManager=a"),
+            "apply",
+            &applied.to_string(),
+        )
+        .await;
+    assert_eq!(made.code, 201, "{}", made.json());
+    let scale = |n: i64| {
+        json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "d"}, "spec": {"replicas": n}})
+            .to_string()
+    };
+    // nobody set the replicas: they count as set before
+    let a = f.patch(&path, "apply", &scale(3)).await;
+    assert_eq!(a.code, 409);
+    assert_eq!(
+        a.json()["message"],
+        "Apply failed with 1 conflict: conflict with \"before-first-apply\" with subresource \"scale\" using autoscaling/v1: .spec.replicas"
+    );
+    let a = f
+        .patch(&format!("{path}&force=true"), "apply", &scale(3))
+        .await;
+    assert_eq!((a.code, &a.json()["spec"]), (200, &json!({"replicas": 3})));
+    let live = f.get(&format!("{DEPLOYMENTS}/d")).await.json();
+    let entry = live["metadata"]["managedFields"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|e| e["manager"] == "s")
+        .unwrap();
+    assert_eq!(
+        entry,
+        &json!({"manager": "s", "operation": "Apply", "apiVersion": "apps/v1", "subresource": "scale",
+            "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:replicas": {}}}})
+    );
+    let a = f
+        .patch(
+            &format!("{DEPLOYMENTS}/d/scale?fieldManager=t"),
+            "apply",
+            &scale(4),
+        )
+        .await;
+    assert_eq!(
+        a.json()["details"]["causes"][0]["message"],
+        "conflict with \"s\" with subresource \"scale\""
+    );
+}

@@ -28,6 +28,10 @@ impl Strategy for Service {
                 "sessionAffinityConfig",
                 json!({ "clientIP": { "timeoutSeconds": 10800 } }),
             );
+        } else if spec["sessionAffinity"] == "None"
+            && let Some(map) = spec.as_object_mut()
+        {
+            map.remove("sessionAffinityConfig");
         }
         for p in items_mut(spec, "ports") {
             default(p, "protocol", "TCP");

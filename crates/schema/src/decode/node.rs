@@ -178,6 +178,12 @@ impl Node<'_> {
             if value.is_null() {
                 value = zero(ctx.graph.kind(elem));
             }
+            // a ResourceList, which upstream's defaulting rounds
+            if ctx.graph.kind(elem) == Kind::Scalar(Scalar::Quantity)
+                && let Some(canonical) = value.as_str().and_then(crate::quantity::canonical)
+            {
+                value = canonical.into();
+            }
             out.insert(key.into_owned(), value);
         }
         Ok(Value::Object(out))

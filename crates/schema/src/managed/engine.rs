@@ -24,10 +24,11 @@ impl From<String> for Failure {
 
 impl From<Failure> for ApplyError {
     fn from(failure: Failure) -> Self {
-        let conflicts = match failure {
+        let mut conflicts = match failure {
             Failure::Invalid(text) => return ApplyError::Invalid(text),
             Failure::Conflicts(conflicts) => conflicts,
         };
+        conflicts.sort_by_cached_key(|(id, _)| id.text());
         let message = match conflicts.as_slice() {
             [(id, path)] => format!(
                 "Apply failed with 1 conflict: conflict with {}: {}",
