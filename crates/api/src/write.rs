@@ -564,7 +564,9 @@ impl<'a> Write<'a> {
             if !errors.is_empty() {
                 return Err(self.invalid(self.name, &errors));
             }
-            if full && let Some(g) = live["metadata"].get("generation").and_then(Value::as_i64) {
+            // a Pod's node is no change of what is wanted
+            let counts = full && self.part != Part::Sub("binding");
+            if counts && let Some(g) = live["metadata"].get("generation").and_then(Value::as_i64) {
                 // upstream's Deployment strategy counts annotations, too
                 let annotations = (r.group, r.plural) == ("apps", "deployments")
                     && new["metadata"].get("annotations") != live["metadata"].get("annotations");

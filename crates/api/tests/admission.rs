@@ -312,3 +312,37 @@ async fn classes_are_defaulted() {
         "403 pods \"b\" is forbidden: pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"
     );
 }
+
+#[tokio::test]
+async fn a_pod_read_and_written_back_is_the_same_pod() {
+    let s = start();
+    let pods = "/api/v1/namespaces/default/pods";
+    s.made(
+        "/api/v1/namespaces/default/serviceaccounts",
+        json!({
+        "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}),
+    )
+    .await;
+    let made = s
+        .made(
+            pods,
+            pod("a", json!({"containers": [{"name": "c", "image": "one"}]})),
+        )
+        .await;
+    assert!(!made.to_string().contains("initContainers"), "{made}");
+    let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "a"},
+        "target": {"kind": "Node", "name": "n"}});
+    s.made(&format!("{pods}/a/binding"), binding).await;
+    let mut read = s
+        .call(Method::GET, &format!("{pods}/a"), Value::Null)
+        .await
+        .json();
+    assert_eq!(
+        read["metadata"]["generation"], 1,
+        "a node is no change of what is wanted"
+    );
+    read["spec"]["containers"][0]["image"] = "other".into();
+    let answer = s.call(Method::PUT, &format!("{pods}/a"), read).await;
+    assert_eq!(answer.code, 200, "{}", answer.json());
+    assert_eq!(answer.json()["metadata"]["generation"], 2);
+}

@@ -9,6 +9,14 @@ pub fn items<'v>(o: &'v Value, pointer: &str) -> &'v [Value] {
         .map_or(&[], Vec::as_slice)
 }
 
+/// The list of this name to be changed; nothing, and nothing left behind, when there is none.
+pub fn items_mut<'v>(o: &'v mut Value, key: &str) -> impl Iterator<Item = &'v mut Value> {
+    o.get_mut(key)
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+}
+
 /// The text at a pointer, empty when there is none.
 pub fn text<'v>(o: &'v Value, pointer: &str) -> &'v str {
     o.pointer(pointer).and_then(Value::as_str).unwrap_or("")

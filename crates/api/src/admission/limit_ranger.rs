@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     Attributes, Operation,
-    json::{items, map_mut, text},
+    json::{items, items_mut, map_mut, text},
     list, resources,
 };
 use crate::{kinds::checks::quantity::Quantity, object::meta_mut, server::Inner, status::Failure};
@@ -60,7 +60,7 @@ fn defaults(range: &Value, pod: &mut Value) {
         ("containers", "container"),
         ("initContainers", "init container"),
     ] {
-        for c in pod["spec"][group].as_array_mut().into_iter().flatten() {
+        for c in items_mut(&mut pod["spec"], group) {
             let name = text(c, "/name").to_string();
             for (key, what, wanted) in [
                 ("requests", "request", &requests),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     Attributes, Operation,
-    json::{items, list_mut, parse_bool, text},
+    json::{items, items_mut, list_mut, parse_bool, text},
     stored,
 };
 use crate::{bootstrap, object, server::Inner, status::Failure};
@@ -152,7 +152,7 @@ fn mount(spec: &mut Value) {
     let volume = present.unwrap_or_else(|| crate::names::generate(VOLUME_PREFIX));
     let mut needed = false;
     for (group, _) in GROUPS {
-        for container in spec[group].as_array_mut().into_iter().flatten() {
+        for container in items_mut(spec, group) {
             let mounted = items(container, "/volumeMounts")
                 .iter()
                 .any(|m| m["mountPath"] == MOUNT_PATH);
