@@ -23,6 +23,7 @@ mod encoding;
 mod encryption;
 mod eviction;
 mod expressions;
+mod fairness;
 mod field_error;
 mod finalizers;
 mod health;

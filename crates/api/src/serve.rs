@@ -23,8 +23,9 @@ const CONNECTIONS_MAX: usize = 1024;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Time for a request's head, which is also how long an idle HTTP/1.1 connection is kept: longer than clients keep theirs.
 const HEAD_PATIENCE: Duration = Duration::from_secs(120);
-/// Requests answered at once (streams count until their head is sent).
-const REQUESTS_MAX: usize = 400;
+/// Requests held at once (streams count until their head is sent), whoever's they are: what one client may have waiting is
+/// bounded by fairness.
+const REQUESTS_MAX: usize = 16_384;
 /// Time a request may wait for its turn before 429.
 const TURN_PATIENCE: Duration = Duration::from_secs(10);
 /// Pause after an accept that failed for want of descriptors or memory.

@@ -17,7 +17,9 @@ use crate::{
     body::Body,
     bootstrap,
     catalog::{Catalog, Route, Target},
-    discovery, encoding, health, identity,
+    discovery, encoding,
+    fairness::{self, Fairness},
+    health, identity,
     identity::Identity,
     metrics::Metrics,
     negotiate::{Endpoint, Wants},
@@ -25,6 +27,7 @@ use crate::{
     pages::Pages,
     pki::Pki,
     query::Query,
+    request_info::RequestInfo,
     resource,
     status::Failure,
 };
@@ -53,6 +56,8 @@ pub struct Inner {
     pub openapi: OpenApi,
     /// Keys and certificates.
     pub pki: Pki,
+    /// Who is served when there is too much to do.
+    pub fairness: Fairness,
     /// The audit log, when one is kept.
     pub audit: std::sync::OnceLock<Audit>,
     /// Who may do what.
@@ -204,6 +209,7 @@ impl Inner {
             metrics: Metrics::default(),
             openapi: OpenApi::default(),
             pki,
+            fairness: Fairness::default(),
             audit: std::sync::OnceLock::new(),
             access,
             allocation: Mutex::new(()),
@@ -293,6 +299,7 @@ impl Inner {
         }
         self.ready().await?;
         access::start(self);
+        fairness::start(self);
         let who = authenticate::authenticate(self, &parts)?;
         if let Some(span) = audit::Span::of(&parts) {
             span.authenticated(&who).await;
@@ -305,13 +312,38 @@ impl Inner {
             span.impersonated(&who);
         }
         let query = Query::parse(parts.uri.query());
+        let info = RequestInfo::new(&parts.method, &parts.uri);
+        let ticket = match self.fairness.enter(self, &who, &info, &query).await {
+            Ok(ticket) => ticket,
+            Err(too_many) => return Ok(too_many),
+        };
+        let answered = self.admitted(parts, body, query, who).await;
+        let Some(ticket) = ticket else {
+            return answered;
+        };
+        let mut response = answered.unwrap_or_else(|f| failure_response(&f));
+        ticket.mark(&mut response);
+        Ok(response)
+    }
+
+    async fn admitted<B>(
+        self: &Arc<Self>,
+        parts: Parts,
+        body: B,
+        query: Query,
+        who: Identity,
+    ) -> Result<Response<Body>, Failure>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         access::admit(
             self,
             &parts,
             &who,
             &access::request::attributes(&parts, &query),
         )?;
-        if let Some(place) = crate::proxy::Place::read(path) {
+        if let Some(place) = crate::proxy::Place::read(parts.uri.path()) {
             // its body goes on as it comes, of whatever length
             return crate::proxy::answer(self, place, parts, body, who).await;
         }
@@ -379,6 +411,7 @@ impl Inner {
                 "metrics" => {
                     const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
                     let mut text = self.metrics.text(self.store.snapshot().revision());
+                    text.push_str(&self.fairness.metrics());
                     if let Some(audit) = self.audit.get() {
                         text.push_str(&audit.metrics());
                     }

@@ -14,6 +14,7 @@ mod cluster;
 mod config;
 mod csi;
 mod events;
+mod flowcontrol;
 mod generation;
 mod json;
 mod networking;
@@ -114,6 +115,7 @@ pub fn builtin() -> &'static [Resource] {
         all.extend(admissionregistration::resources());
         all.extend(certificates::resources());
         all.extend(addresses::resources());
+        all.extend(flowcontrol::resources());
         all.extend(autoscaling::resources());
         all.extend(csi::resources());
         all.extend(claims::resources());
