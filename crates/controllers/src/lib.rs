@@ -60,6 +60,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("scheduler", scheduler::start),
     ("endpointslice", endpoints::slices),
     ("endpoints", endpoints::legacy),
+    ("endpointslicemirroring", endpoints::mirror),
     ("serviceaccount", serviceaccount::start),
     ("namespace", namespace::start),
     ("volume", volume::start),

@@ -19,8 +19,9 @@ use crate::{
         cache::Cache,
         context::Context,
         queue::Queue,
-        rest::{Delete, Ignored, Rest},
+        rest::{Delete, Rest},
         work::{Next, WORKERS, work},
+        written::Written,
     },
     objects::{
         meta::{Key, Labels, Object},
@@ -43,6 +44,7 @@ struct Controller {
     pods: Arc<Cache<Pod>>,
     endpoints: Arc<Cache<Endpoints>>,
     queue: Queue<Key>,
+    written: Written,
 }
 
 /// The Endpoints controller.
@@ -53,6 +55,7 @@ pub fn start(ctx: &Context) -> BoxFuture<'static, ()> {
         pods: ctx.caches.pods.clone(),
         endpoints: ctx.caches.endpoints.clone(),
         queue: Queue::default(),
+        written: Written::default(),
     });
     let me = c.clone();
     c.services.on_change(move |old, new| {
@@ -146,6 +149,9 @@ fn subsets(service: &Service, pods: &[Arc<Pod>]) -> (Vec<Subset>, bool) {
 
 impl Controller {
     async fn reconcile(&self, key: Key) -> Result<Next> {
+        if let Some(wait) = self.written.ahead(&key, self.endpoints.seen()) {
+            return Ok(Next::After(wait));
+        }
         let current = self.endpoints.at(&key);
         let Some(service) = self.services.at(&key).filter(|s| !s.metadata.deleting()) else {
             if let Some(e) = current
@@ -188,11 +194,10 @@ impl Controller {
                     "subsets": subsets,
                 });
                 let collection = Endpoints::KIND.collection(&key.namespace);
-                match self.rest.create::<Ignored>(&collection, &body).await {
+                match self.rest.create::<Endpoints>(&collection, &body).await {
+                    Ok(made) => self.written.note(&key, &made.metadata),
                     Err(e) if e.is_namespace_terminating() => {}
-                    other => {
-                        other?;
-                    }
+                    Err(e) => return Err(e),
                 }
             }
             Some(e) => {
@@ -214,9 +219,9 @@ impl Controller {
                         },
                         "subsets": subsets,
                     });
-                    self.rest
-                        .merge::<Ignored>(&Endpoints::KIND.at(&e.metadata), &patch)
-                        .await?;
+                    let path = Endpoints::KIND.at(&e.metadata);
+                    let new: Endpoints = self.rest.merge(&path, &patch).await?;
+                    self.written.note(&key, &new.metadata);
                 }
             }
         }

@@ -2,10 +2,13 @@
 
 mod addresses;
 mod legacy;
+mod mirror;
 mod plan;
 mod slices;
+mod store;
 
 pub use legacy::start as legacy;
+pub use mirror::start as mirror;
 pub use slices::start as slices;
 
 use std::sync::Arc;

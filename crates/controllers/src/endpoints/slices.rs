@@ -3,28 +3,28 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use serde_json::json;
 
 use super::{
     addresses::{families, groups},
     affected, managed,
-    plan::{Content, plan},
+    plan::plan,
+    store::Store,
 };
 use crate::{
-    error::{Error, Result},
+    error::Result,
     machinery::{
         cache::Cache,
         context::Context,
         queue::Queue,
-        rest::{Delete, Ignored, Rest},
+        rest::Rest,
         work::{Next, WORKERS, work},
+        written::Written,
     },
     objects::{
-        meta::{Key, Labels, Meta, Object},
+        meta::{Key, Labels, Object},
         node::Node,
         pod::Pod,
         service::{EndpointSlice, Service},
-        template::safe_hash,
     },
 };
 
@@ -37,8 +37,6 @@ const MANAGER: &str = "endpointslice-controller.k8s.io";
 /// Label: the service has no address.
 pub const HEADLESS: &str = "service.kubernetes.io/headless";
 const ZONE: &str = "topology.kubernetes.io/zone";
-/// Names tried before giving up until later.
-const NAMES_MAX: u32 = 16;
 
 struct Controller {
     rest: Rest,
@@ -47,6 +45,8 @@ struct Controller {
     nodes: Arc<Cache<Node>>,
     slices: Arc<Cache<EndpointSlice>>,
     queue: Queue<Key>,
+    /// slices, by service
+    written: Written,
 }
 
 /// The EndpointSlice controller.
@@ -58,6 +58,7 @@ pub fn start(ctx: &Context) -> BoxFuture<'static, ()> {
         nodes: ctx.caches.nodes.clone(),
         slices: ctx.caches.slices.clone(),
         queue: Queue::default(),
+        written: Written::default(),
     });
     let me = c.clone();
     c.services.on_change(move |old, new| {
@@ -124,6 +125,9 @@ impl Controller {
         else {
             return Ok(Next::Wait);
         };
+        if let Some(wait) = self.written.ahead(&key, self.slices.seen()) {
+            return Ok(Next::After(wait));
+        }
         let selector = service.spec.selector.clone().unwrap_or_default();
         let pods = self
             .pods
@@ -133,6 +137,14 @@ impl Controller {
             .in_namespace(&key.namespace, |s| owner(s) == Some(&key.name));
         let labels = labels(&service);
         let families = families(&service);
+        let store = Store {
+            rest: &self.rest,
+            written: &self.written,
+            key: &key,
+            owner: service.controller_ref(),
+            labels: &labels,
+            annotations: None,
+        };
         for family in &families {
             let wanted = groups(&service, family, &pods, |node| {
                 let node = self.nodes.get("", node)?;
@@ -144,98 +156,14 @@ impl Controller {
                 .cloned()
                 .collect();
             let plan = plan(wanted, &of_family, &labels);
-            // new endpoints before old ones go
-            for content in &plan.create {
-                self.create(&service, family, &labels, content, &existing)
-                    .await?;
-            }
-            for (slice, content) in &plan.update {
-                let mut patch_labels = json!(labels);
-                for (k, _) in slice.metadata.labels.iter() {
-                    if labels.get(k).is_none() {
-                        patch_labels[k] = serde_json::Value::Null;
-                    }
-                }
-                let patch = json!({
-                    "metadata": {
-                        "resourceVersion": slice.metadata.resource_version,
-                        "labels": patch_labels,
-                    },
-                    "endpoints": content.endpoints,
-                    "ports": content.ports,
-                });
-                self.rest
-                    .merge::<Ignored>(&EndpointSlice::KIND.at(&slice.metadata), &patch)
-                    .await?;
-            }
-            for slice in &plan.delete {
-                self.delete(slice).await?;
-            }
+            store.carry_out(&plan, family, &existing).await?;
         }
         for slice in existing
             .iter()
             .filter(|s| !families.contains(&&*s.address_type))
         {
-            self.delete(slice).await?;
+            store.delete(slice).await?;
         }
         Ok(Next::Wait)
-    }
-
-    async fn delete(&self, slice: &EndpointSlice) -> Result<()> {
-        let meta = &slice.metadata;
-        self.rest
-            .delete(&EndpointSlice::KIND.at(meta), &Delete::uid(&meta.uid))
-            .await
-    }
-
-    /// Names are derived, not random: with a cache that lags behind, the second attempt meets the first.
-    async fn create(
-        &self,
-        service: &Service,
-        family: &str,
-        labels: &Labels,
-        content: &Content,
-        existing: &[Arc<EndpointSlice>],
-    ) -> Result<()> {
-        let meta = &service.metadata;
-        let collection = EndpointSlice::KIND.collection(&meta.namespace);
-        for i in 0.. {
-            let hash = safe_hash(format!("{}{family}{i}", meta.uid).as_bytes(), None);
-            let base = &meta.name[..meta.name.len().min(57)];
-            let name = format!("{base}-{}", &hash[hash.len().saturating_sub(5)..]);
-            if existing.iter().any(|s| *s.metadata.name == *name) {
-                continue;
-            }
-            let body = json!({
-                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-                "metadata": {
-                    "name": name, "namespace": meta.namespace, "labels": labels,
-                    "ownerReferences": [service.controller_ref()],
-                },
-                "addressType": family,
-                "endpoints": content.endpoints,
-                "ports": content.ports,
-            });
-            match self.rest.create::<Ignored>(&collection, &body).await {
-                Ok(_) => return Ok(()),
-                Err(e) if e.is_namespace_terminating() => return Ok(()),
-                Err(e) if e.is_already_exists() => {
-                    #[derive(serde::Deserialize)]
-                    struct Existing {
-                        metadata: Meta,
-                    }
-                    let path = EndpointSlice::KIND.path(&meta.namespace, &name);
-                    let there: Existing = self.rest.get(&path).await?;
-                    if there.metadata.controlled_by(&meta.uid) || i > NAMES_MAX {
-                        return Err(e);
-                    }
-                }
-                Err(e) => return Err(e),
-            }
-        }
-        Err(Error::Other(format!(
-            "no free name for a slice of service {}",
-            meta.key()
-        )))
     }
 }

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -23,6 +23,8 @@ pub struct Cache<T> {
     handlers: RwLock<Vec<Handler<T>>>,
     synced: watch::Sender<bool>,
     wanted: AtomicBool,
+    /// the newest revision of an object that came in
+    seen: AtomicU64,
     /// held while a change is put in and told, so that handlers hear of changes in their order
     telling: Mutex<()>,
 }
@@ -34,6 +36,7 @@ impl<T: Object> Default for Cache<T> {
             handlers: Default::default(),
             synced: watch::Sender::new(false),
             wanted: AtomicBool::new(false),
+            seen: AtomicU64::new(0),
             telling: Mutex::new(()),
         }
     }
@@ -70,6 +73,15 @@ impl<T: Object> Cache<T> {
         let mut rx = self.synced.subscribe();
         // the sender lives in self
         let _ = rx.wait_for(|s| *s).await;
+    }
+    /// The newest revision of an object that came in; 0 when the server's aren't numbers.
+    pub fn seen(&self) -> u64 {
+        self.seen.load(Ordering::Acquire)
+    }
+    fn note(&self, item: &T) {
+        if let Ok(revision) = item.meta().resource_version.parse() {
+            self.seen.fetch_max(revision, Ordering::AcqRel);
+        }
     }
     /// One object.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<T>> {
@@ -155,6 +167,7 @@ impl<T: Object> Sink<T> for Cache<T> {
         let item = Arc::new(item);
         let _telling = self.telling.lock();
         let old = self.insert(item.clone());
+        self.note(&item);
         match old {
             // deleted and made again while we weren't looking
             Some(old) if old.meta().uid != item.meta().uid => {
@@ -166,6 +179,7 @@ impl<T: Object> Sink<T> for Cache<T> {
     }
     fn delete(&self, item: T) {
         let _telling = self.telling.lock();
+        self.note(&item);
         if let Some(old) = self.remove(&item.meta().key()) {
             self.tell(Some(&old), None);
         }

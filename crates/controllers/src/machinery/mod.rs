@@ -11,3 +11,4 @@ pub mod reflector;
 pub mod rest;
 pub mod status;
 pub mod work;
+pub mod written;
