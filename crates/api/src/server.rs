@@ -304,20 +304,21 @@ impl Inner {
         if let Some(span) = audit::Span::of(&parts) {
             span.authenticated(&who).await;
         }
+        let query = Query::parse(parts.uri.query());
+        let attributes = access::request::attributes(&parts, &query);
         let asked = who.clone();
-        let who = impersonate::impersonated(self, who, &parts.headers)?;
+        let who = impersonate::impersonated(self, who, &parts.headers, &attributes)?;
         if who != asked
             && let Some(span) = audit::Span::of(&parts)
         {
             span.impersonated(&who);
         }
-        let query = Query::parse(parts.uri.query());
         let info = RequestInfo::new(&parts.method, &parts.uri);
         let ticket = match self.fairness.enter(self, &who, &info, &query).await {
             Ok(ticket) => ticket,
             Err(too_many) => return Ok(too_many),
         };
-        let answered = self.admitted(parts, body, query, who).await;
+        let answered = self.admitted(parts, body, query, who, &attributes).await;
         let Some(ticket) = ticket else {
             return answered;
         };
@@ -332,17 +333,13 @@ impl Inner {
         body: B,
         query: Query,
         who: Identity,
+        attributes: &knarr_access::Attributes,
     ) -> Result<Response<Body>, Failure>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        access::admit(
-            self,
-            &parts,
-            &who,
-            &access::request::attributes(&parts, &query),
-        )?;
+        access::admit(self, &parts, &who, attributes)?;
         if let Some(place) = crate::proxy::Place::read(parts.uri.path()) {
             // its body goes on as it comes, of whatever length
             return crate::proxy::answer(self, place, parts, body, who).await;

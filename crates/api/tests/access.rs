@@ -527,21 +527,62 @@ async fn impersonation_needs_every_right_it_uses() {
     let alice = f.api.client("alice", &[], "test");
     let bob = ("impersonate-user", "bob");
     let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    // of all the ways to be refused the first is told
+    let refused = "selfsubjectreviews.authentication.k8s.io is forbidden: User \"alice\" cannot impersonate-on:user-info:create resource \"selfsubjectreviews\" in API group \"authentication.k8s.io\" at the cluster scope";
     type Headers<'a> = Vec<(&'a str, &'a str)>;
     let cases: Vec<(&str, Headers, u16, Value)> = vec![
-        ("user", vec![bob], 201, json!({"username": "bob", "groups": ["system:authenticated"]})),
-        ("user and group", vec![bob, ("impersonate-group", "devs")], 201, json!({"username": "bob", "groups": ["devs", "system:authenticated"]})),
-        ("all", vec![bob, ("impersonate-uid", "1"), ("impersonate-extra-scopes", "x")], 201,
-            json!({"username": "bob", "uid": "1", "groups": ["system:authenticated"], "extra": {"scopes": ["x"]}})),
-        ("account", vec![("impersonate-user", "system:serviceaccount:ns:robot")], 201,
-            json!({"username": "system:serviceaccount:ns:robot", "groups": ["system:serviceaccounts", "system:serviceaccounts:ns", "system:authenticated"]})),
-        ("another user", vec![("impersonate-user", "eve")], 403,
-            "users \"eve\" is forbidden: User \"alice\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope".into()),
-        ("another group", vec![bob, ("impersonate-group", "system:masters")], 403,
-            "groups \"system:masters\" is forbidden: User \"alice\" cannot impersonate resource \"groups\" in API group \"\" at the cluster scope".into()),
-        ("another extra", vec![bob, ("impersonate-extra-scopes", "y")], 403,
-            "userextras.authentication.k8s.io \"y\" is forbidden: User \"alice\" cannot impersonate resource \"userextras/scopes\" in API group \"authentication.k8s.io\" at the cluster scope".into()),
-        ("group without user", vec![("impersonate-group", "devs")], 400, Value::Null),
+        (
+            "user",
+            vec![bob],
+            201,
+            json!({"username": "bob", "groups": ["system:authenticated"]}),
+        ),
+        (
+            "user and group",
+            vec![bob, ("impersonate-group", "devs")],
+            201,
+            json!({"username": "bob", "groups": ["devs", "system:authenticated"]}),
+        ),
+        (
+            "all",
+            vec![
+                bob,
+                ("impersonate-uid", "1"),
+                ("impersonate-extra-scopes", "x"),
+            ],
+            201,
+            json!({"username": "bob", "uid": "1", "groups": ["system:authenticated"], "extra": {"scopes": ["x"]}}),
+        ),
+        (
+            "account",
+            vec![("impersonate-user", "system:serviceaccount:ns:robot")],
+            201,
+            json!({"username": "system:serviceaccount:ns:robot", "groups": ["system:serviceaccounts", "system:serviceaccounts:ns", "system:authenticated"]}),
+        ),
+        (
+            "another user",
+            vec![("impersonate-user", "eve")],
+            403,
+            refused.into(),
+        ),
+        (
+            "another group",
+            vec![bob, ("impersonate-group", "system:masters")],
+            403,
+            refused.into(),
+        ),
+        (
+            "another extra",
+            vec![bob, ("impersonate-extra-scopes", "y")],
+            403,
+            refused.into(),
+        ),
+        (
+            "group without user",
+            vec![("impersonate-group", "devs")],
+            400,
+            Value::Null,
+        ),
     ];
     for (name, headers, code, want) in cases {
         let a = send(&alice, Method::POST, path, &headers, b"{}".to_vec()).await;
@@ -639,5 +680,75 @@ async fn who_may_what() {
     assert_eq!(
         a.json()["status"]["userInfo"],
         json!({"username": "eve", "groups": ["visitors", "system:authenticated"]})
+    );
+}
+
+#[tokio::test]
+async fn impersonation_may_be_for_some_requests_alone() {
+    let f = builtin();
+    let on = |mode: &str, verb: &str| format!("impersonate-on:{mode}:{verb}");
+    role(&f, "ClusterRole", "actor", json!([
+        {"verbs": ["impersonate:user-info"], "apiGroups": ["authentication.k8s.io"], "resources": ["users"], "resourceNames": ["bob"]},
+        {"verbs": [on("user-info", "create")], "apiGroups": ["authentication.k8s.io"], "resources": ["selfsubjectreviews"]},
+        {"verbs": ["impersonate:arbitrary-node"], "apiGroups": ["authentication.k8s.io"], "resources": ["nodes"], "resourceNames": ["n1"]},
+        {"verbs": [on("arbitrary-node", "create")], "apiGroups": ["authentication.k8s.io"], "resources": ["selfsubjectreviews"]},
+    ])).await;
+    bind(
+        &f,
+        "ClusterRoleBinding",
+        "actor",
+        "ClusterRole/actor",
+        user("alice"),
+    )
+    .await;
+    bind(
+        &f,
+        "ClusterRoleBinding",
+        "bob",
+        "ClusterRole/view",
+        user("bob"),
+    )
+    .await;
+    let alice = f.api.client("alice", &[], "test");
+    let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    for (name, headers, want) in [
+        (
+            "bob",
+            vec![("impersonate-user", "bob")],
+            Ok(json!({"username": "bob", "groups": ["system:authenticated"]})),
+        ),
+        (
+            "n1",
+            vec![("impersonate-user", "system:node:n1")],
+            Ok(
+                json!({"username": "system:node:n1", "groups": ["system:nodes", "system:authenticated"]}),
+            ),
+        ),
+        (
+            "n2",
+            vec![("impersonate-user", "system:node:n2")],
+            Err(
+                "nodes.authentication.k8s.io \"n2\" is forbidden: User \"alice\" cannot impersonate:arbitrary-node resource \"nodes\" in API group \"authentication.k8s.io\" at the cluster scope",
+            ),
+        ),
+    ] {
+        let a = send(&alice, Method::POST, path, &headers, b"{}".to_vec()).await;
+        match want {
+            Ok(who) => assert_eq!(a.json()["status"]["userInfo"], who, "{name}"),
+            Err(why) => assert_eq!(
+                (a.code, a.json()["message"].as_str()),
+                (403, Some(why)),
+                "{name}"
+            ),
+        }
+    }
+    let (code, body) = get(&alice, CONFIGMAPS, &[("impersonate-user", "bob")]).await;
+    let why = "configmaps is forbidden: User \"alice\" cannot impersonate-on:user-info:list resource \"configmaps\" in API group \"\" in the namespace \"default\"";
+    assert_eq!((code, body["message"].as_str()), (403, Some(why)));
+    // masters may be anybody, and a node they are has its group
+    let (_, me) = whoami(&f, &[("impersonate-user", "system:node:n9")]).await;
+    assert_eq!(
+        me["groups"],
+        json!(["system:nodes", "system:authenticated"])
     );
 }

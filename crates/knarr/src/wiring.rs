@@ -20,7 +20,10 @@ use tokio::{
     task::JoinSet,
 };
 
+/// Controllers and the gateway do more than upstream's roles for their likes have; they are this process anyway.
 const MASTERS: &[&str] = &["system:masters"];
+/// The node sees and does what the node authorizer lets it.
+const NODES: &[&str] = &["system:nodes"];
 
 /// The running platform.
 pub struct Platform {
@@ -103,7 +106,7 @@ pub async fn start(
     });
     let client_of = |name: &str| api.client(&format!("system:{name}"), MASTERS, name);
     let (services, dns) = (network.clone(), network.clone());
-    let services_client = client_of("kube-proxy");
+    let services_client = api.client("system:kube-proxy", &[], "kube-proxy");
     tasks.spawn(async move { services.run_services(services_client).await });
     tasks.spawn(async move {
         if let Err(e) = dns.run_dns().await {
@@ -140,7 +143,7 @@ pub async fn start(
         runtime,
         images,
         network: Arc::new(Links(network)),
-        client: Arc::new(move || node_api.client(&node_user, MASTERS, "kubelet")),
+        client: Arc::new(move || node_api.client(&node_user, NODES, "kubelet")),
     })
     .await
     .map_err(|e| failed("node")(e.to_string()))?;
