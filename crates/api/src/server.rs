@@ -362,7 +362,7 @@ impl Inner {
 
     async fn dispatch(self: &Arc<Self>, call: Call) -> Result<Response<Body>, Failure> {
         let path = call.parts.uri.path().to_string();
-        if let Some(answer) = access::asked::answer(self, &call, &path)? {
+        if let Some(answer) = access::asked::answer(self, &call, &path).await? {
             return Ok(answer.into_response());
         }
         let span = audit::Span::of(&call.parts).cloned();

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{reviews, tokens};
 use crate::{
+    admission::{self, Attributes, Kind, Operation, RequestOptions},
     decode::Raw,
     kinds::PLAIN,
     negotiate,
@@ -61,7 +62,7 @@ pub const VIRTUAL: [Virtual; 6] = [
 ];
 
 /// Answers a review; None when the path is something else.
-pub fn answer(inner: &Inner, call: &Call, path: &str) -> Result<Option<Answer>, Failure> {
+pub async fn answer(inner: &Inner, call: &Call, path: &str) -> Result<Option<Answer>, Failure> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let (group, version, namespace, plural) = match parts.as_slice() {
         ["apis", g, v, plural] => (*g, *v, "", *plural),
@@ -75,11 +76,11 @@ pub fn answer(inner: &Inner, call: &Call, path: &str) -> Result<Option<Answer>, 
             name,
             "token",
         ] => {
-            return token(inner, call, namespace, name).map(Some);
+            return token(inner, call, namespace, name).await.map(Some);
         }
         _ => return Ok(None),
     };
-    let Some((group, version, kind, _, namespaced)) = VIRTUAL
+    let Some((group, version, kind, plural, namespaced)) = VIRTUAL
         .iter()
         .find(|(g, v, _, p, _)| *g == group && *v == version && *p == plural)
     else {
@@ -92,10 +93,16 @@ pub fn answer(inner: &Inner, call: &Call, path: &str) -> Result<Option<Answer>, 
         group,
         version,
         kind,
+        plural,
         namespaced: *namespaced,
         ..PLAIN
     };
-    let (review, warnings) = read(call, &r)?;
+    let mut asked = read(call, &r)?;
+    let options = RequestOptions::Write(&asked.options);
+    let mut a = Attributes::new(&call.who, Operation::Create, &r, namespace, "", options);
+    a.object = Some(std::mem::take(&mut asked.object));
+    let (object, warnings) = admission::transient(inner, a).await?;
+    let review = object.unwrap_or_default();
     let answered = match *kind {
         "SelfSubjectReview" => reviews::self_subject(&call.who, review),
         "TokenReview" => tokens::review(inner, review)?,
@@ -104,25 +111,51 @@ pub fn answer(inner: &Inner, call: &Call, path: &str) -> Result<Option<Answer>, 
         "LocalSubjectAccessReview" => reviews::local_access(inner, namespace, review)?,
         _ => reviews::access(inner, review)?,
     };
+    asked.warnings.extend(warnings);
     let answer = Answer::coded(StatusCode::CREATED, answered.to_string());
-    Ok(Some(answer.warn(warnings)))
+    Ok(Some(answer.warn(asked.warnings)))
 }
 
-fn token(inner: &Inner, call: &Call, namespace: &str, name: &str) -> Result<Answer, Failure> {
+async fn token(inner: &Inner, call: &Call, namespace: &str, name: &str) -> Result<Answer, Failure> {
     let r = Resource {
         group: AUTHENTICATION,
         version: "v1",
         kind: "TokenRequest",
         ..PLAIN
     };
-    let (request, warnings) = read(call, &r)?;
+    let accounts = inner
+        .catalog()
+        .preferred("", "serviceaccounts")
+        .ok_or_else(Failure::no_such_path)?;
+    let mut asked = read(call, &r)?;
+    let options = RequestOptions::Write(&asked.options);
+    let mut a = Attributes::new(
+        &call.who,
+        Operation::Create,
+        &accounts,
+        namespace,
+        name,
+        options,
+    );
+    a.subresource = "token";
+    a.kind = Kind::of(&r);
+    a.object = Some(std::mem::take(&mut asked.object));
+    let (object, warnings) = admission::transient(inner, a).await?;
+    let request = object.unwrap_or_default();
     let answered = tokens::request(inner, namespace, name, request)?;
+    asked.warnings.extend(warnings);
     let answer = Answer::coded(StatusCode::CREATED, answered.to_string());
-    Ok(answer.warn(warnings))
+    Ok(answer.warn(asked.warnings))
 }
 
-/// The object asked with, with `metadata`, `spec` and `status` there, and warnings about unknown fields.
-fn read(call: &Call, r: &Resource) -> Result<(Value, Vec<String>), Failure> {
+/// What is asked, with `metadata` and `spec` there; warnings are about unknown fields.
+struct Asked {
+    object: Value,
+    options: WriteOptions,
+    warnings: Vec<String>,
+}
+
+fn read(call: &Call, r: &Resource) -> Result<Asked, Failure> {
     if call.parts.method != Method::POST {
         return Err(Failure::method_not_allowed());
     }
@@ -140,5 +173,9 @@ fn read(call: &Call, r: &Resource) -> Result<(Value, Vec<String>), Failure> {
     if let Some(map) = object.as_object_mut() {
         map.remove("status");
     }
-    Ok((object, warnings))
+    Ok(Asked {
+        object,
+        options,
+        warnings,
+    })
 }

@@ -1,6 +1,8 @@
 //! A server over a few plain descriptors of our own: what the engine does must not hang on the built-in kinds' hooks.
 #![allow(dead_code)]
 
+pub mod access;
+
 use http::{Method, Request};
 use knarr_api::{
     ApiServer, Config,
