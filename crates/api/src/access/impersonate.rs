@@ -259,7 +259,8 @@ mod tests {
 
     #[test]
     fn headers_make_a_user() {
-        let cases: [(&[(&str, &str)], Result<Option<&str>, &str>); 5] = [
+        type Headers<'a> = &'a [(&'a str, &'a str)];
+        let cases: [(Headers, Result<Option<&str>, &str>); 5] = [
             (&[], Ok(None)),
             (&[("impersonate-user", "a")], Ok(Some("a"))),
             (
