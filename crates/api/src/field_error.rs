@@ -18,6 +18,9 @@ impl FieldError {
             | FieldError::TooLong { field, .. }
             | FieldError::TooMany { field, .. }
             | FieldError::NotFound { field, .. }
+            | FieldError::NotFoundBecause { field, .. }
+            | FieldError::InvalidShown { field, .. }
+            | FieldError::NotSupportedShown { field, .. }
             | FieldError::TypeInvalid { field, .. } => field,
         }
     }
@@ -26,13 +29,17 @@ impl FieldError {
     pub fn cause_reason(&self) -> &'static str {
         match self {
             FieldError::Required { .. } => "FieldValueRequired",
-            FieldError::Invalid { .. } => "FieldValueInvalid",
-            FieldError::NotSupported { .. } => "FieldValueNotSupported",
+            FieldError::Invalid { .. } | FieldError::InvalidShown { .. } => "FieldValueInvalid",
+            FieldError::NotSupported { .. } | FieldError::NotSupportedShown { .. } => {
+                "FieldValueNotSupported"
+            }
             FieldError::Duplicate { .. } => "FieldValueDuplicate",
             FieldError::Forbidden { .. } => "FieldValueForbidden",
             FieldError::TooLong { .. } => "FieldValueTooLong",
             FieldError::TooMany { .. } => "FieldValueTooMany",
-            FieldError::NotFound { .. } => "FieldValueNotFound",
+            FieldError::NotFound { .. } | FieldError::NotFoundBecause { .. } => {
+                "FieldValueNotFound"
+            }
             FieldError::TypeInvalid { .. } => "FieldValueTypeInvalid",
         }
     }
@@ -48,20 +55,31 @@ impl FieldError {
             }
             FieldError::NotSupported {
                 value, supported, ..
-            } => {
-                let names: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
-                let detail = if names.is_empty() {
-                    String::new()
-                } else {
-                    format!("supported values: {}", names.join(", "))
-                };
-                (format!("Unsupported value: {}", show(value)), detail)
-            }
+            } => (
+                format!("Unsupported value: {}", show(value)),
+                supported_values(supported),
+            ),
+            FieldError::NotSupportedShown {
+                shown, supported, ..
+            } => (
+                format!("Unsupported value: {shown}"),
+                supported_values(supported),
+            ),
             FieldError::Duplicate { value, .. } => {
                 (format!("Duplicate value: {}", show(value)), String::new())
             }
             FieldError::NotFound { value, .. } => {
                 (format!("Not found: {}", show(value)), String::new())
+            }
+            FieldError::InvalidShown { shown, detail, .. } => (
+                match shown {
+                    Some(shown) => format!("Invalid value: {shown}"),
+                    None => "Invalid value".into(),
+                },
+                detail.clone(),
+            ),
+            FieldError::NotFoundBecause { value, detail, .. } => {
+                (format!("Not found: {}", show(value)), detail.clone())
             }
             FieldError::TooLong { max, .. } => (
                 "Too long".to_string(),
@@ -77,6 +95,15 @@ impl FieldError {
         } else {
             format!("{head}: {detail}")
         }
+    }
+}
+
+fn supported_values(supported: &[String]) -> String {
+    let names: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
+    if names.is_empty() {
+        String::new()
+    } else {
+        format!("supported values: {}", names.join(", "))
     }
 }
 

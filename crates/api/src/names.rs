@@ -3,13 +3,9 @@
 use rand::Rng;
 use serde_json::Value;
 
+use crate::kinds::checks::rules;
 use crate::registry::{FieldError, NameRule};
 
-const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
-const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
-const LABEL_1035: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
-const QUALIFIED: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
-const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
 
 /// Messages for a name that breaks the rule; a `prefix` (generateName) may end in a dash.
@@ -20,113 +16,22 @@ pub fn check(rule: NameRule, name: &str, prefix: bool) -> Vec<String> {
         name.push('a');
     }
     match rule {
-        NameRule::DnsSubdomain => subdomain(&name),
-        NameRule::DnsLabel => label(&name, LABEL, |c| {
-            c.is_ascii_lowercase() || c.is_ascii_digit()
-        }),
-        NameRule::Dns1035Label => label(&name, LABEL_1035, |c| c.is_ascii_lowercase()),
-        NameRule::PathSegment => path_segment(&name),
+        NameRule::DnsSubdomain => rules::dns_subdomain(&name),
+        NameRule::DnsLabel => rules::dns_label(&name),
+        NameRule::Dns1035Label => rules::dns_1035_label(&name),
+        NameRule::PathSegment => rules::path_segment(&name),
         NameRule::Ip => crate::kinds::canonical_ip(&name),
     }
 }
 
-fn lower(c: char) -> bool {
-    c.is_ascii_lowercase() || c.is_ascii_digit()
-}
-
-fn too_long(max: usize) -> String {
-    format!("must be no more than {max} bytes")
-}
-
-fn subdomain(name: &str) -> Vec<String> {
-    let mut errors = Vec::new();
-    if name.len() > 253 {
-        errors.push(too_long(253));
-    }
-    let part = |p: &str| {
-        p.starts_with(lower) && p.ends_with(lower) && p.chars().all(|c| lower(c) || c == '-')
-    };
-    if !name.split('.').all(part) {
-        errors.push(SUBDOMAIN.into());
-    }
-    errors
-}
-
-fn label(name: &str, message: &str, first: fn(char) -> bool) -> Vec<String> {
-    let mut errors = Vec::new();
-    if name.len() > 63 {
-        errors.push(too_long(63));
-    }
-    if !(name.starts_with(first)
-        && name.ends_with(lower)
-        && name.chars().all(|c| lower(c) || c == '-'))
-    {
-        errors.push(message.into());
-    }
-    errors
-}
-
-fn path_segment(name: &str) -> Vec<String> {
-    if name == "." || name == ".." {
-        return vec![format!("may not be '{name}'")];
-    }
-    ["/", "%"]
-        .iter()
-        .filter(|c| name.contains(**c))
-        .map(|c| format!("may not contain '{c}'"))
-        .collect()
-}
-
-fn word(c: char) -> bool {
-    c.is_ascii_alphanumeric()
-}
-fn is_qualified(s: &str) -> bool {
-    s.starts_with(word)
-        && s.ends_with(word)
-        && s.chars().all(|c| word(c) || matches!(c, '-' | '_' | '.'))
-}
-
 /// Messages for a label key, annotation key or finalizer that isn't `[prefix/]name`.
 pub fn qualified_name(key: &str) -> Vec<String> {
-    let mut errors = Vec::new();
-    let mut parts = key.split('/');
-    let (prefix, name) = match (parts.next(), parts.next(), parts.next()) {
-        (Some(name), None, _) => (None, name),
-        (Some(prefix), Some(name), None) => (Some(prefix), name),
-        _ => {
-            return vec![format!(
-                "a qualified name {QUALIFIED} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
-            )];
-        }
-    };
-    if let Some(prefix) = prefix {
-        if prefix.is_empty() {
-            errors.push("prefix part must be non-empty".to_string());
-        } else {
-            errors.extend(
-                subdomain(prefix)
-                    .into_iter()
-                    .map(|m| format!("prefix part {m}")),
-            );
-        }
-    }
-    if name.is_empty() {
-        errors.push("name part must be non-empty".to_string());
-    } else if name.len() > 63 {
-        errors.push(format!("name part {}", too_long(63)));
-    }
-    if !is_qualified(name) {
-        errors.push(format!("name part {QUALIFIED}"));
-    }
-    errors
+    rules::qualified(key)
 }
 
 /// Message for a bad label value.
 pub fn label_value(value: &str) -> Option<String> {
-    if value.len() > 63 {
-        return Some(too_long(63));
-    }
-    (!value.is_empty() && !is_qualified(value)).then(|| LABEL_VALUE.to_string())
+    rules::label_value(value).into_iter().next()
 }
 
 /// ValidateObjectMeta: what every object's metadata must fulfil.
@@ -142,12 +47,6 @@ pub fn object_meta(
         value: value.into(),
         detail,
     };
-    let generate = text("generateName");
-    if !generate.is_empty() {
-        for m in check(rule, generate, true) {
-            errors.push(invalid("metadata.generateName".into(), generate, m));
-        }
-    }
     let name = text("name");
     if name.is_empty() {
         errors.push(FieldError::Required {
@@ -198,17 +97,10 @@ pub fn object_meta(
         });
     }
     owner_references(metadata, errors);
-    for (i, f) in list(metadata, "finalizers").iter().enumerate() {
+    for f in list(metadata, "finalizers") {
         let f = f.as_str().unwrap_or("");
         for m in qualified_name(f) {
             errors.push(invalid("metadata.finalizers".into(), f, m));
-        }
-        if !f.contains('/') && !matches!(f, "orphan" | "foregroundDeletion" | "kubernetes") {
-            errors.push(invalid(
-                format!("metadata.finalizers[{i}]"),
-                f,
-                "name is neither a standard finalizer name nor is it fully qualified".into(),
-            ));
         }
     }
     if list(metadata, "finalizers").iter().any(|f| f == "orphan")
@@ -216,11 +108,26 @@ pub fn object_meta(
             .iter()
             .any(|f| f == "foregroundDeletion")
     {
-        errors.push(invalid(
-            "metadata.finalizers".into(),
-            "",
-            "finalizer orphan and foregroundDeletion cannot be both set".into(),
-        ));
+        errors.push(FieldError::Invalid {
+            field: "metadata.finalizers".into(),
+            value: list(metadata, "finalizers").to_vec().into(),
+            detail: "finalizer foregroundDeletion and orphan cannot be both set".into(),
+        });
+    }
+}
+
+/// What the finalizers of built-in kinds must fulfil besides: a domain, unless they are Kubernetes' own.
+pub fn kube_finalizers(metadata: &Value, errors: &mut Vec<FieldError>) {
+    for (i, f) in list(metadata, "finalizers").iter().enumerate() {
+        let f = f.as_str().unwrap_or("");
+        if !f.contains('/') && !matches!(f, "orphan" | "foregroundDeletion" | "kubernetes") {
+            errors.push(FieldError::Invalid {
+                field: format!("metadata.finalizers[{i}]"),
+                value: f.into(),
+                detail: "name is neither a standard finalizer name nor is it fully qualified"
+                    .into(),
+            });
+        }
     }
 }
 
@@ -246,8 +153,8 @@ pub fn labels(map: Option<&Value>, field: &str, errors: &mut Vec<FieldError>) {
 
 fn owner_references(metadata: &Value, errors: &mut Vec<FieldError>) {
     let mut controller: Option<String> = None;
-    for (i, o) in list(metadata, "ownerReferences").iter().enumerate() {
-        let at = format!("metadata.ownerReferences[{i}]");
+    for o in list(metadata, "ownerReferences") {
+        let at = "metadata.ownerReferences".to_string();
         for (key, what) in [
             ("apiVersion", "version must not be empty"),
             ("kind", "must not be empty"),
@@ -268,7 +175,7 @@ fn owner_references(metadata: &Value, errors: &mut Vec<FieldError>) {
             match &controller {
                 Some(first) => errors.push(FieldError::Invalid {
                     field: "metadata.ownerReferences".into(),
-                    value: o.clone(),
+                    value: list(metadata, "ownerReferences").to_vec().into(),
                     detail: format!(
                         "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {kind}/{name}"
                     ),

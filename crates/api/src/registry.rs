@@ -104,9 +104,21 @@ pub enum FieldError {
         value: Value,
         detail: String,
     },
+    /// `Invalid` with the value as upstream shows it: as its own types are written, or not at all
+    InvalidShown {
+        field: String,
+        shown: Option<String>,
+        detail: String,
+    },
     NotSupported {
         field: String,
         value: Value,
+        supported: Vec<String>,
+    },
+    /// `NotSupported` with the value as upstream's own type is written
+    NotSupportedShown {
+        field: String,
+        shown: String,
         supported: Vec<String>,
     },
     Duplicate {
@@ -130,6 +142,12 @@ pub enum FieldError {
     NotFound {
         field: String,
         value: Value,
+    },
+    /// `NotFound` with a detail
+    NotFoundBecause {
+        field: String,
+        value: Value,
+        detail: String,
     },
     TypeInvalid {
         field: String,
@@ -174,6 +192,10 @@ pub trait Strategy: Send + Sync {
     }
     fn validate(&self, _object: &Value) -> Vec<FieldError> {
         vec![]
+    }
+    /// What a new object must fulfil; [`Strategy::validate`] and whatever only holds at the start
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        self.validate(object)
     }
     fn validate_update(&self, _new: &Value, _old: &Value) -> Vec<FieldError> {
         vec![]

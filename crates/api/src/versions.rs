@@ -49,6 +49,14 @@ pub fn served(r: &Resource, bytes: &Bytes) -> Bytes {
     object::encode(&object).at(&revision)
 }
 
+/// An object as it would be shown had it been stored.
+pub fn shown(r: &Resource, object: Value) -> Value {
+    match r.stored {
+        Some(s) => (s.read)((s.write)(object)),
+        None => object,
+    }
+}
+
 /// A served object as the store takes it.
 pub fn encode(r: &Resource, object: &Value) -> Encoded {
     match (r.stored, &r.custom) {

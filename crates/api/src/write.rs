@@ -262,7 +262,7 @@ impl<'a> Write<'a> {
                 namespaces::label(&mut o);
             }
             if attempt == 1 {
-                let errors = self.validate(&o, false);
+                let errors = self.validate(&o, true);
                 if !errors.is_empty() {
                     return Err(self.invalid(meta(&o, "name"), &errors));
                 }
@@ -281,7 +281,7 @@ impl<'a> Write<'a> {
                 if self.inner.store.snapshot().get(&key).is_some() {
                     return Err(Failure::already_exists(r, &name));
                 }
-                return Ok(without_revision(&o));
+                return Ok(without_revision(&versions::shown(r, o)));
             }
             let encoded = versions::encode(r, &o);
             let op = Op::Put {
@@ -345,22 +345,20 @@ impl<'a> Write<'a> {
         self.place(o)
     }
 
-    fn validate(&self, o: &Value, update: bool) -> Vec<FieldError> {
+    fn validate(&self, o: &Value, created: bool) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let metadata = o.get("metadata").unwrap_or(&Value::Null);
         let strategy = self.r.strategy();
         crate::names::object_meta(metadata, strategy.name(), self.r.namespaced, &mut errors);
-        if !(update && strategy.validates_updates_itself()) {
+        if self.r.custom.is_none() {
+            crate::names::kube_finalizers(metadata, &mut errors);
+        }
+        if created {
+            errors.extend(strategy.validate_create(o));
+        } else if !strategy.validates_updates_itself() {
             errors.extend(strategy.validate(o));
         }
-        // a strategy that checks metadata too must not make the client read it twice
-        let mut unique: Vec<FieldError> = Vec::with_capacity(errors.len());
-        for e in errors {
-            if !unique.contains(&e) {
-                unique.push(e);
-            }
-        }
-        unique
+        errors
     }
 
     fn manage(&self, live: Option<&Value>, new: &mut Value, now: &str) {
@@ -424,7 +422,8 @@ impl<'a> Write<'a> {
             let gone = may_go(r, &new);
             if self.options.dry_run {
                 self.warnings.extend(warnings);
-                return Ok(Written::Object(object::encode(&new).at(live_version)));
+                let shown = versions::shown(r, new);
+                return Ok(Written::Object(object::encode(&shown).at(live_version)));
             }
             let encoded = versions::encode(r, &new);
             let expect = Expect::Revision(entry.mod_revision);
@@ -551,7 +550,7 @@ impl<'a> Write<'a> {
         if !unchanged {
             let mut errors = Vec::new();
             if full {
-                errors.extend(self.validate(&new, true));
+                errors.extend(self.validate(&new, false));
             } else {
                 let metadata = new.get("metadata").unwrap_or(&Value::Null);
                 let rule = r.strategy().name();

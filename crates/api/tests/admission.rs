@@ -289,10 +289,21 @@ async fn classes_are_defaulted() {
         json!(["kubernetes.io/pvc-protection"])
     );
     c["spec"]["resources"]["requests"]["storage"] = "3Gi".into();
+    let larger = c["spec"].clone();
+    let a = s.call(Method::PUT, &format!("{claims}/v"), c.clone()).await;
+    let message = a.json()["message"].as_str().unwrap_or_default().to_string();
+    assert!(
+        message.starts_with("PersistentVolumeClaim \"v\" is invalid: spec: Forbidden: spec is immutable after creation"),
+        "{message}"
+    );
+    c["status"]["phase"] = "Bound".into();
+    let status = format!("{claims}/v/status");
+    let mut c = s.call(Method::PUT, &status, c).await.json();
+    c["spec"] = larger;
     let a = s.call(Method::PUT, &format!("{claims}/v"), c).await;
     assert_eq!(
         a.json()["message"],
-        "persistentvolumeclaims \"v\" is forbidden: Only bound persistent volume claims can be expanded"
+        "persistentvolumeclaims \"v\" is forbidden: only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize"
     );
     s.made("/apis/node.k8s.io/v1/runtimeclasses", json!({"metadata": {"name": "vm"}, "handler": "vm", "overhead": {"podFixed": {"cpu": "250m"}},
         "scheduling": {"nodeSelector": {"kvm": "yes"}}})).await;

@@ -76,6 +76,9 @@ fn below(mut e: FieldError, at: &str) -> FieldError {
         | FieldError::TooLong { field, .. }
         | FieldError::TooMany { field, .. }
         | FieldError::NotFound { field, .. }
+        | FieldError::NotFoundBecause { field, .. }
+        | FieldError::InvalidShown { field, .. }
+        | FieldError::NotSupportedShown { field, .. }
         | FieldError::TypeInvalid { field, .. } => *field = format!("{at}.{field}"),
     }
     e

@@ -7,7 +7,6 @@ mod autoscaling;
 mod autoscaling_v1;
 mod cells;
 pub(crate) mod certificates;
-#[allow(dead_code)]
 pub(crate) mod checks;
 mod claims;
 mod cluster;
@@ -20,7 +19,8 @@ mod json;
 mod networking;
 mod pod_columns;
 mod pod_defaults;
-mod pod_validation;
+mod pod_prepare;
+mod pod_warnings;
 mod pods;
 mod rbac;
 mod runtime_class;

@@ -3,6 +3,7 @@
 use super::{
     PLAIN,
     cells::{AGE, NAME, column, or_none, selector},
+    checks::networks as checks,
     json::{default, items, text},
 };
 use crate::registry::{FieldError, Lookup, Resource, Strategy};
@@ -82,6 +83,21 @@ impl Strategy for Policy {
     }
 }
 
+struct Class;
+impl Strategy for Class {
+    fn default(&self, o: &mut Value) {
+        if let Some(p) = o.pointer_mut("/spec/parameters").filter(|p| p.is_object()) {
+            default(p, "scope", "Cluster");
+        }
+    }
+    fn validate(&self, o: &Value) -> Vec<FieldError> {
+        checks::ingress_class(o)
+    }
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        checks::ingress_class_update(new, old)
+    }
+}
+
 pub(crate) fn resources() -> Vec<Resource> {
     let networking = |kind, plural, singular, short_names| Resource {
         group: "networking.k8s.io",
@@ -140,6 +156,7 @@ pub(crate) fn resources() -> Vec<Resource> {
         },
         Resource {
             namespaced: false,
+            strategy: &Class,
             columns: const {
                 &[
                     NAME,

@@ -1,12 +1,12 @@
 //! Pod and PodTemplate.
 
 use super::{
-    PLAIN,
-    json::{default, items, map, text},
-    pod_columns, pod_defaults, pod_validation,
+    PLAIN, checks,
+    json::{items, map, text},
+    pod_columns, pod_defaults, pod_prepare, pod_warnings,
 };
 use crate::registry::{FieldError, Lookup, Resource, Strategy};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 struct PodStrategy;
 
@@ -39,13 +39,15 @@ impl Strategy for PodStrategy {
     fn default(&self, o: &mut Value) {
         if let Some(spec) = o.get_mut("spec").filter(|s| s.is_object()) {
             pod_defaults::pod_spec(spec);
-            default(spec, "enableServiceLinks", true);
         }
     }
 
     fn prepare_create(&self, o: &mut Value, _lookup: &dyn Lookup) -> Result<(), Vec<FieldError>> {
         let class = qos(&o["spec"]);
-        o["status"] = json!({ "phase": "Pending", "qosClass": class });
+        pod_prepare::drop_disabled(&mut o["spec"]);
+        pod_prepare::grace(&mut o["spec"]);
+        pod_prepare::label_keys(o);
+        o["status"] = pod_prepare::status(&o["spec"], class);
         Ok(())
     }
 
@@ -56,39 +58,27 @@ impl Strategy for PodStrategy {
         _lookup: &dyn Lookup,
     ) -> Result<(), Vec<FieldError>> {
         new["status"] = old["status"].clone();
+        pod_prepare::drop_disabled(&mut new["spec"]);
         Ok(())
     }
 
     fn validate(&self, o: &Value) -> Vec<FieldError> {
-        pod_validation::pod_spec(&o["spec"], "spec", &["Always", "OnFailure", "Never"])
+        checks::pod::pod(o).0
+    }
+
+    fn validate_create(&self, o: &Value) -> Vec<FieldError> {
+        checks::pod::created(o)
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        let strip = |o: &Value| {
-            let mut spec = o["spec"].clone();
-            for list in ["initContainers", "containers"] {
-                for c in super::json::items_mut(&mut spec, list) {
-                    c["image"] = Value::Null;
-                }
-            }
-            for key in [
-                "activeDeadlineSeconds",
-                "tolerations",
-                "terminationGracePeriodSeconds",
-                "schedulingGates",
-                "nodeName",
-            ] {
-                spec[key] = Value::Null;
-            }
-            spec
-        };
-        if strip(new) == strip(old) {
-            return vec![];
+        checks::pod::update(new, old)
+    }
+
+    fn part(&self, subresource: &str) -> Option<&dyn Strategy> {
+        match subresource {
+            "ephemeralcontainers" => Some(&EphemeralContainers),
+            _ => None,
         }
-        vec![FieldError::Forbidden {
-            field: "spec".into(),
-            detail: "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)".into(),
-        }]
     }
 
     fn grace_period(&self, o: &Value, requested: Option<i64>) -> Option<i64> {
@@ -105,18 +95,35 @@ impl Strategy for PodStrategy {
     }
 
     fn warnings(&self, o: &Value) -> Vec<String> {
-        let mut all = Vec::new();
-        for list in ["initContainers", "containers"] {
-            for (i, c) in items(o, &format!("/spec/{list}")).iter().enumerate() {
-                let mut seen = std::collections::HashSet::new();
-                for (j, e) in items(c, "/env").iter().enumerate() {
-                    if !seen.insert(text(e, "/name")) {
-                        all.push(format!("spec.{list}[{i}].env[{j}]: hides previous definition of \"{}\", which may be unset", text(e, "/name")));
-                    }
-                }
-            }
-        }
+        let mut all: Vec<String> = pod_prepare::name_warning(o).into_iter().collect();
+        let root = checks::path::Path::Root("");
+        all.extend(pod_warnings::of(&o["metadata"], &o["spec"], &root));
         all
+    }
+}
+
+/// `…/ephemeralcontainers`
+struct EphemeralContainers;
+impl Strategy for EphemeralContainers {
+    fn prepare_update(
+        &self,
+        new: &mut Value,
+        old: &Value,
+        _: &dyn Lookup,
+    ) -> Result<(), Vec<FieldError>> {
+        // only the list itself comes from the request
+        let given = new["spec"]["ephemeralContainers"].take();
+        new["spec"] = old["spec"].clone();
+        if !given.is_null() {
+            new["spec"]["ephemeralContainers"] = given;
+        } else if let Some(spec) = new["spec"].as_object_mut() {
+            spec.remove("ephemeralContainers");
+        }
+        new["status"] = old["status"].clone();
+        Ok(())
+    }
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        checks::pod::ephemeral(new, old)
     }
 }
 
@@ -124,8 +131,14 @@ struct TemplateStrategy;
 impl Strategy for TemplateStrategy {
     fn default(&self, o: &mut Value) {
         if let Some(spec) = o.pointer_mut("/template/spec") {
-            pod_defaults::pod_spec(spec);
+            pod_defaults::template_spec(spec);
         }
+    }
+    fn validate(&self, o: &Value) -> Vec<FieldError> {
+        let mut errors = checks::path::Errors::default();
+        let at = checks::path::Path::Root("template");
+        checks::pod::template(&o["template"], &at, &mut errors);
+        errors.0
     }
 }
 
@@ -224,6 +237,7 @@ pub(crate) fn resources() -> Vec<Resource> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn qos_follows_requests_and_limits() {

@@ -3,7 +3,9 @@
 use super::{
     PLAIN,
     cells::{AGE, NAME, column, or_none, wide},
-    json::{default, items, map, text},
+    checks::{csi, quantity, volumes},
+    json::{default, text},
+    pod_defaults,
 };
 use crate::registry::{Column, FieldError, Lookup, Resource, Strategy};
 use serde_json::{Value, json};
@@ -16,23 +18,18 @@ impl Strategy for Volume {
         };
         default(spec, "persistentVolumeReclaimPolicy", "Retain");
         default(spec, "volumeMode", "Filesystem");
-        if let Some(path) = spec.get_mut("hostPath").filter(|p| p.is_object()) {
-            default(path, "type", "");
-        }
+        quantity::canonical_list(spec.get_mut("capacity"), true);
+        pod_defaults::source(spec);
     }
     fn prepare_create(&self, o: &mut Value, _: &dyn Lookup) -> Result<(), Vec<FieldError>> {
         o["status"] = json!({ "phase": "Pending" });
         Ok(())
     }
     fn validate(&self, o: &Value) -> Vec<FieldError> {
-        let mut errors = modes(o);
-        if map(o, "/spec/capacity").is_none_or(|m| m.is_empty()) {
-            errors.push(FieldError::Required {
-                field: "spec.capacity".into(),
-                detail: String::new(),
-            });
-        }
-        errors
+        volumes::persistent::volume(o)
+    }
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        volumes::persistent::volume_update(new, old)
     }
 }
 
@@ -40,65 +37,44 @@ struct Claim;
 impl Strategy for Claim {
     fn default(&self, o: &mut Value) {
         if let Some(spec) = o.get_mut("spec").filter(|s| s.is_object()) {
-            default(spec, "volumeMode", "Filesystem");
+            claim_spec(spec);
         }
     }
-    fn prepare_create(&self, o: &mut Value, _lookup: &dyn Lookup) -> Result<(), Vec<FieldError>> {
+    fn prepare_create(&self, o: &mut Value, _: &dyn Lookup) -> Result<(), Vec<FieldError>> {
         o["status"] = json!({ "phase": "Pending" });
+        same_source(&mut o["spec"]);
         Ok(())
     }
     fn validate(&self, o: &Value) -> Vec<FieldError> {
-        let mut errors = modes(o);
-        if o["spec"]["resources"]["requests"]["storage"].is_null() {
-            errors.push(FieldError::Required {
-                field: "spec.resources[storage]".into(),
-                detail: String::new(),
-            });
-        }
-        errors
+        volumes::claims::claim(o)
     }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        let strip = |o: &Value| {
-            let mut spec = o["spec"].clone();
-            spec["resources"] = Value::Null;
-            if text(old, "/spec/volumeName").is_empty() {
-                spec["volumeName"] = Value::Null;
-                spec["storageClassName"] = Value::Null;
-            }
-            spec
-        };
-        if strip(new) == strip(old) {
-            return vec![];
-        }
-        vec![FieldError::Forbidden {
-            field: "spec".into(),
-            detail: "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims".into(),
-        }]
+        volumes::claims::claim_update(new, old)
     }
 }
 
-fn modes(o: &Value) -> Vec<FieldError> {
-    let known = [
-        "ReadOnlyMany",
-        "ReadWriteMany",
-        "ReadWriteOnce",
-        "ReadWriteOncePod",
-    ];
-    let all = items(o, "/spec/accessModes");
-    if all.is_empty() {
-        return vec![FieldError::Required {
-            field: "spec.accessModes".into(),
-            detail: "at least 1 access mode is required".into(),
-        }];
+/// Fills a claim's spec.
+pub(crate) fn claim_spec(spec: &mut Value) {
+    default(spec, "volumeMode", "Filesystem");
+    for list in ["limits", "requests"] {
+        let amounts = spec.get_mut("resources").and_then(|r| r.get_mut(list));
+        quantity::canonical_list(amounts, true);
     }
-    all.iter()
-        .filter(|m| !m.as_str().is_some_and(|m| known.contains(&m)))
-        .map(|m| FieldError::NotSupported {
-            field: "spec.accessModes".into(),
-            value: m.clone(),
-            supported: known.iter().map(|k| k.to_string()).collect(),
-        })
-        .collect()
+}
+
+/// Copies the source between its old field and its new one.
+fn same_source(spec: &mut Value) {
+    let (source, reference) = (&spec["dataSource"], &spec["dataSourceRef"]);
+    let local = text(reference, "/namespace").is_empty();
+    if source.is_object() && reference.is_null() {
+        spec["dataSourceRef"] = source.clone();
+    } else if reference.is_object() && source.is_null() && local {
+        let mut copy = reference.clone();
+        if let Some(map) = copy.as_object_mut() {
+            map.remove("namespace");
+        }
+        spec["dataSource"] = copy;
+    }
 }
 
 struct Class;
@@ -106,6 +82,12 @@ impl Strategy for Class {
     fn default(&self, o: &mut Value) {
         default(o, "reclaimPolicy", "Delete");
         default(o, "volumeBindingMode", "Immediate");
+    }
+    fn validate(&self, o: &Value) -> Vec<FieldError> {
+        csi::storage_class(o)
+    }
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        csi::storage_class_update(new, old)
     }
 }
 

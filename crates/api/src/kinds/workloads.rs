@@ -3,10 +3,11 @@
 use super::{
     PLAIN, age,
     cells::{AGE, NAME, column, containers, labels, or_none, selector, wide},
-    json::{child, default, map, number, text},
-    pod_validation, template,
+    checks::{jobs, path::Path, rules, workloads as checks},
+    json::{child, default, items_mut, map, number, text},
+    pod_prepare, pod_warnings, storage, template,
 };
-use crate::registry::{FieldError, Lookup, Resource, Scale, Selector, Strategy};
+use crate::registry::{FieldError, Lookup, NameRule, Resource, Scale, Selector, Strategy};
 use serde_json::{Value, json};
 
 struct Deployment;
@@ -27,34 +28,40 @@ impl Strategy for Deployment {
             }
         }
     }
+    fn prepare_create(&self, o: &mut Value, _: &dyn Lookup) -> Result<(), Vec<FieldError>> {
+        o["status"] = json!({});
+        Ok(())
+    }
+    fn warnings(&self, o: &Value) -> Vec<String> {
+        warnings(o, true)
+    }
     fn validate(&self, o: &Value) -> Vec<FieldError> {
-        let mut errors = template::check(o);
-        let strategy = &o["spec"]["strategy"];
-        let rolling = &strategy["rollingUpdate"];
-        let zero = |v: &Value| *v == 0 || *v == "0%";
-        match text(strategy, "/type") {
-            "Recreate" if rolling.is_object() => errors.push(FieldError::Forbidden {
-                field: "spec.strategy.rollingUpdate".into(),
-                detail: "may not be specified when strategy `type` is 'Recreate'".into(),
-            }),
-            "RollingUpdate" if zero(&rolling["maxUnavailable"]) && zero(&rolling["maxSurge"]) => {
-                errors.push(FieldError::Invalid {
-                    field: "spec.strategy.rollingUpdate.maxUnavailable".into(),
-                    value: rolling["maxUnavailable"].clone(),
-                    detail: "may not be 0 when `maxSurge` is 0".into(),
-                })
-            }
-            "Recreate" | "RollingUpdate" => {}
-            other => errors.push(FieldError::NotSupported {
-                field: "spec.strategy.type".into(),
-                value: other.into(),
-                supported: vec!["Recreate".into(), "RollingUpdate".into()],
-            }),
-        }
-        errors
+        checks::deployment(o)
     }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        template::immutable_selector(new, old)
+        checks::immutable_selector(new, old)
+    }
+    fn part(&self, subresource: &str) -> Option<&dyn Strategy> {
+        (subresource == "status").then_some(&DeploymentStatus)
+    }
+}
+
+/// `…/status`
+struct DeploymentStatus;
+impl Strategy for DeploymentStatus {
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        let fields = [
+            "observedGeneration",
+            "replicas",
+            "updatedReplicas",
+            "readyReplicas",
+            "availableReplicas",
+            "unavailableReplicas",
+            "terminatingReplicas",
+            "collisionCount",
+        ];
+        let parts = ["updatedReplicas", "readyReplicas", "availableReplicas"];
+        checks::counts(new, old, &fields, &parts, "readyReplicas")
     }
 }
 
@@ -70,11 +77,34 @@ impl Strategy for ReplicaSet {
         o["status"] = json!({ "replicas": 0 });
         Ok(())
     }
+    fn warnings(&self, o: &Value) -> Vec<String> {
+        warnings(o, true)
+    }
     fn validate(&self, o: &Value) -> Vec<FieldError> {
-        template::check(o)
+        checks::replica_set(o)
     }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        template::immutable_selector(new, old)
+        checks::immutable_selector(new, old)
+    }
+    fn part(&self, subresource: &str) -> Option<&dyn Strategy> {
+        (subresource == "status").then_some(&ReplicaStatus)
+    }
+}
+
+/// `…/status` of ReplicaSets and ReplicationControllers
+struct ReplicaStatus;
+impl Strategy for ReplicaStatus {
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        let fields = [
+            "replicas",
+            "fullyLabeledReplicas",
+            "readyReplicas",
+            "availableReplicas",
+            "observedGeneration",
+            "terminatingReplicas",
+        ];
+        let parts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+        checks::counts(new, old, &fields, &parts, "readyReplicas")
     }
 }
 
@@ -86,9 +116,11 @@ impl Strategy for ReplicationController {
         let Some(spec) = child(o, "spec") else { return };
         default(spec, "replicas", 1);
         if from.is_object() {
-            default(spec, "selector", from.clone());
-            if let Some(meta) = o.get_mut("metadata") {
-                default(meta, "labels", from);
+            if map(spec, "/selector").is_none_or(|m| m.is_empty()) {
+                spec["selector"] = from.clone();
+            }
+            if map(o, "/metadata/labels").is_none_or(|m| m.is_empty()) {
+                o["metadata"]["labels"] = from;
             }
         }
     }
@@ -96,20 +128,14 @@ impl Strategy for ReplicationController {
         o["status"] = json!({ "replicas": 0 });
         Ok(())
     }
+    fn warnings(&self, o: &Value) -> Vec<String> {
+        warnings(o, true)
+    }
     fn validate(&self, o: &Value) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        if map(o, "/spec/selector").is_none_or(|m| m.is_empty()) {
-            errors.push(FieldError::Required {
-                field: "spec.selector".into(),
-                detail: String::new(),
-            });
-        }
-        errors.extend(pod_validation::pod_spec(
-            &o["spec"]["template"]["spec"],
-            "spec.template.spec",
-            &["Always"],
-        ));
-        errors
+        checks::replication_controller(o)
+    }
+    fn part(&self, subresource: &str) -> Option<&dyn Strategy> {
+        (subresource == "status").then_some(&ReplicaStatus)
     }
 }
 
@@ -121,60 +147,75 @@ impl Strategy for StatefulSet {
         default(spec, "replicas", 1);
         default(spec, "revisionHistoryLimit", 10);
         default(spec, "podManagementPolicy", "OrderedReady");
-        default(
-            spec,
-            "persistentVolumeClaimRetentionPolicy",
-            json!({ "whenDeleted": "Retain", "whenScaled": "Retain" }),
-        );
+        if let Some(policy) = child(spec, "persistentVolumeClaimRetentionPolicy") {
+            default(policy, "whenDeleted", "Retain");
+            default(policy, "whenScaled", "Retain");
+        }
         if let Some(update) = child(spec, "updateStrategy") {
             default(update, "type", "RollingUpdate");
             if update["type"] == "RollingUpdate"
                 && let Some(rolling) = child(update, "rollingUpdate")
             {
                 default(rolling, "partition", 0);
+                // MaxUnavailableStatefulSet is off by default
+                if let Some(map) = rolling.as_object_mut() {
+                    map.remove("maxUnavailable");
+                }
             }
         }
         for claim in super::json::items_mut(spec, "volumeClaimTemplates") {
             default(claim, "apiVersion", "v1");
             default(claim, "kind", "PersistentVolumeClaim");
-            if let Some(s) = claim.get_mut("spec") {
-                default(s, "volumeMode", "Filesystem");
+            if let Some(s) = claim.get_mut("spec").filter(|s| s.is_object()) {
+                storage::claim_spec(s);
             }
-            default(claim, "status", json!({ "phase": "Pending" }));
+            if let Some(status) = child(claim, "status") {
+                default(status, "phase", "Pending");
+            }
         }
     }
     fn prepare_create(&self, o: &mut Value, _: &dyn Lookup) -> Result<(), Vec<FieldError>> {
         o["status"] = json!({ "replicas": 0, "availableReplicas": 0 });
         Ok(())
     }
+    fn warnings(&self, o: &Value) -> Vec<String> {
+        warnings(o, false)
+    }
     fn validate(&self, o: &Value) -> Vec<FieldError> {
-        template::check(o)
+        checks::stateful_set(o, false)
+    }
+    fn validate_create(&self, o: &Value) -> Vec<FieldError> {
+        checks::stateful_set(o, true)
     }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        let strip = |o: &Value| {
-            let mut spec = o["spec"].clone();
-            for key in [
-                "replicas",
-                "ordinals",
-                "template",
-                "updateStrategy",
-                "revisionHistoryLimit",
-                "persistentVolumeClaimRetentionPolicy",
-                "minReadySeconds",
-            ] {
-                spec[key] = Value::Null;
-            }
-            spec
-        };
-        if strip(new) == strip(old) {
-            return vec![];
-        }
-        vec![FieldError::Forbidden {
-            field: "spec".into(),
-            detail: "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden".into(),
-        }]
+        checks::stateful_set_update(new, old)
+    }
+    fn name(&self) -> NameRule {
+        NameRule::DnsLabel
+    }
+    fn part(&self, subresource: &str) -> Option<&dyn Strategy> {
+        (subresource == "status").then_some(&StatefulStatus)
     }
 }
+
+/// `…/status`
+struct StatefulStatus;
+impl Strategy for StatefulStatus {
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        let fields = [
+            "replicas",
+            "readyReplicas",
+            "currentReplicas",
+            "updatedReplicas",
+            "availableReplicas",
+            "observedGeneration",
+            "collisionCount",
+        ];
+        checks::counts(new, old, &fields, &fields[1..5], "status.readyReplicas")
+    }
+}
+
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 struct DaemonSet;
 impl Strategy for DaemonSet {
@@ -193,14 +234,70 @@ impl Strategy for DaemonSet {
         }
     }
     fn prepare_create(&self, o: &mut Value, _: &dyn Lookup) -> Result<(), Vec<FieldError>> {
+        o["metadata"]["annotations"][TEMPLATE_GENERATION] = "1".into();
         o["status"] = json!({ "currentNumberScheduled": 0, "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0 });
         Ok(())
     }
+    fn prepare_update(
+        &self,
+        new: &mut Value,
+        old: &Value,
+        _: &dyn Lookup,
+    ) -> Result<(), Vec<FieldError>> {
+        // extensions/v1beta1 had the number as a field; it lives on in an annotation
+        let number = old["metadata"]["annotations"][TEMPLATE_GENERATION].as_str();
+        let number: i64 = number.and_then(|n| n.parse().ok()).unwrap_or(0);
+        let changed = new["spec"]["template"] != old["spec"]["template"];
+        let number = number + i64::from(changed);
+        if number != 0 {
+            new["metadata"]["annotations"][TEMPLATE_GENERATION] = number.to_string().into();
+        }
+        Ok(())
+    }
+    fn warnings(&self, o: &Value) -> Vec<String> {
+        warnings(o, false)
+    }
     fn validate(&self, o: &Value) -> Vec<FieldError> {
-        template::check(o)
+        checks::daemon_set(o)
     }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        template::immutable_selector(new, old)
+        checks::immutable_selector(new, old)
+    }
+    fn part(&self, subresource: &str) -> Option<&dyn Strategy> {
+        (subresource == "status").then_some(&DaemonStatus)
+    }
+}
+
+/// `…/status`
+struct DaemonStatus;
+impl Strategy for DaemonStatus {
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        let fields = [
+            "currentNumberScheduled",
+            "numberMisscheduled",
+            "desiredNumberScheduled",
+            "numberReady",
+            "observedGeneration",
+            "updatedNumberScheduled",
+            "numberAvailable",
+            "numberUnavailable",
+            "collisionCount",
+        ];
+        checks::counts(new, old, &fields, &[], "")
+    }
+}
+
+/// ControllerRevision
+struct Revision;
+impl Strategy for Revision {
+    fn validate(&self, o: &Value) -> Vec<FieldError> {
+        checks::revision(o, false)
+    }
+    fn validate_create(&self, o: &Value) -> Vec<FieldError> {
+        checks::revision(o, true)
+    }
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        checks::revision_update(new, old)
     }
 }
 
@@ -213,20 +310,42 @@ impl Strategy for Job {
             default(spec, "completions", 1);
         }
         default(spec, "parallelism", 1);
-        default(spec, "backoffLimit", 6);
+        let per_index = !spec["backoffLimitPerIndex"].is_null();
+        let limit = if per_index { i64::from(i32::MAX) } else { 6 };
+        default(spec, "backoffLimit", limit);
         default(spec, "completionMode", "NonIndexed");
         default(spec, "suspend", false);
         default(spec, "manualSelector", false);
-        default(spec, "podReplacementPolicy", "TerminatingOrFailed");
+        let policy = spec["podFailurePolicy"].is_object();
+        default(
+            spec,
+            "podReplacementPolicy",
+            if policy {
+                "Failed"
+            } else {
+                "TerminatingOrFailed"
+            },
+        );
+        failure_policy(spec);
+        let labels = o["spec"]["template"]["metadata"]["labels"].clone();
+        if labels.is_object() && map(o, "/metadata/labels").is_none_or(|m| m.is_empty()) {
+            o["metadata"]["labels"] = labels;
+        }
     }
     fn prepare_create(&self, o: &mut Value, _: &dyn Lookup) -> Result<(), Vec<FieldError>> {
+        o["status"] = json!({});
+        pod_prepare::drop_disabled(&mut o["spec"]["template"]["spec"]);
         if o["spec"]["manualSelector"] == true {
             return Ok(());
         }
         // The engine has set the uid: it names this Job's pods.
         let (uid, name) = (o["metadata"]["uid"].clone(), o["metadata"]["name"].clone());
-        o["spec"]["selector"] =
-            json!({ "matchLabels": { "batch.kubernetes.io/controller-uid": uid } });
+        let shared = o["metadata"]["labels"] == o["spec"]["template"]["metadata"]["labels"];
+        if let Some(selector) = child(&mut o["spec"], "selector")
+            && let Some(labels) = child(selector, "matchLabels")
+        {
+            default(labels, "batch.kubernetes.io/controller-uid", uid.clone());
+        }
         let template = &mut o["spec"]["template"];
         if let Some(meta) = child(template, "metadata")
             && let Some(labels) = child(meta, "labels")
@@ -237,21 +356,61 @@ impl Strategy for Job {
                 ("batch.kubernetes.io/job-name", &name),
                 ("job-name", &name),
             ] {
-                labels[key] = value.clone();
+                default(labels, key, value.clone());
             }
+        }
+        // labels that came from the template are the template's
+        if shared {
+            o["metadata"]["labels"] = o["spec"]["template"]["metadata"]["labels"].clone();
         }
         Ok(())
     }
+    fn warnings(&self, o: &Value) -> Vec<String> {
+        warnings(o, true)
+    }
     fn validate(&self, o: &Value) -> Vec<FieldError> {
-        pod_validation::pod_spec(
-            &o["spec"]["template"]["spec"],
-            "spec.template.spec",
-            &["OnFailure", "Never"],
-        )
+        jobs::job(o, false)
+    }
+    fn validate_create(&self, o: &Value) -> Vec<FieldError> {
+        jobs::job(o, true)
     }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        template::immutable_selector(new, old)
+        jobs::job_update(new, old)
     }
+}
+
+/// What a failure policy's patterns leave out.
+fn failure_policy(spec: &mut Value) {
+    let Some(policy) = spec.get_mut("podFailurePolicy").filter(|p| p.is_object()) else {
+        return;
+    };
+    for rule in items_mut(policy, "rules") {
+        for pattern in items_mut(rule, "onPodConditions") {
+            if text(pattern, "/status").is_empty() {
+                pattern["status"] = "True".into();
+            }
+        }
+    }
+}
+
+/// Warnings about the template at `spec.template`, and with `named` about a name that Pods can't have in theirs.
+fn warnings(o: &Value, named: bool) -> Vec<String> {
+    let mut all = Vec::new();
+    let messages = rules::dns_label(text(o, "/metadata/name"));
+    if named && !messages.is_empty() {
+        all.push(format!(
+            "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{}]",
+            messages.join(" ")
+        ));
+    }
+    let template = &o["spec"]["template"];
+    let at = Path::Root("spec.template");
+    all.extend(pod_warnings::of(
+        &template["metadata"],
+        &template["spec"],
+        &at,
+    ));
+    all
 }
 
 struct CronJob;
@@ -264,7 +423,40 @@ impl Strategy for CronJob {
         default(spec, "failedJobsHistoryLimit", 1);
         if let Some(job) = spec.get_mut("jobTemplate") {
             template::fill(job);
+            if let Some(spec) = job.get_mut("spec") {
+                failure_policy(spec);
+            }
         }
+    }
+    fn prepare_create(&self, o: &mut Value, _: &dyn Lookup) -> Result<(), Vec<FieldError>> {
+        o["status"] = json!({});
+        Ok(())
+    }
+    fn warnings(&self, o: &Value) -> Vec<String> {
+        let mut all = Vec::new();
+        let messages = rules::dns_label(text(o, "/metadata/name"));
+        if !messages.is_empty() {
+            all.push(format!(
+                "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{}]",
+                messages.join(" ")
+            ));
+        }
+        let template = &o["spec"]["jobTemplate"]["spec"]["template"];
+        let at = Path::Root("spec.jobTemplate.spec.template");
+        all.extend(pod_warnings::of(
+            &template["metadata"],
+            &template["spec"],
+            &at,
+        ));
+        all
+    }
+    fn validate(&self, o: &Value) -> Vec<FieldError> {
+        jobs::cron_job(o)
+    }
+    fn validate_create(&self, o: &Value) -> Vec<FieldError> {
+        let mut errors = jobs::cron_job(o);
+        errors.extend(jobs::cron_job_name(o));
+        errors
     }
 }
 
@@ -453,6 +645,7 @@ pub(crate) fn resources() -> Vec<Resource> {
         Resource {
             group: "apps",
             kind: "ControllerRevision",
+            strategy: &Revision,
             plural: "controllerrevisions",
             singular: "controllerrevision",
             columns: const {

@@ -9,7 +9,7 @@ use crate::{
     registry::FieldError,
 };
 use serde_json::Value;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 const PARAMETERS_MAX: usize = 512;
 const PARAMETERS_BYTES_MAX: usize = 256 << 10;
@@ -305,6 +305,72 @@ pub(crate) fn attributes_class_update(new: &Value, old: &Value) -> Vec<FieldErro
         if new[field] != old[field] {
             errors.forbidden(&Path::Root(field), detail);
         }
+    }
+    errors.0
+}
+
+pub(crate) fn storage_class(o: &Value) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    let at = Path::Root("provisioner");
+    provisioner(str_of(o, "provisioner"), &at, &mut errors);
+    let at = Path::Root("parameters");
+    parameters(&o["parameters"], true, &at, &mut errors);
+    if o["reclaimPolicy"] != "" {
+        let at = Path::Root("reclaimPolicy");
+        errors.supported(&at, &o["reclaimPolicy"], &["Delete", "Retain"]);
+    }
+    let at = Path::Root("volumeBindingMode");
+    let modes = ["Immediate", "WaitForFirstConsumer"];
+    if o["volumeBindingMode"].is_null() {
+        errors.required(&at, "");
+    }
+    errors.supported(&at, &o["volumeBindingMode"], &modes);
+    topologies(list(o, "allowedTopologies"), &mut errors);
+    errors.0
+}
+
+fn topologies(terms: &[Value], errors: &mut Errors) {
+    let at = Path::Root("allowedTopologies");
+    let mut seen: Vec<BTreeMap<&str, BTreeSet<&str>>> = Vec::new();
+    for (i, term) in terms.iter().enumerate() {
+        let at = at.index(i);
+        let place = at.child("matchLabelExpressions");
+        let mut keys = BTreeMap::new();
+        for (j, e) in list(term, "matchLabelExpressions").iter().enumerate() {
+            let at = place.index(j);
+            let values = at.child("values");
+            let all = list(e, "values");
+            if all.is_empty() {
+                errors.required(&values, "");
+            }
+            let mut set = BTreeSet::new();
+            for (k, v) in all.iter().filter_map(Value::as_str).enumerate() {
+                if !set.insert(v) {
+                    errors.duplicate(&values.index(k), v);
+                }
+            }
+            let key = str_of(e, "key");
+            errors.broken(&at.child("key"), key, rules::qualified(key));
+            if keys.insert(key, set).is_some() {
+                errors.duplicate(&at.child("key"), key);
+            }
+        }
+        for _ in seen.iter().filter(|s| **s == keys) {
+            errors.duplicate(&place, "");
+        }
+        seen.push(keys);
+    }
+}
+
+pub(crate) fn storage_class_update(new: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    for field in [
+        "parameters",
+        "provisioner",
+        "reclaimPolicy",
+        "volumeBindingMode",
+    ] {
+        errors.immutable(&Path::Root(field), &new[field], &old[field]);
     }
     errors.0
 }

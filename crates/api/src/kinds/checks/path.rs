@@ -44,6 +44,63 @@ impl fmt::Display for Path<'_> {
     }
 }
 
+/// How Go's JSON writes one of upstream's own types: all fields, in order, by their Go names.
+pub(crate) enum Go {
+    /// A pointer, a number, a list: as it is; null when absent.
+    Plain,
+    /// A text; empty when absent.
+    Text,
+    /// A pointer to a struct: JSON name and Go name of each field.
+    Struct(&'static [(&'static str, &'static str, Go)]),
+    /// A struct of the API itself, which leaves out what isn't there.
+    Api(&'static [(&'static str, Go)]),
+    /// A list of these.
+    List(&'static Go),
+}
+impl Go {
+    fn write(&self, value: &Value) -> String {
+        match (self, value) {
+            (Go::Text, Value::Null) => "\"\"".into(),
+            (Go::Struct(fields), Value::Object(map)) => {
+                let all: Vec<String> = fields
+                    .iter()
+                    .map(|(json, go, of)| {
+                        let value = map.get(*json).unwrap_or(&Value::Null);
+                        format!("{go:?}:{}", of.write(value))
+                    })
+                    .collect();
+                format!("{{{}}}", all.join(","))
+            }
+            (Go::Api(fields), Value::Object(map)) => {
+                let all: Vec<String> = fields
+                    .iter()
+                    .filter_map(|(name, of)| Some((name, of.write(map.get(*name)?))))
+                    .map(|(name, value)| format!("{name:?}:{value}"))
+                    .collect();
+                format!("{{{}}}", all.join(","))
+            }
+            (Go::List(of), Value::Array(all)) => {
+                let all: Vec<String> = all.iter().map(|v| of.write(v)).collect();
+                format!("[{}]", all.join(","))
+            }
+            (_, value) => value.to_string(),
+        }
+    }
+}
+
+/// LabelSelector
+pub(crate) const SELECTOR: Go = Go::Api(&[
+    ("matchLabels", Go::Plain),
+    (
+        "matchExpressions",
+        Go::List(&Go::Api(&[
+            ("key", Go::Plain),
+            ("operator", Go::Plain),
+            ("values", Go::Plain),
+        ])),
+    ),
+]);
+
 /// What a check found, in the order it was found.
 #[derive(Default)]
 pub(crate) struct Errors(pub(crate) Vec<FieldError>);
@@ -118,6 +175,35 @@ impl Errors {
             value: value.into(),
         });
     }
+    /// An `Invalid` that doesn't show the value.
+    pub(crate) fn invalid_plain(&mut self, at: &Path<'_>, detail: &str) {
+        self.0.push(FieldError::InvalidShown {
+            field: at.to_string(),
+            shown: None,
+            detail: detail.into(),
+        });
+    }
+    /// An `Invalid` that shows the value as upstream's own type with these fields (JSON names, in order) is written.
+    pub(crate) fn invalid_go(&mut self, at: &Path<'_>, value: &Value, go: &Go, detail: &str) {
+        self.0.push(FieldError::InvalidShown {
+            field: at.to_string(),
+            shown: Some(go.write(value)),
+            detail: detail.into(),
+        });
+    }
+    /// [`Errors::not_found`] with what would have been found.
+    pub(crate) fn not_found_because(
+        &mut self,
+        at: &Path<'_>,
+        value: impl Into<Value>,
+        detail: String,
+    ) {
+        self.0.push(FieldError::NotFoundBecause {
+            field: at.to_string(),
+            value: value.into(),
+            detail,
+        });
+    }
     pub(crate) fn too_long(&mut self, at: &Path<'_>, max: usize) {
         self.0.push(FieldError::TooLong {
             field: at.to_string(),
@@ -144,6 +230,20 @@ impl Errors {
         if let Some(n) = value.as_i64().filter(|n| *n <= 0) {
             self.invalid(at, n, "must be greater than 0");
         }
+    }
+    /// A text that is none of a few, shown as Go writes its struct.
+    pub(crate) fn not_supported_go(
+        &mut self,
+        at: &Path<'_>,
+        value: &Value,
+        go: &Go,
+        supported: &[&str],
+    ) {
+        self.0.push(FieldError::NotSupportedShown {
+            field: at.to_string(),
+            shown: go.write(value),
+            supported: supported.iter().map(|s| (*s).to_string()).collect(),
+        });
     }
     /// `field is immutable` when two values differ.
     pub(crate) fn immutable(&mut self, at: &Path<'_>, new: &Value, old: &Value) {

@@ -9,6 +9,7 @@ const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alpha
 const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const SEARCH: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')";
 const LABEL_1035: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
+#[allow(dead_code)]
 const WILDCARD: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. '*.example.com', regex used for validation is '\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const CONFIG_KEY: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
 const QUALIFIED: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
@@ -82,6 +83,7 @@ pub(crate) fn dns_search(text: &str) -> Vec<String> {
 }
 
 /// `*.` and a subdomain.
+#[allow(dead_code)]
 pub(crate) fn wildcard(text: &str) -> Vec<String> {
     let mut errors = Vec::new();
     bounded(text, 253, "characters", &mut errors);
@@ -150,6 +152,63 @@ pub(crate) fn labels(map: &Value, at: &Path<'_>, errors: &mut Errors) {
         errors.broken(at, key.as_str(), qualified(key));
         let value = value.as_str().unwrap_or_default();
         errors.broken(at, value, label_value(value));
+    }
+}
+
+/// Keys and size of a mapping of annotations.
+pub(crate) fn annotations(map: &Value, at: &Path<'_>, errors: &mut Errors) {
+    const BYTES_MAX: usize = 256 * 1024;
+    let mut bytes = 0;
+    for (key, value) in map.as_object().into_iter().flatten() {
+        errors.broken(at, key.as_str(), qualified(&key.to_lowercase()));
+        bytes += key.len() + value.as_str().map_or(0, str::len);
+    }
+    if bytes > BYTES_MAX {
+        errors.too_long(at, BYTES_MAX);
+    }
+}
+
+/// `example.com/signer-name`.
+pub(crate) fn signer_name(name: &str, at: &Path<'_>, errors: &mut Errors) {
+    const SUBDOMAIN_BYTES_MAX: usize = 253;
+    const PATH_BYTES_MAX: usize = SUBDOMAIN_BYTES_MAX + 63 + 1;
+    if name.is_empty() {
+        errors.required(at, "");
+        return;
+    }
+    let (domain, path) = match name.split_once('/') {
+        Some((domain, path)) if !path.contains('/') => (domain, path),
+        _ => {
+            let detail =
+                "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+            errors.invalid(at, name, detail);
+            return;
+        }
+    };
+    if domain.len() > SUBDOMAIN_BYTES_MAX {
+        errors.too_long(at, SUBDOMAIN_BYTES_MAX);
+    }
+    labels_of(domain, dns_label, at, errors);
+    if !domain.contains('.') {
+        let detail = "should be a domain with at least two segments separated by dots";
+        errors.invalid(at, domain, detail);
+    }
+    labels_of(path, dns_subdomain, at, errors);
+    if path.len() > PATH_BYTES_MAX {
+        errors.too_long(at, PATH_BYTES_MAX);
+    }
+}
+
+/// The first of a text's dotted parts that breaks the rule.
+fn labels_of(text: &str, rule: fn(&str) -> Vec<String>, at: &Path<'_>, errors: &mut Errors) {
+    for label in text.split('.') {
+        let messages = rule(label);
+        for message in &messages {
+            errors.invalid(at, text, format!("validating label {label:?}: {message}"));
+        }
+        if !messages.is_empty() {
+            return;
+        }
     }
 }
 
@@ -244,6 +303,14 @@ pub(crate) fn percent(text: &str) -> Vec<String> {
         vec![]
     } else {
         vec![PERCENT.into()]
+    }
+}
+
+/// The number of a count or of a percentage; 0 for anything else.
+pub(crate) fn share_of(value: &Value) -> i64 {
+    match value.as_str() {
+        Some(text) => text.trim_end_matches('%').parse().unwrap_or(0),
+        None => value.as_i64().unwrap_or(0),
     }
 }
 
@@ -389,6 +456,7 @@ pub(crate) fn sloppy_cidr(text: &str) -> Option<(IpAddr, u32)> {
 }
 
 /// An address that traffic can be sent to: not unspecified, loopback or link-local.
+#[allow(dead_code)]
 pub(crate) fn endpoint_ip(text: &str, at: &Path<'_>, errors: &mut Errors) {
     let Some(ip) = sloppy_ip(text) else {
         errors.invalid(at, text, "must be a valid IP address");
