@@ -78,7 +78,14 @@ impl DeleteOptions {
         } else {
             let shown = body.clone();
             match Raw::new(headers, body)?.value()? {
-                value @ (Value::Object(_) | Value::Null) => value,
+                Value::Null => json!({}),
+                value @ Value::Object(_) => {
+                    if let Some(ty) = knarr_schema::kind("", "v1", "DeleteOptions") {
+                        knarr_schema::conform(ty, value.clone())
+                            .map_err(|e| Failure::bad_request(e.0))?;
+                    }
+                    value
+                }
                 // the words of the decoder, which expects a struct
                 _ => {
                     let error = crate::decode::object_or_null::<NoOptions>(&shown).err();

@@ -28,6 +28,7 @@ mod field_error;
 mod finalizers;
 mod health;
 mod identity;
+mod json_patch6902;
 pub mod kinds;
 mod list;
 mod local;

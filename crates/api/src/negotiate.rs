@@ -358,15 +358,29 @@ pub fn content_type(headers: &HeaderMap) -> String {
         .to_ascii_lowercase()
 }
 
+/// Parameters that Go's mime.ParseMediaType takes: each with a value, but for an empty last one.
+fn well_formed(headers: &HeaderMap) -> bool {
+    let given = headers.get(header::CONTENT_TYPE).map_or("", text);
+    let mut params: Vec<&str> = given.split(';').skip(1).map(str::trim).collect();
+    if params.last() == Some(&"") {
+        params.pop();
+    }
+    params.iter().all(|p| p.contains('='))
+}
+
 /// Encoding of an object body; 415 when it is none we read.
 pub fn media(headers: &HeaderMap) -> Result<Media, Failure> {
+    let names: Vec<&str> = ALL.iter().map(|m| m.name()).collect();
+    if !well_formed(headers) {
+        return Err(unsupported(&names));
+    }
     match content_type(headers).as_str() {
         "" => Ok(Media::Json),
         given => ALL
             .iter()
             .copied()
             .find(|m| m.name() == given)
-            .ok_or_else(|| unsupported(&ALL.iter().map(|m| m.name()).collect::<Vec<_>>())),
+            .ok_or_else(|| unsupported(&names)),
     }
 }
 

@@ -20,8 +20,8 @@ const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;
 
 /// A patch as it was sent.
 pub enum Patch {
-    /// RFC 6902; None when an operation is none, which upstream says where the patch is carried out
-    Json(Option<json_patch::Patch>),
+    /// RFC 6902
+    Json(Vec<Value>),
     /// RFC 7386
     Merge(Value),
     /// Kubernetes' strategic merge
@@ -52,6 +52,9 @@ impl Patch {
                 Value::String(_) => "string",
                 Value::Bool(_) => "bool",
                 Value::Number(_) => "number",
+                // no operations, nothing to merge; a merge patch of null would replace the object
+                Value::Null if want.starts_with('[') => return Ok(Value::Array(vec![])),
+                Value::Null if head.is_empty() => return Ok(Value::Object(serde_json::Map::new())),
                 Value::Null => return Err(Failure::bad_request("Invalid JSON Patch")),
             };
             if want.starts_with("map") != (found == "object")
@@ -78,7 +81,15 @@ impl Patch {
                         ),
                     ));
                 }
-                Ok(Patch::Json(serde_json::from_value(operations).ok()))
+                match operations {
+                    Value::Array(list) => match list.iter().find(|o| !o.is_object()) {
+                        None => Ok(Patch::Json(list)),
+                        Some(_) => Err(Failure::bad_request(format!(
+                            "{DECODING}json: cannot unmarshal string into Go value of type handlers.jsonPatchOp"
+                        ))),
+                    },
+                    _ => Ok(Patch::Json(vec![])),
+                }
             }
             "application/merge-patch+json" => Ok(Patch::Merge(json(DECODING, MAP)?)),
             "application/strategic-merge-patch+json" => Ok(Patch::Strategic(json("", MAP)?)),
@@ -103,10 +114,7 @@ impl Patch {
         match self {
             Patch::Json(patch) => {
                 let mut out = live.clone();
-                let done = match patch {
-                    Some(patch) => json_patch::patch(&mut out, patch).is_ok(),
-                    None => false,
-                };
+                let done = crate::json_patch6902::apply(&mut out, patch).is_ok();
                 if done && out.is_object() && out.get("kind").is_some() {
                     return Ok(out);
                 }
@@ -124,8 +132,13 @@ impl Patch {
             }
             Patch::Strategic(patch) => {
                 let ty = type_of(r).ok_or_else(no_strategic_merge)?;
-                knarr_schema::strategic_merge(ty, live, patch)
-                    .map_err(|e| Failure::new(500, "", e.0))
+                knarr_schema::strategic_merge(ty, live, patch).map_err(|e| {
+                    if e.0.starts_with("invalid patch format") {
+                        Failure::bad_request(e.0)
+                    } else {
+                        Failure::new(500, "", e.0)
+                    }
+                })
             }
             Patch::Apply(..) => Err(Failure::internal(format!(
                 "apply of {} {name:?} took the merge path",
@@ -204,7 +217,9 @@ pub async fn run(
                             .map_or_else(|_| String::new(), |m| m.to_string()),
                     };
                     let refused = |why: String| invalid_patch(shown(), why);
-                    if !merged.as_object().is_some_and(serde_json::Map::is_empty) {
+                    // a strategic merge is read as the kind that it is for
+                    let strategic = matches!(patch, Patch::Strategic(_));
+                    if !strategic && !merged.as_object().is_some_and(serde_json::Map::is_empty) {
                         check_identity(r, &merged).map_err(&refused)?;
                     }
                     let mut object = decode::conform(r, merged).map_err(&refused)?;
@@ -221,6 +236,10 @@ pub async fn run(
                         _ => {}
                     }
                     let mut object = object.value;
+                    if strategic && let Some(map) = object.as_object_mut() {
+                        map.insert("kind".into(), r.kind.into());
+                        map.insert("apiVersion".into(), catalog::api_version(r).into());
+                    }
                     check_named(&mut object, &name, &namespace, r.namespaced)?;
                     let (uid, live_uid) = (meta(&object, "uid"), meta(live, "uid"));
                     if !uid.is_empty() && uid != live_uid {

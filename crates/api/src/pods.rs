@@ -226,10 +226,11 @@ pub async fn bind(
     name: Option<&str>,
 ) -> Result<Outcome, Failure> {
     let options = options(call, "CreateOptions", false)?;
+    checked(call, "", "v1", "Binding", "bindings")?;
     let binding = Raw::new(&call.parts.headers, call.body.clone())?.value()?;
     let given = object::meta(&binding, "name");
     let name = name.unwrap_or(given).to_string();
-    if !given.is_empty() && given != name {
+    if given != name {
         return Err(Failure::bad_request(
             "name in URL does not match name in Binding object",
         ));
@@ -369,12 +370,44 @@ fn set_condition(o: &mut Value, kind: &str) {
     }
 }
 
+/// 400 when the body isn't an object of the subresource's kind.
+fn checked(
+    call: &Call,
+    group: &'static str,
+    version: &'static str,
+    kind: &'static str,
+    plural: &'static str,
+) -> Result<(), Failure> {
+    let r = crate::registry::Resource {
+        group,
+        version,
+        kind,
+        plural,
+        singular: "",
+        short_names: &[],
+        categories: &[],
+        namespaced: true,
+        has_status: false,
+        scale: None,
+        subresources: &[],
+        selectable_fields: &[],
+        columns: &[],
+        strategy: &crate::registry::Generic,
+        custom: None,
+        stored: None,
+    };
+    Raw::new(&call.parts.headers, call.body.clone())?
+        .object(&r, crate::query::FieldValidation::Ignore, &mut Vec::new())
+        .map(|_| ())
+}
+
 /// `POST …/eviction`: a delete that a PodDisruptionBudget may refuse. Kind and version of the body may be left out.
 pub async fn evict(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Failure> {
     let mut write_options = options(call, "CreateOptions", false)?;
+    checked(call, "policy", "v1", "Eviction", "evictions")?;
     let eviction = Raw::new(&call.parts.headers, call.body.clone())?.value()?;
     let given = object::meta(&eviction, "name");
-    if !given.is_empty() && given != t.name {
+    if given != t.name {
         return Err(Failure::bad_request(
             "name in URL does not match name in Eviction object",
         ));

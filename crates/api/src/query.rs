@@ -13,8 +13,12 @@ pub struct Query(Vec<(String, String)>);
 impl Query {
     /// Decodes a raw query string.
     pub fn parse(raw: Option<&str>) -> Query {
+        // as Go's url.ParseQuery: pairs with a bad escape or a semicolon don't count
+        let pairs = raw.unwrap_or("").split('&');
+        let pairs = pairs.filter(|p| !p.is_empty() && !p.contains(';') && escaped(p));
         Query(
-            form_urlencoded::parse(raw.unwrap_or("").as_bytes())
+            pairs
+                .flat_map(|p| form_urlencoded::parse(p.as_bytes()))
                 .map(|(k, v)| (k.into_owned(), v.into_owned()))
                 .collect(),
         )
@@ -45,14 +49,25 @@ impl Query {
     }
     /// A whole number; 400 when it isn't one.
     pub fn number(&self, key: &str) -> Result<Option<i64>, Failure> {
-        self.get(key)
-            .map(|v| {
+        let found = self.0.iter().find(|(k, _)| k == key);
+        found
+            .map(|(_, v)| {
                 v.parse().map_err(|_| {
                     Failure::bad_request(format!("strconv.ParseInt: parsing {v:?}: invalid syntax"))
                 })
             })
             .transpose()
     }
+}
+
+/// Every percent sign begins an escape.
+fn escaped(pair: &str) -> bool {
+    let mut parts = pair.split('%');
+    parts.next();
+    parts.all(|p| {
+        let code = p.as_bytes().get(..2);
+        code.is_some_and(|c| c.iter().all(u8::is_ascii_hexdigit))
+    })
 }
 
 /// How unknown and duplicate fields are treated.

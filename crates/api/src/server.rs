@@ -35,6 +35,10 @@ use crate::{
 /// Largest request body, in bytes (upstream's limit).
 pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
 
+/// Bytes read of a body that nobody asked for, and the time for them (Go's HTTP server has the same bound).
+const DRAINED_BYTES_MAX: usize = 256 << 10;
+const DRAIN_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// Time a request's body may take to arrive.
 const BODY_PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 
@@ -257,10 +261,14 @@ impl Inner {
         let wants = Wants::of(&parts);
         let path = parts.uri.path().to_string();
         // a bug in one kind's hook must not take the connection's other requests with it
-        let answered = AssertUnwindSafe(self.authenticated(parts, body))
+        let mut unread = Some(body);
+        let answered = AssertUnwindSafe(self.authenticated(parts, &mut unread))
             .catch_unwind()
             .await;
         let panicked = answered.is_err();
+        if let Some(body) = unread {
+            drain(body).await;
+        }
         let mut response = match answered {
             Ok(Ok(r)) => r,
             Ok(Err(f)) => failure_response(&f),
@@ -287,7 +295,7 @@ impl Inner {
     async fn authenticated<B>(
         self: &Arc<Self>,
         parts: Parts,
-        body: B,
+        unread: &mut Option<B>,
     ) -> Result<Response<Body>, Failure>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -318,7 +326,9 @@ impl Inner {
             Ok(ticket) => ticket,
             Err(too_many) => return Ok(too_many),
         };
-        let answered = self.admitted(parts, body, query, who, &attributes).await;
+        let answered = self
+            .admitted(parts, unread, query, who, &attributes)
+            .await;
         let Some(ticket) = ticket else {
             return answered;
         };
@@ -330,7 +340,7 @@ impl Inner {
     async fn admitted<B>(
         self: &Arc<Self>,
         parts: Parts,
-        body: B,
+        unread: &mut Option<B>,
         query: Query,
         who: Identity,
         attributes: &knarr_access::Attributes,
@@ -340,6 +350,9 @@ impl Inner {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         access::admit(self, &parts, &who, attributes)?;
+        let Some(body) = unread.take() else {
+            return Err(Failure::internal("a request's body was read twice"));
+        };
         if let Some(place) = crate::proxy::Place::read(parts.uri.path()) {
             // its body goes on as it comes, of whatever length
             return crate::proxy::answer(self, place, parts, body, who).await;
@@ -469,6 +482,17 @@ impl Inner {
             watch: false,
         }))
     }
+}
+
+/// Reads a body nobody looked at: a connection whose request wasn't read to its end would have to be closed.
+async fn drain<B>(body: B)
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let all = Limited::new(body, DRAINED_BYTES_MAX).collect();
+    // whether it came to its end or not, the answer is the same
+    let _ = tokio::time::timeout(DRAIN_PATIENCE, all).await;
 }
 
 async fn read_body<B>(body: B) -> Result<Bytes, Failure>

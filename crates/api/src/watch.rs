@@ -73,6 +73,8 @@ pub fn watch(
     let r = t.resource.clone();
     let filter = Filter::read(&r, query)?;
     let scope = list::scope(t, &filter);
+    negotiate::form(&r, headers)?;
+    query.number("limit")?;
     check(query)?;
     let version = query.get("resourceVersion").unwrap_or("");
     let wanted = list::parse_version(version)?;

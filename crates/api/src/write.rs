@@ -336,7 +336,7 @@ impl<'a> Write<'a> {
 
     /// 400 when a PUT's body names another object than its URL.
     pub fn check_place(&self, o: &mut Value) -> Result<(), Failure> {
-        if meta(o, "name").is_empty() && self.part == Part::Main {
+        if meta(o, "name").is_empty() {
             return Err(Failure::bad_request(format!(
                 "the name of the object ({} based on URL) was undeterminable: name must be provided",
                 self.name

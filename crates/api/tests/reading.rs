@@ -192,7 +192,7 @@ async fn selectors_turn_changes_into_arrivals_and_departures() {
     f.made(PODS, pod("p")).await;
     f.post(
         &format!("{PODS}/p/binding"),
-        json!({"target": {"name": "n1"}}),
+        json!({"metadata": {"name": "p"}, "target": {"name": "n1"}}),
     )
     .await;
     f.patch(

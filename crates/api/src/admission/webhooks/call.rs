@@ -148,8 +148,8 @@ pub async fn mutating(
             "received undecodable patch in webhook response: {e}"
         ))
     };
-    let steps: json_patch::Patch = serde_json::from_slice(&said.patch).map_err(undecodable)?;
-    if steps.0.is_empty() {
+    let steps: Vec<Value> = serde_json::from_slice(&said.patch).map_err(undecodable)?;
+    if steps.is_empty() {
         return Ok(Said::Fine);
     }
     let shown = hit.versioned(a);
@@ -160,7 +160,8 @@ pub async fn mutating(
         ))));
     };
     let mut object = object.into_owned();
-    json_patch::patch(&mut object, &steps).map_err(|e| Error::Refused(Failure::internal(e)))?;
+    crate::json_patch6902::apply(&mut object, &steps)
+        .map_err(|e| Error::Refused(Failure::internal(e)))?;
     let object = decoded(hit, a, object).map_err(Error::Refused)?;
     let steps = serde_json::from_slice(&said.patch).map_err(undecodable)?;
     Ok(Said::Changed(object, steps))
