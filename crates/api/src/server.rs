@@ -326,9 +326,7 @@ impl Inner {
             Ok(ticket) => ticket,
             Err(too_many) => return Ok(too_many),
         };
-        let answered = self
-            .admitted(parts, unread, query, who, &attributes)
-            .await;
+        let answered = self.admitted(parts, unread, query, who, &attributes).await;
         let Some(ticket) = ticket else {
             return answered;
         };
