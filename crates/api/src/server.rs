@@ -68,6 +68,10 @@ pub struct Inner {
     pub access: Access,
     /// Held while a Service is written: the addresses and ports its hooks find free stay free until the commit.
     pub allocation: Mutex<()>,
+    /// The MutatingAdmissionPolicies configured.
+    pub mutating_policies: crate::admission::policy::mutating::State,
+    /// The ValidatingAdmissionPolicies configured.
+    pub validating_policies: crate::admission::policy::validating::State,
     /// The webhooks configured.
     pub hooks: crate::admission::webhooks::State,
     /// Connections to webhooks.
@@ -217,6 +221,8 @@ impl Inner {
             audit: std::sync::OnceLock::new(),
             access,
             allocation: Mutex::new(()),
+            mutating_policies: Default::default(),
+            validating_policies: Default::default(),
             hooks: Default::default(),
             webhooks: Default::default(),
             quota_locks: Default::default(),

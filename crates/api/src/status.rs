@@ -49,6 +49,17 @@ impl Failure {
         self
     }
 
+    /// With another code and reason.
+    pub fn recoded(mut self, code: u16, reason: &str) -> Failure {
+        self.0.code = code;
+        self.0.reason = reason.to_string();
+        self
+    }
+    /// With another message.
+    pub fn told(mut self, message: &str) -> Failure {
+        self.0.message = message.to_string();
+        self
+    }
     /// With these details instead of its own.
     pub fn detailed(mut self, details: Map<String, Value>) -> Failure {
         self.0.details = details;

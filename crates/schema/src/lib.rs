@@ -27,4 +27,4 @@ pub use encode::{
 pub use go::go_value;
 pub use merge::strategic_merge;
 pub use protobuf::decode_protobuf;
-pub use types::{TypeRef, kind, named};
+pub use types::{Shape, TypeRef, kind, named};

@@ -12,7 +12,49 @@ pub struct TypeRef {
     pub(crate) id: TypeId,
 }
 
+/// What a type is made of, for those who make types of another system of it.
+pub enum Shape {
+    String,
+    Bytes,
+    Bool,
+    Int,
+    Double,
+    Time,
+    /// Quantities, int-or-string, free JSON: values of more than one kind.
+    Any,
+    List(TypeRef),
+    Map(TypeRef),
+    /// Fields by JSON name.
+    Struct(Vec<(&'static str, TypeRef)>),
+}
+
 impl TypeRef {
+    /// What it is made of.
+    pub fn shape(self) -> Shape {
+        let of = |id| TypeRef {
+            graph: self.graph,
+            id,
+        };
+        match self.graph.kind(self.id) {
+            Kind::List { elem, .. } => Shape::List(of(elem)),
+            Kind::Map { elem, .. } => Shape::Map(of(elem)),
+            Kind::Struct { .. } => {
+                let fields = self.graph.fields_of(self.id).map(|(_, f)| f);
+                let fields = fields.into_iter().flatten();
+                Shape::Struct(fields.map(|f| (f.name, of(f.ty))).collect())
+            }
+            Kind::Scalar(s) => match s {
+                Scalar::String => Shape::String,
+                Scalar::Bytes => Shape::Bytes,
+                Scalar::Bool => Shape::Bool,
+                Scalar::Int32 | Scalar::Int64 => Shape::Int,
+                Scalar::Double => Shape::Double,
+                Scalar::Time | Scalar::MicroTime => Shape::Time,
+                _ => Shape::Any,
+            },
+        }
+    }
+
     /// The OpenAPI name of a struct type; a word such as `string` or `list` for others.
     pub fn name(self) -> &'static str {
         match self.graph.kind(self.id) {
@@ -26,6 +68,50 @@ impl TypeRef {
     /// Whether Go writes this field even when nothing is in it.
     pub fn always(self, name: &str) -> bool {
         self.graph.field(self.id, name).is_some_and(|f| f.always)
+    }
+
+    /// Paths (`.spec.x`, `.spec.list[0]`) of what is replaced whole in a value of this type: atomic lists, maps and structs.
+    pub fn atomic_parts(self, value: &serde_json::Value) -> Vec<String> {
+        let mut found = Vec::new();
+        self.atomics(value, &mut String::new(), &mut found);
+        found
+    }
+
+    fn atomics(self, value: &serde_json::Value, path: &mut String, found: &mut Vec<String>) {
+        let below = |id| TypeRef {
+            graph: self.graph,
+            id,
+        };
+        let end = path.len();
+        match (self.graph.kind(self.id), value) {
+            (Kind::List { elem, kind }, serde_json::Value::Array(items)) => {
+                if kind == ListKind::Atomic {
+                    found.push(path.clone());
+                }
+                for (i, item) in items.iter().enumerate() {
+                    path.push_str(&format!("[{i}]"));
+                    below(elem).atomics(item, path, found);
+                    path.truncate(end);
+                }
+            }
+            (Kind::Map { atomic, .. }, serde_json::Value::Object(_)) if atomic => {
+                found.push(path.clone());
+            }
+            (Kind::Struct { atomic, .. }, serde_json::Value::Object(fields)) => {
+                if atomic {
+                    found.push(path.clone());
+                }
+                for (name, item) in fields {
+                    if let Some(ty) = self.field(name) {
+                        path.push('.');
+                        path.push_str(name);
+                        ty.atomics(item, path, found);
+                        path.truncate(end);
+                    }
+                }
+            }
+            _ => {}
+        }
     }
 
     /// The type of a field by its JSON name; None when the type is no struct or has no such field.

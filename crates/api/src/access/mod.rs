@@ -71,7 +71,8 @@ impl Inner {
 pub fn start(inner: &Arc<Inner>) {
     let weak = Arc::downgrade(inner);
     inner.access.background.get_or_init(|| {
-        tokio::spawn(background::run(weak));
+        tokio::spawn(background::run(weak.clone()));
+        tokio::spawn(crate::admission::policy::types::run(weak));
     });
 }
 

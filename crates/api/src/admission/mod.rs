@@ -13,6 +13,7 @@ mod lifecycle;
 mod limit_ranger;
 mod matching;
 mod pod_security;
+pub mod policy;
 mod priority;
 pub mod quota;
 mod resources;
@@ -250,19 +251,27 @@ impl<'a> Attributes<'a> {
 
 /// The mutating phase: may change `a.object`.
 pub async fn mutate(inner: &Inner, a: &mut Attributes<'_>) -> Result<(), Failure> {
-    let mut rounds = webhooks::Rounds::default();
+    let mut rounds = Rounds::default();
     mutate_once(inner, a, &mut rounds).await?;
-    if rounds.wanted {
-        rounds.turn();
+    if rounds.policies.wanted || rounds.webhooks.wanted {
+        rounds.policies.turn();
+        rounds.webhooks.turn();
         mutate_once(inner, a, &mut rounds).await?;
     }
     Ok(())
 }
 
+/// The mutating phase runs twice when a policy or webhook has changed something.
+#[derive(Default)]
+struct Rounds {
+    policies: policy::mutating::Rounds,
+    webhooks: webhooks::Rounds,
+}
+
 async fn mutate_once(
     inner: &Inner,
     a: &mut Attributes<'_>,
-    rounds: &mut webhooks::Rounds,
+    rounds: &mut Rounds,
 ) -> Result<(), Failure> {
     lifecycle::admit(inner, a)?;
     limit_ranger::admit(inner, a);
@@ -271,7 +280,8 @@ async fn mutate_once(
     tolerations::admit(a);
     classes::admit(inner, a);
     runtime_class::admit(inner, a)?;
-    webhooks::mutate(inner, a, rounds).await
+    policy::mutating::mutate(inner, a, &mut rounds.policies)?;
+    webhooks::mutate(inner, a, &mut rounds.webhooks).await
 }
 
 /// The validating phase: the object is as it will be stored.
@@ -283,6 +293,7 @@ pub async fn validate(inner: &Inner, a: &mut Attributes<'_>) -> Result<Admitted,
     certificates::validate(inner, a)?;
     classes::validate(inner, a)?;
     runtime_class::validate(inner, a)?;
+    policy::validating::validate(inner, a)?;
     webhooks::validate(inner, a).await?;
     let mut admitted = Admitted::default();
     quota::validate(inner, a, &mut admitted).await?;

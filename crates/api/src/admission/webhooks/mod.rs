@@ -22,6 +22,7 @@ use crate::{
     webhook::Target,
 };
 use call::Said;
+pub use call::conformed;
 
 const MUTATING: &[&str] =
     &["/registry/admissionregistration.k8s.io/mutatingwebhookconfigurations/"];

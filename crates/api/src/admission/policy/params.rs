@@ -1,0 +1,111 @@
+//! The objects a binding gives its policy as `params` (`policy/generic/policy_dispatcher.go`, CollectParams).
+
+use serde_json::Value;
+
+use crate::{
+    admission::{Attributes, json::text},
+    catalog,
+    registry::Handle,
+    selector::{LabelSelector, label_selector_string},
+    server::Inner,
+    versions,
+};
+
+/// A policy's `paramKind`.
+pub struct ParamKind {
+    /// `group/version`, or a version.
+    api_version: String,
+    kind: String,
+}
+
+impl ParamKind {
+    /// From a policy's spec; None when it has none.
+    pub fn read(spec: &Value) -> Option<ParamKind> {
+        let kind = spec.get("paramKind").filter(|k| k.is_object())?;
+        Some(ParamKind {
+            api_version: text(kind, "/apiVersion").to_string(),
+            kind: text(kind, "/kind").to_string(),
+        })
+    }
+
+    /// The resource whose objects are meant.
+    pub fn resource(&self, inner: &Inner) -> Option<Handle> {
+        let catalog = inner.catalog();
+        let all = catalog.all().iter();
+        all.into_iter()
+            .find(|r| r.kind == self.kind && catalog::api_version(r) == self.api_version)
+            .cloned()
+    }
+
+    /// What is said when nothing of that kind is served.
+    pub fn unknown(&self) -> String {
+        let (group, version) = self
+            .api_version
+            .split_once('/')
+            .unwrap_or(("", &self.api_version));
+        format!(
+            "failed to find resource referenced by paramKind: '{group}/{version}, Kind={}'",
+            self.kind
+        )
+    }
+}
+
+/// The params of one binding for one request: `[null]` when there are none to be had, an empty list when the binding is
+/// to be passed over.
+pub fn collect(
+    inner: &Inner,
+    kind: Option<&ParamKind>,
+    reference: &Value,
+    a: &Attributes<'_>,
+) -> Result<Vec<Value>, String> {
+    let Some(kind) = kind else {
+        return Ok(vec![Value::Null]);
+    };
+    let r = kind.resource(inner).ok_or_else(|| kind.unknown())?;
+    if !reference.is_object() {
+        return Ok(vec![Value::Null]);
+    }
+    let given = text(reference, "/namespace");
+    let namespace = if r.namespaced {
+        match (given, a.namespace.as_ref()) {
+            ("", "") => {
+                return Err("cannot use namespaced paramRef in policy binding that matches cluster-scoped resources".into());
+            }
+            ("", own) => own.to_string(),
+            (given, _) => given.to_string(),
+        }
+    } else if given.is_empty() {
+        String::new()
+    } else {
+        return Err(
+            "paramRef.namespace must not be provided for a cluster-scoped `paramKind`".into(),
+        );
+    };
+    let snapshot = inner.store.snapshot();
+    let read = |bytes: &[u8]| {
+        let stored = serde_json::from_slice(bytes).ok()?;
+        Some(versions::read(&r, stored))
+    };
+    let name = text(reference, "/name");
+    let found: Vec<Value> = if name.is_empty() {
+        let selector = LabelSelector::parse(&label_selector_string(&reference["selector"], false))?;
+        let selected = |o: &Value| {
+            let labels = o.pointer("/metadata/labels").unwrap_or(&Value::Null);
+            selector.matches(labels)
+        };
+        snapshot
+            .range(&catalog::prefix(&r, &namespace), None)
+            .filter_map(|e| read(&e.value))
+            .filter(selected)
+            .collect()
+    } else {
+        let entry = snapshot.get(&catalog::key(&r, &namespace, name));
+        entry.and_then(|e| read(&e.value)).into_iter().collect()
+    };
+    if found.is_empty() && reference["parameterNotFoundAction"] == "Deny" {
+        return Err(
+            "no params found for policy binding with `Deny` parameterNotFoundAction".into(),
+        );
+    }
+    Ok(found)
+}
