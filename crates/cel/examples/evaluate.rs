@@ -25,7 +25,8 @@ fn main() {
     }
 }
 
-fn run(case: &Json) -> Json {
+/// One case's answer.
+pub fn run(case: &Json) -> Json {
     let mut env = Env::builder();
     if case["mutation"] == true {
         env = env.mutation();
@@ -126,6 +127,14 @@ fn show(v: &Value<'_>) -> String {
         }
         Value::Type(t) => format!("type({})", t.name()),
         Value::Object(_) => format!("obj{}", v.to_json().unwrap_or_default()),
+        Value::Quantity(_) | Value::Url(_) | Value::Ip(_) | Value::Cidr(_) | Value::Semver(_) => {
+            let text = v.to_json().unwrap_or_default();
+            format!(
+                "opaque({}:{})",
+                v.type_of().name(),
+                text.as_str().unwrap_or("")
+            )
+        }
         other => format!(
             "opaque({}:{})",
             other.type_of().name(),

@@ -121,17 +121,7 @@ impl Checker<'_> {
         let id = e.id;
         let t = match &mut e.kind {
             Kind::Literal(l) => literal_type(l),
-            Kind::Ident(name) => match self.lookup(name) {
-                Some((bare, t)) => {
-                    *name = bare;
-                    t
-                }
-                None => {
-                    let name = name.clone();
-                    self.undeclared(id, &name);
-                    Type::Error
-                }
-            },
+            Kind::Ident(_) => return self.check_ident(e),
             Kind::Select { .. } => return self.check_select(e),
             Kind::Call { .. } => return self.check_call(e),
             Kind::List { elems, optional } => self.check_list(elems, optional),
@@ -142,6 +132,27 @@ impl Checker<'_> {
         self.set(id, t)
     }
 
+    #[inline(never)]
+    fn check_ident(&mut self, e: &mut Expr) -> Type {
+        let id = e.id;
+        let Kind::Ident(name) = &mut e.kind else {
+            return Type::Error;
+        };
+        let t = match self.lookup(name) {
+            Some((bare, t)) => {
+                *name = bare;
+                t
+            }
+            None => {
+                let name = name.clone();
+                self.undeclared(id, &name);
+                Type::Error
+            }
+        };
+        self.set(id, t)
+    }
+
+    #[inline(never)]
     fn check_select(&mut self, e: &mut Expr) -> Type {
         if let Some((name, t)) = e.qualified_name().and_then(|q| self.lookup(&q)) {
             e.kind = Kind::Ident(name);
@@ -167,7 +178,12 @@ impl Checker<'_> {
 
     fn check_field(&mut self, id: u32, operand: &mut Expr, field: &str, optional: bool) -> Type {
         let t = self.check(operand);
-        let t = self.resolved(&t);
+        self.field_type(id, &t, field, optional)
+    }
+
+    #[inline(never)]
+    fn field_type(&mut self, id: u32, t: &Type, field: &str, optional: bool) -> Type {
+        let t = self.resolved(t);
         let (target, was_optional) = match t {
             Type::Optional(inner) => ((*inner).clone(), true),
             t => (t, false),
@@ -206,8 +222,8 @@ impl Checker<'_> {
         }
     }
 
+    #[inline(never)]
     fn check_call(&mut self, e: &mut Expr) -> Type {
-        let id = e.id;
         let Kind::Call {
             function,
             target,
@@ -217,47 +233,77 @@ impl Checker<'_> {
             return Type::Error;
         };
         if function == op::OPT_SELECT {
-            let [
-                operand,
-                Expr {
-                    kind: Kind::Literal(Literal::String(field)),
-                    ..
-                },
-            ] = args.as_mut_slice()
-            else {
-                self.report(id, "unsupported optional field selection".into());
-                return self.set(id, Type::Error);
-            };
-            let t = self.check_field(id, operand, field, true);
-            self.overloads[id as usize] = vec!["select_optional_field"];
-            let t = self.resolved(&t);
-            return self.set(id, t);
+            return self.check_optional_select(e);
         }
-        let mut types: Vec<Type> = args.iter_mut().map(|a| self.check(a)).collect();
+        let mut types = Vec::with_capacity(args.len() + 1);
+        for a in args.iter_mut() {
+            types.push(self.check(a));
+        }
         let Some(receiver) = target else {
-            let Some(overloads) = self.function(function) else {
-                let name = function.clone();
-                self.undeclared(id, &name);
-                return self.set(id, Type::Error);
-            };
-            *function = function.trim_start_matches('.').to_string();
-            let name = function.clone();
-            return self.resolve(id, &name, overloads, false, types, args);
+            return self.check_function(e, types);
         };
         // `ip.isCanonical(x)` is a function of that name, not a method of a variable `ip`
         let qualified = receiver.qualified_name().map(|q| format!("{q}.{function}"));
-        if let Some((name, overloads)) = qualified.and_then(|q| self.function(&q).map(|o| (q, o))) {
-            *function = name.trim_start_matches('.').to_string();
+        if let Some(name) = qualified.filter(|q| self.function(q).is_some()) {
+            *function = name;
             *target = None;
-            return self.resolve(id, &name, overloads, false, types, args);
+            return self.check_function(e, types);
         }
-        types.insert(0, self.check(receiver));
+        let t = self.check(receiver);
+        types.insert(0, t);
+        self.check_method(e, types)
+    }
+
+    #[inline(never)]
+    fn check_optional_select(&mut self, e: &mut Expr) -> Type {
+        let id = e.id;
+        let Kind::Call { args, .. } = &mut e.kind else {
+            return Type::Error;
+        };
+        let [
+            operand,
+            Expr {
+                kind: Kind::Literal(Literal::String(field)),
+                ..
+            },
+        ] = args.as_mut_slice()
+        else {
+            self.report(id, "unsupported optional field selection".into());
+            return self.set(id, Type::Error);
+        };
+        let t = self.check_field(id, operand, field, true);
+        self.overloads[id as usize] = vec!["select_optional_field"];
+        let t = self.resolved(&t);
+        self.set(id, t)
+    }
+
+    #[inline(never)]
+    fn check_function(&mut self, e: &mut Expr, types: Vec<Type>) -> Type {
+        let id = e.id;
+        let Kind::Call { function, args, .. } = &mut e.kind else {
+            return Type::Error;
+        };
         let Some(overloads) = self.function(function) else {
             let name = function.clone();
             self.undeclared(id, &name);
             return self.set(id, Type::Error);
         };
+        *function = function.trim_start_matches('.').to_string();
         let name = function.clone();
+        self.resolve(id, &name, overloads, false, types, args)
+    }
+
+    #[inline(never)]
+    fn check_method(&mut self, e: &mut Expr, types: Vec<Type>) -> Type {
+        let id = e.id;
+        let Kind::Call { function, args, .. } = &mut e.kind else {
+            return Type::Error;
+        };
+        let name = function.clone();
+        let Some(overloads) = self.function(&name) else {
+            self.undeclared(id, &name);
+            return self.set(id, Type::Error);
+        };
         self.resolve(id, &name, overloads, true, types, args)
     }
 
@@ -349,14 +395,13 @@ impl Checker<'_> {
         )
     }
 
-    /// The type that covers both, or a complaint: Kubernetes wants literals of one type.
-    fn join(&mut self, id: u32, before: Option<Type>, t: Type) -> Type {
-        let Some(before) = before else { return t };
-        if self.mapping.assignable(&before, &t) {
-            return most_general(&before, &t);
+    /// The type that covers both.
+    fn join(&mut self, before: Option<Type>, t: Type) -> Type {
+        match before {
+            None => t,
+            Some(before) if self.mapping.assignable(&before, &t) => most_general(&before, &t),
+            Some(_) => Type::Dyn,
         }
-        self.mismatch(id, &before, &t);
-        Type::Error
     }
 
     /// The type in the optional a `?` element must be.
@@ -371,6 +416,7 @@ impl Checker<'_> {
         }
     }
 
+    #[inline(never)]
     fn check_list(&mut self, elems: &mut [Expr], optional: &[bool]) -> Type {
         let mut of = None;
         for (e, optional) in elems.iter_mut().zip(optional) {
@@ -378,28 +424,30 @@ impl Checker<'_> {
             if *optional {
                 t = self.unwrapped(e.id, t);
             }
-            of = Some(self.join(e.id, of, t));
+            of = Some(self.join(of, t));
         }
         let of = of.unwrap_or_else(|| self.new_var());
         Type::list(of)
     }
 
+    #[inline(never)]
     fn check_map(&mut self, entries: &mut [Entry]) -> Type {
         let (mut keys, mut values) = (None, None);
         for e in entries.iter_mut() {
             let t = self.check(&mut e.key);
-            keys = Some(self.join(e.key.id, keys, t));
+            keys = Some(self.join(keys, t));
             let mut t = self.check(&mut e.value);
             if e.optional {
                 t = self.unwrapped(e.value.id, t);
             }
-            values = Some(self.join(e.value.id, values, t));
+            values = Some(self.join(values, t));
         }
         let keys = keys.unwrap_or_else(|| self.new_var());
         let values = values.unwrap_or_else(|| self.new_var());
         Type::map(keys, values)
     }
 
+    #[inline(never)]
     fn check_struct(&mut self, id: u32, name: &mut String, fields: &mut [FieldInit]) -> Type {
         let Some((bare, t)) = self.lookup(name) else {
             let name = name.clone();
@@ -443,6 +491,7 @@ impl Checker<'_> {
         object.map_or(Type::Error, Type::Object)
     }
 
+    #[inline(never)]
     fn check_comprehension(&mut self, c: &mut Comprehension) -> Type {
         let range = self.check(&mut c.range);
         let accu = self.check(&mut c.init);

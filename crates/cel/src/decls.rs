@@ -121,16 +121,10 @@ pub(crate) fn type_named(name: &str) -> Option<Type> {
         "map" => Type::Map(dynamic(), dynamic()),
         "type" => Type::Type(None),
         "optional_type" => Type::Optional(dynamic()),
-        "dyn" => Type::Dyn,
         "google.protobuf.Duration" => Type::Duration,
         "google.protobuf.Timestamp" => Type::Timestamp,
         "net.IP" => Type::Opaque("net.IP"),
         "net.CIDR" => Type::Opaque("net.CIDR"),
-        "kubernetes.Quantity" => Type::Opaque("kubernetes.Quantity"),
-        "kubernetes.Semver" => Type::Opaque("kubernetes.Semver"),
-        "kubernetes.URL" => Type::Opaque("kubernetes.URL"),
-        "kubernetes.NamedFormat" => Type::Opaque("kubernetes.NamedFormat"),
-        "kubernetes.authorization.Authorizer" => Type::AUTHORIZER,
         _ => return None,
     })
 }

@@ -45,6 +45,9 @@ impl EvalError {
             message: message.into(),
         }
     }
+    pub(crate) fn is_no_overload(&self) -> bool {
+        self.kind == ErrorKind::Value && self.message == "no such overload"
+    }
     /// Whether `||` and `&&` may absorb it.
     pub(crate) fn absorbable(&self) -> bool {
         self.kind == ErrorKind::Value

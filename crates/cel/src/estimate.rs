@@ -6,7 +6,7 @@ mod calls;
 
 use std::collections::HashMap;
 
-use crate::ast::{Comprehension, Expr, Kind, Literal};
+use crate::ast::{Comprehension, Entry, Expr, Kind, Literal};
 use crate::check::Checked;
 use crate::env::Names;
 use crate::types::Type;
@@ -157,7 +157,6 @@ impl Coster<'_> {
         match &e.kind {
             Kind::Literal(_) => CostEstimate::default(),
             Kind::Ident(name) => {
-                // a type is looked up like a variable
                 let path = self
                     .local(name)
                     .map_or_else(|| vec![name.clone()], |l| l.path.clone());
@@ -169,72 +168,85 @@ impl Coster<'_> {
                 test_only: true,
                 ..
             } => self.cost(operand),
-            Kind::Select { operand, field, .. } => {
-                let mut sum = self.cost(operand);
-                if matches!(
-                    self.checked.ty(operand),
-                    Type::Map(..) | Type::Object(_) | Type::Param(_)
-                ) {
-                    sum = sum.plus(CostEstimate::fixed(1));
-                }
-                let mut path = self.path(operand);
-                path.push(field.clone());
-                self.paths.insert(e.id, path);
-                sum
-            }
+            Kind::Select { operand, field, .. } => self.select(e, operand, field),
             Kind::Call {
                 function,
                 target,
                 args,
             } => self.call(e, function, target.as_deref(), args),
-            Kind::List { elems, .. } => {
-                let mut sum = CostEstimate::fixed(10);
-                let mut item = Size {
-                    min: if elems.is_empty() { 0 } else { u64::MAX },
-                    max: 0,
-                };
-                for x in elems {
-                    sum = sum.plus(self.cost(x));
-                    item = item.union(self.size_or_unknown(x));
+            Kind::List { elems, .. } => self.list(e, elems),
+            Kind::Map(entries) => self.map(e, entries),
+            Kind::Struct { fields, .. } => {
+                let mut sum = CostEstimate::fixed(40);
+                for f in fields {
+                    sum = sum.plus(self.cost(&f.value));
                 }
-                self.entries.insert(
-                    e.id,
-                    Entries {
-                        list: true,
-                        key: Size::fixed(1),
-                        value: item,
-                    },
-                );
                 sum
             }
-            Kind::Map(entries) => {
-                let mut sum = CostEstimate::fixed(30);
-                let empty = Size {
-                    min: if entries.is_empty() { 0 } else { u64::MAX },
-                    max: 0,
-                };
-                let (mut key, mut value) = (empty, empty);
-                for x in entries {
-                    sum = sum.plus(self.cost(&x.key)).plus(self.cost(&x.value));
-                    key = key.union(self.size_or_unknown(&x.key));
-                    value = value.union(self.size_or_unknown(&x.value));
-                }
-                self.entries.insert(
-                    e.id,
-                    Entries {
-                        list: false,
-                        key,
-                        value,
-                    },
-                );
-                sum
-            }
-            Kind::Struct { fields, .. } => fields.iter().fold(CostEstimate::fixed(40), |sum, f| {
-                sum.plus(self.cost(&f.value))
-            }),
             Kind::Comprehension(c) if is_bind(c) => self.bind(e, c),
             Kind::Comprehension(c) => self.comprehension(e, c),
         }
+    }
+
+    #[inline(never)]
+    fn select(&mut self, e: &Expr, operand: &Expr, field: &str) -> CostEstimate {
+        let mut sum = self.cost(operand);
+        if matches!(
+            self.checked.ty(operand),
+            Type::Map(..) | Type::Object(_) | Type::Param(_)
+        ) {
+            sum = sum.plus(CostEstimate::fixed(1));
+        }
+        let mut path = self.path(operand);
+        path.push(field.to_string());
+        self.paths.insert(e.id, path);
+        sum
+    }
+
+    #[inline(never)]
+    fn list(&mut self, e: &Expr, elems: &[Expr]) -> CostEstimate {
+        let mut sum = CostEstimate::fixed(10);
+        let mut item = Size {
+            min: if elems.is_empty() { 0 } else { u64::MAX },
+            max: 0,
+        };
+        for x in elems {
+            sum = sum.plus(self.cost(x));
+            item = item.union(self.size_or_unknown(x));
+        }
+        self.entries.insert(
+            e.id,
+            Entries {
+                list: true,
+                key: Size::fixed(1),
+                value: item,
+            },
+        );
+        sum
+    }
+
+    #[inline(never)]
+    fn map(&mut self, e: &Expr, entries: &[Entry]) -> CostEstimate {
+        let mut sum = CostEstimate::fixed(30);
+        let empty = Size {
+            min: if entries.is_empty() { 0 } else { u64::MAX },
+            max: 0,
+        };
+        let (mut key, mut value) = (empty, empty);
+        for x in entries {
+            sum = sum.plus(self.cost(&x.key)).plus(self.cost(&x.value));
+            key = key.union(self.size_or_unknown(&x.key));
+            value = value.union(self.size_or_unknown(&x.value));
+        }
+        self.entries.insert(
+            e.id,
+            Entries {
+                list: false,
+                key,
+                value,
+            },
+        );
+        sum
     }
 
     fn local(&self, name: &str) -> Option<&Local> {
@@ -339,6 +351,7 @@ impl Coster<'_> {
         }
     }
 
+    #[inline(never)]
     fn comprehension(&mut self, e: &Expr, c: &Comprehension) -> CostEstimate {
         let mut sum = self.cost(&c.range).plus(self.cost(&c.init));
         let outside = self.locals.len();
@@ -367,6 +380,7 @@ impl Coster<'_> {
         sum
     }
 
+    #[inline(never)]
     fn bind(&mut self, e: &Expr, c: &Comprehension) -> CostEstimate {
         let mut sum = self.cost(&c.range).plus(self.cost(&c.init));
         let outside = self.locals.len();
@@ -389,25 +403,41 @@ impl Coster<'_> {
             self.copy_sizes(e, arg);
             return CostEstimate::fixed(1).plus(cost);
         }
-        let costs: Vec<CostEstimate> = args.iter().map(|a| self.cost(a)).collect();
+        let mut costs = Vec::with_capacity(args.len());
+        for a in args {
+            costs.push(self.cost(a));
+        }
         for a in args {
             self.size(a);
         }
-        let overloads = self.checked.overloads(e);
-        if overloads.is_empty() {
+        if self.checked.overloads(e).is_empty() {
             return CostEstimate::default();
         }
         let mut sum = CostEstimate::default();
         if let Some(t) = target {
             sum = self.cost(t);
         }
+        sum.plus(self.overloads(e, function, target, args, &costs))
+    }
+
+    /// The range that covers all overloads a call may come to.
+    #[inline(never)]
+    fn overloads(
+        &mut self,
+        e: &Expr,
+        function: &str,
+        target: Option<&Expr>,
+        args: &[Expr],
+        costs: &[CostEstimate],
+    ) -> CostEstimate {
+        let overloads = self.checked.overloads(e);
         let mut cost = CostEstimate {
             min: u64::MAX,
             max: 0,
         };
         let mut result: Option<Size> = None;
         for overload in overloads.iter().copied() {
-            let (c, size) = self.overload(e, function, overload, target, args, &costs);
+            let (c, size) = self.overload(e, function, overload, target, args, costs);
             cost = cost.union(c);
             result = match (result, size) {
                 (Some(a), Some(b)) => Some(a.union(b)),
@@ -433,7 +463,7 @@ impl Coster<'_> {
         if let Some(s) = result {
             self.sizes.insert(e.id, s);
         }
-        sum.plus(cost)
+        cost
     }
 }
 

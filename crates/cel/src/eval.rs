@@ -5,12 +5,17 @@ use std::sync::Arc;
 
 use crate::budget::limits;
 use crate::env::Activation;
+use crate::equality::equal;
 use crate::error::EvalError;
+use crate::functions::regexes;
 use crate::ops;
-use crate::plan::{Attr, Call, Conditional, Fold, Node, Plan, Qualifier, Root, Step, Step2};
+use crate::plan::{
+    Attr, Call, Conditional, Fold, Node, Plan, Qualifier, Root, Search, Step, Step2,
+};
 use crate::runtime_cost::{self, Rule};
 use crate::types::ObjectType;
 use crate::value::{Items, Key, List, Object, Value};
+use crate::work;
 
 pub(crate) type Evaluated<'a> = Result<Value<'a>, EvalError>;
 
@@ -40,8 +45,20 @@ pub(crate) fn run<'a>(plan: &Plan, vars: &Activation<'a>) -> (Evaluated<'a>, u64
         locals: Vec::new(),
         cost: 0,
     };
+    work::start();
     let result = eval.node(plan);
+    // who looks at the result has an account of their own
+    work::start();
     (result, eval.cost)
+}
+
+/// The result, unless it took more work than costs could tell.
+fn bounded(result: Evaluated<'_>) -> Evaluated<'_> {
+    if work::exhausted() {
+        Err(EvalError::call_limit())
+    } else {
+        result
+    }
 }
 
 impl<'p, 'a> Eval<'_, 'p, 'a> {
@@ -62,10 +79,16 @@ impl<'p, 'a> Eval<'_, 'p, 'a> {
             Node::And(terms) => self.logic(terms, false),
             Node::Or(terms) => self.logic(terms, true),
             Node::Equal(sides, wanted) => self.equal(sides, *wanted),
+            Node::OrElse(sides, unwrap) => match self.node(&sides[0])? {
+                Value::Optional(None) => self.node(&sides[1]),
+                Value::Optional(Some(v)) if *unwrap => Ok(Value::clone(&v)),
+                other => Ok(other),
+            },
             Node::Call(c) => self.call(c),
+            Node::Search(s) => self.search(s),
             Node::InConst(x, list) => {
                 let x = self.node(x)?;
-                ops::contains(&x, list).map(Value::Bool)
+                bounded(ops::contains(&x, list).map(Value::Bool))
             }
             Node::List(elems) => self.list(elems),
             Node::Map(entries) => self.map(entries),
@@ -108,7 +131,10 @@ impl<'p, 'a> Eval<'_, 'p, 'a> {
         match (&local.slot, local.init) {
             (Slot::Ready(v), _) => v.clone(),
             (Slot::Pending, Some(init)) => {
+                // it was planned to stand outside of the comprehensions that are now around it
+                let inner = self.locals.split_off(i);
                 let v = self.node(init);
+                self.locals.extend(inner);
                 self.locals[i].slot = Slot::Ready(v.clone());
                 v
             }
@@ -168,7 +194,9 @@ impl<'p, 'a> Eval<'_, 'p, 'a> {
                     v = next;
                 }
                 Ok(None) if last => {
-                    self.charge(1)?;
+                    if !optional {
+                        self.charge(1)?;
+                    }
                     return Ok(Value::Bool(false));
                 }
                 Ok(None) => {
@@ -266,7 +294,8 @@ impl<'p, 'a> Eval<'_, 'p, 'a> {
             }
         };
         self.charge(cost)?;
-        Ok(Value::Bool(ops::equal(&l?, &r?) == wanted))
+        let same = equal(&l?, &r?);
+        bounded(Ok(Value::Bool(same == wanted)))
     }
 
     #[inline(never)]
@@ -280,21 +309,35 @@ impl<'p, 'a> Eval<'_, 'p, 'a> {
                         self.charge(1)?;
                         return Ok(Value::Bool(true));
                     }
-                    Err(e) => return self.failed(c, e),
+                    Err(e) => return self.failed(c, &[Value::Null], Some(e)),
                 };
                 self.apply(c, &[v])
             }
-            [left, right] => {
+            [left, right] if !c.dispatched => {
                 let (l, r) = self.both(left, right)?;
                 match (l, r) {
                     (Ok(l), Ok(r)) => self.apply(c, &[l, r]),
-                    (Err(e), _) | (_, Err(e)) => self.failed(c, e),
+                    (l, r) => {
+                        let args = [&l, &r].map(|v| v.clone().unwrap_or(Value::Null));
+                        let error = l.err().or(r.err());
+                        self.failed(c, &args, error)
+                    }
                 }
             }
             many => {
-                let args: Result<Vec<Value<'a>>, EvalError> =
-                    many.iter().map(|a| self.node(a)).collect();
-                self.apply(c, &args?)
+                let mut args = Vec::with_capacity(many.len());
+                for (i, a) in many.iter().enumerate() {
+                    match self.node(a) {
+                        Ok(v) => args.push(v),
+                        // the call is counted once all arguments were looked at
+                        Err(e) if i + 1 == many.len() => {
+                            args.push(Value::Null);
+                            return self.failed(c, &args, Some(e));
+                        }
+                        Err(e) => return Err(e),
+                    }
+                }
+                self.apply(c, &args)
             }
         }
     }
@@ -303,39 +346,74 @@ impl<'p, 'a> Eval<'_, 'p, 'a> {
         // what the work costs is known before it is done, but for the few that are counted by their result
         if !c.rule.by_result() {
             self.charge(c.rule.cost(args, None))?;
-            return (c.function)(args);
+            return bounded((c.function)(args)).map_err(|e| c.named(e, args));
         }
         let result = (c.function)(args);
         self.charge(c.rule.cost(args, result.as_ref().ok()))?;
-        result
+        result.map_err(|e| c.named(e, args))
     }
 
-    /// A failed argument still costs the call.
-    fn failed(&mut self, c: &'p Call, e: EvalError) -> Evaluated<'a> {
-        if e.absorbable() {
-            let nothing = vec![Value::Null; c.args.len()];
-            self.charge(c.rule.cost(&nothing, None))?;
+    /// A failed argument still costs the call; it stands as null among the arguments.
+    fn failed(
+        &mut self,
+        c: &'p Call,
+        args: &[Value<'a>],
+        error: Option<EvalError>,
+    ) -> Evaluated<'a> {
+        let error = error.unwrap_or_else(EvalError::no_overload);
+        if error.absorbable() {
+            self.charge(c.rule.cost(args, None))?;
         }
-        Err(e)
+        Err(error)
+    }
+
+    #[inline(never)]
+    fn search(&mut self, s: &'p Search) -> Evaluated<'a> {
+        let text = self.node(&s.text)?;
+        let Value::String(t) = &text else {
+            return Err(EvalError::no_overload());
+        };
+        let limit = match s.limit.as_ref().map(|n| self.node(n)).transpose()? {
+            None => -1,
+            Some(Value::Int(n)) => n,
+            Some(_) => return Err(EvalError::no_overload()),
+        };
+        let args = [text.clone(), s.pattern.clone()];
+        self.charge(s.rule.cost(&args, None))?;
+        Ok(regexes::search(&s.regex, s.kind, t.as_str(), limit))
     }
 
     #[inline(never)]
     fn list(&mut self, elems: &'p [(Node, bool)]) -> Evaluated<'a> {
+        let list = self.elements(elems);
+        // counted whether it could be built or not, as for maps and objects
+        self.charge(runtime_cost::LIST)?;
+        list.map(Value::list)
+    }
+
+    fn elements(&mut self, elems: &'p [(Node, bool)]) -> Result<Vec<Value<'a>>, EvalError> {
         let mut out = Vec::with_capacity(elems.len());
         for (e, optional) in elems {
-            let v = self.node(e)?;
-            match (v, optional) {
+            match (self.node(e)?, optional) {
                 (Value::Optional(v), true) => out.extend(v.map(|v| Value::clone(&v))),
                 (_, true) => return Err(EvalError::new("invalid optional list element")),
                 (v, false) => out.push(v),
             }
         }
-        self.charge(runtime_cost::LIST)?;
-        Ok(Value::list(out))
+        Ok(out)
     }
 
     #[inline(never)]
     fn map(&mut self, entries: &'p [(Node, Node, bool)]) -> Evaluated<'a> {
+        let map = self.entries(entries);
+        self.charge(runtime_cost::MAP)?;
+        map.map(Value::map)
+    }
+
+    fn entries(
+        &mut self,
+        entries: &'p [(Node, Node, bool)],
+    ) -> Result<BTreeMap<Key, Value<'a>>, EvalError> {
         let mut out = BTreeMap::new();
         for (k, v, optional) in entries {
             let k = self.node(k)?;
@@ -353,8 +431,7 @@ impl<'p, 'a> Eval<'_, 'p, 'a> {
             };
             out.insert(key, v);
         }
-        self.charge(runtime_cost::MAP)?;
-        Ok(Value::map(out))
+        Ok(out)
     }
 
     #[inline(never)]
@@ -363,6 +440,16 @@ impl<'p, 'a> Eval<'_, 'p, 'a> {
         ty: &Arc<ObjectType>,
         fields: &'p [(String, Node, bool)],
     ) -> Evaluated<'a> {
+        let fields = self.fields(fields);
+        self.charge(runtime_cost::STRUCT)?;
+        let ty = ty.clone();
+        fields.map(|fields| Value::Object(Arc::new(Object { ty, fields })))
+    }
+
+    fn fields(
+        &mut self,
+        fields: &'p [(String, Node, bool)],
+    ) -> Result<BTreeMap<String, Value<'a>>, EvalError> {
         let mut out = BTreeMap::new();
         for (name, v, optional) in fields {
             let v = match (self.node(v)?, optional) {
@@ -377,11 +464,7 @@ impl<'p, 'a> Eval<'_, 'p, 'a> {
             };
             out.insert(name.clone(), v);
         }
-        self.charge(runtime_cost::STRUCT)?;
-        Ok(Value::Object(Arc::new(Object {
-            ty: ty.clone(),
-            fields: out,
-        })))
+        Ok(out)
     }
 
     #[inline(never)]
@@ -429,10 +512,11 @@ impl<'p, 'a> Eval<'_, 'p, 'a> {
                 }
             }
             other => {
-                let name = other.type_of().name().to_string();
-                return Err(EvalError::new(format!(
-                    "got '{name}', expected iterable type"
-                )));
+                let name = other.go_type();
+                return Err(EvalError::new(match f.two {
+                    true => format!("unsupported comprehension range type: {name}"),
+                    false => format!("got '{name}', expected iterable type"),
+                }));
             }
         }
         Ok(())
@@ -506,20 +590,25 @@ impl<'p, 'a> Eval<'_, 'p, 'a> {
             runtime_cost::LIST
         };
         let accu = self.take(f);
-        Some(self.charge(1).and_then(|()| self.node(elem)).and_then(|v| {
-            self.charge(list + 1)?;
-            let mut items = match accu? {
-                Value::List(List {
+        if let Err(e) = self.charge(1) {
+            return Some(Err(e));
+        }
+        let elem = self.node(elem);
+        if let Err(e) = self.charge(list + 1) {
+            return Some(Err(e));
+        }
+        Some(elem.and_then(|v| match accu? {
+            Value::List(List {
+                items: Items::Owned(mut items),
+                ..
+            }) => {
+                Arc::make_mut(&mut items).push(v);
+                Ok(Value::List(List {
                     items: Items::Owned(items),
-                    ..
-                }) => items,
-                _ => return Err(EvalError::no_overload()),
-            };
-            Arc::make_mut(&mut items).push(v);
-            Ok(Value::List(List {
-                items: Items::Owned(items),
-                schema: None,
-            }))
+                    schema: None,
+                }))
+            }
+            _ => Err(EvalError::no_overload()),
         }))
     }
 
@@ -535,15 +624,19 @@ impl<'p, 'a> Eval<'_, 'p, 'a> {
             Err(e) => return Some(Err(e)),
         }
         let accu = self.take(f);
-        let values = self.charge(1).and_then(|()| {
-            entry
-                .iter()
-                .map(|e| self.node(e))
-                .collect::<Result<Vec<_>, _>>()
-        });
-        Some(values.and_then(|values| {
-            self.charge(1)?;
-            ops::insert(accu?, &values)
-        }))
+        if let Err(e) = self.charge(1) {
+            return Some(Err(e));
+        }
+        let mut values = Vec::with_capacity(entry.len());
+        for (i, e) in entry.iter().enumerate() {
+            match self.node(e) {
+                Ok(v) => values.push(v),
+                Err(e) if i + 1 == entry.len() => {
+                    return Some(self.charge(1).and(Err(e)));
+                }
+                Err(e) => return Some(Err(e)),
+            }
+        }
+        Some(self.charge(1).and_then(|()| ops::insert(accu?, &values)))
     }
 }

@@ -5,7 +5,7 @@ pub(crate) mod authorizer;
 pub(crate) mod cidr;
 mod convert;
 pub(crate) mod format;
-mod formatting;
+pub(crate) mod formatting;
 pub(crate) mod ip;
 mod lists;
 mod optional;
@@ -35,6 +35,16 @@ pub(crate) fn find(name: &str) -> Option<Function> {
         .or_else(|| times::find(name))
         .or_else(|| optional::find(name))
         .or_else(|| library(name))
+}
+
+/// Functions whose result depends on which overload the types chose.
+pub(crate) fn overloaded(overload: &str) -> Option<Function> {
+    Some(match overload {
+        "list_double_sum_double" => |a| lists::sum(a, Value::Double(0.0)),
+        "list_uint_sum_uint" => |a| lists::sum(a, Value::Uint(0)),
+        "list_duration_sum_duration" => |a| lists::sum(a, Value::Duration(Default::default())),
+        _ => return None,
+    })
 }
 
 fn operator(name: &str) -> Option<Function> {

@@ -3,6 +3,7 @@
 use crate::ast::{Expr, Kind, Literal, Positions};
 use crate::check::Checked;
 use crate::functions;
+use crate::functions::formatting::{Piece, misfit, pieces};
 use crate::issue::{Issue, Source};
 use crate::types::Type;
 use crate::value::Value;
@@ -19,6 +20,7 @@ pub(crate) fn validate(
         positions,
         source: Source { text },
         issues: Vec::new(),
+        exempt: 0,
     };
     v.see(e);
     if v.issues.is_empty() {
@@ -33,6 +35,8 @@ struct Validator<'a> {
     positions: &'a Positions,
     source: Source<'a>,
     issues: Vec<Issue>,
+    /// Within the arguments of `format`, which may be of any types.
+    exempt: usize,
 }
 
 impl Validator<'_> {
@@ -56,24 +60,33 @@ impl Validator<'_> {
                 {
                     self.report(arg, format!("invalid {function} argument"));
                 }
-                target
-                    .iter()
-                    .map(|t| &**t)
-                    .chain(args)
-                    .for_each(|a| self.see(a));
+                let exempt = usize::from(function == "format");
+                if let (1, Some(target), [args]) = (exempt, target, args.as_slice()) {
+                    self.format(e, target, args);
+                }
+                self.exempt += exempt;
+                if let Some(t) = target {
+                    self.see(t);
+                }
+                for a in args {
+                    self.see(a);
+                }
+                self.exempt -= exempt;
             }
             Kind::List { elems, optional } => {
                 let types: Vec<(&Expr, bool)> =
                     elems.iter().zip(optional.iter().copied()).collect();
-                self.same_type(&types);
-                elems.iter().for_each(|x| self.see(x));
+                self.same_type(&types, true);
+                for x in elems {
+                    self.see(x);
+                }
             }
             Kind::Map(entries) => {
                 let keys: Vec<(&Expr, bool)> = entries.iter().map(|x| (&x.key, false)).collect();
                 let values: Vec<(&Expr, bool)> =
                     entries.iter().map(|x| (&x.value, x.optional)).collect();
-                self.same_type(&keys);
-                self.same_type(&values);
+                self.same_type(&keys, false);
+                self.same_type(&values, false);
                 for x in entries {
                     self.see(&x.key);
                     self.see(&x.value);
@@ -88,7 +101,74 @@ impl Validator<'_> {
         }
     }
 
-    fn same_type(&mut self, elems: &[(&Expr, bool)]) {
+    /// A literal format with literal arguments: whether they fit.
+    fn format(&mut self, e: &Expr, format: &Expr, args: &Expr) {
+        let (Kind::Literal(Literal::String(format)), Kind::List { elems, .. }) =
+            (&format.kind, &args.kind)
+        else {
+            return;
+        };
+        let pieces = match pieces(format, elems.len()) {
+            Ok(p) => p,
+            Err(why) => return self.report(e, why),
+        };
+        let clauses: Vec<char> = pieces
+            .iter()
+            .filter_map(|p| match p {
+                Piece::Clause(c) => Some(c.kind),
+                Piece::Text(_) => None,
+            })
+            .collect();
+        for (kind, arg) in clauses.iter().zip(elems) {
+            if let Some(bad) = self.misfit(*kind, arg) {
+                let given = self.checked.ty(bad).name().to_string();
+                let why = format!("error during formatting: {}", misfit(*kind, &given));
+                return self.report(bad, why);
+            }
+        }
+        if elems.len() > clauses.len() {
+            self.report(
+                e,
+                format!(
+                    "too many arguments supplied to string.format (expected {}, got {})",
+                    clauses.len(),
+                    elems.len()
+                ),
+            );
+        }
+    }
+
+    /// The expression whose type does not fit the clause.
+    fn misfit<'e>(&self, kind: char, arg: &'e Expr) -> Option<&'e Expr> {
+        let t = self.checked.ty(arg);
+        let fits = match kind {
+            _ if matches!(t, Type::Dyn) => true,
+            'd' | 'o' => matches!(t, Type::Int | Type::Uint),
+            'f' | 'e' => matches!(t, Type::Double | Type::String),
+            'b' => matches!(t, Type::Int | Type::Uint | Type::Bool),
+            'x' | 'X' => matches!(t, Type::Int | Type::Uint | Type::String | Type::Bytes),
+            _ => !matches!(t, Type::Object(_) | Type::Opaque(_) | Type::Optional(_)),
+        };
+        if !fits {
+            return Some(arg);
+        }
+        match &arg.kind {
+            Kind::List { elems, .. } if kind == 's' => {
+                elems.iter().find_map(|x| self.misfit(kind, x))
+            }
+            Kind::Map(entries) if kind == 's' => entries.iter().find_map(|x| {
+                self.misfit(kind, &x.key)
+                    .or_else(|| self.misfit(kind, &x.value))
+            }),
+            _ => None,
+        }
+    }
+
+    /// Complains of elements of another type than the first; of lists about one only.
+    fn same_type(&mut self, elems: &[(&Expr, bool)], once: bool) {
+        if self.exempt > 0 {
+            return;
+        }
         let mut first: Option<Type> = None;
         for (e, optional) in elems {
             let t = match (self.checked.ty(e), optional) {
@@ -101,7 +181,9 @@ impl Validator<'_> {
                 Some(of) => {
                     let message = format!("expected type '{of}' but found '{t}'");
                     self.report(e, message);
-                    return;
+                    if once {
+                        return;
+                    }
                 }
             }
         }
@@ -109,12 +191,11 @@ impl Validator<'_> {
 }
 
 fn valid(function: &str, l: &Literal) -> bool {
-    let Literal::String(s) = l else { return true };
-    match function {
-        "duration" | "timestamp" => {
-            functions::find(function).is_none_or(|f| f(&[Value::string(s.as_str())]).is_ok())
-        }
-        "matches" => functions::regexes::compile(s).is_ok(),
+    let call = |v: Value<'static>| functions::find(function).is_none_or(|f| f(&[v]).is_ok());
+    match (function, l) {
+        ("duration" | "timestamp", Literal::String(s)) => call(Value::string(s.as_str())),
+        ("duration" | "timestamp", Literal::Int(i)) => call(Value::Int(*i)),
+        ("matches", Literal::String(s)) => functions::regexes::compile(s).is_ok(),
         _ => true,
     }
 }

@@ -1,123 +1,17 @@
 //! Operators on values.
 
 use std::cmp::Ordering;
-
 use std::sync::Arc;
 
+use crate::equality::{concat, equal};
 use crate::error::EvalError;
 use crate::eval::Evaluated;
-use crate::schema::{ListKind, Shape};
-
-use crate::value::{Entries, Items, Key, List, Map, Object, Value};
+use crate::value::{Entries, Key, Map, Object, Value};
 
 const INT_OVERFLOW: &str = "integer overflow";
 const UINT_OVERFLOW: &str = "unsigned integer overflow";
 
-/// `==`. Numbers are equal across types; values of different types are not equal.
-pub(crate) fn equal(a: &Value<'_>, b: &Value<'_>) -> bool {
-    use Value::*;
-    match (a, b) {
-        (Null, Null) => true,
-        (Bool(a), Bool(b)) => a == b,
-        (Int(_) | Uint(_) | Double(_), Int(_) | Uint(_) | Double(_)) => {
-            compare_numbers(a, b) == Some(Ordering::Equal)
-        }
-        (String(a), String(b)) => a.as_str() == b.as_str(),
-        (Bytes(a), Bytes(b)) => a == b,
-        (Duration(a), Duration(b)) => a == b,
-        (Timestamp(a), Timestamp(b)) => a == b,
-        (List(a), List(b)) => equal_lists(a, b),
-        (Map(a), Map(b)) => equal_maps(a, b),
-        (Object(a), Object(b)) => {
-            a.ty.name == b.ty.name
-                && a.fields.len() == b.fields.len()
-                && a.fields
-                    .iter()
-                    .all(|(k, v)| b.fields.get(k).is_some_and(|w| equal(v, w)))
-        }
-        (Optional(a), Optional(b)) => match (a, b) {
-            (Some(a), Some(b)) => equal(a, b),
-            (None, None) => true,
-            _ => false,
-        },
-        (Type(a), Type(b)) => a.name() == b.name(),
-        (Quantity(a), Quantity(b)) => a.cmp(b) == Ordering::Equal,
-        (Url(a), Url(b)) => a == b,
-        (Ip(a), Ip(b)) => a == b,
-        (Cidr(a), Cidr(b)) => a == b,
-        (Semver(a), Semver(b)) => a.cmp(b) == Ordering::Equal,
-        (Format(a), Format(b)) => a.name == b.name,
-        (Preserved(a), Preserved(b)) => a == b,
-        _ => false,
-    }
-}
-
-fn equal_lists(a: &List<'_>, b: &List<'_>) -> bool {
-    if a.len() != b.len() {
-        return false;
-    }
-    let (Ok(left), Ok(right)) = (a.to_vec(), b.to_vec()) else {
-        return false;
-    };
-    match list_kind(a) {
-        ListKind::Atomic => left.iter().zip(&right).all(|(a, b)| equal(a, b)),
-        ListKind::Set => right.iter().all(|b| left.iter().any(|a| equal(a, b))),
-        ListKind::Map(keys) => right
-            .iter()
-            .all(|b| left.iter().any(|a| same_keys(a, b, &keys) && equal(a, b))),
-    }
-}
-
-fn list_kind(l: &List<'_>) -> ListKind {
-    match l.schema.map(|s| &s.shape) {
-        Some(Shape::List { kind, .. }) => kind.clone(),
-        _ => ListKind::Atomic,
-    }
-}
-
-/// Whether two items of a map list are the same entry.
-fn same_keys(a: &Value<'_>, b: &Value<'_>, keys: &[String]) -> bool {
-    let (Value::Map(a), Value::Map(b)) = (a, b) else {
-        return false;
-    };
-    keys.iter()
-        .all(|k| match (raw_field(a, k), raw_field(b, k)) {
-            (Some(a), Some(b)) => equal(&a, &b),
-            (None, None) => true,
-            _ => false,
-        })
-}
-
-fn raw_field<'a>(m: &Map<'a>, name: &str) -> Option<Value<'a>> {
-    match &m.entries {
-        Entries::Json(j) => j.get(name).map(Value::json),
-        Entries::Owned(_) => m.field(name)?.ok(),
-    }
-}
-
-fn equal_maps(a: &Map<'_>, b: &Map<'_>) -> bool {
-    if a.len() != b.len() {
-        return false;
-    }
-    // what has no schema is compared as it is
-    if let (Entries::Json(x), Entries::Json(y), Some(Shape::Object(props))) =
-        (&a.entries, &b.entries, a.schema.map(|s| &s.shape))
-    {
-        let unknown_differ = |(k, v): (&String, &serde_json::Value)| {
-            !props.contains_key(k) && y.get(k).is_some_and(|w| w != v)
-        };
-        if x.iter().any(unknown_differ) {
-            return false;
-        }
-    }
-    a.keys().iter().all(|k| match (a.find(k), b.find(k)) {
-        (Some(Ok(a)), Some(Ok(b))) => equal(&a, &b),
-        (None, None) => true,
-        _ => false,
-    })
-}
-
-fn compare_numbers(a: &Value<'_>, b: &Value<'_>) -> Option<Ordering> {
+pub(crate) fn compare_numbers(a: &Value<'_>, b: &Value<'_>) -> Option<Ordering> {
     use Value::*;
     match (a, b) {
         (Int(a), Int(b)) => Some(a.cmp(b)),
@@ -177,28 +71,6 @@ pub(crate) fn add<'a>(a: &Value<'a>, b: &Value<'a>) -> Evaluated<'a> {
         (Timestamp(t), Duration(d)) | (Duration(d), Timestamp(t)) => Timestamp(t.add(*d)?),
         (List(a), List(b)) => List(concat(a, b)?),
         _ => return Err(EvalError::no_overload()),
-    })
-}
-
-/// Sets and map lists of Kubernetes are merged, other lists joined.
-fn concat<'a>(a: &List<'a>, b: &List<'a>) -> Result<List<'a>, EvalError> {
-    let mut items = a.to_vec()?;
-    let kind = list_kind(a);
-    for v in b.iter() {
-        let v = v?;
-        let known = match &kind {
-            ListKind::Atomic => None,
-            ListKind::Set => items.iter().position(|i| equal(i, &v)),
-            ListKind::Map(keys) => items.iter().position(|i| same_keys(i, &v, keys)),
-        };
-        match known {
-            Some(i) => items[i] = v,
-            None => items.push(v),
-        }
-    }
-    Ok(List {
-        items: Items::Owned(Arc::new(items)),
-        schema: a.schema.filter(|_| kind != ListKind::Atomic),
     })
 }
 
@@ -311,6 +183,11 @@ pub(crate) fn index<'a>(
                 Value::Int(i) => i,
                 Value::Uint(u) => i64::try_from(u).unwrap_or(-1),
                 Value::Double(d) if d as i64 as f64 == d => d as i64,
+                Value::Double(d) => {
+                    return Err(EvalError::new(format!(
+                        "unsupported index value {d} in list"
+                    )));
+                }
                 _ => {
                     let name = key.type_of().name().to_string();
                     return Err(EvalError::new(format!(
@@ -413,5 +290,21 @@ pub(crate) fn is_zero(v: &Value<'_>) -> bool {
         Value::Map(m) => m.is_empty(),
         Value::Object(o) => o.fields.is_empty(),
         _ => false,
+    }
+}
+
+/// Whether values like this can stand left of an operator at all: cel-go's traits.
+pub(crate) fn supports(v: &Value<'_>, operator: &str) -> bool {
+    use Value::*;
+    let number = matches!(v, Int(_) | Uint(_) | Double(_));
+    let time = matches!(v, Duration(_) | Timestamp(_));
+    let text = matches!(v, String(_) | Bytes(_));
+    match operator {
+        "_+_" => number || time || text || matches!(v, List(_)),
+        "_-_" => number || time,
+        "_*_" | "_/_" => number,
+        "_%_" => matches!(v, Int(_) | Uint(_)),
+        "_<_" | "_<=_" | "_>_" | "_>=_" => number || time || text || matches!(v, Bool(_)),
+        _ => true,
     }
 }

@@ -50,6 +50,13 @@ enum Rule {
     Member,
 }
 
+/// How tight operators bind.
+const OR: u8 = 0;
+const AND: u8 = 1;
+const RELATION: u8 = 2;
+const SUM: u8 = 3;
+const PRODUCT: u8 = 4;
+
 pub(crate) struct Parser<'s> {
     source: Source<'s>,
     tokens: Vec<Token<'s>>,
@@ -131,16 +138,24 @@ impl<'s> Parser<'s> {
         self.is(p).then(|| self.take().at)
     }
     fn expect(&mut self, p: &'static str) -> Parsed<u32> {
-        if self.is(p) {
-            return Ok(self.take().at);
+        match self.accept(p) {
+            Some(at) => Ok(at),
+            None => Err(self.missing(p)),
         }
+    }
+
+    /// Reports a missing mark. One token too many before it, or a closing mark forgotten at the end, is told as such.
+    #[inline(never)]
+    fn missing(&mut self, p: &'static str) -> Stop {
         let t = self.peek().clone();
-        let how = if p == ")" && t.tok == Tok::Eof {
-            format!("missing ')' at '{}'", t.text)
+        let message = if self.is_at(1, p) {
+            format!("extraneous input '{}' expecting '{p}'", t.text)
+        } else if matches!(p, ")" | "]" | "}") && t.tok == Tok::Eof {
+            format!("missing '{p}' at '{}'", t.text)
         } else {
             format!("mismatched input '{}' expecting '{p}'", t.text)
         };
-        Err(self.syntax(&t, how))
+        self.syntax(&t, message)
     }
 
     fn syntax(&mut self, t: &Token<'_>, message: String) -> Stop {
@@ -163,7 +178,9 @@ impl<'s> Parser<'s> {
     fn enter(&mut self, rule: Rule) -> Parsed<()> {
         let depth = &mut self.depth[rule as usize];
         *depth += 1;
-        if *depth > MAX_DEPTH {
+        // rules that are chains have one element more than operators
+        let most = MAX_DEPTH + u16::from(!matches!(rule, Rule::Expr));
+        if *depth > most {
             Err(self.too_deep())
         } else {
             Ok(())
@@ -190,92 +207,106 @@ impl<'s> Parser<'s> {
         )
     }
 
+    // From here on one function calls the next for each nesting of the text. They are few and their frames small, so that
+    // the deepest text fits a thread's stack; what reports errors stays out of them.
+
     fn expr(&mut self) -> Parsed<Expr> {
         self.enter(Rule::Expr)?;
-        let mut e = self.logic(op::OR, "||")?;
-        if let Some(at) = self.accept("?") {
-            let yes = self.logic(op::OR, "||")?;
-            self.expect(":")?;
-            let no = self.expr()?;
-            e = self.call(at, op::CONDITIONAL, vec![e, yes, no]);
-        }
+        let e = self.binary(0);
+        let e = match e {
+            Ok(e) if self.is("?") => self.ternary(e),
+            e => e,
+        };
         self.leave(Rule::Expr, 1);
-        Ok(e)
+        e
     }
 
-    /// `a || b || c`, or the `&&` below it, as a balanced tree, so that long chains stay shallow.
-    fn logic(&mut self, function: &'static str, mark: &'static str) -> Parsed<Expr> {
-        let mut terms = vec![self.logic_term(mark)?];
-        let mut ops = Vec::new();
+    #[inline(never)]
+    fn ternary(&mut self, condition: Expr) -> Parsed<Expr> {
+        let at = self.take().at;
+        let yes = self.binary(0)?;
+        self.expect(":")?;
+        let no = self.expr()?;
+        Ok(self.call(at, op::CONDITIONAL, vec![condition, yes, no]))
+    }
+
+    /// Operators that bind at least so tight, by precedence climbing.
+    fn binary(&mut self, tightest: u8) -> Parsed<Expr> {
+        let mut levels = (0, 0);
+        // what is right of an operator is no further nesting
+        if tightest == 0 {
+            self.enter(Rule::Relation)?;
+            self.enter(Rule::Calc)?;
+            levels = (1, 1);
+        }
+        let mut e = self.unary();
+        while e.is_ok() {
+            match self.operator() {
+                Some((function, binds)) if binds >= tightest => {
+                    e = self.operation(e, function, binds, &mut levels);
+                }
+                _ => break,
+            }
+        }
+        self.leave(Rule::Relation, levels.0);
+        self.leave(Rule::Calc, levels.1);
+        e
+    }
+
+    /// The operator that is next, with what is left of it, and what is right of it.
+    #[inline(never)]
+    fn operation(
+        &mut self,
+        left: Parsed<Expr>,
+        function: &'static str,
+        binds: u8,
+        levels: &mut (u16, u16),
+    ) -> Parsed<Expr> {
+        if matches!(binds, OR | AND) {
+            return self.logic(left?, function, binds);
+        }
+        let (rule, count) = match binds {
+            RELATION => (Rule::Relation, &mut levels.0),
+            _ => (Rule::Calc, &mut levels.1),
+        };
+        self.enter(rule)?;
+        *count += 1;
+        let at = self.take().at;
+        let right = self.binary(binds + 1)?;
+        Ok(self.call(at, function, vec![left?, right]))
+    }
+
+    /// `a || b || c` or `a && b && c` as a balanced tree, so that long chains stay shallow.
+    fn logic(&mut self, first: Expr, function: &'static str, binds: u8) -> Parsed<Expr> {
+        let mark = if binds == OR { "||" } else { "&&" };
+        let (mut terms, mut ops) = (vec![first], Vec::new());
         while let Some(at) = self.accept(mark) {
-            terms.push(self.logic_term(mark)?);
+            terms.push(self.binary(binds + 1)?);
             ops.push(self.positions.new_id(at));
         }
         Ok(balance(function, &mut terms.into_iter(), &ops))
     }
-    fn logic_term(&mut self, mark: &'static str) -> Parsed<Expr> {
-        if mark == "||" {
-            self.logic(op::AND, "&&")
-        } else {
-            self.relation()
-        }
-    }
 
-    fn relation(&mut self) -> Parsed<Expr> {
-        self.enter(Rule::Relation)?;
-        let mut levels = 1;
-        let mut e = self.calc()?;
-        loop {
-            let function = match self.peek().tok {
-                Tok::Punct("<") => "_<_",
-                Tok::Punct("<=") => "_<=_",
-                Tok::Punct(">") => "_>_",
-                Tok::Punct(">=") => "_>=_",
-                Tok::Punct("==") => op::EQ,
-                Tok::Punct("!=") => op::NE,
-                Tok::Ident if self.peek().text == "in" => op::IN,
-                _ => break,
-            };
-            self.enter(Rule::Relation)?;
-            levels += 1;
-            let at = self.take().at;
-            let rhs = self.calc()?;
-            e = self.call(at, function, vec![e, rhs]);
-        }
-        self.leave(Rule::Relation, levels);
-        Ok(e)
-    }
-
-    fn calc(&mut self) -> Parsed<Expr> {
-        self.enter(Rule::Calc)?;
-        let mut levels = 1;
-        let mut e = self.product()?;
-        while let Some((function, at)) = self.operator(&[("+", op::ADD), ("-", "_-_")]) {
-            self.enter(Rule::Calc)?;
-            levels += 1;
-            let rhs = self.product()?;
-            e = self.call(at, function, vec![e, rhs]);
-        }
-        self.leave(Rule::Calc, levels);
-        Ok(e)
-    }
-    fn product(&mut self) -> Parsed<Expr> {
-        let mut levels = 0;
-        let mut e = self.unary()?;
-        while let Some((function, at)) = self.operator(&[("*", "_*_"), ("/", "_/_"), ("%", "_%_")])
-        {
-            self.enter(Rule::Calc)?;
-            levels += 1;
-            let rhs = self.unary()?;
-            e = self.call(at, function, vec![e, rhs]);
-        }
-        self.leave(Rule::Calc, levels);
-        Ok(e)
-    }
-    fn operator(&mut self, of: &[(&str, &'static str)]) -> Option<(&'static str, u32)> {
-        of.iter()
-            .find(|(mark, _)| self.is(mark))
-            .map(|(_, function)| (*function, self.take().at))
+    /// The binary operator that is next, and how tight it binds.
+    fn operator(&self) -> Option<(&'static str, u8)> {
+        let t = self.peek();
+        Some(match t.tok {
+            Tok::Punct("||") => (op::OR, OR),
+            Tok::Punct("&&") => (op::AND, AND),
+            Tok::Punct("<") => ("_<_", RELATION),
+            Tok::Punct("<=") => ("_<=_", RELATION),
+            Tok::Punct(">") => ("_>_", RELATION),
+            Tok::Punct(">=") => ("_>=_", RELATION),
+            Tok::Punct("==") => (op::EQ, RELATION),
+            Tok::Punct("!=") => (op::NE, RELATION),
+            Tok::Ident if t.text == "in" => (op::IN, RELATION),
+            Tok::Punct("+") => (op::ADD, SUM),
+            Tok::Punct("-") => ("_-_", SUM),
+            Tok::Punct("*") => ("_*_", PRODUCT),
+            Tok::Punct("/") => ("_/_", PRODUCT),
+            Tok::Punct("%") => ("_%_", PRODUCT),
+            _ => return None,
+        })
     }
 
     /// `!!x`, `--x`, `-5`. An even number of marks is none.
@@ -308,63 +339,87 @@ impl<'s> Parser<'s> {
     fn member(&mut self) -> Parsed<Expr> {
         self.enter(Rule::Member)?;
         let mut levels = 1;
-        let mut e = self.primary()?;
-        loop {
+        let mut e = self.primary();
+        while e.is_ok() {
             if self.is(".") {
-                e = self.select(e)?;
-            } else if let Some(at) = self.accept("[") {
-                let function = if self.accept("?").is_some() {
-                    op::OPT_INDEX
-                } else {
-                    op::INDEX
-                };
-                let index = self.expr()?;
-                self.expect("]")?;
-                e = self.call(at, function, vec![e, index]);
+                e = self.select(e);
+            } else if self.is("[") {
+                e = self.index(e);
             } else {
                 break;
             }
-            self.enter(Rule::Member)?;
-            levels += 1;
+            if e.is_ok() {
+                self.enter(Rule::Member)?;
+                levels += 1;
+            }
         }
         self.leave(Rule::Member, levels);
-        Ok(e)
+        e
     }
 
-    fn select(&mut self, operand: Expr) -> Parsed<Expr> {
+    #[inline(never)]
+    fn index(&mut self, operand: Parsed<Expr>) -> Parsed<Expr> {
+        let at = self.take().at;
+        let function = if self.accept("?").is_some() {
+            op::OPT_INDEX
+        } else {
+            op::INDEX
+        };
+        let index = self.expr()?;
+        self.expect("]")?;
+        Ok(self.call(at, function, vec![operand?, index]))
+    }
+
+    /// `.name`, `.?name` or `.name(args)`.
+    #[inline(never)]
+    fn select(&mut self, operand: Parsed<Expr>) -> Parsed<Expr> {
+        let operand = operand?;
         let dot = self.take().at;
         let optional = self.accept("?").is_some();
         let t = self.take();
-        let name = match t.tok {
-            Tok::Ident if !matches!(t.text, "in" | "true" | "false" | "null") => t.text,
-            Tok::Escaped => &t.text[1..t.text.len() - 1],
-            _ if t.tok == Tok::Eof && !optional => {
-                return Err(self.syntax(&t, "no viable alternative at input '.'".into()));
-            }
-            _ => {
-                return Err(
-                    self.syntax(&t, format!("no viable alternative at input '.{}'", t.text))
-                );
-            }
-        };
         if t.tok == Tok::Ident && !optional && self.is("(") {
-            let at = self.take().at;
-            let args = self.list_until(")", EXPECTED_ARGS)?;
-            return Ok(macros::expand(self, at, name, Some(operand), args));
+            return self.method(operand, t);
         }
+        self.field(operand, dot, optional, t)
+    }
+
+    #[inline(never)]
+    fn method(&mut self, operand: Expr, name: Token<'s>) -> Parsed<Expr> {
+        if !is_field(&name) {
+            return Err(self.no_field(&name));
+        }
+        let at = self.take().at;
+        let args = self.list_until(")", EXPECTED_ARGS)?;
+        Ok(macros::expand(self, at, name.text, Some(operand), args))
+    }
+
+    #[inline(never)]
+    fn no_field(&mut self, t: &Token<'s>) -> Stop {
+        let text = if t.tok == Tok::Eof { "" } else { t.text };
+        self.syntax(t, format!("no viable alternative at input '.{text}'"))
+    }
+
+    #[inline(never)]
+    fn field(&mut self, operand: Expr, dot: u32, optional: bool, t: Token<'s>) -> Parsed<Expr> {
+        let field = match t.tok {
+            Tok::Escaped => t.text[1..t.text.len() - 1].to_string(),
+            _ if is_field(&t) => t.text.to_string(),
+            _ => return Err(self.no_field(&t)),
+        };
         if t.tok == Tok::Escaped {
             // backquoted names are cel-go's optional syntax, which Kubernetes does not turn on
-            return Ok(self.error(t.at, "unsupported syntax: '`'"));
+            self.error(t.at, "unsupported syntax: '`'");
         }
         if optional {
-            let field = self.node(t.at, Kind::Literal(Literal::String(name.to_string())));
+            let field = self.node(t.at, Kind::Literal(Literal::String(field)));
             return Ok(self.call(dot, op::OPT_SELECT, vec![operand, field]));
         }
+        let operand = Box::new(operand);
         Ok(self.node(
             dot,
             Kind::Select {
-                operand: Box::new(operand),
-                field: name.to_string(),
+                operand,
+                field,
                 test_only: false,
             },
         ))
@@ -403,11 +458,7 @@ impl<'s> Parser<'s> {
 
     fn primary(&mut self) -> Parsed<Expr> {
         if !self.starts_expr() {
-            let t = self.peek().clone();
-            return Err(self.syntax(
-                &t,
-                format!("mismatched input '{}' expecting {EXPECTED_EXPR}", t.text),
-            ));
+            self.no_expr()?;
         }
         let t = self.take();
         match t.tok {
@@ -418,6 +469,32 @@ impl<'s> Parser<'s> {
             }
             Tok::Punct("[") => self.list_literal(t.at),
             Tok::Punct("{") => self.map_literal(t.at),
+            Tok::Ident if self.is("(") => self.function(t, ""),
+            Tok::Ident => self.ident(&t, false),
+            _ => self.literal(&t),
+        }
+    }
+
+    /// Reports that no expression starts here. One token too many is passed over.
+    #[inline(never)]
+    fn no_expr(&mut self) -> Parsed<()> {
+        let t = self.peek().clone();
+        if t.tok != Tok::Eof {
+            self.next += 1;
+            if self.starts_expr() {
+                let message = format!("extraneous input '{}' expecting {EXPECTED_EXPR}", t.text);
+                let Stop = self.syntax(&t, message);
+                return Ok(());
+            }
+            self.next -= 1;
+        }
+        let message = format!("mismatched input '{}' expecting {EXPECTED_EXPR}", t.text);
+        Err(self.syntax(&t, message))
+    }
+
+    #[inline(never)]
+    fn literal(&mut self, t: &Token<'s>) -> Parsed<Expr> {
+        match t.tok {
             Tok::Punct("-") => {
                 let number = self.take();
                 self.number(&number, "-", t.at)
@@ -425,20 +502,21 @@ impl<'s> Parser<'s> {
             Tok::Punct(_) => {
                 let id = self.take();
                 if id.tok != Tok::Ident {
-                    return Err(self.syntax(
-                        &id,
-                        format!("no viable alternative at input '.{}'", id.text),
-                    ));
+                    let message = format!("no viable alternative at input '.{}'", id.text);
+                    return Err(self.syntax(&id, message));
+                }
+                if self.is("(") {
+                    return self.function(id, ".");
                 }
                 self.ident(&id, true)
             }
-            Tok::Ident => self.ident(&t, false),
-            Tok::Int | Tok::Uint | Tok::Float => self.number(&t, "", t.at),
-            Tok::Str | Tok::Bytes => Ok(self.quoted(&t)),
-            Tok::Escaped | Tok::Eof => Err(Stop),
+            Tok::Int | Tok::Uint | Tok::Float => self.number(t, "", t.at),
+            Tok::Str | Tok::Bytes => Ok(self.quoted(t)),
+            Tok::Ident | Tok::Escaped | Tok::Eof => Err(Stop),
         }
     }
 
+    #[inline(never)]
     fn number(&mut self, t: &Token<'s>, sign: &str, at: u32) -> Parsed<Expr> {
         let text = t.text.trim_end_matches(if t.tok == Tok::Uint {
             &['u', 'U'][..]
@@ -479,6 +557,7 @@ impl<'s> Parser<'s> {
         })
     }
 
+    #[inline(never)]
     fn quoted(&mut self, t: &Token<'s>) -> Expr {
         let bytes = t.tok == Tok::Bytes;
         let text = if bytes { &t.text[1..] } else { t.text };
@@ -540,6 +619,25 @@ impl<'s> Parser<'s> {
         })
     }
 
+    #[inline(never)]
+    fn function(&mut self, name: Token<'s>, dot: &str) -> Parsed<Expr> {
+        if dot.is_empty() && matches!(name.text, "true" | "false" | "null") {
+            return self.ident(&name, false);
+        }
+        let at = self.take().at;
+        let args = self.list_until(")", EXPECTED_ARGS)?;
+        Ok(self.called(name, dot, at, args))
+    }
+
+    #[inline(never)]
+    fn called(&mut self, name: Token<'s>, dot: &str, at: u32, args: Vec<Expr>) -> Expr {
+        if RESERVED.contains(&name.text) {
+            return self.error(name.at, format!("reserved identifier: {}", name.text));
+        }
+        macros::expand(self, at, &format!("{dot}{}", name.text), None, args)
+    }
+
+    #[inline(never)]
     fn ident(&mut self, t: &Token<'s>, leading_dot: bool) -> Parsed<Expr> {
         let literal = match t.text {
             "true" => Some(Literal::Bool(true)),
@@ -551,20 +649,6 @@ impl<'s> Parser<'s> {
             return Ok(self.node(t.at, Kind::Literal(l)));
         }
         let dot = if leading_dot { "." } else { "" };
-        if self.is("(") {
-            let at = self.take().at;
-            let args = self.list_until(")", EXPECTED_ARGS)?;
-            if RESERVED.contains(&t.text) {
-                return Ok(self.error(t.at, format!("reserved identifier: {}", t.text)));
-            }
-            return Ok(macros::expand(
-                self,
-                at,
-                &format!("{dot}{}", t.text),
-                None,
-                args,
-            ));
-        }
         if let Some(names) = self.message_name() {
             let mut name = format!("{dot}{}", t.text);
             for _ in 0..names {
@@ -603,21 +687,9 @@ impl<'s> Parser<'s> {
             if fields.is_empty() && self.accept(",").is_some() {
                 break;
             }
-            let optional = self.accept("?").is_some();
-            let t = self.take();
-            let name = match t.tok {
-                Tok::Ident if !matches!(t.text, "in" | "true" | "false" | "null") => t.text,
-                _ => return Err(self.syntax(&t, format!("mismatched input '{}' expecting {{'}}', ',', '?', IDENTIFIER, ESC_IDENTIFIER}}", t.text))),
-            };
-            let colon = self.expect(":")?;
-            let id = self.positions.new_id(colon);
-            let value = self.expr()?;
-            fields.push(FieldInit {
-                id,
-                name: name.to_string(),
-                value,
-                optional,
-            });
+            let mut field = self.initializer()?;
+            field.value = self.expr()?;
+            fields.push(field);
             if self.accept(",").is_none() {
                 break;
             }
@@ -628,6 +700,37 @@ impl<'s> Parser<'s> {
             kind: Kind::Struct { name, fields },
         })
     }
+
+    /// `?name:` of a field; its value is not read yet.
+    #[inline(never)]
+    fn initializer(&mut self) -> Parsed<FieldInit> {
+        let optional = self.accept("?").is_some();
+        let t = self.take();
+        if t.tok == Tok::Escaped {
+            self.error(t.at, "unsupported syntax: '`'");
+        } else if !is_field(&t) {
+            let expected = "{'}', ',', '?', IDENTIFIER, ESC_IDENTIFIER}";
+            let message = format!("mismatched input '{}' expecting {expected}", t.text);
+            return Err(self.syntax(&t, message));
+        }
+        let colon = self.expect(":")?;
+        let id = self.positions.new_id(colon);
+        let value = Expr {
+            id,
+            kind: Kind::Literal(Literal::Null),
+        };
+        Ok(FieldInit {
+            id,
+            name: t.text.to_string(),
+            value,
+            optional,
+        })
+    }
+}
+
+/// Whether a token can name a field: keywords that are no operators or literals can.
+fn is_field(t: &Token<'_>) -> bool {
+    t.tok == Tok::Ident && !matches!(t.text, "in" | "true" | "false" | "null")
 }
 
 fn balance(function: &str, terms: &mut dyn Iterator<Item = Expr>, ops: &[u32]) -> Expr {

@@ -1,11 +1,12 @@
 //! A checked tree made ready to evaluate: names resolved, constants folded, functions found. The shape is that of
 //! cel-go's planner, because what an evaluation costs is counted by it.
 
-use crate::ast::{Expr, Kind, Literal, op};
+use crate::ast::{Entry, Expr, FieldInit, Kind, Literal, op};
 use crate::check::Checked;
 use crate::env::Names;
 use crate::error::EvalError;
-use crate::functions::{self, Function};
+use crate::functions::{self, Function, regexes};
+use crate::ops;
 use crate::runtime_cost::Rule;
 use crate::types::{ObjectType, Type};
 use crate::value::{Key, Value};
@@ -22,7 +23,10 @@ pub(crate) enum Node {
     And(Box<[Node; 2]>),
     Or(Box<[Node; 2]>),
     Equal(Box<[Node; 2]>, bool),
+    /// `a.or(b)`, `a.orValue(b)`: costs nothing itself; the other side is only evaluated if it is needed.
+    OrElse(Box<[Node; 2]>, Unwrap),
     Call(Box<Call>),
+    Search(Box<Search>),
     /// `x in [constants]`.
     InConst(Box<Node>, Value<'static>),
     List(Vec<(Node, bool)>),
@@ -30,6 +34,9 @@ pub(crate) enum Node {
     Struct(Arc<ObjectType>, Vec<(String, Node, bool)>),
     Fold(Box<Fold>),
 }
+
+/// Whether what is in the optional is wanted (`orValue`) or the optional (`or`).
+pub(crate) type Unwrap = bool;
 
 /// A value and a path from it.
 pub(crate) struct Attr {
@@ -69,6 +76,22 @@ pub(crate) struct Call {
     pub function: Function,
     pub rule: Rule,
     pub args: Vec<Node>,
+    /// Types left several overloads: arguments are evaluated only up to the first error.
+    pub dispatched: bool,
+    /// What a mismatch of types is called: `no such overload: name(types)`.
+    pub name: Option<Box<str>>,
+}
+
+/// A text against a constant regular expression.
+pub(crate) struct Search {
+    pub text: Node,
+    pub regex: regex::Regex,
+    /// The expression as written; costs are counted by its length.
+    pub pattern: Value<'static>,
+    pub kind: regexes::Kind,
+    pub rule: Rule,
+    /// How many finds are wanted.
+    pub limit: Option<Node>,
 }
 
 pub(crate) struct Fold {
@@ -95,6 +118,62 @@ pub(crate) enum Step2 {
         filter: Option<Node>,
         entry: Vec<Node>,
     },
+}
+
+impl Call {
+    /// Names the function and its arguments in the error of a mismatch, where cel-go does.
+    pub fn named(&self, e: EvalError, args: &[Value<'_>]) -> EvalError {
+        let Some(name) = self.name.as_deref().filter(|_| e.is_no_overload()) else {
+            return e;
+        };
+        if !name.starts_with(|c: char| c.is_ascii_alphabetic()) {
+            let able = args.first().is_none_or(|v| ops::supports(v, name));
+            return if able {
+                e
+            } else {
+                EvalError::new(format!("no such overload: {name}"))
+            };
+        }
+        if name == "size" {
+            return EvalError::new("no such overload: size");
+        }
+        let types: Vec<Type> = args.iter().map(Value::type_of).collect();
+        let types: Vec<&str> = types.iter().map(Type::name).collect();
+        EvalError::new(format!("no such overload: {name}({})", types.join(", ")))
+    }
+}
+
+/// `matches`, `find` or `findAll` with a constant expression, which is compiled once.
+fn searched(
+    function: &str,
+    overload: &str,
+    args: &mut Vec<Node>,
+) -> Result<Option<Search>, EvalError> {
+    let kind = match function {
+        "matches" => regexes::Kind::Matches,
+        "find" => regexes::Kind::Find,
+        "findAll" => regexes::Kind::FindAll,
+        _ => return Ok(None),
+    };
+    let pattern = match args.get(1) {
+        Some(Node::Const(p @ Value::String(_))) => p.clone(),
+        _ => return Ok(None),
+    };
+    let regex = regexes::compile(pattern.as_str().unwrap_or_default())
+        .map_err(|e| EvalError::new(format!("error parsing regexp: {e}")))?;
+    let mut args = std::mem::take(args).into_iter();
+    let (Some(text), _, limit) = (args.next(), args.next(), args.next()) else {
+        return Ok(None);
+    };
+    let rule = Rule::of(function, overload);
+    Ok(Some(Search {
+        text,
+        regex,
+        pattern,
+        kind,
+        rule,
+        limit,
+    }))
 }
 
 struct Planner<'a> {
@@ -164,35 +243,44 @@ impl Planner<'_> {
                 target,
                 args,
             } => self.call(e, function, target.as_deref(), args)?,
-            Kind::List { elems, optional } => {
-                let elems: Result<Vec<_>, EvalError> = elems
-                    .iter()
-                    .zip(optional)
-                    .map(|(e, o)| Ok((self.node(e)?, *o)))
-                    .collect();
-                list(elems?)
-            }
-            Kind::Map(entries) => {
-                let entries: Result<Vec<_>, EvalError> = entries
-                    .iter()
-                    .map(|e| Ok((self.node(&e.key)?, self.node(&e.value)?, e.optional)))
-                    .collect();
-                map(entries?)
-            }
-            Kind::Struct { name, fields } => {
-                let Some(Type::Object(o)) = self.names.type_named(name) else {
-                    return Err(EvalError::new(format!("unknown type: {name}")));
-                };
-                let fields: Result<Vec<_>, EvalError> = fields
-                    .iter()
-                    .map(|f| Ok((f.name.clone(), self.node(&f.value)?, f.optional)))
-                    .collect();
-                Node::Struct(o, fields?)
-            }
+            Kind::List { elems, optional } => self.list(elems, optional)?,
+            Kind::Map(entries) => self.map(entries)?,
+            Kind::Struct { name, fields } => self.object(name, fields)?,
             Kind::Comprehension(c) => self.fold(c)?,
         })
     }
 
+    #[inline(never)]
+    fn list(&mut self, elems: &[Expr], optional: &[bool]) -> Result<Node, EvalError> {
+        let mut out = Vec::with_capacity(elems.len());
+        for (e, optional) in elems.iter().zip(optional) {
+            out.push((self.node(e)?, *optional));
+        }
+        Ok(list(out))
+    }
+
+    #[inline(never)]
+    fn map(&mut self, entries: &[Entry]) -> Result<Node, EvalError> {
+        let mut out = Vec::with_capacity(entries.len());
+        for e in entries {
+            out.push((self.node(&e.key)?, self.node(&e.value)?, e.optional));
+        }
+        Ok(map(out))
+    }
+
+    #[inline(never)]
+    fn object(&mut self, name: &str, fields: &[FieldInit]) -> Result<Node, EvalError> {
+        let Some(Type::Object(o)) = self.names.type_named(name) else {
+            return Err(EvalError::new(format!("unknown type: {name}")));
+        };
+        let mut out = Vec::with_capacity(fields.len());
+        for f in fields {
+            out.push((f.name.clone(), self.node(&f.value)?, f.optional));
+        }
+        Ok(Node::Struct(o, out))
+    }
+
+    #[inline(never)]
     fn ident(&mut self, name: &str) -> Node {
         let root = match self.locals.iter().rposition(|n| n == name) {
             Some(i) => Root::Local(i),
@@ -209,6 +297,7 @@ impl Planner<'_> {
     }
 
     /// The expression as an attribute that a path can follow.
+    #[inline(never)]
     fn attr(&mut self, e: &Expr) -> Result<Attr, EvalError> {
         Ok(match self.node(e)? {
             Node::Attr(a) => *a,
@@ -219,6 +308,7 @@ impl Planner<'_> {
         })
     }
 
+    #[inline(never)]
     fn index(&mut self, args: &[Expr], optional: bool) -> Result<Node, EvalError> {
         let [operand, index] = args else {
             return Err(EvalError::no_overload());
@@ -226,6 +316,12 @@ impl Planner<'_> {
         let mut attr = self.attr(operand)?;
         let step = match self.node(index)? {
             Node::Const(Value::String(s)) => Step::Field(s.as_str().into()),
+            Node::Const(Value::Bytes(_)) => {
+                return Err(EvalError::new("invalid qualifier type: types.Bytes"));
+            }
+            Node::Const(Value::Null) => {
+                return Err(EvalError::new("invalid qualifier type: types.Null"));
+            }
             Node::Const(v) => Step::Const(v),
             Node::Attr(a) => Step::Attr(*a),
             other => Step::Attr(Attr {
@@ -237,6 +333,7 @@ impl Planner<'_> {
         Ok(Node::Attr(Box::new(attr)))
     }
 
+    #[inline(never)]
     fn call(
         &mut self,
         e: &Expr,
@@ -247,26 +344,41 @@ impl Planner<'_> {
         match function {
             op::INDEX => return self.index(args, false),
             op::OPT_INDEX | op::OPT_SELECT => return self.index(args, true),
-            op::CONDITIONAL => {
-                let [condition, yes, no] = args else {
-                    return Err(EvalError::no_overload());
-                };
-                let condition = self.node(condition)?;
-                let (yes, no) = (self.attr(yes)?, self.attr(no)?);
-                let root = Root::Conditional(Box::new(Conditional { condition, yes, no }));
-                return Ok(Node::Attr(Box::new(Attr {
-                    root,
-                    path: Vec::new(),
-                })));
-            }
+            op::CONDITIONAL => return self.conditional(args),
             _ => {}
         }
-        let planned: Result<Vec<Node>, EvalError> = target
-            .into_iter()
-            .chain(args)
-            .map(|a| self.node(a))
-            .collect();
-        let planned = planned?;
+        let mut planned = Vec::with_capacity(args.len() + 1);
+        if let Some(t) = target {
+            planned.push(self.node(t)?);
+        }
+        for a in args {
+            planned.push(self.node(a)?);
+        }
+        self.called(e, function, planned)
+    }
+
+    #[inline(never)]
+    fn conditional(&mut self, args: &[Expr]) -> Result<Node, EvalError> {
+        let [condition, yes, no] = args else {
+            return Err(EvalError::no_overload());
+        };
+        let condition = self.node(condition)?;
+        let (yes, no) = (self.attr(yes)?, self.attr(no)?);
+        let root = Root::Conditional(Box::new(Conditional { condition, yes, no }));
+        Ok(Node::Attr(Box::new(Attr {
+            root,
+            path: Vec::new(),
+        })))
+    }
+
+    /// A call whose arguments are planned.
+    #[inline(never)]
+    fn called(
+        &mut self,
+        e: &Expr,
+        function: &str,
+        mut planned: Vec<Node>,
+    ) -> Result<Node, EvalError> {
         let pair = |nodes: Vec<Node>| {
             nodes
                 .try_into()
@@ -277,6 +389,7 @@ impl Planner<'_> {
             op::AND => return Ok(Node::And(pair(planned)?)),
             op::OR => return Ok(Node::Or(pair(planned)?)),
             op::EQ | op::NE => return Ok(Node::Equal(pair(planned)?, function == op::EQ)),
+            "or" | "orValue" => return Ok(Node::OrElse(pair(planned)?, function == "orValue")),
             _ => {}
         }
         let overload = match self.checked.overloads(e) {
@@ -286,20 +399,32 @@ impl Planner<'_> {
         if overload == "in_list" && matches!(planned.get(1), Some(Node::Const(Value::List(_)))) {
             return Ok(in_const(planned));
         }
-        let Some(f) = functions::find(function) else {
+        if let Some(search) = searched(function, overload, &mut planned)? {
+            return Ok(Node::Search(Box::new(search)));
+        }
+        let found = functions::overloaded(overload).or_else(|| functions::find(function));
+        let Some(f) = found else {
             return Err(EvalError::new(format!("no such overload: {function}")));
         };
-        if let ([Node::Const(v)], true) = (planned.as_slice(), CONVERSIONS.contains(&function)) {
-            return Ok(Node::Const(f(std::slice::from_ref(v))?));
-        }
-        let rule = Rule::of(function, overload);
-        Ok(Node::Call(Box::new(Call {
+        let operator = !function.starts_with(|c: char| c.is_ascii_alphabetic());
+        let own = matches!(function, "startsWith" | "endsWith" | "contains" | "matches");
+        let singleton = operator || own || function == "size";
+        let call = Call {
             function: f,
-            rule,
+            rule: Rule::of(function, overload),
             args: planned,
-        })))
+            dispatched: overload.is_empty() && !singleton,
+            name: (!own).then(|| function.into()),
+        };
+        if let ([Node::Const(v)], true) = (call.args.as_slice(), CONVERSIONS.contains(&function)) {
+            let args = std::slice::from_ref(v);
+            let result = f(args).map_err(|e| call.named(e, args))?;
+            return Ok(Node::Const(result));
+        }
+        Ok(Node::Call(Box::new(call)))
     }
 
+    #[inline(never)]
     fn fold(&mut self, c: &crate::ast::Comprehension) -> Result<Node, EvalError> {
         let (range, init) = (self.node(&c.range)?, self.node(&c.init)?);
         let accu = self.locals.len();
@@ -323,6 +448,7 @@ impl Planner<'_> {
     }
 
     /// Macros append to `@result`, which source text cannot name, so nothing else can see the old list.
+    #[inline(never)]
     fn step(&mut self, c: &crate::ast::Comprehension) -> Result<Step2, EvalError> {
         let is_accu = |e: &Expr| matches!(&e.kind, Kind::Ident(n) if n == crate::macros::ACCU);
         let (filter, inner) = match &c.step.kind {
@@ -398,8 +524,8 @@ fn map(entries: Vec<(Node, Node, bool)>) -> Node {
         let (Node::Const(k), Node::Const(v), false) = (k, v, optional) else {
             return Node::Map(entries);
         };
-        // a key that cannot be one, or one that comes twice, is told when evaluated
-        let Some(key) = Key::of(k).filter(|k| !out.contains_key(k)) else {
+        // a key that cannot be one is told when evaluated
+        let Some(key) = Key::of(k) else {
             return Node::Map(entries);
         };
         out.insert(key, v.clone());
@@ -416,6 +542,8 @@ fn in_const(mut planned: Vec<Node>) -> Node {
             function: functions::contains,
             rule: Rule::of(op::IN, "in_list"),
             args: vec![x, l],
+            dispatched: false,
+            name: None,
         })),
         // the caller saw both
         _ => Node::Const(Value::Bool(false)),

@@ -1,7 +1,9 @@
 //! What a call costs when evaluated: cel-go's `interpreter/runtimecost.go` with the Kubernetes estimator over it
 //! (k8s.io/apiserver/pkg/cel/library/cost.go).
 
+use crate::budget::limits;
 use crate::value::Value;
+use crate::work;
 
 pub(crate) const LIST: u64 = 10;
 pub(crate) const MAP: u64 = 30;
@@ -35,6 +37,13 @@ pub(crate) enum Rule {
     Deep,
     /// A label or field selector.
     Selector,
+    /// A new list as long as the result.
+    NewList,
+    Flatten,
+    /// All items of an argument compared with each other.
+    SelfCompare(usize),
+    /// Each item of one list compared with each of another, so many times.
+    Sets(u64),
     ContainsIp {
         text: bool,
     },
@@ -77,10 +86,23 @@ pub(crate) fn unit_equality(v: &Value<'_>) -> bool {
 }
 
 fn deep(v: &Value<'_>) -> u64 {
+    // if there are too many parts to count, the evaluation ends for that
+    if !work::spend() {
+        return limits::PER_CALL;
+    }
     match v {
         Value::String(s) => (s.as_str().len() as f64 * PER_CHAR) as u64,
         Value::Bytes(b) => (b.len() as f64 * PER_CHAR) as u64,
-        Value::List(l) => l.iter().map(|v| v.as_ref().map_or(1, deep)).sum(),
+        Value::List(l) => {
+            let mut sum = 0u64;
+            for v in l.iter() {
+                sum = sum.saturating_add(v.as_ref().map_or(1, deep));
+                if sum > limits::PER_CALL {
+                    break;
+                }
+            }
+            sum
+        }
         Value::Map(m) => {
             let keys = m.keys();
             keys.iter()
@@ -124,6 +146,13 @@ impl Rule {
             _ => {}
         }
         match overload {
+            "list_slice" | "lists_range" | "list_reverse" => Rule::NewList,
+            "list_flatten" | "list_flatten_int" => Rule::Flatten,
+            "list_distinct" => Rule::SelfCompare(0),
+            _ if overload.ends_with("_sort") => Rule::SelfCompare(0),
+            _ if overload.ends_with("_sortByAssociatedKeys") => Rule::SelfCompare(1),
+            "list_sets_contains_list" | "list_sets_intersects_list" => Rule::Sets(1),
+            "list_sets_equivalent_list" => Rule::Sets(2),
             "starts_with_string" | "ends_with_string" | "string_to_bytes" | "bytes_to_string"
             | "strings_quote" | "string_format" => Rule::Traverse(0, 1),
             "in_list" => Rule::Items(1),
@@ -144,7 +173,7 @@ impl Rule {
 
     /// Whether the result is needed to know the cost.
     pub fn by_result(self) -> bool {
-        self == Rule::Result
+        matches!(self, Rule::Result | Rule::NewList)
     }
 
     /// The cost of a call with these arguments.
@@ -156,6 +185,29 @@ impl Rule {
             Rule::Traverse(i, times) => (arg(i) as f64 * times as f64 * PER_CHAR).ceil() as u64,
             Rule::Result => result.map_or(1, |r| (size(r) as f64 * 2.0 * PER_CHAR).ceil() as u64),
             Rule::Items(i) => arg(i),
+            Rule::NewList => result.map_or(1, size) + LIST + 1,
+            Rule::Flatten => {
+                let depth = match args.get(1) {
+                    Some(Value::Int(d)) => *d as f64,
+                    _ => 1.0,
+                };
+                // a negative depth wraps around, as upstream
+                ((arg(0) as f64 * depth) as i64 as u64).wrapping_add(LIST + 1)
+            }
+            Rule::SelfCompare(i) => {
+                let text = match args.get(i) {
+                    Some(Value::List(l)) => {
+                        matches!(l.get(0), Some(Ok(Value::String(_) | Value::Bytes(_))))
+                    }
+                    _ => false,
+                };
+                let factor = if text { 2.0 + PER_CHAR } else { 2.0 };
+                (arg(i).saturating_mul(arg(i)) as f64 * factor) as u64 + LIST + 1
+            }
+            Rule::Sets(times) => arg(0)
+                .saturating_mul(arg(1))
+                .saturating_mul(times)
+                .saturating_add(1),
             Rule::Least => traversal(arg(0).min(arg(1))),
             Rule::Sum => traversal(arg(0) + arg(1)),
             Rule::Regex => {

@@ -313,6 +313,11 @@ const RESERVED: [&str; 21] = [
     "while",
 ];
 
+/// Whether the language keeps a word for itself.
+pub(crate) fn is_reserved(word: &str) -> bool {
+    RESERVED.contains(&word)
+}
+
 /// The identifier an expression uses for a property; `None` if no identifier can name it.
 pub fn escape(name: &str) -> Option<String> {
     if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {

@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use jiff::civil::DateTime;
-use jiff::tz::{Offset, TimeZone};
+use jiff::tz::TimeZone;
 
 use crate::error::EvalError;
 
@@ -117,13 +116,13 @@ impl Duration {
         self.0
             .checked_add(o.0)
             .map(Duration)
-            .ok_or_else(|| EvalError::new("duration overflow"))
+            .ok_or_else(|| EvalError::new("integer overflow"))
     }
     pub(crate) fn sub(self, o: Duration) -> Result<Duration, EvalError> {
         self.0
             .checked_sub(o.0)
             .map(Duration)
-            .ok_or_else(|| EvalError::new("duration overflow"))
+            .ok_or_else(|| EvalError::new("integer overflow"))
     }
 }
 
@@ -144,28 +143,25 @@ impl Timestamp {
             .then_some(Timestamp { seconds, nanos })
     }
 
-    /// RFC 3339.
+    /// RFC 3339 as Go reads it: the hour may be one digit, the fraction may follow a comma.
     pub fn parse(s: &str) -> Option<Timestamp> {
-        let b = s.as_bytes();
-        // the fixed part is `2006-01-02T15:04:05`, all of it single bytes
-        if b.len() < 20 || !b[..19].is_ascii() || b[10] != b'T' || b[4] != b'-' || b[7] != b'-' {
-            return None;
-        }
-        let n = |from: usize, to: usize| -> Option<i64> {
-            let part = &s[from..to];
-            part.bytes()
-                .all(|c| c.is_ascii_digit())
-                .then(|| part.parse().ok())?
+        let (date, rest) = s.split_once('T')?;
+        let (year, month, day) = parse_day(date)?;
+        let (hour, rest) = rest.split_once(':')?;
+        let (minute, rest) = rest.split_once(':')?;
+        let number = |s: &str, most: usize| -> Option<i64> {
+            let digits = !s.is_empty() && s.bytes().all(|c| c.is_ascii_digit());
+            (digits && s.len() <= most).then(|| s.parse().ok())?
         };
-        if b[13] != b':' || b[16] != b':' {
-            return None;
-        }
-        let (hour, minute, second) = (n(11, 13)?, n(14, 16)?, n(17, 19)?);
+        let (hour, minute, second) = (
+            number(hour, 2)?,
+            number(minute, 2).filter(|_| minute.len() == 2)?,
+            number(rest.get(..2)?, 2)?,
+        );
         if hour > 23 || minute > 59 || second > 59 {
             return None;
         }
-        let day = jiff::civil::Date::new(n(0, 4)? as i16, n(5, 7)? as i8, n(8, 10)? as i8).ok()?;
-        let mut rest = &s[19..];
+        let mut rest = &rest[2..];
         let mut nanos = 0u32;
         if let Some(fraction) = rest.strip_prefix(['.', ',']) {
             let len = fraction.bytes().take_while(u8::is_ascii_digit).count();
@@ -184,9 +180,9 @@ impl Timestamp {
         } else {
             offset_seconds(rest)?
         };
-        let days = i64::from((day - jiff::civil::date(1970, 1, 1)).get_days());
+        let days = days_from_civil(year, month, day);
         Timestamp::new(
-            days * 86_400 + hour * 3_600 + minute * 60 + second - i64::from(offset),
+            days * 86_400 + hour * 3_600 + minute * 60 + second - offset,
             nanos,
         )
     }
@@ -220,36 +216,117 @@ impl Timestamp {
             - i128::from(o.nanos);
         i64::try_from(nanos)
             .map(Duration)
-            .map_err(|_| EvalError::new("duration overflow"))
+            .map_err(|_| EvalError::new("integer overflow"))
     }
 
     /// The calendar's view of the moment, in a zone: an IANA name or an offset such as `-08:00`. UTC if none.
-    pub(crate) fn civil(self, zone: Option<&str>) -> Result<DateTime, EvalError> {
-        let at = jiff::Timestamp::new(self.seconds, self.nanos as i32)
-            .map_err(|e| EvalError::new(format!("timestamp out of range: {e}")))?;
-        let zone = match zone {
-            None | Some("" | "UTC") => TimeZone::UTC,
-            Some(z) if z.contains(':') => {
-                let bad = || EvalError::new(format!("could not parse time zone: {z}"));
-                // cel-go reads hours and minutes without asking for two digits
-                let seconds = loose_offset(z).ok_or_else(bad)?;
-                TimeZone::fixed(Offset::from_seconds(seconds).map_err(|_| bad())?)
-            }
+    pub(crate) fn civil(self, zone: Option<&str>) -> Result<Civil, EvalError> {
+        let offset = match zone {
+            None | Some("" | "UTC" | "Local") => 0,
+            // cel-go reads hours and minutes without asking for two digits
+            Some(z) if z.contains(':') => loose_offset(z)
+                .ok_or_else(|| EvalError::new(format!("could not parse time zone: {z}")))?,
             Some(z) => {
-                TimeZone::get(z).map_err(|_| EvalError::new(format!("unknown time zone {z}")))?
+                let zone = TimeZone::get(z)
+                    .map_err(|_| EvalError::new(format!("unknown time zone {z}")))?;
+                // jiff's moments end a day before ours; no zone changes then
+                let end = jiff::Timestamp::MAX.as_second();
+                let at = jiff::Timestamp::from_second(self.seconds.min(end))
+                    .unwrap_or(jiff::Timestamp::MAX);
+                i64::from(zone.to_offset(at).seconds())
             }
         };
-        Ok(at.to_zoned(zone).datetime())
+        Ok(Civil::of(self.seconds.saturating_add(offset)))
     }
 }
 
+/// A date and time of day in the Gregorian calendar.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Civil {
+    pub year: i64,
+    /// From 1.
+    pub month: i64,
+    /// From 1.
+    pub day: i64,
+    /// From 0.
+    pub day_of_year: i64,
+    /// Sunday is 0.
+    pub weekday: i64,
+    pub hour: i64,
+    pub minute: i64,
+    pub second: i64,
+}
+
+/// Days since 1970-01-01, by eras of 400 years that begin in March.
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let year = year - i64::from(month <= 2);
+    let era = year.div_euclid(400);
+    let of_era = year.rem_euclid(400);
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+impl Civil {
+    fn of(seconds: i64) -> Civil {
+        let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+        let z = days + 719_468;
+        let era = z.div_euclid(146_097);
+        let of_era = z.rem_euclid(146_097);
+        let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+        let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let shifted = (5 * of_year + 2) / 153;
+        let month = if shifted < 10 {
+            shifted + 3
+        } else {
+            shifted - 9
+        };
+        let year = year_of_era + era * 400 + i64::from(month <= 2);
+        Civil {
+            year,
+            month,
+            day: of_year - (153 * shifted + 2) / 5 + 1,
+            day_of_year: days - days_from_civil(year, 1, 1),
+            weekday: (days + 4).rem_euclid(7),
+            hour: rest / 3_600,
+            minute: rest / 60 % 60,
+            second: rest % 60,
+        }
+    }
+}
+
+fn month_days(year: i64, month: i64) -> i64 {
+    match month {
+        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+/// `2006-01-02`.
+fn parse_day(s: &str) -> Option<(i64, i64, i64)> {
+    let b = s.as_bytes();
+    let digits = |from: usize, to: usize| -> Option<i64> {
+        let part = s.get(from..to)?;
+        part.bytes()
+            .all(|c| c.is_ascii_digit())
+            .then(|| part.parse().ok())?
+    };
+    if b.len() != 10 || b[4] != b'-' || b[7] != b'-' {
+        return None;
+    }
+    let (year, month, day) = (digits(0, 4)?, digits(5, 7)?, digits(8, 10)?);
+    let real = (1..=12).contains(&month) && (1..=month_days(year, month)).contains(&day);
+    real.then_some((year, month, day))
+}
+
 /// `+01:30` in seconds.
-fn offset_seconds(s: &str) -> Option<i32> {
+fn offset_seconds(s: &str) -> Option<i64> {
     let b = s.as_bytes();
     if b.len() != 6 || !s.is_ascii() || b[3] != b':' {
         return None;
     }
-    let (h, m): (i32, i32) = (s[1..3].parse().ok()?, s[4..6].parse().ok()?);
+    let (h, m): (i64, i64) = (s[1..3].parse().ok()?, s[4..6].parse().ok()?);
     let sign = match b[0] {
         b'+' => 1,
         b'-' => -1,
@@ -258,9 +335,9 @@ fn offset_seconds(s: &str) -> Option<i32> {
     (h < 24 && m < 60).then_some(sign * (h * 3_600 + m * 60))
 }
 
-fn loose_offset(s: &str) -> Option<i32> {
+fn loose_offset(s: &str) -> Option<i64> {
     let (h, m) = s.split_once(':')?;
-    let (hours, minutes): (i32, i32) = (h.parse().ok()?, m.parse().ok()?);
+    let (hours, minutes): (i64, i64) = (h.parse().ok()?, m.parse().ok()?);
     let sign = if h.starts_with('-') { -1 } else { 1 };
     hours
         .checked_mul(3_600)?
@@ -270,18 +347,11 @@ fn loose_offset(s: &str) -> Option<i32> {
 /// RFC 3339 with as many digits of the second as are needed.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Ok(c) = self.civil(None) else {
-            return Err(fmt::Error);
-        };
+        let c = Civil::of(self.seconds);
         write!(
             f,
             "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
-            c.year(),
-            c.month(),
-            c.day(),
-            c.hour(),
-            c.minute(),
-            c.second()
+            c.year, c.month, c.day, c.hour, c.minute, c.second
         )?;
         if self.nanos > 0 {
             let fraction = format!("{:09}", self.nanos);

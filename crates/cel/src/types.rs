@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::schema::is_reserved;
+
 /// A type of the language. Object types carry their fields, so no registry is needed to look one up.
 #[derive(Clone, Debug)]
 pub enum Type {
@@ -73,7 +75,11 @@ impl ObjectType {
 
     pub(crate) fn field(&self, name: &str) -> Option<Type> {
         match &self.fields {
-            Fields::Declared(f) => f.get(name).map(|f| f.ty.clone()),
+            // a keyword may be written as it is: `self.namespace` for `self.__namespace__`
+            Fields::Declared(f) => f
+                .get(name)
+                .or_else(|| f.get(&format!("__{name}__")).filter(|_| is_reserved(name)))
+                .map(|f| f.ty.clone()),
             Fields::Any => Some(Type::Dyn),
         }
     }

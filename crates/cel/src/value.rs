@@ -14,6 +14,10 @@ use crate::functions::{
 use crate::schema::{Schema, Shape, escape, unescape};
 use crate::time::{Duration, Timestamp};
 use crate::types::{ObjectType, Type};
+use crate::work;
+
+/// The longest list a function may build.
+pub(crate) const MAX_ITEMS: usize = 1_000_000;
 
 /// Text, borrowed from the input or owned.
 #[derive(Clone)]
@@ -73,6 +77,8 @@ pub struct List<'a> {
 pub(crate) enum Items<'a> {
     Json(&'a [Json]),
     Owned(Arc<Vec<Value<'a>>>),
+    /// Two lists one after the other, and how many items that is.
+    Joined(Arc<(List<'a>, List<'a>)>, usize),
 }
 
 /// A map, or an object read from JSON.
@@ -272,69 +278,22 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The value as JSON: what a valueExpression, a messageExpression or a mutation gives.
-    ///
-    /// An error for what JSON cannot hold: authorizers, types, maps with other than string keys.
-    pub fn to_json(&self) -> Result<Json, EvalError> {
-        Ok(match self {
-            Value::Null => Json::Null,
-            Value::Bool(b) => Json::Bool(*b),
-            Value::Int(i) => Json::from(*i),
-            Value::Uint(u) => Json::from(*u),
-            Value::Double(d) => Json::from(*d),
-            Value::String(s) => Json::from(s.as_str()),
-            Value::Bytes(b) => Json::from(crate::functions::base64_encode(b)),
-            Value::Duration(d) => Json::from(d.to_string()),
-            Value::Timestamp(t) => Json::from(t.to_string()),
-            Value::List(l) => match (&l.items, l.schema) {
-                (Items::Json(items), _) => Json::Array(items.to_vec()),
-                (Items::Owned(items), _) => {
-                    Json::Array(items.iter().map(Value::to_json).collect::<Result<_, _>>()?)
-                }
-            },
-            Value::Map(m) => match &m.entries {
-                Entries::Json(m) => Json::Object((*m).clone()),
-                Entries::Owned(m) => {
-                    let mut out = serde_json::Map::new();
-                    for (k, v) in m.iter() {
-                        let Key::String(k) = k else {
-                            return Err(EvalError::new(format!("map key \"{k}\" is not a string")));
-                        };
-                        out.insert(k.to_string(), v.to_json()?);
-                    }
-                    Json::Object(out)
-                }
-            },
-            Value::Object(o) => {
-                let fields = o.fields.iter().map(|(k, v)| Ok((k.clone(), v.to_json()?)));
-                Json::Object(fields.collect::<Result<_, EvalError>>()?)
-            }
-            Value::Optional(Some(v)) => v.to_json()?,
-            Value::Optional(None) => Json::Null,
-            Value::Preserved(v) => (*v).clone(),
-            Value::Quantity(_)
-            | Value::Url(_)
-            | Value::Ip(_)
-            | Value::Cidr(_)
-            | Value::Semver(_) => Json::from(self.text().unwrap_or_default()),
-            Value::Type(_) | Value::Format(_) | Value::Authz(_) => {
-                return Err(EvalError::new(format!(
-                    "type conversion error from '{}' to JSON",
-                    self.type_of().name()
-                )));
-            }
-        })
-    }
-
-    fn text(&self) -> Option<String> {
-        Some(match self {
-            Value::Quantity(q) => q.to_string(),
-            Value::Url(u) => u.to_string(),
-            Value::Ip(i) => i.to_string(),
-            Value::Cidr(c) => c.to_string(),
-            Value::Semver(s) => s.to_string(),
-            _ => return None,
-        })
+    /// The name of the Go type upstream prints in some errors.
+    pub(crate) fn go_type(&self) -> &'static str {
+        match self {
+            Value::Null => "types.Null",
+            Value::Bool(_) => "types.Bool",
+            Value::Int(_) => "types.Int",
+            Value::Uint(_) => "types.Uint",
+            Value::Double(_) => "types.Double",
+            Value::String(_) => "types.String",
+            Value::Bytes(_) => "types.Bytes",
+            Value::Duration(_) => "types.Duration",
+            Value::Timestamp(_) => "types.Timestamp",
+            Value::Optional(_) => "*types.Optional",
+            Value::Type(_) => "*types.Type",
+            _ => "ref.Val",
+        }
     }
 }
 
@@ -405,6 +364,7 @@ impl<'a> List<'a> {
         match &self.items {
             Items::Json(i) => i.len(),
             Items::Owned(i) => i.len(),
+            Items::Joined(_, len) => *len,
         }
     }
     /// Whether there are none.
@@ -416,6 +376,26 @@ impl<'a> List<'a> {
         match &self.items {
             Items::Owned(i) => i.get(index).cloned().map(Ok),
             Items::Json(i) => Some(self.read(i.get(index)?)),
+            Items::Joined(parts, _) => match index.checked_sub(parts.0.len()) {
+                // a list joined of many is slow to look into
+                _ if !work::spend() => Some(Err(EvalError::call_limit())),
+                None => parts.0.get(index),
+                Some(index) => parts.1.get(index),
+            },
+        }
+    }
+    pub(crate) fn joined(&self, other: &List<'a>) -> List<'a> {
+        if other.is_empty() {
+            return self.clone();
+        }
+        if self.is_empty() {
+            return other.clone();
+        }
+        let len = self.len().saturating_add(other.len());
+        let items = Items::Joined(Arc::new((self.clone(), other.clone())), len);
+        List {
+            items,
+            schema: None,
         }
     }
     fn read(&self, v: &'a Json) -> Result<Value<'a>, EvalError> {
@@ -433,7 +413,11 @@ impl<'a> List<'a> {
     pub fn iter(&self) -> impl Iterator<Item = Result<Value<'a>, EvalError>> + '_ {
         (0..self.len()).filter_map(|i| self.get(i))
     }
+    /// All items at once; an error if that is more than a list may be made of.
     pub(crate) fn to_vec(&self) -> Result<Vec<Value<'a>>, EvalError> {
+        if self.len() > MAX_ITEMS {
+            return Err(EvalError::call_limit());
+        }
         self.iter().collect()
     }
 }

@@ -23,6 +23,9 @@ impl Coster<'_> {
         let all = costs
             .iter()
             .fold(CostEstimate::default(), |sum, c| sum.plus(*c));
+        if let Some((cost, size)) = self.lists(overload, target, args) {
+            return (cost.plus(all), size);
+        }
         if let Some((cost, size)) = self.kubernetes(function, overload, target, args) {
             return (cost.plus(all), size);
         }
@@ -148,6 +151,61 @@ impl Coster<'_> {
         }
     }
 
+    /// cel-go's rules of sets and of functions that make lists; they come before all others.
+    fn lists(
+        &mut self,
+        overload: &str,
+        target: Option<&Expr>,
+        args: &[Expr],
+    ) -> Option<(CostEstimate, Option<Size>)> {
+        let literal = |e: Option<&Expr>| match e.map(|e| &e.kind) {
+            Some(Kind::Literal(Literal::Int(i))) => Some(u64::try_from(*i).unwrap_or(0)),
+            _ => None,
+        };
+        let (factor, size) = match (overload, target, args) {
+            (
+                "list_sets_contains_list"
+                | "list_sets_intersects_list"
+                | "list_sets_equivalent_list",
+                _,
+                [a, b],
+            ) => {
+                let pairs = self.size_or_unknown(a).times(self.size_or_unknown(b));
+                let times = if overload == "list_sets_equivalent_list" {
+                    2.0
+                } else {
+                    1.0
+                };
+                return Some((pairs.cost(times).plus(ONE), None));
+            }
+            ("list_slice", Some(t), [start, end]) => {
+                let max = self.size_or_unknown(t).max;
+                let (start, end) = (
+                    literal(Some(start)).unwrap_or(0),
+                    literal(Some(end)).unwrap_or(max),
+                );
+                (1.0, Size::fixed(end.wrapping_sub(start)))
+            }
+            ("lists_range", None, [n]) => (1.0, Size::fixed(literal(Some(n)).unwrap_or(u64::MAX))),
+            ("list_reverse", Some(t), []) => (1.0, self.size_or_unknown(t)),
+            ("list_flatten" | "list_flatten_int", Some(t), _) => {
+                let depth = args
+                    .first()
+                    .map_or(1, |d| literal(Some(d)).unwrap_or(u64::MAX));
+                (depth as f64, self.size_or_unknown(t))
+            }
+            ("list_distinct", Some(t), []) => (2.0, squared(self.size_or_unknown(t))),
+            (_, Some(t), []) if overload.ends_with("_sort") => {
+                (compared(overload), squared(self.size_or_unknown(t)))
+            }
+            (_, Some(_), [keys]) if overload.ends_with("_sortByAssociatedKeys") => {
+                (compared(overload), squared(self.size_or_unknown(keys)))
+            }
+            _ => return None,
+        };
+        Some((size.cost(factor).plus(CostEstimate::fixed(11)), Some(size)))
+    }
+
     /// The rules of the Kubernetes libraries; they come before cel-go's.
     fn kubernetes(
         &mut self,
@@ -246,7 +304,7 @@ impl Coster<'_> {
             }
             ("join", Some(t), _) => {
                 let count = self.size_or_unknown(t);
-                let item = self.any_item_size(t).unwrap_or(UNKNOWN);
+                let item = self.any_item_size(t).unwrap_or(Size::fixed(0));
                 let mut s = count.times(item);
                 if let Some(separator) = args.first() {
                     let between = Size {
@@ -341,6 +399,16 @@ impl Coster<'_> {
                 .map_or(UNKNOWN, |max| Size { min: 0, max }),
         )
     }
+}
+
+fn squared(s: Size) -> Size {
+    s.times(s)
+}
+
+/// What comparing two items costs; texts a little more.
+fn compared(overload: &str) -> f64 {
+    let text = overload.starts_with("list_string_") || overload.starts_with("list_bytes_");
+    if text { 2.0 + PER_CHAR } else { 2.0 }
 }
 
 /// The size after replacing texts of one size by texts of another as often as can be.

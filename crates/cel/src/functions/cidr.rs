@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::ip::Ip;
+use super::ip::{Ip, why_not};
 use crate::error::EvalError;
 use crate::eval::Evaluated;
 use crate::value::Value;
@@ -39,7 +39,11 @@ impl Cidr {
             return bad("no '/'");
         };
         let Ok(parsed) = addr.parse::<IpAddr>() else {
-            return bad(&format!("ParseAddr({addr:?}): unable to parse IP"));
+            return bad(&if addr.contains('%') {
+                "IPv6 zones cannot be present in a prefix".to_string()
+            } else {
+                why_not(addr)
+            });
         };
         if matches!(parsed, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some()) {
             return Err(format!("IPv4-mapped IPv6 address {s:?} is not allowed"));
@@ -88,9 +92,11 @@ impl fmt::Display for Cidr {
 
 pub(super) fn cidr<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
     match args {
-        [Value::String(s)] => Cidr::parse(s.as_str())
-            .map(Value::Cidr)
-            .map_err(EvalError::new),
+        [Value::String(s)] => Cidr::parse(s.as_str()).map(Value::Cidr).map_err(|why| {
+            EvalError::new(format!(
+                "network address parse error during conversion from string: {why}"
+            ))
+        }),
         _ => Err(EvalError::no_overload()),
     }
 }

@@ -24,6 +24,12 @@ pub(super) fn find(name: &str) -> Option<Function> {
 }
 
 fn cannot<'a>(v: &Value<'_>, to: &str) -> Evaluated<'a> {
+    if !matches!(
+        v,
+        Value::String(_) | Value::Int(_) | Value::Double(_) | Value::Uint(_) | Value::Bytes(_)
+    ) {
+        return Err(EvalError::no_overload());
+    }
     Err(EvalError::new(format!(
         "type conversion error from '{}' to '{to}'",
         v.type_of().name()
@@ -31,13 +37,14 @@ fn cannot<'a>(v: &Value<'_>, to: &str) -> Evaluated<'a> {
 }
 
 fn size<'a>(v: &Value<'a>) -> Evaluated<'a> {
-    Ok(Value::Int(match v {
+    let size = match v {
         Value::String(s) => s.as_str().chars().count(),
         Value::Bytes(b) => b.len(),
         Value::List(l) => l.len(),
         Value::Map(m) => m.len(),
         _ => return Err(EvalError::no_overload()),
-    } as i64))
+    };
+    Ok(Value::Int(i64::try_from(size).unwrap_or(i64::MAX)))
 }
 
 fn to_bool<'a>(v: &Value<'a>) -> Evaluated<'a> {
@@ -47,9 +54,7 @@ fn to_bool<'a>(v: &Value<'a>) -> Evaluated<'a> {
         Value::String(s) => match s.as_str() {
             "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Value::Bool(true)),
             "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Value::Bool(false)),
-            other => Err(EvalError::new(format!(
-                "strconv.ParseBool: parsing {other:?}: invalid syntax"
-            ))),
+            _ => cannot(v, "bool"),
         },
         _ => cannot(v, "bool"),
     }
@@ -68,24 +73,32 @@ fn to_double<'a>(v: &Value<'a>) -> Evaluated<'a> {
         Value::Double(d) => *d,
         Value::Int(i) => *i as f64,
         Value::Uint(u) => *u as f64,
-        Value::String(s) => parse_float(s.as_str())?,
+        Value::String(s) => match parse_float(s.as_str()) {
+            Some(d) => d,
+            None => return cannot(v, "double"),
+        },
         _ => return cannot(v, "double"),
     }))
 }
 
-/// As Go's strconv.ParseFloat: also `inf`, hexadecimal not.
-fn parse_float(s: &str) -> Result<f64, EvalError> {
-    let syntax = || EvalError::new(format!("strconv.ParseFloat: parsing {s:?}: invalid syntax"));
-    let d: f64 = s.parse().map_err(|_| syntax())?;
-    let named = s
-        .trim_start_matches(['+', '-'])
-        .starts_with(['i', 'I', 'n', 'N']);
-    if d.is_infinite() && !named {
-        return Err(EvalError::new(format!(
-            "strconv.ParseFloat: parsing {s:?}: value out of range"
-        )));
-    }
-    Ok(d)
+/// As Go's strconv.ParseFloat, without hexadecimal.
+fn parse_float(s: &str) -> Option<f64> {
+    let plain: String;
+    let digit = |b: Option<&u8>| b.is_some_and(u8::is_ascii_digit);
+    let bytes = s.as_bytes();
+    let mut underscores = bytes.iter().enumerate().filter(|(_, b)| **b == b'_');
+    let text = if underscores.clone().next().is_none() {
+        s
+    } else if underscores.all(|(i, _)| i > 0 && digit(bytes.get(i - 1)) && digit(bytes.get(i + 1)))
+    {
+        plain = s.replace('_', "");
+        &plain
+    } else {
+        return None;
+    };
+    let d: f64 = text.parse().ok()?;
+    let named = text.trim_start_matches(['+', '-']).starts_with(['i', 'I']);
+    (d.is_finite() || d.is_nan() || named).then_some(d)
 }
 
 fn to_int<'a>(v: &Value<'a>) -> Evaluated<'a> {
@@ -98,27 +111,12 @@ fn to_int<'a>(v: &Value<'a>) -> Evaluated<'a> {
         Value::Double(_) => return Err(overflow()),
         Value::Duration(d) => d.0,
         Value::Timestamp(t) => t.seconds,
-        Value::String(s) => parse_int(s.as_str())?,
+        Value::String(s) => match s.as_str().parse() {
+            Ok(i) => i,
+            Err(_) => return cannot(v, "int"),
+        },
         _ => return cannot(v, "int"),
     }))
-}
-
-fn parse_int(s: &str) -> Result<i64, EvalError> {
-    s.parse().map_err(|e: std::num::ParseIntError| {
-        let why = if is_range(&e) {
-            "value out of range"
-        } else {
-            "invalid syntax"
-        };
-        EvalError::new(format!("strconv.ParseInt: parsing {s:?}: {why}"))
-    })
-}
-
-fn is_range(e: &std::num::ParseIntError) -> bool {
-    matches!(
-        e.kind(),
-        std::num::IntErrorKind::PosOverflow | std::num::IntErrorKind::NegOverflow
-    )
 }
 
 fn to_uint<'a>(v: &Value<'a>) -> Evaluated<'a> {
@@ -128,21 +126,11 @@ fn to_uint<'a>(v: &Value<'a>) -> Evaluated<'a> {
         Value::Int(i) => u64::try_from(*i).map_err(|_| overflow())?,
         Value::Double(d) if *d >= 0.0 && *d < u64::MAX as f64 => *d as u64,
         Value::Double(_) => return Err(overflow()),
-        Value::String(s) => {
-            let s = s.as_str();
-            let syntax =
-                || EvalError::new(format!("strconv.ParseUint: parsing {s:?}: invalid syntax"));
-            // Rust takes a sign, Go does not
-            if s.starts_with('+') {
-                return Err(syntax());
-            }
-            s.parse().map_err(|e| match is_range(&e) {
-                true => EvalError::new(format!(
-                    "strconv.ParseUint: parsing {s:?}: value out of range"
-                )),
-                false => syntax(),
-            })?
-        }
+        // Rust takes a sign, Go does not
+        Value::String(s) => match s.as_str().parse() {
+            Ok(u) if !s.as_str().starts_with('+') => u,
+            _ => return cannot(v, "uint"),
+        },
         _ => return cannot(v, "uint"),
     }))
 }
@@ -170,7 +158,7 @@ fn to_string<'a>(v: &Value<'a>) -> Evaluated<'a> {
     }))
 }
 
-/// As Go's `strconv.FormatFloat(d, 'g', -1, 64)`: few digits, an exponent when it is below -4 or above 20.
+/// As Go's `strconv.FormatFloat(d, 'g', -1, 64)`: few digits, an exponent when it is below -4 or above 5.
 pub(super) fn double_text(d: f64) -> String {
     if d.is_nan() {
         return "NaN".into();
@@ -187,7 +175,7 @@ pub(super) fn double_text(d: f64) -> String {
         return scientific;
     };
     let exponent: i32 = exponent.parse().unwrap_or(0);
-    if d == 0.0 || (-4..21).contains(&exponent) {
+    if d == 0.0 || (-4..6).contains(&exponent) {
         return format!("{d}");
     }
     let sign = if exponent < 0 { '-' } else { '+' };
@@ -195,34 +183,29 @@ pub(super) fn double_text(d: f64) -> String {
 }
 
 fn to_duration<'a>(v: &Value<'a>) -> Evaluated<'a> {
-    match v {
-        Value::Duration(_) => Ok(v.clone()),
-        Value::Int(i) => Ok(Value::Duration(Duration(*i))),
-        Value::String(s) => match Duration::parse(s.as_str()) {
-            Some(d) => Ok(Value::Duration(d)),
-            None => Err(EvalError::new(format!(
-                "time: invalid duration {:?}",
-                s.as_str()
-            ))),
-        },
-        _ => cannot(v, "google.protobuf.Duration"),
+    let parsed = match v {
+        Value::Duration(_) => return Ok(v.clone()),
+        Value::String(s) => Duration::parse(s.as_str()),
+        _ => None,
+    };
+    match parsed {
+        Some(d) => Ok(Value::Duration(d)),
+        None => cannot(v, "google.protobuf.Duration"),
     }
 }
 
 fn to_timestamp<'a>(v: &Value<'a>) -> Evaluated<'a> {
-    let range = || EvalError::new("timestamp overflow");
-    match v {
-        Value::Timestamp(_) => Ok(v.clone()),
-        Value::Int(i) => Timestamp::new(*i, 0)
-            .map(Value::Timestamp)
-            .ok_or_else(range),
-        Value::String(s) => match Timestamp::parse(s.as_str()) {
-            Some(t) => Ok(Value::Timestamp(t)),
-            None => Err(EvalError::new(format!(
-                "parsing time {0:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {0:?}",
-                s.as_str()
-            ))),
-        },
-        _ => cannot(v, "google.protobuf.Timestamp"),
+    let parsed = match v {
+        Value::Timestamp(_) => return Ok(v.clone()),
+        Value::Int(i) => {
+            let t = Timestamp::new(*i, 0).ok_or_else(|| EvalError::new("timestamp overflow"))?;
+            Some(t)
+        }
+        Value::String(s) => Timestamp::parse(s.as_str()),
+        _ => None,
+    };
+    match parsed {
+        Some(t) => Ok(Value::Timestamp(t)),
+        None => cannot(v, "google.protobuf.Timestamp"),
     }
 }

@@ -65,7 +65,7 @@ static FORMATS: [Format; 13] = [
     },
     Format {
         name: "uuid",
-        regex_size: 84,
+        regex_size: 70,
         check: |s| one(is_uuid(s), "does not match the UUID format"),
     },
     Format {
@@ -80,12 +80,12 @@ static FORMATS: [Format; 13] = [
     },
     Format {
         name: "date",
-        regex_size: 73,
+        regex_size: 71,
         check: |s| one(Timestamp::parse_date(s).is_some(), "invalid date"),
     },
     Format {
         name: "datetime",
-        regex_size: 73,
+        regex_size: 71,
         check: |s| one(Timestamp::parse(s).is_some(), "invalid datetime"),
     },
 ];

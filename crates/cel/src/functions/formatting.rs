@@ -5,6 +5,7 @@ use super::strings::MAX_TEXT;
 use crate::error::EvalError;
 use crate::eval::Evaluated;
 use crate::value::Value;
+use crate::work;
 
 /// Lists and maps nested deeper than this are not printed.
 const MAX_DEPTH: usize = 100;
@@ -129,15 +130,22 @@ pub(crate) fn misfit(kind: char, given: &str) -> String {
 fn clause(c: Clause, v: &Value<'_>) -> Text {
     let digits = c.precision.unwrap_or(6);
     let signed = |i: i64, digits: String| if i < 0 { format!("-{digits}") } else { digits };
+    let width = c.precision.unwrap_or(6);
     Ok(match (c.kind, v) {
         ('s', v) => return shown(v, 0),
         ('d', Value::Int(i)) => i.to_string(),
         ('d', Value::Uint(u)) => u.to_string(),
-        ('f' | 'e', Value::Double(d)) => float(c.kind, *d, digits),
+        ('f', Value::Double(d)) => fixed(*d, digits),
+        ('e', Value::Double(d)) => scientific(*d, width),
         ('f' | 'e', Value::String(s)) => match s.as_str() {
-            "NaN" => float(c.kind, f64::NAN, digits),
-            "Infinity" => float(c.kind, f64::INFINITY, digits),
-            "-Infinity" => float(c.kind, f64::NEG_INFINITY, digits),
+            "NaN" | "Infinity" | "-Infinity" => {
+                let d = s.as_str().parse().unwrap_or(f64::NAN);
+                if c.kind == 'f' {
+                    fixed(d, digits)
+                } else {
+                    scientific(d, width)
+                }
+            }
             _ => return Err(EvalError::new(misfit(c.kind, "string"))),
         },
         ('b', Value::Bool(b)) => u8::from(*b).to_string(),
@@ -167,28 +175,40 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// As Go's `x/text/message` prints floats in American English.
-fn float(kind: char, d: f64, digits: usize) -> String {
-    if d.is_nan() {
-        return "NaN".into();
+/// Numbers that have no digits.
+fn special(d: f64) -> Option<&'static str> {
+    match d {
+        d if d.is_nan() => Some("NaN"),
+        f64::INFINITY => Some("∞"),
+        f64::NEG_INFINITY => Some("-∞"),
+        _ => None,
     }
-    if d.is_infinite() {
-        return if d > 0.0 { "∞".into() } else { "-∞".into() };
+}
+
+/// As Go's `x/text/message` prints `%e` in American English. Upstream gives the precision as the width.
+fn scientific(d: f64, width: usize) -> String {
+    if let Some(text) = special(d) {
+        return format!("{text:>width$}");
     }
-    if kind == 'e' {
-        let text = format!("{d:.digits$e}");
-        let Some((mantissa, exponent)) = text.split_once('e') else {
-            return text;
-        };
-        let (sign, exponent) = match exponent.strip_prefix('-') {
-            Some(e) => ("⁻", e),
-            None => ("", exponent),
-        };
-        let raised: String = format!("{exponent:0>2}")
-            .chars()
-            .filter_map(|c| "⁰¹²³⁴⁵⁶⁷⁸⁹".chars().nth(c.to_digit(10)? as usize))
-            .collect();
-        return format!("{mantissa} × 10{sign}{raised}");
+    let text = format!("{d:.6e}");
+    let Some((mantissa, exponent)) = text.split_once('e') else {
+        return text;
+    };
+    let (sign, exponent) = match exponent.strip_prefix('-') {
+        Some(e) => ("⁻", e),
+        None => ("", exponent),
+    };
+    let raised: String = format!("{exponent:0>2}")
+        .chars()
+        .filter_map(|c| "⁰¹²³⁴⁵⁶⁷⁸⁹".chars().nth(c.to_digit(10)? as usize))
+        .collect();
+    format!("{:>width$}", format!("{mantissa}×10{sign}{raised}"))
+}
+
+/// `%f`, with thousands parted by commas.
+fn fixed(d: f64, digits: usize) -> String {
+    if let Some(text) = special(d) {
+        return text.to_string();
     }
     let text = format!("{d:.digits$}");
     let (sign, text) = text
@@ -213,6 +233,9 @@ fn float(kind: char, d: f64, digits: usize) -> String {
 
 /// `%s`.
 fn shown(v: &Value<'_>, depth: usize) -> Text {
+    if !work::spend() {
+        return Err(EvalError::call_limit());
+    }
     Ok(match v {
         Value::Null => "null".into(),
         Value::String(s) => s.as_str().to_string(),
@@ -255,12 +278,35 @@ fn nested(v: &Value<'_>, depth: usize) -> Text {
         return Err(EvalError::call_limit());
     }
     Ok(match v {
-        Value::String(s) => format!("{:?}", s.as_str()),
-        Value::Bytes(_) => format!("b{:?}", shown(v, depth)?),
+        Value::String(s) => go_quote(s.as_str()),
+        Value::Bytes(_) => format!("b{}", go_quote(&shown(v, depth)?)),
         Value::Double(d) if d.is_finite() => format!("{d:.6}"),
-        Value::Double(d) => format!("{:?}", double_text(*d)),
+        Value::Double(d) => go_quote(&double_text(*d)),
         Value::Duration(d) => format!("duration({:?})", d.to_string()),
         Value::Timestamp(t) => format!("timestamp({:?})", t.to_string()),
         other => shown(other, depth + 1)?,
     })
+}
+
+/// As Go's `%q`.
+fn go_quote(s: &str) -> String {
+    let mut out = String::from('"');
+    for c in s.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\u{7}' => out.push_str("\\a"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{b}' => out.push_str("\\v"),
+            c if c < ' ' || c == '\u{7f}' => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c if c.is_control() => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
 }

@@ -1,5 +1,7 @@
 //! IP addresses.
 
+mod why;
+
 use std::fmt;
 use std::net::IpAddr;
 
@@ -7,6 +9,8 @@ use super::Function;
 use crate::error::EvalError;
 use crate::eval::Evaluated;
 use crate::value::Value;
+
+pub(crate) use why::why_not;
 
 /// An IPv4 or IPv6 address; never an IPv4 one written as IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +23,8 @@ impl Ip {
             return Err(format!("IP address {s:?} with zone value is not allowed"));
         }
         let addr: IpAddr = s.parse().map_err(|_| {
-            format!("IP Address {s:?} parse error during conversion from string: ParseAddr({s:?}): unable to parse IP")
+            let why = why_not(s);
+            format!("IP Address {s:?} parse error during conversion from string: {why}")
         })?;
         match addr {
             IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {

@@ -3,18 +3,16 @@
 use std::cmp::Ordering;
 
 use super::{Function, strings};
+use crate::equality::equal;
 use crate::error::EvalError;
 use crate::eval::Evaluated;
 use crate::ops;
-use crate::value::{List, Value};
-
-/// The longest list a function may build.
-const MAX_ITEMS: usize = 1_000_000;
+use crate::value::{List, MAX_ITEMS, Value};
 
 pub(super) fn find(name: &str) -> Option<Function> {
     Some(match name {
         "isSorted" => is_sorted,
-        "sum" => sum,
+        "sum" => |a| sum(a, Value::Int(0)),
         "min" => |a| extreme(a, "min", Ordering::Less),
         "max" => |a| extreme(a, "max", Ordering::Greater),
         "indexOf" => |a| match a {
@@ -64,7 +62,8 @@ fn is_sorted<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
     Ok(Value::Bool(true))
 }
 
-fn sum<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
+/// The sum, or the zero of an empty list's type.
+pub(super) fn sum<'a>(args: &[Value<'a>], zero: Value<'a>) -> Evaluated<'a> {
     let [Value::List(l)] = args else {
         return Err(EvalError::no_overload());
     };
@@ -76,7 +75,7 @@ fn sum<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
             None => v,
         });
     }
-    Ok(total.unwrap_or(Value::Int(0)))
+    Ok(total.unwrap_or(zero))
 }
 
 fn extreme<'a>(args: &[Value<'a>], name: &str, wanted: Ordering) -> Evaluated<'a> {
@@ -97,7 +96,7 @@ fn extreme<'a>(args: &[Value<'a>], name: &str, wanted: Ordering) -> Evaluated<'a
 
 fn position<'a>(l: &List<'a>, v: &Value<'a>, last: bool) -> Evaluated<'a> {
     let items = l.to_vec()?;
-    let is = |x: &Value<'a>| ops::equal(x, v);
+    let is = |x: &Value<'a>| equal(x, v);
     let found = if last {
         items.iter().rposition(is)
     } else {
@@ -124,7 +123,7 @@ fn distinct<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
     let mut out: Vec<Value<'a>> = Vec::new();
     for v in l.iter() {
         let v = v?;
-        if !out.iter().any(|o| ops::equal(o, &v)) {
+        if !out.iter().any(|o| equal(o, &v)) {
             out.push(v);
         }
     }
@@ -174,6 +173,9 @@ fn slice<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
     }
     if (l.len() as u64) < *end as u64 {
         return bad(format!("list is length {}", l.len()));
+    }
+    if end - start > MAX_ITEMS as i64 {
+        return Err(EvalError::call_limit());
     }
     let items: Result<Vec<Value<'a>>, EvalError> = (*start as usize..*end as usize)
         .filter_map(|i| l.get(i))

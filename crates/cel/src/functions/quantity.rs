@@ -11,7 +11,7 @@ use crate::value::Value;
 
 const NANO: i128 = 1_000_000_000;
 /// Larger amounts are held at this.
-const MAX: i128 = i64::MAX as i128 * NANO;
+const MAX: i128 = i128::MAX / 4;
 const FORMAT: &str =
     "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
 

@@ -1,4 +1,4 @@
-//! Regular expressions, of a bounded size.
+//! Regular expressions: RE2 syntax, of a bounded size.
 
 use regex::{Regex, RegexBuilder};
 
@@ -11,57 +11,145 @@ const MAX_COMPILED: usize = 1024 * 1024;
 
 /// Compiles RE2 syntax.
 pub(crate) fn compile(pattern: &str) -> Result<Regex, String> {
-    RegexBuilder::new(pattern)
+    let pattern = translate(pattern)?;
+    let built = RegexBuilder::new(&pattern)
         .size_limit(MAX_COMPILED)
         .dfa_size_limit(MAX_COMPILED)
-        .build()
-        .map_err(|e| {
-            // the last line says why, those before draw where
-            let why = e.to_string();
-            why.lines()
-                .last()
-                .unwrap_or(&why)
-                .trim_start_matches("error: ")
-                .to_string()
-        })
+        .build();
+    built.map_err(|e| {
+        // the last line says why, those before draw where
+        let why = e.to_string();
+        why.lines()
+            .last()
+            .unwrap_or(&why)
+            .trim_start_matches("error: ")
+            .to_string()
+    })
+}
+
+/// RE2's meaning in this library's syntax: `\d`, `\w`, `\s` and `\b` are of ASCII; within a class, `[`, `&&`, `--` and
+/// `~~` are plain characters; nothing is repeated twice over.
+fn translate(pattern: &str) -> Result<String, String> {
+    let mut out = String::with_capacity(pattern.len());
+    let mut chars = pattern.chars().peekable();
+    let mut class = false;
+    // whether what was just read repeats something
+    let mut repeated = false;
+    while let Some(c) = chars.next() {
+        let mut repeats = false;
+        match c {
+            '\\' => match chars.next() {
+                None => return Err("trailing backslash at end of expression".into()),
+                Some('Q') => {
+                    let mut text = String::new();
+                    while let Some(c) = chars.next() {
+                        if c == '\\' && chars.peek() == Some(&'E') {
+                            chars.next();
+                            break;
+                        }
+                        text.push(c);
+                    }
+                    out.push_str(&regex::escape(&text));
+                }
+                Some(c) => out.push_str(&escape(c)),
+            },
+            '[' if class && chars.peek() == Some(&':') => out.push('['),
+            '[' if class => out.push_str("\\["),
+            '[' => {
+                class = true;
+                out.push('[');
+                if chars.peek() == Some(&'^') {
+                    chars.next();
+                    out.push('^');
+                }
+                // a bracket that comes first is a character
+                if chars.peek() == Some(&']') {
+                    chars.next();
+                    out.push_str("\\]");
+                }
+            }
+            ']' if class && out.ends_with(':') => out.push(']'),
+            ']' => {
+                class = false;
+                out.push(']');
+            }
+            '&' | '~' if class => {
+                out.push('\\');
+                out.push(c);
+            }
+            '-' if class && chars.peek() == Some(&'-') => out.push_str("\\-"),
+            '*' | '+' | '?' if !class => {
+                repeats = true;
+                if repeated && (c != '?' || out.ends_with("??") || lazy(&out)) {
+                    return Err(format!("invalid nested repetition operator: `{c}`"));
+                }
+                out.push(c);
+            }
+            c => out.push(c),
+        }
+        repeated = repeats;
+    }
+    Ok(out)
+}
+
+/// Whether a repetition that already ends in `?` was just written.
+fn lazy(out: &str) -> bool {
+    out.ends_with("*?") || out.ends_with("+?")
+}
+
+fn escape(c: char) -> String {
+    match c {
+        'd' => "[0-9]".into(),
+        'D' => "[^0-9]".into(),
+        'w' => "[0-9A-Za-z_]".into(),
+        'W' => "[^0-9A-Za-z_]".into(),
+        's' => "[\\t\\n\\x0c\\r ]".into(),
+        'S' => "[^\\t\\n\\x0c\\r ]".into(),
+        'b' => "(?-u:\\b)".into(),
+        c => format!("\\{c}"),
+    }
+}
+
+/// What is done with a text and a regular expression.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind {
+    Matches,
+    Find,
+    FindAll,
+}
+
+/// Searches a text; a negative limit is none.
+pub(crate) fn search<'a>(regex: &Regex, kind: Kind, text: &str, limit: i64) -> Value<'a> {
+    match kind {
+        Kind::Matches => Value::Bool(regex.is_match(text)),
+        Kind::Find => Value::string(regex.find(text).map_or("", |m| m.as_str())),
+        Kind::FindAll => {
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            let found = regex.find_iter(text).take(limit);
+            Value::list(found.map(|m| Value::string(m.as_str())).collect())
+        }
+    }
+}
+
+fn compiled<'a>(args: &[Value<'a>], kind: Kind, failed: &str) -> Evaluated<'a> {
+    let (text, pattern, limit) = match (args, kind) {
+        ([Value::String(t), Value::String(p)], _) => (t, p, -1),
+        ([Value::String(t), Value::String(p), Value::Int(n)], Kind::FindAll) => (t, p, *n),
+        _ => return Err(EvalError::no_overload()),
+    };
+    let regex = compile(pattern.as_str());
+    let regex = regex.map_err(|e| EvalError::new(format!("{failed}error parsing regexp: {e}")))?;
+    Ok(search(&regex, kind, text.as_str(), limit))
 }
 
 pub(super) fn matches<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
-    let [Value::String(s), Value::String(pattern)] = args else {
-        return Err(EvalError::no_overload());
-    };
-    let regex = compile(pattern.as_str())
-        .map_err(|e| EvalError::new(format!("error parsing regexp: {e}")))?;
-    Ok(Value::Bool(regex.is_match(s.as_str())))
-}
-
-fn illegal(e: String) -> EvalError {
-    EvalError::new(format!("Illegal regex: {e}"))
+    compiled(args, Kind::Matches, "")
 }
 
 pub(super) fn find<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
-    let [Value::String(s), Value::String(pattern)] = args else {
-        return Err(EvalError::no_overload());
-    };
-    let regex = compile(pattern.as_str()).map_err(illegal)?;
-    Ok(Value::string(
-        regex.find(s.as_str()).map_or("", |m| m.as_str()),
-    ))
+    compiled(args, Kind::Find, "Illegal regex: ")
 }
 
 pub(super) fn find_all<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
-    let (s, pattern, limit) = match args {
-        [Value::String(s), Value::String(p)] => (s, p, -1),
-        [Value::String(s), Value::String(p), Value::Int(n)] => (s, p, *n),
-        _ => return Err(EvalError::no_overload()),
-    };
-    let regex = compile(pattern.as_str()).map_err(illegal)?;
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    Ok(Value::list(
-        regex
-            .find_iter(s.as_str())
-            .take(limit)
-            .map(|m| Value::string(m.as_str()))
-            .collect(),
-    ))
+    compiled(args, Kind::FindAll, "Illegal regex: ")
 }

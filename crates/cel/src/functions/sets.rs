@@ -1,8 +1,8 @@
 //! Lists as sets.
 
+use crate::equality::equal;
 use crate::error::EvalError;
 use crate::eval::Evaluated;
-use crate::ops;
 use crate::value::Value;
 
 fn lists<'a>(args: &[Value<'a>]) -> Result<(Vec<Value<'a>>, Vec<Value<'a>>), EvalError> {
@@ -13,7 +13,7 @@ fn lists<'a>(args: &[Value<'a>]) -> Result<(Vec<Value<'a>>, Vec<Value<'a>>), Eva
 }
 
 fn within(a: &[Value<'_>], b: &[Value<'_>]) -> bool {
-    a.iter().all(|x| b.iter().any(|y| ops::equal(x, y)))
+    a.iter().all(|x| b.iter().any(|y| equal(x, y)))
 }
 
 pub(super) fn contains<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
@@ -28,7 +28,5 @@ pub(super) fn equivalent<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
 
 pub(super) fn intersects<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
     let (a, b) = lists(args)?;
-    Ok(Value::Bool(
-        a.iter().any(|x| b.iter().any(|y| ops::equal(x, y))),
-    ))
+    Ok(Value::Bool(a.iter().any(|x| b.iter().any(|y| equal(x, y)))))
 }

@@ -3,19 +3,20 @@
 use super::Function;
 use crate::error::EvalError;
 use crate::eval::Evaluated;
+use crate::time::Civil;
 use crate::value::Value;
 
 pub(super) fn find(name: &str) -> Option<Function> {
     Some(match name {
-        "getFullYear" => |a| part(a, |t, _| t.year().into(), None),
-        "getMonth" => |a| part(a, |t, _| i64::from(t.month()) - 1, None),
-        "getDate" => |a| part(a, |t, _| t.day().into(), None),
-        "getDayOfMonth" => |a| part(a, |t, _| i64::from(t.day()) - 1, None),
-        "getDayOfWeek" => |a| part(a, |t, _| t.weekday().to_sunday_zero_offset().into(), None),
-        "getDayOfYear" => |a| part(a, |t, _| i64::from(t.day_of_year()) - 1, None),
-        "getHours" => |a| part(a, |t, _| t.hour().into(), Some(|d| d / 3_600_000_000_000)),
-        "getMinutes" => |a| part(a, |t, _| t.minute().into(), Some(|d| d / 60_000_000_000)),
-        "getSeconds" => |a| part(a, |t, _| t.second().into(), Some(|d| d / 1_000_000_000)),
+        "getFullYear" => |a| part(a, |t, _| t.year, None),
+        "getMonth" => |a| part(a, |t, _| t.month - 1, None),
+        "getDate" => |a| part(a, |t, _| t.day, None),
+        "getDayOfMonth" => |a| part(a, |t, _| t.day - 1, None),
+        "getDayOfWeek" => |a| part(a, |t, _| t.weekday, None),
+        "getDayOfYear" => |a| part(a, |t, _| t.day_of_year, None),
+        "getHours" => |a| part(a, |t, _| t.hour, Some(|d| d / 3_600_000_000_000)),
+        "getMinutes" => |a| part(a, |t, _| t.minute, Some(|d| d / 60_000_000_000)),
+        "getSeconds" => |a| part(a, |t, _| t.second, Some(|d| d / 1_000_000_000)),
         "getMilliseconds" => |a| {
             part(
                 a,
@@ -29,7 +30,7 @@ pub(super) fn find(name: &str) -> Option<Function> {
 
 fn part<'a>(
     args: &[Value<'a>],
-    of_time: fn(jiff::civil::DateTime, u32) -> i64,
+    of_time: fn(Civil, u32) -> i64,
     of_duration: Option<fn(i64) -> i64>,
 ) -> Evaluated<'a> {
     match (args, of_duration) {
