@@ -89,13 +89,11 @@ impl Applier {
             .patch(name, &parameters, &Patch::Apply(object))
             .await
             .map_err(|e| match e {
-                kube::Error::Api(status) if matches!(status.code, 400 | 404 | 422) => {
-                    Error::Input(format!(
-                        "{} {name}: {}",
-                        object["kind"].as_str().unwrap_or_default(),
-                        status.message
-                    ))
-                }
+                kube::Error::Api(status) if is_bad_input(&status) => Error::Input(format!(
+                    "{} {name}: {}",
+                    object["kind"].as_str().unwrap_or_default(),
+                    status.message
+                )),
                 other => other.into(),
             })?;
         let changed = before.map(essence) != Some(essence(applied.clone()));
@@ -109,4 +107,12 @@ fn essence(mut object: DynamicObject) -> Option<Value> {
     object.metadata.managed_fields = None;
     object.metadata.resource_version = None;
     serde_json::to_value(object).ok()
+}
+
+/// Whether the file is at fault. Upstream answers an apply that doesn't fit the schema with a bare 500.
+fn is_bad_input(status: &kube::core::Status) -> bool {
+    matches!(status.code, 400 | 404 | 422)
+        || status
+            .message
+            .starts_with("failed to create typed patch object")
 }
