@@ -251,7 +251,9 @@ pub async fn delete(
     by: Requester<'_>,
 ) -> Result<Deleted, Failure> {
     let mut done = delete_stored(inner, r, namespace, name, options, by).await?;
-    let object = versions::served(r, &done.object);
+    // it is gone or going, whatever a webhook says to its last state
+    let last = crate::crd::bring(inner, r, done.object.clone()).await;
+    let object = versions::served(r, last.as_ref().unwrap_or(&done.object));
     if done.answer == done.object {
         done.answer = object.clone();
     }

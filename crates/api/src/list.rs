@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::{
     body::{Body, Items},
     catalog::{self, Target},
+    crd,
     negotiate::Form,
     object,
     pages::{self, Token},
@@ -94,13 +95,13 @@ pub fn scope(t: &Target, filter: &Filter) -> Scope {
 }
 
 /// Answers a list.
-pub fn list(inner: &Inner, t: &Target, query: &Query, form: Form) -> Result<Body, Failure> {
-    let (metadata, items) = select(inner, t, query)?;
+pub async fn list(inner: &Inner, t: &Target, query: &Query, form: Form) -> Result<Body, Failure> {
+    let (metadata, items) = select(inner, t, query).await?;
     render(&t.resource, query, form, metadata, items)
 }
 
 /// The objects of a chunk, and its `metav1.ListMeta`.
-pub fn select(
+pub async fn select(
     inner: &Inner,
     t: &Target,
     query: &Query,
@@ -118,18 +119,32 @@ pub fn select(
     let scope = scope(t, &filter);
     let start = after.map(|a| format!("{}{a}", scope.prefix));
 
+    let converted = if crd::by_webhook(r) {
+        let needed = if filter.is_empty() { limit } else { 0 };
+        Some(converted(inner, r, &snapshot, &scope, start.as_deref(), needed).await?)
+    } else {
+        None
+    };
     let mut items: Vec<Entry> = Vec::new();
     let mut more = false;
     let mut remaining = 0usize;
     if let Some(only) = &scope.only {
+        let entry = match &converted {
+            Some(all) => all.first(),
+            None => snapshot.get(only),
+        };
         if start.as_ref().is_none_or(|s| only > s)
-            && let Some(e) = snapshot.get(only)
+            && let Some(e) = entry
             && filter.takes(r, &e.key, &e.value)
         {
             items.push(e.clone());
         }
     } else {
-        for e in snapshot.range(&scope.prefix, start.as_deref()) {
+        let entries: Box<dyn Iterator<Item = &Entry>> = match &converted {
+            Some(all) => Box::new(all.iter()),
+            None => Box::new(snapshot.range(&scope.prefix, start.as_deref())),
+        };
+        for e in entries {
             if more {
                 remaining += 1;
                 continue;
@@ -221,6 +236,31 @@ fn render(
             Ok(list.to_string().into())
         }
     }
+}
+
+/// What a list goes over, in the version of the resource: the first `needed` objects (0: all), the rest to be counted.
+async fn converted(
+    inner: &Inner,
+    r: &Resource,
+    snapshot: &Snapshot,
+    scope: &Scope,
+    start: Option<&str>,
+    needed: usize,
+) -> Result<Vec<Entry>, Failure> {
+    let mut all: Vec<Entry> = match &scope.only {
+        Some(only) => snapshot.get(only).cloned().into_iter().collect(),
+        None => snapshot.range(&scope.prefix, start).cloned().collect(),
+    };
+    let count = if needed == 0 {
+        all.len()
+    } else {
+        needed.min(all.len())
+    };
+    let bytes = all[..count].iter().map(|e| e.value.clone()).collect();
+    for (e, value) in all.iter_mut().zip(crd::bring_all(inner, r, bytes).await?) {
+        e.value = value;
+    }
+    Ok(all)
 }
 
 /// 406 for metadata of an object where there is a list, and the other way round.

@@ -1,5 +1,7 @@
 //! Requests for objects and collections: method and subresource to the code that answers.
 
+use std::sync::Arc;
+
 use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -50,7 +52,7 @@ fn verb(call: &Call, t: &Target) -> &'static str {
 }
 
 /// Answers a resource request.
-pub async fn answer(inner: &Inner, call: Call, t: Target) -> Result<Outcome, Failure> {
+pub async fn answer(inner: &Arc<Inner>, call: Call, t: Target) -> Result<Outcome, Failure> {
     if call.parts.method == Method::HEAD {
         return Err(Failure::method_not_allowed());
     }
@@ -58,7 +60,7 @@ pub async fn answer(inner: &Inner, call: Call, t: Target) -> Result<Outcome, Fai
     match t.subresource.as_str() {
         "" => object_request(inner, &call, &t, verb).await,
         "status" if t.resource.has_status => match verb {
-            "get" => get(inner, &call, &t),
+            "get" => get(inner, &call, &t).await,
             "update" => put(inner, &call, &t, Part::Status).await,
             "patch" => do_patch(inner, &call, &t, Part::Status).await,
             _ => Err(Failure::method_not_allowed()),
@@ -70,7 +72,7 @@ pub async fn answer(inner: &Inner, call: Call, t: Target) -> Result<Outcome, Fai
 }
 
 async fn object_request(
-    inner: &Inner,
+    inner: &Arc<Inner>,
     call: &Call,
     t: &Target,
     verb: &str,
@@ -101,9 +103,14 @@ async fn object_request(
         }
         "list" => {
             let form = negotiate::form(&t.resource, &call.parts.headers)?;
-            Ok(answered(t, StatusCode::OK, list::list(inner, t, &call.query, form)?).into())
+            Ok(answered(
+                t,
+                StatusCode::OK,
+                list::list(inner, t, &call.query, form).await?,
+            )
+            .into())
         }
-        "get" => get(inner, call, t),
+        "get" => get(inner, call, t).await,
         "create" if t.name.is_empty() => create(inner, call, t).await,
         "update" if !t.name.is_empty() => put(inner, call, t, Part::Main).await,
         "patch" if !t.name.is_empty() => do_patch(inner, call, t, Part::Main).await,
@@ -142,7 +149,7 @@ async fn subresource(
         }
         (_, _, "ephemeralcontainers", "get")
         | (_, _, "resize", "get")
-        | (_, _, "approval", "get") => get(inner, &call, t),
+        | (_, _, "approval", "get") => get(inner, &call, t).await,
         (true, "pods", "ephemeralcontainers", "update") => {
             put(inner, &call, t, Part::Sub("ephemeralcontainers")).await
         }
@@ -177,7 +184,7 @@ fn answered(t: &Target, code: StatusCode, body: impl Into<Body>) -> Answer {
 }
 
 /// Reads one object in the form asked for.
-fn get(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Failure> {
+async fn get(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Failure> {
     let form = negotiate::form(&t.resource, &call.parts.headers)?;
     let version = call.query.get("resourceVersion").unwrap_or("");
     let snapshot = inner.store.snapshot();
@@ -189,7 +196,8 @@ fn get(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Failure> {
     let entry = snapshot
         .get(&catalog::key(&t.resource, &t.namespace, &t.name))
         .ok_or_else(|| Failure::not_found(&t.resource, &t.name))?;
-    let bytes = versions::served(&t.resource, &entry.value);
+    let bytes = crate::crd::bring(inner, &t.resource, entry.value.clone()).await?;
+    let bytes = versions::served(&t.resource, &bytes);
     Ok(answered(t, StatusCode::OK, in_form(call, t, form, &bytes)?).into())
 }
 
@@ -365,7 +373,7 @@ async fn delete_collection(inner: &Inner, call: &Call, t: &Target) -> Result<Out
         return Err(Failure::method_not_allowed());
     }
     let options = DeleteOptions::read(&call.parts.headers, call.body.clone(), &call.query)?;
-    let (metadata, entries) = list::select(inner, t, &call.query)?;
+    let (metadata, entries) = list::select(inner, t, &call.query).await?;
     let keys: Vec<std::sync::Arc<str>> = entries.into_iter().map(|e| e.key).collect();
     let options = &options;
     let deleted: Vec<(bytes::Bytes, Vec<String>)> = futures::stream::iter(keys)

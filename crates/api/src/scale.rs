@@ -55,7 +55,9 @@ pub async fn answer(
             let entry = snapshot
                 .get(&catalog::key(&t.resource, &t.namespace, &t.name))
                 .ok_or_else(|| Failure::not_found(&t.resource, &t.name))?;
-            let scale = of(pointers, &object::parse(&entry.value)?);
+            let bytes = crate::crd::bring(inner, &t.resource, entry.value.clone()).await?;
+            let live = crate::versions::read(&t.resource, object::parse(&bytes)?);
+            let scale = of(pointers, &live);
             Ok(Answer::ok(scale.to_string()).into())
         }
         "update" => {

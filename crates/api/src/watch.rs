@@ -1,6 +1,6 @@
 //! Watches: frames of JSON from a pull cursor on the store's ring. Nothing is queued for a slow client.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     body::Body,
     catalog::{self, Target},
-    encoding,
+    crd, encoding,
     list::{self, Filter, Scope},
     negotiate::{self, Form, Media},
     object,
@@ -52,6 +52,10 @@ struct Watch {
     stopping: CancellationToken,
     /// the definition of a custom resource has changed
     retired: CancellationToken,
+    /// a webhook converts the objects
+    converts: Option<Arc<Inner>>,
+    /// the initial objects are converted
+    converted: bool,
 }
 
 enum State {
@@ -65,7 +69,7 @@ enum State {
 
 /// Answers a watch.
 pub fn watch(
-    inner: &Inner,
+    inner: &Arc<Inner>,
     t: &Target,
     query: &Query,
     headers: &HeaderMap,
@@ -110,7 +114,10 @@ pub fn watch(
             Some(only) => initial.extend(snapshot.get(only).cloned()),
             None => initial.extend(snapshot.range(&scope.prefix, None).cloned()),
         }
-        initial.retain(|e| filter.takes(&r, &e.key, &e.value));
+        // what a webhook converts is chosen from when it is converted
+        if !crd::by_webhook(&r) {
+            initial.retain(|e| filter.takes(&r, &e.key, &e.value));
+        }
     }
     let prefix = scope.only.as_deref().unwrap_or(&scope.prefix);
     let state = match inner.store.watch(prefix, from) {
@@ -138,6 +145,8 @@ pub fn watch(
             Some(custom) => custom.retired(),
             None => CancellationToken::new(),
         },
+        converts: crd::by_webhook(&t.resource).then(|| inner.clone()),
+        converted: false,
     };
     let frames = futures::stream::unfold(watch, |mut w| async move {
         w.next().await.map(|chunk| (Ok(chunk), w))
@@ -187,6 +196,11 @@ impl Watch {
             self.error(&mut out, c);
             return Some(out.freeze());
         }
+        if let Err(f) = self.convert_initial().await {
+            self.state = State::Done;
+            self.failure(&mut out, &f);
+            return Some(out.freeze());
+        }
         while let Some(e) = self.initial.pop_front() {
             self.frame(&mut out, "ADDED", &e.value);
             if out.len() >= CHUNK_BYTES {
@@ -206,11 +220,17 @@ impl Watch {
             tokio::select! {
                 biased;
                 events = cursor.next(BATCH_EVENTS) => match events {
-                    Ok(events) => {
-                        for e in &events {
-                            self.event(&mut out, e);
+                    Ok(events) => match self.convert(events).await {
+                        Ok(events) => {
+                            for e in &events {
+                                self.event(&mut out, e);
+                            }
                         }
-                    }
+                        Err(f) => {
+                            self.state = State::Done;
+                            self.failure(&mut out, &f);
+                        }
+                    },
                     Err(c) => {
                         self.state = State::Done;
                         self.error(&mut out, c);
@@ -239,6 +259,57 @@ impl Watch {
                 return Some(out.freeze());
             }
         }
+    }
+
+    /// Brings the initial objects into the watch's version, when that takes a webhook.
+    async fn convert_initial(&mut self) -> Result<(), Failure> {
+        let Some(inner) = self.converts.clone().filter(|_| !self.converted) else {
+            return Ok(());
+        };
+        self.converted = true;
+        let bytes = self.initial.iter().map(|e| e.value.clone()).collect();
+        let all = crd::bring_all(&inner, &self.r, bytes).await?;
+        for (e, value) in self.initial.iter_mut().zip(all) {
+            e.value = value;
+        }
+        let (filter, r) = (&self.filter, &self.r);
+        self.initial.retain(|e| filter.takes(r, &e.key, &e.value));
+        Ok(())
+    }
+
+    /// The same for events.
+    async fn convert(&self, events: Vec<Arc<Event>>) -> Result<Vec<Arc<Event>>, Failure> {
+        let Some(inner) = &self.converts else {
+            return Ok(events);
+        };
+        let mut bytes = Vec::new();
+        for e in &events {
+            bytes.extend(e.value.clone());
+            bytes.extend(e.prev.as_ref().map(|p| p.value.clone()));
+            bytes.extend(e.last.clone());
+        }
+        let mut all = crd::bring_all(inner, &self.r, bytes).await?.into_iter();
+        let mut out = Vec::with_capacity(events.len());
+        for e in events {
+            // as many as were given, in their order
+            let value = e.value.as_ref().and_then(|_| all.next());
+            let prev = e.prev.as_ref().and_then(|p| {
+                Some(Entry {
+                    value: all.next()?,
+                    ..p.clone()
+                })
+            });
+            let last = e.last.as_ref().and_then(|_| all.next());
+            out.push(Arc::new(Event {
+                revision: e.revision,
+                key: e.key.clone(),
+                value,
+                prev,
+                last,
+                create_revision: e.create_revision,
+            }));
+        }
+        Ok(out)
     }
 
     fn event(&mut self, out: &mut BytesMut, e: &Event) {
@@ -343,6 +414,10 @@ impl Watch {
             "too old resource version: {} ({})",
             c.asked, c.oldest
         ));
+        self.failure(out, &failure);
+    }
+
+    fn failure(&mut self, out: &mut BytesMut, failure: &Failure) {
         self.emit(out, "ERROR", failure.to_value().to_string().as_bytes());
     }
 }

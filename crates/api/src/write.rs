@@ -283,7 +283,8 @@ impl<'a> Write<'a> {
                 }
                 return Ok(without_revision(&versions::shown(r, o)));
             }
-            let encoded = versions::encode(r, &o);
+            let stored = crate::crd::stored(self.inner, r, &o).await?;
+            let encoded = versions::encode(r, &stored);
             let op = Op::Put {
                 key: key.clone(),
                 value: encoded.spliced(),
@@ -291,7 +292,9 @@ impl<'a> Write<'a> {
             };
             match self.inner.store.commit(admitted.with(op)).await {
                 Ok(revision) => {
-                    return Ok(versions::served(r, &encoded.at(&revision.to_string())));
+                    let bytes = encoded.at(&revision.to_string());
+                    let bytes = crate::crd::bring(self.inner, r, bytes).await?;
+                    return Ok(versions::served(r, &bytes));
                 }
                 // what admission charged has changed since: it is asked again
                 Err(CommitError::Conflict { key: at, .. })
@@ -392,7 +395,8 @@ impl<'a> Write<'a> {
             let Some(entry) = snapshot.get(&key) else {
                 return Err(Failure::not_found(r, self.name));
             };
-            let live = versions::read(r, object::parse(&entry.value)?);
+            let current = crate::crd::bring(self.inner, r, entry.value.clone()).await?;
+            let live = versions::read(r, object::parse(&current)?);
             let mut warnings = Vec::new();
             let changed = change(&live, &mut warnings)?;
             let given = match meta(&changed.object, "resourceVersion") {
@@ -417,7 +421,7 @@ impl<'a> Write<'a> {
             warnings.append(&mut a.warnings);
             let Some((new, mut admitted)) = finished else {
                 self.warnings.extend(warnings);
-                return Ok(Written::Object(versions::served(r, &entry.value)));
+                return Ok(Written::Object(versions::served(r, &current)));
             };
             let gone = may_go(r, &new);
             if self.options.dry_run {
@@ -425,7 +429,8 @@ impl<'a> Write<'a> {
                 let shown = versions::shown(r, new);
                 return Ok(Written::Object(object::encode(&shown).at(live_version)));
             }
-            let encoded = versions::encode(r, &new);
+            let stored = crate::crd::stored(self.inner, r, &new).await?;
+            let encoded = versions::encode(r, &stored);
             let expect = Expect::Revision(entry.mod_revision);
             let op = if gone {
                 Op::Delete {
@@ -444,7 +449,9 @@ impl<'a> Write<'a> {
                 Ok(revision) => {
                     self.warnings.extend(warnings);
                     self.warnings.extend(r.strategy().warnings(&new));
-                    let bytes = versions::served(r, &encoded.at(&revision.to_string()));
+                    let bytes = encoded.at(&revision.to_string());
+                    let bytes = crate::crd::bring(self.inner, r, bytes).await?;
+                    let bytes = versions::served(r, &bytes);
                     return Ok(if gone {
                         Written::Deleted(bytes)
                     } else {

@@ -8,7 +8,10 @@ use knarr_structural::{Additional, ListType, Schema, Type};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::intern::{self, Exhausted};
+use super::{
+    convert::Hook,
+    intern::{self, Exhausted},
+};
 use crate::registry::Scale;
 
 /// One definition at one revision.
@@ -26,6 +29,8 @@ pub struct Definition {
     pub namespaced: bool,
     /// In the definition's order.
     pub versions: Vec<Version>,
+    /// Who converts, when the strategy is Webhook.
+    pub webhook: Option<Hook>,
     /// It is being deleted: no new objects.
     pub terminating: bool,
     /// Cancelled when another revision, or nothing, is served in its place.
@@ -124,6 +129,8 @@ impl Definition {
             categories: intern::list(&texts("/status/acceptedNames/categories"))?,
             namespaced: text("/spec/scope") == "Namespaced",
             versions,
+            webhook: (text("/spec/conversion/strategy") == "Webhook")
+                .then(|| Hook::read(&o["spec"]["conversion"]["webhook"])),
             terminating: condition(&o, "Terminating") == Some("True")
                 || o.pointer("/metadata/deletionTimestamp").is_some(),
             retired: CancellationToken::new(),

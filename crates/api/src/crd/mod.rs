@@ -1,6 +1,7 @@
 //! CustomResourceDefinitions: the resources they define, made, served and taken away while the server runs.
 
 mod cleanup;
+mod convert;
 mod custom;
 mod definition;
 mod errors;
@@ -12,6 +13,7 @@ mod priority;
 mod rules;
 mod sync;
 
+pub use convert::{bring, bring_all, by_webhook, stored};
 pub use custom::Custom;
 pub use definition::Compiled;
 pub use kind::{is_definition, marked, resource};
