@@ -49,7 +49,8 @@ pub async fn run(inner: &Inner) -> Result<(), Failure> {
         ensure(inner, &r, "default", o).await?;
     }
     access::bootstrap::run(inner).await?;
-    crate::fairness::bootstrap(inner).await
+    crate::fairness::bootstrap(inner).await?;
+    crate::aggregate::bootstrap(inner).await
 }
 
 /// Creates the object unless one of its name is there.

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha512};
 
 use crate::{
     access::asked::VIRTUAL,
+    aggregate::{self, Remotes},
     body::Body,
     catalog::{Catalog, Route},
     negotiate,
@@ -92,7 +93,7 @@ pub fn subresources(
 }
 
 /// Groups (without core) in order, with those of the reviews.
-fn groups(catalog: &Catalog) -> Vec<&'static str> {
+pub fn groups(catalog: &Catalog) -> Vec<&'static str> {
     let mut groups = catalog.groups();
     for (g, ..) in VIRTUAL {
         if !groups.contains(&g) {
@@ -102,7 +103,8 @@ fn groups(catalog: &Catalog) -> Vec<&'static str> {
     groups.sort_by_key(|g| crate::kinds::group_order(g));
     groups
 }
-fn versions(catalog: &Catalog, group: &str) -> Vec<&'static str> {
+/// Versions of a group, preferred first, with those of the reviews.
+pub fn versions(catalog: &Catalog, group: &str) -> Vec<&'static str> {
     let mut versions = catalog.versions(group);
     for (g, v, ..) in VIRTUAL {
         if g == group && !versions.contains(&v) {
@@ -120,13 +122,22 @@ fn group_version(group: &str, version: &str) -> String {
 }
 
 /// Answers a discovery path.
-pub fn answer(catalog: &Catalog, call: &Call, route: Route) -> Result<Response<Body>, Failure> {
+pub fn answer(
+    catalog: &Catalog,
+    remotes: &Remotes,
+    call: &Call,
+    route: Route,
+) -> Result<Response<Body>, Failure> {
     let document = match route {
         Route::LegacyVersions | Route::Groups => {
             let legacy = matches!(route, Route::LegacyVersions);
             match aggregated_version(call) {
                 Some((version, content_type)) => {
-                    let mut text = aggregated(catalog, legacy, version).to_string();
+                    let mut document = aggregated(catalog, legacy, version);
+                    if !legacy {
+                        aggregate::aggregated(&mut document, remotes);
+                    }
+                    let mut text = document.to_string();
                     text.push('\n');
                     return Ok(tagged(call, content_type, text.into()));
                 }
@@ -135,15 +146,19 @@ pub fn answer(catalog: &Catalog, call: &Call, route: Route) -> Result<Response<B
             if legacy {
                 legacy_versions(call)
             } else {
-                group_list(catalog)
+                let mut list = group_list(catalog);
+                aggregate::groups(&mut list, remotes);
+                list
             }
         }
         Route::Group(group) => {
             negotiate::document(&call.parts.headers)?;
-            if !groups(catalog).contains(&group.as_str()) {
+            let local = groups(catalog)
+                .contains(&group.as_str())
+                .then(|| api_group(catalog, &group));
+            let Some(mut g) = aggregate::group(local, &group, remotes) else {
                 return Ok(crate::health::not_found());
-            }
-            let mut g = api_group(catalog, &group);
+            };
             g["kind"] = "APIGroup".into();
             g["apiVersion"] = "v1".into();
             g

@@ -8,6 +8,7 @@
 mod access;
 mod admission;
 mod advertise;
+mod aggregate;
 mod audit;
 mod body;
 mod bootstrap;

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::{
+    aggregate::{self, Remotes},
     body::Body,
     catalog::{Catalog, Route},
     discovery,
@@ -59,7 +60,9 @@ pub async fn answer(
     path: &str,
 ) -> Result<Response<Body>, Failure> {
     if path == "openapi/v3" {
-        let mut response = Response::new(Body::from(index(&inner.catalog()).to_string()));
+        let mut response = Response::new(Body::from(
+            index(&inner.catalog(), &inner.aggregation.remotes()).to_string(),
+        ));
         response.headers_mut().insert(
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/json"),
@@ -107,7 +110,7 @@ fn group_version(catalog: &Catalog, path: &str) -> Option<(String, String)> {
 }
 
 /// The list of v3 documents; a hash changes whenever its document does.
-fn index(catalog: &Catalog) -> serde_json::Value {
+fn index(catalog: &Catalog, remotes: &Remotes) -> serde_json::Value {
     let mut paths = serde_json::Map::new();
     let mut groups = vec![""];
     groups.extend(catalog.groups());
@@ -128,6 +131,7 @@ fn index(catalog: &Catalog) -> serde_json::Value {
             paths.insert(path, url);
         }
     }
+    aggregate::openapi(&mut paths, remotes);
     json!({ "paths": paths })
 }
 

@@ -27,6 +27,8 @@ const CA_DAYS: i64 = 3650;
 const LEAF_DAYS: i64 = 365;
 /// A certificate with less than this left is made anew at start.
 const RENEW_DAYS: i64 = 30;
+/// Name of this server towards aggregated ones.
+pub const FRONT_PROXY: &str = "front-proxy-client";
 /// Clocks may differ by this much.
 const SKEW_SECONDS: i64 = 3600;
 
@@ -60,6 +62,10 @@ pub enum Error {
 pub struct Pki {
     /// CA certificate, PEM.
     pub ca_pem: String,
+    /// CA of the certificate by which aggregated servers know this one, PEM.
+    pub front_ca_pem: String,
+    /// that certificate, PEM, and its key's file
+    front: (String, PathBuf),
     /// Admin's client certificate, PEM.
     pub admin_cert_pem: String,
     admin_key: PathBuf,
@@ -71,7 +77,7 @@ impl Pki {
     /// Reads or makes everything; blocking.
     pub fn open(dir: &Path, service_ip: std::net::Ipv4Addr, domain: &str) -> Result<Pki, Error> {
         private_dir(dir)?;
-        let (ca_pem, ca_key, new_ca) = authority(dir)?;
+        let (ca_pem, ca_key, new_ca) = authority(dir, "ca", "knarr-ca")?;
         let issuer = Issuer::from_ca_cert_pem(&ca_pem, ca_key).map_err(crypto)?;
         let names: Vec<String> = [
             "127.0.0.1",
@@ -90,13 +96,40 @@ impl Pki {
         .collect();
         let server = leaf(dir, "apiserver", &issuer, new_ca, Use::Server(names))?;
         let admin = leaf(dir, "admin", &issuer, new_ca, Use::Admin)?;
+        let (front_ca_pem, front_key, new_front) =
+            authority(dir, "front-proxy-ca", "knarr-front-proxy-ca")?;
+        let front = Issuer::from_ca_cert_pem(&front_ca_pem, front_key).map_err(crypto)?;
+        let front = leaf(
+            dir,
+            "front-proxy-client",
+            &front,
+            new_front,
+            Use::FrontProxy,
+        )?;
         let tls = server_config(&ca_pem, &server.0, &server.1)?;
         Ok(Pki {
             ca_pem,
+            front_ca_pem,
+            front,
             admin_cert_pem: admin.0,
             admin_key: admin.1,
             tls: Arc::new(tls),
         })
+    }
+
+    /// The certificate and key by which aggregated servers know this one; the key is read when asked, not kept.
+    pub fn front_proxy(
+        &self,
+    ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {
+        let (cert, key) = &self.front;
+        let cert = CertificateDer::from_pem_slice(cert.as_bytes())
+            .map_err(|e| Error::Crypto(format!("{e:?}")))?;
+        let text = fs::read(key).map_err(file(key))?;
+        let key = PrivateKeyDer::from_pem_slice(&text).map_err(|e| Error::Unusable {
+            path: key.clone(),
+            why: format!("{e:?}"),
+        })?;
+        Ok((vec![cert], key))
     }
 
     /// The admin's key, PEM; read when asked, not kept.
@@ -165,8 +198,10 @@ fn params(name: &str, group: Option<&str>, days: i64) -> CertificateParams {
     params
 }
 
-fn authority(dir: &Path) -> Result<(String, KeyPair, bool), Error> {
-    let (cert_path, key_path) = (dir.join("ca.crt"), dir.join("ca.key"));
+/// The CA in `<name>.crt` and `<name>.key`; true when it is new.
+fn authority(dir: &Path, name: &str, subject: &str) -> Result<(String, KeyPair, bool), Error> {
+    let cert_path = dir.join(format!("{name}.crt"));
+    let key_path = dir.join(format!("{name}.key"));
     if let Some(cert) = still_good(&cert_path)
         && key_path.exists()
     {
@@ -179,7 +214,7 @@ fn authority(dir: &Path) -> Result<(String, KeyPair, bool), Error> {
     }
     let key = KeyPair::generate().map_err(crypto)?;
     let id = uuid::Uuid::new_v4().simple().to_string();
-    let mut p = params(&format!("knarr-ca-{}", &id[..8]), None, CA_DAYS);
+    let mut p = params(&format!("{subject}-{}", &id[..8]), None, CA_DAYS);
     p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     p.key_usages = vec![
         KeyUsagePurpose::KeyCertSign,
@@ -195,6 +230,7 @@ fn authority(dir: &Path) -> Result<(String, KeyPair, bool), Error> {
 enum Use {
     Server(Vec<String>),
     Admin,
+    FrontProxy,
 }
 
 fn leaf(
@@ -220,6 +256,11 @@ fn leaf(
                 .map_err(crypto)?
                 .subject_alt_names;
             p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+            p
+        }
+        Use::FrontProxy => {
+            let mut p = params(FRONT_PROXY, None, LEAF_DAYS);
+            p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
             p
         }
         Use::Admin => {

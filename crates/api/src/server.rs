@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Config, PodStreams, access,
     access::{Access, authenticate, impersonate, tokens},
+    aggregate::{self, Aggregation},
     audit::{self, Audit},
     body::Body,
     bootstrap,
@@ -60,6 +61,8 @@ pub struct Inner {
     pub openapi: OpenApi,
     /// Keys and certificates.
     pub pki: Pki,
+    /// Who answers what this server doesn't.
+    pub aggregation: Aggregation,
     /// Who is served when there is too much to do.
     pub fairness: Fairness,
     /// The audit log, when one is kept.
@@ -217,6 +220,7 @@ impl Inner {
             metrics: Metrics::default(),
             openapi: OpenApi::default(),
             pki,
+            aggregation: Aggregation::default(),
             fairness: Fairness::default(),
             audit: std::sync::OnceLock::new(),
             access,
@@ -314,6 +318,7 @@ impl Inner {
         self.ready().await?;
         access::start(self);
         fairness::start(self);
+        aggregate::start(self);
         let who = authenticate::authenticate(self, &parts)?;
         if let Some(span) = audit::Span::of(&parts) {
             span.authenticated(&who).await;
@@ -357,6 +362,9 @@ impl Inner {
         let Some(body) = unread.take() else {
             return Err(Failure::internal("a request's body was read twice"));
         };
+        if let Some(remote) = self.aggregation.remote_for(parts.uri.path()) {
+            return aggregate::answer(self, &remote, parts, body, &who).await;
+        }
         if let Some(place) = crate::proxy::Place::read(parts.uri.path()) {
             // its body goes on as it comes, of whatever length
             return crate::proxy::answer(self, place, parts, body, who).await;
@@ -440,7 +448,7 @@ impl Inner {
                 if call.parts.method != Method::GET {
                     return Err(Failure::method_not_allowed());
                 }
-                discovery::answer(&self.catalog(), &call, route)?
+                discovery::answer(&self.catalog(), &self.aggregation.remotes(), &call, route)?
             }
             None => return Err(Failure::no_such_path()),
         };

@@ -79,6 +79,7 @@ pub async fn sync(inner: &Arc<Inner>) {
         });
         let next = inner.catalog().with_custom(all);
         inner.served.store(Arc::new(next));
+        inner.aggregation.changed.notify_one();
     }
     for k in state.known.values() {
         if k.definition.terminating {

@@ -3,6 +3,7 @@
 mod addresses;
 mod admissionregistration;
 pub(crate) mod age;
+pub(crate) mod apiservices;
 mod autoscaling;
 mod autoscaling_v1;
 mod cells;
@@ -116,6 +117,7 @@ pub fn builtin() -> &'static [Resource] {
         all.extend(certificates::resources());
         all.extend(addresses::resources());
         all.extend(flowcontrol::resources());
+        all.extend(apiservices::resources());
         all.extend(autoscaling::resources());
         all.extend(csi::resources());
         all.extend(claims::resources());

@@ -36,17 +36,30 @@ static UPGRADED: Semaphore = Semaphore::const_new(UPGRADED_MAX);
 pub type RequestBody =
     http_body_util::combinators::UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
+/// How the backend is spoken to.
+pub enum Tls {
+    /// In the clear.
+    No,
+    /// TLS, with any certificate.
+    Anyone,
+    /// TLS, with a certificate for this name that this configuration takes.
+    Verified(
+        Arc<rustls::ClientConfig>,
+        rustls_pki_types::ServerName<'static>,
+    ),
+}
+
 /// Where a request goes.
 pub struct Backend {
-    pub tls: bool,
+    pub tls: Tls,
     pub ip: IpAddr,
     pub port: u16,
     /// `Host` of the request: the address as the URL had it.
     pub authority: String,
     /// Encoded path with a leading slash.
     pub path: String,
-    /// The proxy's own path, without the backend's.
-    pub prefix: String,
+    /// The proxy's own path, without the backend's; None: the path is the same, and answers go as they are.
+    pub prefix: Option<String>,
 }
 
 /// Concerns one connection only (RFC 9110, section 7.6.1).
@@ -128,17 +141,24 @@ pub async fn forward(
         .to_string();
     let request = outgoing(&backend, &parts, client.as_ref().and(upgrade), &host, body)?;
 
-    let mut response = if backend.tls {
-        let connector = tokio_rustls::TlsConnector::from(super::unverified::config()?);
-        let name = rustls_pki_types::ServerName::from(backend.ip);
-        let tls = match tokio::time::timeout(CONNECT, connector.connect(name, stream)).await {
-            Ok(Ok(tls)) => tls,
-            Ok(Err(e)) => return Err(broken(e)),
-            Err(_) => return Err(broken("TLS handshake timeout")),
-        };
-        send(tls, request).await?
-    } else {
-        send(stream, request).await?
+    let tls = match &backend.tls {
+        Tls::No => None,
+        Tls::Anyone => Some((
+            super::unverified::config()?,
+            rustls_pki_types::ServerName::from(backend.ip),
+        )),
+        Tls::Verified(config, name) => Some((config.clone(), name.clone())),
+    };
+    let mut response = match tls {
+        None => send(stream, request).await?,
+        Some((config, name)) => {
+            let connector = tokio_rustls::TlsConnector::from(config);
+            match tokio::time::timeout(CONNECT, connector.connect(name, stream)).await {
+                Ok(Ok(tls)) => send(tls, request).await?,
+                Ok(Err(e)) => return Err(broken(crate::webhook::told(&e))),
+                Err(_) => return Err(broken("TLS handshake timeout")),
+            }
+        }
     };
 
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -233,10 +253,13 @@ async fn returned(
 ) -> Result<Response<Body>, Failure> {
     let (mut parts, body) = response.into_parts();
     strip(&mut parts.headers);
+    let Some(prefix) = &backend.prefix else {
+        return Ok(Response::from_parts(parts, stream(body)));
+    };
     let links = Links {
         authority: &backend.authority,
         host,
-        prefix: &backend.prefix,
+        prefix,
     };
     let location = parts.headers.get(header::LOCATION);
     if let Some(location) = location.and_then(|v| v.to_str().ok()) {
@@ -359,12 +382,12 @@ mod tests {
             .unwrap();
         let body = http_body_util::Full::new(Bytes::from(vec![b'x'; length]));
         let to = Backend {
-            tls: false,
+            tls: Tls::No,
             ip: at.ip(),
             port: at.port(),
             authority: "backend".into(),
             path: path.into(),
-            prefix: "/p/proxy".into(),
+            prefix: Some("/p/proxy".into()),
         };
         let body = body.map_err(Into::into).boxed_unsync();
         forward(&api.inner, to, request.into_parts().0, body)

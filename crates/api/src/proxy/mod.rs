@@ -5,6 +5,9 @@ mod place;
 mod rewrite;
 mod unverified;
 
+pub use forward::{Backend, RequestBody, Tls, forward};
+pub use unverified::builder as unverified;
+
 use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
@@ -14,7 +17,7 @@ use serde_json::{Value, json};
 
 pub use place::Place;
 
-use self::{forward::Backend, place::Of};
+use self::place::Of;
 use crate::{
     admission,
     body::Body,
@@ -95,21 +98,24 @@ where
         IpAddr::V6(ip) => format!("[{ip}]"),
     };
     let backend = Backend {
-        tls: scheme == "https",
+        tls: match scheme {
+            "https" => Tls::Anyone,
+            _ => Tls::No,
+        },
         ip,
         port: port_number,
         authority: match port {
             Some(port) => format!("{host}:{port}"),
             None => host,
         },
-        prefix: path[..path.len() - place.rest.len()].to_string(),
+        prefix: Some(path[..path.len() - place.rest.len()].to_string()),
         path: match place.rest.as_str() {
             "" => "/".to_string(),
             path => path.to_string(),
         },
     };
     let body = body.map_err(Into::into).boxed_unsync();
-    forward::forward(inner, backend, parts, body).await
+    forward(inner, backend, parts, body).await
 }
 
 /// Relative links of the page count from the proxy's own folder.

@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use crate::server::Inner;
 
 pub use pool::Pool;
+pub use tls::{told, verifying};
 
 /// Longest answer read, in bytes.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
@@ -148,7 +149,12 @@ impl Target {
 }
 
 /// An endpoint of a Service's port: its own name when it stands for another host, else a ready address behind it.
-fn service(inner: &Inner, namespace: &str, name: &str, port: u16) -> Result<(String, u16), String> {
+pub fn service(
+    inner: &Inner,
+    namespace: &str,
+    name: &str,
+    port: u16,
+) -> Result<(String, u16), String> {
     let found = crate::admission::stored(inner, "", "services", namespace, name);
     let service = found.ok_or_else(|| format!("service {name:?} not found"))?;
     let spec = &service["spec"];

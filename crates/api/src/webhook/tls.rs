@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore,
+    SignatureScheme,
     client::{
-        WebPkiServerVerifier,
+        WantsClientCert, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::CryptoProvider,
@@ -29,7 +30,7 @@ pub async fn connect(
 }
 
 /// The failure in the words of Go's client, where it has a word for it.
-fn told(e: &std::io::Error) -> String {
+pub fn told(e: &std::io::Error) -> String {
     let inner = e.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
     let why = match inner {
         Some(rustls::Error::InvalidCertificate(e)) => match e {
@@ -47,6 +48,11 @@ fn told(e: &std::io::Error) -> String {
 }
 
 fn config(bundle: &[u8]) -> Result<ClientConfig, String> {
+    Ok(verifying(bundle)?.with_no_client_auth())
+}
+
+/// TLS to servers whose certificate leads to one of `bundle` (PEM), or to the system's when it is empty.
+pub fn verifying(bundle: &[u8]) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -56,7 +62,7 @@ fn config(bundle: &[u8]) -> Result<ClientConfig, String> {
         let builder = builder
             .with_platform_verifier()
             .map_err(|e| e.to_string())?;
-        return Ok(builder.with_no_client_auth());
+        return Ok(builder);
     }
     let mut roots = RootCertStore::empty();
     let mut known = Vec::new();
@@ -79,8 +85,7 @@ fn config(bundle: &[u8]) -> Result<ClientConfig, String> {
     };
     Ok(builder
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth())
+        .with_custom_certificate_verifier(Arc::new(verifier)))
 }
 
 /// As rustls verifies, but a server may also show a certificate of the bundle itself, though it calls itself an authority:
