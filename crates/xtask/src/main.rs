@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod conformance;
+mod fuzz;
 mod go_source;
 mod schema_table;
 mod smd_defaults;
@@ -26,7 +27,9 @@ const USAGE: &str = "usage: xtask schema-table <definitions.json> <go module cac
   --images   folder of image archives (*.tar) that the cases' containers need
   --ginkgo   with --procs: runs the cases in so many processes side by side
   --report   where the test program's JSON report goes (default: target/conformance.json)
-  --         what follows is handed to the test program";
+  --         what follows is handed to the test program
+
+       xtask fuzz --target <decoder|protobuf|bodies|patch|selector|paths> [--minutes <n>] [--seed <n>]";
 
 fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -47,6 +50,7 @@ fn main() -> anyhow::Result<()> {
         ["conformance", arguments @ ..] => {
             conformance::run(&conformance::options(arguments)?, arguments)
         }
+        ["fuzz", arguments @ ..] => fuzz::run(arguments),
         _ => anyhow::bail!("{USAGE}"),
     }
 }
