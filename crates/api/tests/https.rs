@@ -440,3 +440,38 @@ async fn a_watch_goes_over_a_websocket() {
     assert!(all.contains("{\"type\":\"ADDED\""), "{all}");
     assert!(!all.contains("chunked"), "{all}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubectl_shows_fairness_and_aggregation() {
+    let s = serve_with(knarr_api::kinds::builtin()).await;
+    let line = |text: &str, name: &str| -> Vec<String> {
+        let found = text
+            .lines()
+            .find(|l| l.split_whitespace().next() == Some(name));
+        let found = found.unwrap_or_else(|| panic!("no {name} in {text}"));
+        found.split_whitespace().map(String::from).collect()
+    };
+    let out = s.kubectl(&["get", "flowschemas"]).await;
+    assert_eq!(line(&out, "probes")[1..4], ["exempt", "2", "<none>"]);
+    assert_eq!(
+        line(&out, "service-accounts")[1..4],
+        ["workload-low", "9000", "ByUser"]
+    );
+    assert_eq!(line(&out, "service-accounts")[5], "False");
+    let out = s.kubectl(&["get", "prioritylevelconfigurations"]).await;
+    assert_eq!(
+        line(&out, "system")[1..6],
+        ["Limited", "30", "64", "6", "50"]
+    );
+    assert_eq!(line(&out, "exempt")[1..3], ["Exempt", "<none>"]);
+    // they are registered in the background
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    loop {
+        let out = s.kubectl(&["get", "apiservices"]).await;
+        if out.contains("v1.apps ") {
+            assert_eq!(line(&out, "v1.apps")[1..3], ["Local", "True"]);
+            break;
+        }
+        assert!(std::time::Instant::now() < end, "{out}");
+    }
+}

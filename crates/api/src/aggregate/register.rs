@@ -61,7 +61,7 @@ fn priorities(group: &str, version: &str) -> Option<(i64, i64)> {
 /// Makes what is missing and removes what is no longer served; others' objects stay as they are.
 pub async fn run(inner: &Arc<Inner>, r: &Handle) -> Result<(), Failure> {
     let catalog = inner.catalog();
-    let mut wanted = HashSet::new();
+    let (mut wanted, mut missing) = (HashSet::new(), Vec::new());
     for group in std::iter::once("").chain(discovery::groups(&catalog)) {
         for version in discovery::versions(&catalog, group) {
             let name = format!("{version}.{group}");
@@ -81,9 +81,11 @@ pub async fn run(inner: &Arc<Inner>, r: &Handle) -> Result<(), Failure> {
                 "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
                 "metadata": {"name": name, "labels": {MANAGED: label}}, "spec": spec,
             });
-            bootstrap::ensure(inner, r, "", o).await?;
+            missing.push(bootstrap::ensure(inner, r, "", o));
         }
     }
+    // at once: their commits share a flush
+    futures::future::try_join_all(missing).await?;
     let prefix = catalog::prefix(r, "");
     let objects: Vec<Value> = {
         let snapshot = inner.store.snapshot();

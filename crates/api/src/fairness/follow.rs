@@ -34,12 +34,17 @@ pub async fn bootstrap(inner: &Inner) -> Result<(), Failure> {
     let Some((levels, schemas)) = resources(inner) else {
         return Ok(());
     };
-    for o in defaults::levels() {
-        keep(inner, &levels, o).await?;
-    }
-    for o in defaults::schemas() {
-        keep(inner, &schemas, o).await?;
-    }
+    // at once: their commits share a flush
+    let levels = defaults::levels()
+        .into_iter()
+        .map(|o| keep(inner, &levels, o));
+    let schemas = defaults::schemas()
+        .into_iter()
+        .map(|o| keep(inner, &schemas, o));
+    futures::try_join!(
+        futures::future::try_join_all(levels),
+        futures::future::try_join_all(schemas)
+    )?;
     load(inner).await;
     Ok(())
 }
@@ -164,14 +169,20 @@ async fn load(inner: &Inner) {
         })
         .collect();
     inner.fairness.configuration.store(Arc::new(new));
-    for (name, level, dangling) in missing {
-        let condition = condition(&level, dangling);
-        let told = change(inner, &schemas, &name, Part::Status, |o| {
-            o["status"]["conditions"] = json!([condition]);
-        });
-        if let Err(f) = told.await {
-            tracing::warn!("the status of FlowSchema {name}: {}", f.message());
-        }
+    let told = missing
+        .iter()
+        .map(|(name, level, dangling)| tell(inner, &schemas, name, level, *dangling));
+    futures::future::join_all(told).await;
+}
+
+/// Writes whether a schema's level is there.
+async fn tell(inner: &Inner, r: &Handle, name: &str, level: &str, dangling: bool) {
+    let condition = condition(level, dangling);
+    let told = change(inner, r, name, Part::Status, |o| {
+        o["status"]["conditions"] = json!([condition]);
+    });
+    if let Err(f) = told.await {
+        tracing::warn!("the status of FlowSchema {name}: {}", f.message());
     }
 }
 
