@@ -268,3 +268,134 @@ async fn default_roles_come_back_after_a_restart_and_protected_ones_stay() {
             .is_empty()
     );
 }
+
+#[tokio::test]
+async fn nodes_write_what_is_theirs() {
+    let f = builtin();
+    account(&f, "robot").await;
+    let node = f.api.client("system:node:n", &["system:nodes"], "test");
+    let nodes = "/api/v1/nodes";
+    let named = |name: &str, labels: Value| json!({"metadata": {"name": name, "labels": labels}});
+    let merge = &[("content-type", "application/merge-patch+json")];
+    for (name, body, why) in [
+        (
+            "another node",
+            named("m", json!({})),
+            Some("nodes \"m\" is forbidden: node \"n\" is not allowed to modify node \"m\""),
+        ),
+        (
+            "a role",
+            named("n", json!({"node-role.kubernetes.io/control-plane": ""})),
+            Some(
+                "nodes \"n\" is forbidden: node \"n\" is not allowed to set the following labels: node-role.kubernetes.io/control-plane",
+            ),
+        ),
+        (
+            "itself",
+            named("n", json!({"kubernetes.io/os": "linux", "x": "y"})),
+            None,
+        ),
+    ] {
+        let (code, answer) = post(&node, nodes, &body).await;
+        match why {
+            Some(why) => assert_eq!(
+                (code, answer["message"].as_str()),
+                (403, Some(why)),
+                "{name}"
+            ),
+            None => assert_eq!(code, 201, "{name}: {answer}"),
+        }
+    }
+    let taints = json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}}).to_string();
+    let a = send(
+        &node,
+        Method::PATCH,
+        "/api/v1/nodes/n",
+        merge,
+        taints.into(),
+    )
+    .await;
+    assert_eq!(
+        a.json()["message"],
+        "nodes \"n\" is forbidden: node \"n\" is not allowed to modify taints"
+    );
+
+    let pod = |name: &str, node: &str| {
+        json!({"metadata": {"name": name}, "spec": {"nodeName": node, "serviceAccountName": "robot",
+        "containers": [{"name": "c", "image": "i"}]}})
+    };
+    let pods = "/api/v1/namespaces/default/pods";
+    let mine = f.made(pods, pod("mine", "n")).await;
+    let other = f.made(pods, pod("other", "m")).await;
+    let (code, answer) = post(&node, pods, &pod("new", "n")).await;
+    assert_eq!(
+        (code, answer["message"].as_str()),
+        (
+            403,
+            Some(
+                "pods \"new\" is forbidden: pod does not have \"kubernetes.io/config.mirror\" annotation, node \"n\" can only create mirror pods"
+            )
+        )
+    );
+    let status = json!({"status": {"message": "x"}}).to_string();
+    for (name, code) in [("mine", 200), ("other", 403)] {
+        let a = send(
+            &node,
+            Method::PATCH,
+            &format!("{pods}/{name}/status"),
+            merge,
+            status.clone().into(),
+        )
+        .await;
+        assert_eq!(a.code, code, "{name}");
+    }
+    let token = |pod: &Value, audiences: Value| {
+        json!({"spec": {"audiences": audiences, "boundObjectRef":
+        {"apiVersion": "v1", "kind": "Pod", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}}})
+    };
+    let path = format!("{ACCOUNTS}/robot/token");
+    for (name, body, why) in [
+        ("its Pod's", token(&mine, json!([])), None),
+        (
+            "another's",
+            token(&other, json!([])),
+            Some("node requested token bound to a pod scheduled on a different node"),
+        ),
+        (
+            "for nobody in the Pod",
+            token(&mine, json!(["vault"])),
+            Some(
+                "audience \"vault\" not found in pod spec volume, system:node:n is not authorized to request tokens for this audience",
+            ),
+        ),
+        (
+            "unbound",
+            json!({"spec": {}}),
+            Some("node requested token not bound to a pod"),
+        ),
+    ] {
+        let (code, answer) = post(&node, &path, &body).await;
+        match why {
+            None => assert_eq!(code, 201, "{name}: {answer}"),
+            Some(why) => {
+                let message = format!("serviceaccounts \"robot\" is forbidden: {why}");
+                assert_eq!(
+                    (code, answer["message"].as_str()),
+                    (403, Some(&*message)),
+                    "{name}"
+                );
+            }
+        }
+    }
+    for (name, code) in [("other", 403), ("mine", 200)] {
+        let a = send(
+            &node,
+            Method::DELETE,
+            &format!("{pods}/{name}?gracePeriodSeconds=0"),
+            &[],
+            vec![],
+        )
+        .await;
+        assert_eq!(a.code, code, "{name}");
+    }
+}

@@ -346,6 +346,104 @@ async fn strangers_may_see_health_and_version() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubectl_says_who_may_what() {
+    let s = serve_with(knarr_api::kinds::builtin()).await;
+    s.kubectl(&["create", "serviceaccount", "robot"]).await;
+    s.kubectl(&[
+        "create",
+        "role",
+        "reader",
+        "--verb=get,list",
+        "--resource=configmaps",
+    ])
+    .await;
+    s.kubectl(&[
+        "create",
+        "rolebinding",
+        "r",
+        "--role=reader",
+        "--serviceaccount=default:robot",
+    ])
+    .await;
+    let robot = "--as=system:serviceaccount:default:robot";
+    for (what, may) in [
+        ("list configmaps", true),
+        ("list secrets", false),
+        ("get /version", true),
+        ("get /metrics", false),
+    ] {
+        let mut args = vec!["auth", "can-i", robot];
+        args.extend(what.split(' '));
+        let o = s.run(&args).await;
+        let out = String::from_utf8_lossy(&o.stdout).into_owned();
+        assert_eq!(
+            (out.trim().starts_with("yes"), o.status.success()),
+            (may, may),
+            "{what}: {out}"
+        );
+    }
+    let out = s.kubectl(&["auth", "can-i", "--list", robot]).await;
+    let line = out
+        .lines()
+        .find(|l| l.starts_with("configmaps "))
+        .unwrap_or_default();
+    assert!(line.contains("[get list]"), "{out}");
+    let o = s.run(&["get", "secrets", robot]).await;
+    let err = String::from_utf8_lossy(&o.stderr).into_owned();
+    assert_eq!(
+        err.trim(),
+        "Error from server (Forbidden): secrets is forbidden: User \"system:serviceaccount:default:robot\" cannot list resource \"secrets\" in API group \"\" in the namespace \"default\""
+    );
+    let more = "apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: reader, namespace: default}
+rules:
+- {apiGroups: [''], resources: [secrets], verbs: [list]}
+";
+    let file = s.file("role.yaml", more);
+    let out = s.kubectl(&["auth", "reconcile", "-f", &file]).await;
+    assert!(
+        out.contains("role.rbac.authorization.k8s.io/reader reconciled"),
+        "{out}"
+    );
+    s.kubectl(&["get", "secrets", robot]).await;
+
+    // with its token instead of the certificate
+    let path = "/api/v1/namespaces/default/serviceaccounts/robot/token";
+    let made = s.f.made(path, json!({"spec": {}})).await;
+    let token = format!("--token={}", made["status"]["token"].as_str().unwrap());
+    let server = format!("--server=https://{}", s.address);
+    let ca = format!(
+        "--certificate-authority={}",
+        s.f.dir.path().join("pki/ca.crt").display()
+    );
+    let with = |token: &str| {
+        [
+            "--kubeconfig=/dev/null",
+            &server,
+            &ca,
+            token,
+            "get",
+            "cm",
+            "-o",
+            "name",
+        ]
+        .map(String::from)
+    };
+    let args = with(&token);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    s.kubectl(&args).await;
+    let args = with("--token=nonsense");
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let o = s.run(&args).await;
+    let err = String::from_utf8_lossy(&o.stderr).into_owned();
+    assert!(
+        err.contains("You must be logged in to the server (Unauthorized)"),
+        "{err}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_http_versions_are_negotiated_and_all_names_are_certified() {
     let s = serve().await;
     for name in [

@@ -148,6 +148,7 @@ pub async fn start(
     .await
     .map_err(|e| failed("node")(e.to_string()))?;
     api.set_pod_streams(Arc::new(Streams(node.clone())));
+    label_node(client_of("apiserver"), &settings.node).await?;
     Ok(Platform {
         kubeconfig,
         store,
@@ -204,6 +205,19 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
         }
         tokio::time::sleep(TRY_AGAIN).await;
     }
+}
+
+/// Says of the node that it runs the API: a label that no node may give itself.
+async fn label_node(client: kube::Client, name: &str) -> Result<(), Error> {
+    use kube::api::{Api, Patch, PatchParams};
+    let labels =
+        serde_json::json!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}});
+    let nodes: Api<k8s_openapi::api::core::v1::Node> = Api::all(client);
+    let done = nodes
+        .patch_metadata(name, &PatchParams::default(), &Patch::Merge(&labels))
+        .await;
+    done.map(drop)
+        .map_err(|e| Error::Platform(format!("labelling the node: {e}")))
 }
 
 /// Where Pods reach the API, and the listener they need when it isn't the one for everybody: loopback is their own.

@@ -89,7 +89,6 @@ impl Registrar {
             ("kubernetes.io/arch", architecture()),
             ("beta.kubernetes.io/os", "linux"),
             ("beta.kubernetes.io/arch", architecture()),
-            ("node-role.kubernetes.io/control-plane", ""),
         ];
         pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).into()
     }

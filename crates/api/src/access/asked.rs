@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::{reviews, tokens};
 use crate::{
     admission::{self, Attributes, Kind, Operation, RequestOptions},
+    audit,
     decode::Raw,
     kinds::PLAIN,
     negotiate,
@@ -142,7 +143,11 @@ async fn token(inner: &Inner, call: &Call, namespace: &str, name: &str) -> Resul
     a.object = Some(std::mem::take(&mut asked.object));
     let (object, warnings) = admission::transient(inner, a).await?;
     let request = object.unwrap_or_default();
-    let answered = tokens::request(inner, namespace, name, request)?;
+    let (answered, id) = tokens::request(inner, namespace, name, request)?;
+    if let Some(span) = audit::Span::of(&call.parts) {
+        let key = "authentication.kubernetes.io/issued-credential-id";
+        span.annotate(key, &format!("JTI={id}"));
+    }
     asked.warnings.extend(warnings);
     let answer = Answer::coded(StatusCode::CREATED, answered.to_string());
     Ok(answer.warn(asked.warnings))

@@ -116,7 +116,18 @@ fn matching(of_token: &[String], asked: &[String]) -> Result<Vec<String>, String
 
 /// A stored object of the core group.
 pub fn stored(inner: &Inner, plural: &str, namespace: &str, name: &str) -> Option<Value> {
-    let r = inner.catalog().preferred("", plural)?;
+    stored_in(inner, "", plural, namespace, name)
+}
+
+/// A stored object.
+pub fn stored_in(
+    inner: &Inner,
+    group: &str,
+    plural: &str,
+    namespace: &str,
+    name: &str,
+) -> Option<Value> {
+    let r = inner.catalog().preferred(group, plural)?;
     let snapshot = inner.store.snapshot();
     let entry = snapshot.get(&catalog::key(&r, namespace, name))?;
     object::parse(&entry.value).ok()

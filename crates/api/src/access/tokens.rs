@@ -43,13 +43,13 @@ fn invalid(name: &str, field: &str, value: Value, detail: &str) -> Failure {
     Failure::invalid(GROUP, KIND, name, &[error])
 }
 
-/// A token for a service account.
+/// A token for a service account: the answered request, and the token's own name.
 pub fn request(
     inner: &Inner,
     namespace: &str,
     name: &str,
     mut request: Value,
-) -> Result<Value, Failure> {
+) -> Result<(Value, String), Failure> {
     for (field, at_url, what) in [
         (
             "name",
@@ -143,7 +143,7 @@ pub fn request(
         .map_err(Failure::internal)?;
     let until = jiff::Timestamp::from_second(now.as_second() + seconds).unwrap_or(now);
     request["status"] = json!({"token": token, "expirationTimestamp": object::timestamp(until)});
-    Ok(request)
+    Ok((request, claims.jti))
 }
 
 /// Puts what the token is bound to into its claims.

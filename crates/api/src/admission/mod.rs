@@ -12,6 +12,7 @@ mod json;
 mod lifecycle;
 mod limit_ranger;
 mod matching;
+mod node_restriction;
 mod pod_security;
 pub mod policy;
 mod priority;
@@ -274,6 +275,7 @@ async fn mutate_once(
     rounds: &mut Rounds,
 ) -> Result<(), Failure> {
     lifecycle::admit(inner, a)?;
+    node_restriction::admit(inner, a)?;
     limit_ranger::admit(inner, a);
     service_account::admit(inner, a).await?;
     priority::admit(inner, a)?;
