@@ -62,7 +62,7 @@ mod webhook;
 mod write;
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
 };
@@ -110,6 +110,8 @@ pub struct Config {
     /** CA, serving and admin keys live here; made at first start, 0600 */
     pub pki_dir: PathBuf,
     pub service_cidr: (Ipv4Addr, u8),
+    /// Addresses clients use beside loopback and the Service's; the serving certificate is for them, too
+    pub addresses: Vec<IpAddr>,
     pub dns_ip: Ipv4Addr,
     pub cluster_domain: String,
     pub node_port_range: (u16, u16),
@@ -135,7 +137,12 @@ impl ApiServer {
     ) -> Result<ApiServer, Error> {
         let (base, _) = config.service_cidr;
         let service_ip = Ipv4Addr::from(u32::from(base).wrapping_add(1));
-        let pki = pki::Pki::open(&config.pki_dir, service_ip, &config.cluster_domain)?;
+        let pki = pki::Pki::open(
+            &config.pki_dir,
+            service_ip,
+            &config.cluster_domain,
+            &config.addresses,
+        )?;
         let access = access::Access::open(&config.pki_dir)?;
         let catalog = catalog::Catalog::new(resources);
         Ok(ApiServer {
@@ -249,6 +256,7 @@ impl Config {
             store,
             pki_dir: dir.join("pki"),
             service_cidr: (Ipv4Addr::new(10, 43, 0, 0), 16),
+            addresses: vec![],
             dns_ip: Ipv4Addr::new(10, 43, 0, 10),
             cluster_domain: "cluster.local".into(),
             node_port_range: (30000, 32767),

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::Write,
+    net::{IpAddr, Ipv4Addr},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -74,8 +75,13 @@ pub struct Pki {
 }
 
 impl Pki {
-    /// Reads or makes everything; blocking.
-    pub fn open(dir: &Path, service_ip: std::net::Ipv4Addr, domain: &str) -> Result<Pki, Error> {
+    /// Reads or makes everything; blocking. The serving certificate is for `addresses`, too.
+    pub fn open(
+        dir: &Path,
+        service_ip: Ipv4Addr,
+        domain: &str,
+        addresses: &[IpAddr],
+    ) -> Result<Pki, Error> {
         private_dir(dir)?;
         let (ca_pem, ca_key, new_ca) = authority(dir, "ca", "knarr-ca")?;
         let issuer = Issuer::from_ca_cert_pem(&ca_pem, ca_key).map_err(crypto)?;
@@ -93,6 +99,7 @@ impl Pki {
             format!("kubernetes.default.svc.{domain}"),
             service_ip.to_string(),
         ])
+        .chain(addresses.iter().map(IpAddr::to_string))
         .collect();
         let server = leaf(dir, "apiserver", &issuer, new_ca, Use::Server(names))?;
         let admin = leaf(dir, "admin", &issuer, new_ca, Use::Admin)?;
@@ -227,6 +234,30 @@ fn authority(dir: &Path, name: &str, subject: &str) -> Result<(String, KeyPair, 
     Ok((cert, key, true))
 }
 
+/// The certificate holds for all these names.
+fn is_for(cert: &str, names: &[String]) -> bool {
+    use x509_parser::extensions::GeneralName;
+    let Ok(der) = CertificateDer::from_pem_slice(cert.as_bytes()) else {
+        return false;
+    };
+    let Ok((_, cert)) = x509_parser::parse_x509_certificate(&der) else {
+        return false;
+    };
+    let Ok(Some(held)) = cert.subject_alternative_name() else {
+        return false;
+    };
+    let text = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(n) => Some(n.to_string()),
+        GeneralName::IPAddress(b) => match b.len() {
+            4 => Some(IpAddr::from(<[u8; 4]>::try_from(*b).ok()?).to_string()),
+            _ => Some(IpAddr::from(<[u8; 16]>::try_from(*b).ok()?).to_string()),
+        },
+        _ => None,
+    };
+    let held: Vec<String> = held.value.general_names.iter().filter_map(text).collect();
+    names.iter().all(|n| held.contains(n))
+}
+
 enum Use {
     Server(Vec<String>),
     Admin,
@@ -245,6 +276,10 @@ fn leaf(
     if !renew
         && let Some(cert) = still_good(&cert_path)
         && key_path.exists()
+        && match &purpose {
+            Use::Server(names) => is_for(&cert, names),
+            Use::Admin => true,
+        }
     {
         return Ok((cert, key_path));
     }

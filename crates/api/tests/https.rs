@@ -28,7 +28,10 @@ async fn serve() -> Served {
 
 async fn serve_with(resources: &'static [Resource]) -> Served {
     let dir = tempfile::tempdir().unwrap();
-    let config = knarr_api::Config::for_tests(dir.path());
+    let mut config = knarr_api::Config::for_tests(dir.path());
+    // the second start needs another certificate
+    drop(knarr_api::ApiServer::with_resources(config.clone(), resources).unwrap());
+    config.addresses = vec!["192.0.2.7".parse().unwrap()];
     let api = knarr_api::ApiServer::with_resources(config, resources).unwrap();
     let client = api.client("admin", &["system:masters"], "tester/1.0");
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -454,6 +457,7 @@ async fn both_http_versions_are_negotiated_and_all_names_are_certified() {
         "kubernetes.default.svc",
         "kubernetes.default.svc.cluster.local",
         "10.43.0.1",
+        "192.0.2.7",
     ] {
         let c = connect(&s, tls(&s, true, &[b"h2", b"http/1.1"]), name).await;
         assert_eq!(c.get_ref().1.alpn_protocol(), Some(&b"h2"[..]), "{name}");

@@ -69,6 +69,13 @@ pub async fn start(
         store: store.clone(),
         pki_dir: paths.sub("pki"),
         service_cidr: settings.service_cidr,
+        addresses: vec![
+            match settings.api.ip() {
+                any if any.is_unspecified() => host_address(),
+                one => one,
+            },
+            network.node_ip().into(),
+        ],
         dns_ip: settings.dns_ip(),
         cluster_domain: settings.cluster_domain.clone(),
         node_port_range: (30000, 32767),

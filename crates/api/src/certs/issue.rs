@@ -290,7 +290,7 @@ mod tests {
 
     /// A CA in a folder, as the server makes it.
     fn authority(dir: &Path) -> Authority {
-        crate::pki::Pki::open(dir, [10, 43, 0, 1].into(), "cluster.local").unwrap();
+        crate::pki::Pki::open(dir, [10, 43, 0, 1].into(), "cluster.local", &[]).unwrap();
         Authority::new(dir)
     }
     fn names(list: &[&str]) -> Vec<String> {
