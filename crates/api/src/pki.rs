@@ -278,7 +278,7 @@ fn leaf(
         && key_path.exists()
         && match &purpose {
             Use::Server(names) => is_for(&cert, names),
-            Use::Admin => true,
+            _ => true,
         }
     {
         return Ok((cert, key_path));
