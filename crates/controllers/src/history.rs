@@ -16,7 +16,8 @@ use crate::{
 
 /// Label of pods: the revision they are of.
 pub const REVISION_LABEL: &str = "controller-revision-hash";
-const HASH_LABEL: &str = "controller.kubernetes.io/hash";
+/// Label of a revision: its hash.
+pub const HASH_LABEL: &str = "controller.kubernetes.io/hash";
 /// Revisions kept when nothing is said.
 const LIMIT: i32 = 10;
 
@@ -126,7 +127,14 @@ async fn create<O: Object>(
         let hash = present.hash((count > 0).then_some(count));
         let name = format!("{}-{hash}", owner.meta().name);
         let mut labels = present.meta().labels;
-        labels.set(HASH_LABEL, &hash);
+        // as upstream's two controllers have it
+        labels.set(
+            match O::KIND.kind {
+                "DaemonSet" => REVISION_LABEL,
+                _ => HASH_LABEL,
+            },
+            &hash,
+        );
         let body = json!({
             "apiVersion": "apps/v1", "kind": "ControllerRevision",
             "metadata": {

@@ -24,7 +24,7 @@ use crate::{
     pod::{
         adopt::Found,
         backoff,
-        entry::{Entry, Registry},
+        entry::{Entry, HostPort, Registry},
         jobs,
         mailbox::Mailbox,
         worker::Worker,
@@ -121,16 +121,25 @@ impl Pods {
             default_container: Mutex::new(default_container),
             mailbox: Arc::new(Mailbox::default()),
             units: Mutex::default(),
+            ports: Mutex::default(),
         });
         self.registry.insert(entry.clone());
         let found = Found(found.remove(&uid).unwrap_or_default());
-        let worker = Worker::new(
+        let fits = self.registry.take_ports(&entry, HostPort::of(&pod)) || !found.0.is_empty();
+        let mut worker = Worker::new(
             self.context.clone(),
             self.registry.clone(),
             entry,
             &pod,
             found,
         );
+        if !fits {
+            worker.reject(
+                &pod,
+                "NodePorts",
+                "node(s) didn't have free ports for the requested pod ports",
+            );
+        }
         let pods = self.clone();
         let work = AssertUnwindSafe(Box::pin(worker.run(self.cancel.clone()))).catch_unwind();
         self.tasks.spawn(async move {

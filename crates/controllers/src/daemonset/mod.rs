@@ -143,12 +143,12 @@ impl Controller {
             set.status.collision_count,
         )
         .await?;
-        let hash: Box<str> = history
-            .newest
-            .metadata
+        let newest = &history.newest.metadata;
+        let hash: Box<str> = newest
             .labels
-            .get("controller.kubernetes.io/hash")
-            .unwrap_or(&history.newest.metadata.name)
+            .get(REVISION_LABEL)
+            .or_else(|| newest.labels.get(history::HASH_LABEL))
+            .unwrap_or(&newest.name)
             .into();
         let nodes = self.nodes(&set, &pods);
         let mut next = Next::Wait;

@@ -47,11 +47,27 @@ impl Worker {
                 break;
             }
         }
+        if matches!(self.stage, Stage::Settled | Stage::Deleting) {
+            self.entry.ports.lock().clear();
+        }
         self.report(&pod);
         // The report may be what the end was waiting for.
         if self.stage == Stage::Cleaning && matches!(self.cleaning, Step::Todo) {
             self.clean(&pod);
         }
+    }
+
+    /// The node can't take a Pod that was put on it past the scheduler (`pkg/kubelet/lifecycle/predicate.go`).
+    pub(crate) fn reject(&mut self, pod: &Pod, predicate: &'static str, why: &str) {
+        if self.was_terminal.is_some() || self.leaving(pod) {
+            return;
+        }
+        let message = format!("Predicate {predicate} failed: {why}");
+        self.context
+            .events
+            .pod(pod, None, true, predicate, message.clone());
+        let message = format!("Pod was rejected: {message}");
+        self.failed = Some((predicate, message.into()));
     }
 
     /// Its object is being deleted, or is gone.
@@ -92,7 +108,7 @@ impl Worker {
             self.begin_stop(pod);
             return true;
         }
-        if self.leaving(pod) {
+        if self.leaving(pod) || self.failed.is_some() {
             self.begin_stop(pod);
             return true;
         }

@@ -196,3 +196,25 @@ async fn a_task_that_panics_is_taken_up_again() {
     world.until("p", |p| p.is_null()).await;
     world.until_clean().await;
 }
+
+#[tokio::test]
+async fn a_port_of_the_node_is_one_pods() {
+    let world = World::new().await;
+    let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [one(
+        &["stubborn"], json!({"ports": [{"containerPort": 80, "hostPort": 21017, "protocol": "TCP"}]}))]});
+    world.create("first", spec.clone()).await;
+    world.until_ready("first").await;
+    world.create("second", spec.clone()).await;
+    let pod = world
+        .until("second", |p| p["status"]["phase"] == "Failed")
+        .await;
+    assert_eq!(pod["status"]["reason"], "NodePorts");
+    assert_eq!(
+        pod["status"]["message"],
+        "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
+    );
+    world.delete("first", None).await;
+    world.until("first", |p| p.is_null()).await;
+    world.create("third", spec).await;
+    world.until_ready("third").await;
+}
