@@ -485,6 +485,10 @@ impl Drop for World {
 
 pub(crate) fn pod(name: &str, spec: Value) -> Pod {
     let mut spec = spec;
+    // nobody publishes the CA here, which a token's volume would wait for
+    if spec.get("automountServiceAccountToken").is_none() {
+        spec["automountServiceAccountToken"] = false.into();
+    }
     spec["nodeName"] = json!("n1");
     serde_json::from_value(json!({
         "apiVersion": "v1", "kind": "Pod",
