@@ -215,20 +215,20 @@ async fn tell(inner: &Inner, name: &str, finding: &Finding) -> Result<(), Failur
             "type": "Available", "status": finding.status, "reason": finding.reason,
             "message": finding.message, "lastTransitionTime": object::now(),
         });
-        let list = o["status"]["conditions"]
+        let mut list = o["status"]["conditions"]
             .as_array()
             .cloned()
             .unwrap_or_default();
-        let (before, mut rest): (Vec<Value>, Vec<Value>) =
-            list.into_iter().partition(|c| c["type"] == "Available");
-        if let Some(old) = before
-            .first()
-            .filter(|c| c["status"] == condition["status"])
-        {
-            condition["lastTransitionTime"] = old["lastTransitionTime"].clone();
+        match list.iter_mut().find(|c| c["type"] == "Available") {
+            Some(old) => {
+                if old["status"] == condition["status"] {
+                    condition["lastTransitionTime"] = old["lastTransitionTime"].clone();
+                }
+                *old = condition;
+            }
+            None => list.push(condition),
         }
-        rest.push(condition);
-        o["status"]["conditions"] = rest.into();
+        o["status"]["conditions"] = list.into();
     })
     .await
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     Provider,
-    cipher::{Gcm, KEY_BYTES},
+    cipher::{self, Provider as Kind},
 };
 
 /// Which resources are written how: by the first provider. All read.
@@ -66,8 +66,8 @@ struct Resources {
 struct Providers {
     identity: Option<Value>,
     aesgcm: Option<Keys>,
-    aescbc: Option<Value>,
-    secretbox: Option<Value>,
+    aescbc: Option<Keys>,
+    secretbox: Option<Keys>,
     kms: Option<Value>,
 }
 
@@ -147,34 +147,38 @@ fn rule(path: &str, r: &Resources) -> Result<Rule, String> {
 }
 
 fn provider(path: &str, p: &Providers) -> Result<Provider, String> {
-    let others = [
-        ("aescbc", &p.aescbc),
-        ("secretbox", &p.secretbox),
-        ("kms", &p.kms),
+    let all = [
+        (Kind::AesGcm, &p.aesgcm),
+        (Kind::AesCbc, &p.aescbc),
+        (Kind::SecretBox, &p.secretbox),
     ];
-    let given = others.iter().filter(|(_, o)| o.is_some()).count()
-        + usize::from(p.identity.is_some())
-        + usize::from(p.aesgcm.is_some());
-    if given > 1 {
+    let mut given = all
+        .iter()
+        .filter_map(|(kind, keys)| Some((*kind, keys.as_ref()?)));
+    let first = given.next();
+    let more = given.count();
+    let others = usize::from(p.identity.is_some()) + usize::from(p.kms.is_some());
+    if more + others + usize::from(first.is_some()) > 1 {
         return Err(format!(
             "{path}: Invalid value: more than one provider specified in a single element, should split into different list elements"
         ));
     }
-    if let Some((name, _)) = others.iter().find(|(_, o)| o.is_some()) {
-        return Err(format!(
-            "{path}.{name}: {name} is not supported here: use aesgcm with a key of 32 bytes, or leave the resource out, for a key that is made by itself"
-        ));
-    }
-    match &p.aesgcm {
-        Some(keys) => ciphers(&format!("{path}.aesgcm.keys"), &keys.keys).map(Provider::Gcm),
+    match first {
+        Some((kind, keys)) => {
+            let path = format!("{path}.{}.keys", kind.name());
+            ciphers(&path, kind, &keys.keys).map(Provider::Keys)
+        }
         None if p.identity.is_some() => Ok(Provider::Identity),
+        None if p.kms.is_some() => Err(format!(
+            "{path}.kms: kms is not supported here: use aesgcm or secretbox with a key of 32 bytes, or leave the resource out, for a key that is made by itself"
+        )),
         None => Err(format!(
             "{path}: Invalid value: provider does not contain any of the expected providers: KMS, AESGCM, AESCBC, Secretbox, Identity"
         )),
     }
 }
 
-fn ciphers(path: &str, keys: &[Key]) -> Result<Vec<Gcm>, String> {
+fn ciphers(path: &str, kind: Kind, keys: &[Key]) -> Result<Vec<cipher::Key>, String> {
     if keys.is_empty() {
         return Err(format!(
             "{path}: Required value: at least one keys is required"
@@ -203,10 +207,11 @@ fn ciphers(path: &str, keys: &[Key]) -> Result<Vec<Gcm>, String> {
                 "{secret}: Invalid value: \"REDACTED\": secrets must be base64 encoded"
             ));
         };
-        Gcm::new(&key.name, &bytes).ok_or_else(|| {
+        cipher::Key::new(kind, &key.name, &bytes).ok_or_else(|| {
             format!(
-                "{secret}: Invalid value: \"REDACTED\": secret is not of the expected length, got {}, expected one of {KEY_BYTES:?}",
-                bytes.len()
+                "{secret}: Invalid value: \"REDACTED\": secret is not of the expected length, got {}, expected one of {:?}",
+                bytes.len(),
+                kind.key_bytes()
             )
         })
     };

@@ -13,7 +13,7 @@ use std::{path::Path, sync::Arc};
 
 use knarr_store::{Sealer, Unsealed};
 
-use cipher::Gcm;
+use cipher::Key;
 use config::{Pattern, Rule};
 use own::Own;
 
@@ -49,7 +49,7 @@ enum Provider {
     /// As they are.
     Identity,
     /// Keys of the configuration; the first one writes.
-    Gcm(Vec<Gcm>),
+    Keys(Vec<Key>),
     /// The platform's own.
     Own,
 }
@@ -98,11 +98,11 @@ impl Encryption {
     }
 
     /// All keys that configurations name, and whether each is the first of its provider.
-    fn ciphers(&self) -> impl Iterator<Item = &Gcm> {
+    fn ciphers(&self) -> impl Iterator<Item = &Key> {
         let providers = self.rules.iter().flat_map(|r| &r.providers);
         providers
             .filter_map(|p| match p {
-                Provider::Gcm(keys) => Some(keys),
+                Provider::Keys(keys) => Some(keys),
                 _ => None,
             })
             .flatten()
@@ -114,7 +114,7 @@ impl Sealer for Encryption {
         match self.writer(key) {
             Provider::Identity => Ok(None),
             Provider::Own => self.own.seal(key, value).map(Some),
-            Provider::Gcm(keys) => match keys.first() {
+            Provider::Keys(keys) => match keys.first() {
                 Some(first) => first.seal(key, value).map(Some),
                 None => Err("a provider without keys".into()), // the configuration's check refuses it
             },
@@ -143,7 +143,7 @@ impl Sealer for Encryption {
                 None => {}
                 Some(Err(why)) => refused = Some(why),
                 Some(Ok(value)) => {
-                    let fresh = matches!(writer, Provider::Gcm(keys) if keys.first().is_some_and(|k| std::ptr::eq(k, cipher)));
+                    let fresh = matches!(writer, Provider::Keys(keys) if keys.first().is_some_and(|k| std::ptr::eq(k, cipher)));
                     return Ok(Unsealed {
                         value: Some(value),
                         stale: !fresh,
@@ -386,8 +386,8 @@ mod tests {
             ),
             (
                 "another cipher",
-                with("a", "{aescbc: {keys: []}}"),
-                "aescbc is not supported here: use aesgcm",
+                with("a", "{kms: {name: x}}"),
+                "kms is not supported here: use aesgcm",
             ),
             (
                 "an odd field",
