@@ -14,6 +14,7 @@ impl FieldError {
             | FieldError::Invalid { field, .. }
             | FieldError::NotSupported { field, .. }
             | FieldError::Duplicate { field, .. }
+            | FieldError::Omitted { field, .. }
             | FieldError::Forbidden { field, .. }
             | FieldError::TooLong { field, .. }
             | FieldError::TooMany { field, .. }
@@ -33,7 +34,11 @@ impl FieldError {
             FieldError::NotSupported { .. } | FieldError::NotSupportedShown { .. } => {
                 "FieldValueNotSupported"
             }
-            FieldError::Duplicate { .. } => "FieldValueDuplicate",
+            FieldError::Duplicate { .. }
+            | FieldError::Omitted {
+                duplicate: true, ..
+            } => "FieldValueDuplicate",
+            FieldError::Omitted { .. } => "FieldValueInvalid",
             FieldError::Forbidden { .. } => "FieldValueForbidden",
             FieldError::TooLong { .. } => "FieldValueTooLong",
             FieldError::TooMany { .. } => "FieldValueTooMany",
@@ -48,6 +53,16 @@ impl FieldError {
     pub fn body(&self) -> String {
         let (head, detail) = match self {
             FieldError::Required { detail, .. } => ("Required value".to_string(), detail.clone()),
+            FieldError::Omitted {
+                duplicate, detail, ..
+            } => {
+                let head = if *duplicate {
+                    "Duplicate value"
+                } else {
+                    "Invalid value"
+                };
+                (head.to_string(), detail.clone())
+            }
             FieldError::Forbidden { detail, .. } => ("Forbidden".to_string(), detail.clone()),
             FieldError::Invalid { value, detail, .. }
             | FieldError::TypeInvalid { value, detail, .. } => {

@@ -125,6 +125,12 @@ pub enum FieldError {
         field: String,
         value: Value,
     },
+    /// Invalid or duplicate, with a value that is not shown.
+    Omitted {
+        field: String,
+        duplicate: bool,
+        detail: String,
+    },
     Forbidden {
         field: String,
         detail: String,

@@ -631,3 +631,118 @@ async fn webhooks_convert() {
         "the stored version needs no webhook"
     );
 }
+
+#[tokio::test]
+async fn rules_hold() {
+    let f = start();
+    let mut crd = widgets();
+    let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
+    *crd.pointer_mut(spec).unwrap() = json!({"type": "object",
+        "x-kubernetes-validations": [
+            {"rule": "self.min <= self.max", "messageExpression": "self.min > 9 ? 'min is far above max' : 'min is above max'", "fieldPath": ".min"},
+            {"rule": "self.min < 100", "message": "min is too large", "reason": "FieldValueForbidden"},
+            {"rule": "self.max >= oldSelf.max", "message": "max may not shrink"}],
+        "required": ["min", "max"],
+        "properties": {"min": {"type": "integer"}, "max": {"type": "integer"}, "other": {"type": "string"},
+            "name": {"type": "string", "maxLength": 20, "x-kubernetes-validations": [{"rule": "self.startsWith('x')"}]},
+            "parts": {"type": "array", "maxItems": 5, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+                "items": {"type": "object", "required": ["name"], "properties": {"name": {"type": "string", "maxLength": 9},
+                    "n": {"type": "integer", "x-kubernetes-validations": [{"rule": "self >= oldSelf", "message": "n may not shrink"}]}}}}}});
+    crd["spec"]["versions"][0]["selectableFields"] = Value::Null;
+    crd["spec"]["versions"][0]["additionalPrinterColumns"] = Value::Null;
+    crd["spec"]["versions"][0]["subresources"] = Value::Null;
+    // a rule that doesn't compile is refused in cel-go's words
+    let mut bad = crd.clone();
+    *bad.pointer_mut(&format!("{spec}/x-kubernetes-validations/0/rule"))
+        .unwrap() = "self.mim > 1".into();
+    let a = f.post(CRDS, bad).await;
+    assert_eq!(a.code, 422, "{}", message(&a));
+    assert!(message(&a).contains("spec.validation.openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule: Invalid value:"), "{}", message(&a));
+    assert!(
+        message(&a).contains("compilation failed: ERROR: <input>:1:5: undefined field 'mim'"),
+        "{}",
+        message(&a)
+    );
+    f.made(CRDS, crd.clone()).await;
+
+    let good = json!({"min": 1, "max": 2, "parts": [{"name": "a", "n": 3}]});
+    f.made(WIDGETS, widget("a", good.clone())).await;
+    for (name, spec, want) in [
+        (
+            "messageExpression and fieldPath",
+            json!({"min": 3, "max": 2}),
+            "spec.min: Invalid value: min is above max",
+        ),
+        (
+            "reason",
+            json!({"min": 100, "max": 200}),
+            "spec: Forbidden: min is too large",
+        ),
+        (
+            "no message",
+            json!({"min": 1, "max": 2, "name": "a"}),
+            r#"spec.name: Invalid value: "a": failed rule: self.startsWith('x')"#,
+        ),
+        (
+            "not asked of what is wrong already",
+            json!({"min": 1}),
+            "some validation rules were not checked because the object was invalid",
+        ),
+    ] {
+        let a = f.post(WIDGETS, widget("b", spec)).await;
+        assert_eq!(a.code, 422, "{name}");
+        assert!(message(&a).contains(want), "{name}: {}", message(&a));
+    }
+    for (name, patch, want) in [
+        (
+            "transition",
+            json!({"spec": {"max": 1}}),
+            "spec: Invalid value: max may not shrink",
+        ),
+        (
+            "transition in a list",
+            json!({"spec": {"parts": [{"name": "z"}, {"name": "a", "n": 2}]}}),
+            "spec.parts[1].n: Invalid value: 2: n may not shrink",
+        ),
+    ] {
+        let a = f
+            .patch(&format!("{WIDGETS}/a"), "merge-patch", &patch.to_string())
+            .await;
+        assert_eq!(a.code, 422, "{name}");
+        assert!(message(&a).contains(want), "{name}: {}", message(&a));
+    }
+    // what a stricter definition makes wrong may stay until it is touched
+    *crd.pointer_mut(&format!("{spec}/x-kubernetes-validations"))
+        .unwrap() = json!([]);
+    *crd.pointer_mut(&format!("{spec}/properties/min")).unwrap() =
+        json!({"type": "integer", "x-kubernetes-validations": [{"rule": "self > 5"}]});
+    let apply = crd.to_string();
+    let a = f
+        .patch(
+            &format!("{CRDS}/widgets.example.com?fieldManager=t&force=true"),
+            "apply",
+            &apply,
+        )
+        .await;
+    assert_eq!(a.code, 200, "{}", message(&a));
+    let a = f
+        .patch(
+            &format!("{WIDGETS}/a"),
+            "merge-patch",
+            r#"{"spec":{"other":"x"}}"#,
+        )
+        .await;
+    assert_eq!(a.code, 200, "{}", message(&a));
+    let a = f
+        .patch(
+            &format!("{WIDGETS}/a"),
+            "merge-patch",
+            r#"{"spec":{"min":2}}"#,
+        )
+        .await;
+    assert!(
+        message(&a).contains("spec.min: Invalid value: 2: failed rule: self > 5"),
+        "{}",
+        message(&a)
+    );
+}

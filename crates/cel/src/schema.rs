@@ -67,6 +67,12 @@ impl Schema {
         s.ty.is_some().then(|| Arc::new(s))
     }
 
+    /// How many such values a request can have at most: what bounds the cost of a rule on items that nothing else bounds.
+    pub fn max_cardinality(&self) -> u64 {
+        // at least one comma between them
+        (MAX_REQUEST / (self.min_serialized + 1)).max(0) as u64
+    }
+
     /// The type to check with.
     pub fn ty(&self) -> Type {
         self.ty.clone().unwrap_or(Type::Dyn)

@@ -8,6 +8,7 @@ use knarr_structural::{self as structural, JsonPath};
 use serde_json::{Value, json};
 
 use super::{
+    cel,
     definition::{Compiled, Definition, Version},
     errors::told,
     intern::Exhausted,
@@ -257,6 +258,7 @@ fn compiled(d: &Definition, version: &str) -> Arc<Compiled> {
         Arc::new(Compiled {
             schema: structural::Schema::default(),
             ty: knarr_schema::CustomType::Free,
+            rules: None,
         })
     })
 }
@@ -383,6 +385,30 @@ fn all(errors: Vec<structural::Error>) -> impl Iterator<Item = FieldError> {
     errors.into_iter().map(told)
 }
 
+/// What rules have to say, unless the object is too wrong for them.
+fn by_rules(c: &Compiled, new: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
+    let Some(tree) = &c.rules else { return };
+    let blocked = errors.iter().any(|e| {
+        matches!(
+            e,
+            FieldError::NotSupported { .. }
+                | FieldError::Required { .. }
+                | FieldError::TooLong { .. }
+                | FieldError::TooMany { .. }
+                | FieldError::TypeInvalid { .. }
+        )
+    });
+    if blocked {
+        errors.push(FieldError::Invalid {
+            field: "<nil>".into(),
+            value: Value::Null,
+            detail: "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation".into(),
+        });
+        return;
+    }
+    errors.extend(cel::validate(tree, new, old, &c.schema));
+}
+
 /// Uniqueness in sets and maps, unless the old object lacked it already.
 fn unique(c: &Compiled, new: &Value, old: &Value) -> Vec<FieldError> {
     if !structural::uniqueness(&c.schema, old).is_empty() {
@@ -400,6 +426,7 @@ impl Strategy for Custom {
         let mut errors: Vec<FieldError> = all(structural::validate(&c.schema, o, "")).collect();
         errors.extend(self.checked(o));
         errors.extend(all(structural::uniqueness(&c.schema, o)));
+        by_rules(&c, o, None, &mut errors);
         errors
     }
     fn validates_updates_itself(&self) -> bool {
@@ -411,6 +438,7 @@ impl Strategy for Custom {
             all(structural::validate_update(&c.schema, new, old, "")).collect();
         errors.extend(self.checked(new));
         errors.extend(unique(&c, new, old));
+        by_rules(&c, new, Some(old), &mut errors);
         errors
     }
     fn warnings(&self, o: &Value) -> Vec<String> {
@@ -438,6 +466,7 @@ impl Strategy for Status {
         errors.extend(metadata::embedded(&c.schema, new));
         errors.extend(scale_errors(v, new, false));
         errors.extend(unique(&c, new, old));
+        by_rules(&c, new, Some(old), &mut errors);
         errors
     }
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    cel::Tree,
     convert::Hook,
     intern::{self, Exhausted},
 };
@@ -70,6 +71,8 @@ pub struct Compiled {
     pub schema: Schema,
     /// The same for server-side apply.
     pub ty: CustomType,
+    /// Its rules; None when it has none.
+    pub rules: Option<Tree>,
 }
 
 /// Why a stored definition can't be served.
@@ -175,7 +178,8 @@ impl Definition {
             let mut schema = raw.as_ref().map(Schema::read).unwrap_or_default();
             schema.preserve_unknown |= self.preserves();
             let ty = resource_type(&schema);
-            Arc::new(Compiled { schema, ty })
+            let rules = raw.as_ref().and_then(Tree::read);
+            Arc::new(Compiled { schema, ty, rules })
         });
         Some(made.clone())
     }

@@ -72,6 +72,7 @@ fn below(mut e: FieldError, at: &str) -> FieldError {
         | FieldError::Invalid { field, .. }
         | FieldError::NotSupported { field, .. }
         | FieldError::Duplicate { field, .. }
+        | FieldError::Omitted { field, .. }
         | FieldError::Forbidden { field, .. }
         | FieldError::TooLong { field, .. }
         | FieldError::TooMany { field, .. }

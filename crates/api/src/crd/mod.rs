@@ -1,5 +1,6 @@
 //! CustomResourceDefinitions: the resources they define, made, served and taken away while the server runs.
 
+mod cel;
 mod cleanup;
 mod convert;
 mod custom;

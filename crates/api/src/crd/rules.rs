@@ -6,7 +6,7 @@ use knarr_structural::{
 };
 use serde_json::Value;
 
-use super::{definition::condition, errors::told};
+use super::{cel, definition::condition, errors::told};
 use crate::{
     names,
     registry::{FieldError, NameRule},
@@ -41,7 +41,7 @@ pub fn validate(o: &Value) -> Vec<FieldError> {
             "must be spec.names.plural+\".\"+spec.group",
         );
     }
-    spec(o, Strictness::FULL, true, &mut e);
+    spec(o, None, Strictness::FULL, true, &mut e);
     e.status(o);
     e.stored(o);
     e.approval(o, None);
@@ -60,7 +60,7 @@ pub fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
     let all_have = versions(old)
         .iter()
         .all(|v| v.pointer("/schema/openAPIV3Schema").is_some());
-    spec(new, strictness, all_have, &mut e);
+    spec(new, Some(old), strictness, all_have, &mut e);
     let mut same = |field: &str, pointer: &str| {
         if new.pointer(pointer) != old.pointer(pointer) {
             let value = new.pointer(pointer).cloned().unwrap_or_default();
@@ -317,7 +317,13 @@ impl Errors {
     }
 }
 
-fn spec(o: &Value, strictness: Strictness, schemas_required: bool, e: &mut Errors) {
+fn spec(
+    o: &Value,
+    old: Option<&Value>,
+    strictness: Strictness,
+    schemas_required: bool,
+    e: &mut Errors,
+) {
     let s = &o["spec"];
     let group = text(s, "group");
     let wrong = names::check(NameRule::DnsSubdomain, group, false);
@@ -359,7 +365,7 @@ fn spec(o: &Value, strictness: Strictness, schemas_required: bool, e: &mut Error
         if !wrong.is_empty() {
             e.invalid(format!("spec.versions[{i}].name"), name, wrong.join(","));
         }
-        version(o, v, i, strictness, e);
+        version((o, old), v, i, strictness, e);
     }
     let given = s["versions"].clone();
     let mut seen = std::collections::HashSet::new();
@@ -383,7 +389,13 @@ fn spec(o: &Value, strictness: Strictness, schemas_required: bool, e: &mut Error
     conversion(&s["conversion"], e);
 }
 
-fn version(o: &Value, v: &Value, i: usize, strictness: Strictness, e: &mut Errors) {
+fn version(
+    (o, old): (&Value, Option<&Value>),
+    v: &Value,
+    i: usize,
+    strictness: Strictness,
+    e: &mut Errors,
+) {
     let status = v.pointer("/subresources/status").is_some();
     if let Some(warning) = v["deprecationWarning"].as_str() {
         let mut wrong = |why: String| {
@@ -412,7 +424,17 @@ fn version(o: &Value, v: &Value, i: usize, strictness: Strictness, e: &mut Error
     let raw = v.pointer("/schema/openAPIV3Schema");
     if let Some(raw) = raw {
         let at = format!("{}.openAPIV3Schema", place(o, i, "schema"));
-        for error in definition::check(raw, &Path::at(&at), status, strictness) {
+        let wrong = definition::check(raw, &Path::at(&at), status, strictness);
+        if wrong.is_empty() && strictness.structural {
+            let was = old.and_then(|o| {
+                let same = versions(o).iter().find(|w| w["name"] == v["name"])?;
+                same.pointer("/schema/openAPIV3Schema")
+            });
+            for error in cel::check(raw, &at, was == Some(raw)) {
+                e.push(error);
+            }
+        }
+        for error in wrong {
             e.push(told(error));
         }
     }
