@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     admission::{self, Attributes, Operation, RequestOptions},
+    audit::Span,
     catalog,
     commit::{replace, unavailable},
     decode::Raw,
@@ -204,6 +205,8 @@ impl DeleteOptions {
 pub enum Requester<'a> {
     /// A delete of one object.
     Named(&'a Identity),
+    /// The same, noted in the request's audit event.
+    Audited(&'a Identity, &'a Span),
     /// One of the objects of a deletecollection: admission sees no name.
     Collection(&'a Identity),
     /// Admission has let it through already (an eviction).
@@ -231,13 +234,16 @@ async fn admit(
     by: Requester<'_>,
 ) -> Result<Vec<String>, Failure> {
     let (who, shown) = match by {
-        Requester::Named(who) => (who, name),
+        Requester::Named(who) | Requester::Audited(who, _) => (who, name),
         Requester::Collection(who) => (who, ""),
         Requester::Admitted => return Ok(vec![]),
     };
     let options = RequestOptions::Delete(options);
     let mut a = Attributes::new(who, Operation::Delete, r, namespace, shown, options);
     a.old = Some(live);
+    if let Requester::Audited(_, span) = by {
+        a.span = Some(span.clone());
+    }
     Ok(admission::transient(inner, a).await?.1)
 }
 

@@ -237,6 +237,7 @@ pub async fn bind(
     }
     let target = binding.get("target").cloned().unwrap_or(Value::Null);
     let node = target.get("name").and_then(Value::as_str).unwrap_or("");
+    let node = node.to_string();
     let kind = target.get("kind").and_then(Value::as_str).unwrap_or("");
     if node.is_empty() || !matches!(kind, "" | "Node") {
         return Err(Failure::invalid(
@@ -254,8 +255,8 @@ pub async fn bind(
         ..t.clone()
     };
     let uid = object::meta(&binding, "uid").to_string();
-    let annotations = binding.pointer("/metadata/annotations").cloned();
-    let warnings = admit_created(inner, call, &t, &options, "v1", "Binding", binding).await?;
+    let (binding, warnings) =
+        admit_created(inner, call, &t, &options, "v1", "Binding", binding).await?;
     let mut w = write(inner, call, &t, &options, Part::Sub("binding"));
     w.admitted = true;
     w.update(|live, _| {
@@ -283,15 +284,18 @@ pub async fn bind(
             )));
         }
         let mut object = live.clone();
-        object["spec"]["nodeName"] = node.into();
+        object["spec"]["nodeName"] = node.as_str().into();
         let m = object::meta_mut(&mut object);
         // a retry must see the newest object, whatever its revision
         m.remove("resourceVersion");
         if !uid.is_empty() {
             m.insert("uid".into(), uid.clone().into());
         }
-        if let Some(Value::Object(more)) = &annotations {
-            let own = m.entry("annotations").or_insert_with(|| json!({}));
+        for key in ["annotations", "labels"] {
+            let Some(Value::Object(more)) = binding["metadata"].get(key) else {
+                continue;
+            };
+            let own = m.entry(key).or_insert_with(|| json!({}));
             for (k, v) in more {
                 own[k] = v.clone();
             }
@@ -309,7 +313,7 @@ pub async fn bind(
         .into())
 }
 
-/// Admission of a subresource that is created and not stored; the warnings.
+/// Admission of a subresource that is created and not stored: as admission left it, and the warnings.
 async fn admit_created(
     inner: &Inner,
     call: &Call,
@@ -318,7 +322,7 @@ async fn admit_created(
     version: &str,
     kind: &str,
     mut object: Value,
-) -> Result<Vec<String>, Failure> {
+) -> Result<(Value, Vec<String>), Failure> {
     let mut a = Attributes::new(
         &call.who,
         Operation::Create,
@@ -347,7 +351,9 @@ async fn admit_created(
     m.insert("name".into(), t.name.as_str().into());
     m.insert("namespace".into(), t.namespace.as_str().into());
     a.object = Some(object);
-    Ok(admission::transient(inner, a).await?.1)
+    a.span = crate::audit::Span::of(&call.parts).cloned();
+    let (object, warnings) = admission::transient(inner, a).await?;
+    Ok((object.unwrap_or_default(), warnings))
 }
 
 fn set_condition(o: &mut Value, kind: &str) {
@@ -420,7 +426,7 @@ pub async fn evict(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Fa
         .unwrap_or_else(|| json!({}));
     let mut delete_options = DeleteOptions::from_value(&given_options, &Query::default())?;
     delete_options.dry_run |= write_options.dry_run;
-    let warnings =
+    let (_, warnings) =
         admit_created(inner, call, t, &write_options, "v1", "Eviction", eviction).await?;
     let pod = {
         let snapshot = inner.store.snapshot();

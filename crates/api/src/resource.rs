@@ -116,7 +116,10 @@ async fn object_request(
         "patch" if !t.name.is_empty() => do_patch(inner, call, t, Part::Main).await,
         "delete" => {
             let options = DeleteOptions::read(&call.parts.headers, call.body.clone(), &call.query)?;
-            let by = delete::Requester::Named(&call.who);
+            let by = match crate::audit::Span::of(&call.parts) {
+                Some(span) => delete::Requester::Audited(&call.who, span),
+                None => delete::Requester::Named(&call.who),
+            };
             let done =
                 delete::delete(inner, &t.resource, &t.namespace, &t.name, &options, by).await?;
             Ok(answered(t, StatusCode::OK, done.answer)

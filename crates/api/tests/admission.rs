@@ -357,3 +357,76 @@ async fn a_pod_read_and_written_back_is_the_same_pod() {
     assert_eq!(answer.code, 200, "{}", answer.json());
     assert_eq!(answer.json()["metadata"]["generation"], 2);
 }
+
+#[tokio::test]
+async fn a_node_keeps_to_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let api = ApiServer::for_tests(dir.path());
+    let admin = Server {
+        client: api.client("admin", &["system:masters"], "tester/1.0"),
+        _dir: dir,
+    };
+    let node = Server {
+        client: api.client("system:node:a", &["system:nodes"], "kubelet/1.0"),
+        _dir: tempfile::tempdir().unwrap(),
+    };
+    let nodes = "/api/v1/nodes";
+    assert_eq!(
+        node.refused(nodes, json!({"metadata": {"name": "b"}}))
+            .await,
+        "403 nodes \"b\" is forbidden: node \"a\" is not allowed to modify node \"b\""
+    );
+    assert_eq!(
+        node.refused(nodes, json!({"metadata": {"name": "a", "labels": {"x.node-restriction.kubernetes.io/y": "z"}}})).await,
+        "403 nodes \"a\" is forbidden: node \"a\" is not allowed to set the following labels: x.node-restriction.kubernetes.io/y"
+    );
+    node.made(
+        nodes,
+        json!({"metadata": {"name": "a", "labels": {"kubernetes.io/hostname": "a"}}}),
+    )
+    .await;
+    let label =
+        json!({"metadata": {"labels": {"kubernetes.io/other": "z"}}, "spec": {"taints": []}})
+            .to_string();
+    let merge = [("content-type", "application/merge-patch+json")];
+    let a = send(
+        &node.client,
+        Method::PATCH,
+        "/api/v1/nodes/a",
+        &merge,
+        label.into(),
+    )
+    .await;
+    assert_eq!(
+        a.json()["message"],
+        "nodes \"a\" is forbidden: is not allowed to modify labels: kubernetes.io/other"
+    );
+    assert_eq!(
+        node.refused(PODS, pod("p", json!({"nodeName": "a"}))).await,
+        "403 pods \"p\" is forbidden: pod does not have \"kubernetes.io/config.mirror\" annotation, node \"a\" can only create mirror pods"
+    );
+    // a zone of the node shows on its Pods
+    let zone = json!({"metadata": {"labels": {"topology.kubernetes.io/zone": "z"}}}).to_string();
+    assert_eq!(
+        send(
+            &admin.client,
+            Method::PATCH,
+            "/api/v1/nodes/a",
+            &merge,
+            zone.into()
+        )
+        .await
+        .code,
+        200
+    );
+    admin.made(PODS, pod("q", json!({}))).await;
+    admin
+        .made(
+            &format!("{PODS}/q/binding"),
+            json!({"metadata": {"name": "q"}, "target": {"kind": "Node", "name": "a"}}),
+        )
+        .await;
+    let q = admin.get(&format!("{PODS}/q")).await;
+    assert_eq!(q["metadata"]["labels"]["topology.kubernetes.io/zone"], "z");
+    assert_eq!(q["spec"]["nodeName"], "a");
+}

@@ -325,3 +325,49 @@ async fn mutations_patch_and_merge() {
     let told = s.told("/api/v1/namespaces/default/services", service).await;
     assert!(told.starts_with("403 Invalid policy 'atomic' with binding 'atomic-b' denied request: error applying patch: invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: .spec.selector"), "{told}");
 }
+
+#[tokio::test]
+async fn params_must_be_readable_by_who_asks_for_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let api = ApiServer::for_tests(dir.path());
+    let s = Server {
+        client: api.client("admin", &["system:masters"], "tester/1.0"),
+        _dir: dir,
+    };
+    s.made("/apis/rbac.authorization.k8s.io/v1/clusterroles", json!({"metadata": {"name": "policies"},
+        "rules": [{"apiGroups": ["admissionregistration.k8s.io"], "resources": ["*"], "verbs": ["*"]}]})).await;
+    s.made("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", json!({"metadata": {"name": "policies"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "policies"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "jane"}]})).await;
+    let jane = Server {
+        client: api.client("jane", &[], "tester/1.0"),
+        _dir: tempfile::tempdir().unwrap(),
+    };
+    let policy = json!({"metadata": {"name": "p"}, "spec": {"paramKind": {"apiVersion": "v1", "kind": "Secret"},
+        "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}]},
+        "validations": [{"expression": "true"}]}});
+    let told = jane
+        .told(
+            &format!("{GROUP}/validatingadmissionpolicies"),
+            policy.clone(),
+        )
+        .await;
+    assert_eq!(
+        told,
+        "422 Invalid ValidatingAdmissionPolicy.admissionregistration.k8s.io \"p\" is invalid: spec.paramKind: Forbidden: user &{jane  [system:authenticated] map[]} must have \"get\" permission on all objects of the referenced paramKind (kind=Secret, apiVersion=v1)"
+    );
+    s.made(&format!("{GROUP}/validatingadmissionpolicies"), policy)
+        .await;
+    let binding = json!({"metadata": {"name": "b"}, "spec": {"policyName": "p", "validationActions": ["Deny"],
+        "paramRef": {"name": "x", "namespace": "kube-system", "parameterNotFoundAction": "Allow"}}});
+    let told = jane
+        .told(
+            &format!("{GROUP}/validatingadmissionpolicybindings"),
+            binding,
+        )
+        .await;
+    assert_eq!(
+        told,
+        "422 Invalid ValidatingAdmissionPolicyBinding.admissionregistration.k8s.io \"b\" is invalid: spec.paramRef: Forbidden: user &{jane  [system:authenticated] map[]} does not have \"get\" permission on the object referenced by paramRef"
+    );
+}

@@ -22,6 +22,7 @@ mod review;
 mod runtime_class;
 mod service_account;
 mod tolerations;
+mod topology;
 pub mod webhooks;
 
 use std::borrow::Cow;
@@ -275,13 +276,14 @@ async fn mutate_once(
     rounds: &mut Rounds,
 ) -> Result<(), Failure> {
     lifecycle::admit(inner, a)?;
-    node_restriction::admit(inner, a)?;
     limit_ranger::admit(inner, a);
     service_account::admit(inner, a).await?;
+    node_restriction::admit(inner, a)?;
     priority::admit(inner, a)?;
     tolerations::admit(a);
     classes::admit(inner, a);
     runtime_class::admit(inner, a)?;
+    topology::admit(inner, a);
     policy::mutating::mutate(inner, a, &mut rounds.policies)?;
     webhooks::mutate(inner, a, &mut rounds.webhooks).await
 }
@@ -295,6 +297,7 @@ pub async fn validate(inner: &Inner, a: &mut Attributes<'_>) -> Result<Admitted,
     certificates::validate(inner, a)?;
     classes::validate(inner, a)?;
     runtime_class::validate(inner, a)?;
+    policy::permission::validate(inner, a)?;
     policy::validating::validate(inner, a)?;
     webhooks::validate(inner, a).await?;
     let mut admitted = Admitted::default();

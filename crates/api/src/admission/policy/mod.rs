@@ -2,6 +2,7 @@
 
 pub mod mutating;
 mod params;
+pub mod permission;
 pub mod types;
 pub mod validating;
 
@@ -178,16 +179,31 @@ fn bindings(objects: &[Vec<Value>]) -> BTreeMap<&str, Vec<&Value>> {
     by_policy
 }
 
-/// Policies say nothing of themselves.
-fn is_policy(a: &Attributes<'_>) -> bool {
-    a.resource.group == "admissionregistration.k8s.io"
-        && [
-            "validatingadmissionpolicies",
-            "validatingadmissionpolicybindings",
-            "mutatingadmissionpolicies",
-            "mutatingadmissionpolicybindings",
-        ]
-        .contains(&a.resource.plural)
+/// Policies say nothing of themselves, nor of what asks who somebody is and may do
+/// (`pkg/kubeapiserver/admission/exclusion`).
+fn is_exempt(a: &Attributes<'_>) -> bool {
+    let review = matches!(
+        (a.resource.group, a.resource.plural),
+        (
+            "authentication.k8s.io",
+            "selfsubjectreviews" | "tokenreviews"
+        ) | (
+            "authorization.k8s.io",
+            "localsubjectaccessreviews"
+                | "selfsubjectaccessreviews"
+                | "selfsubjectrulesreviews"
+                | "subjectaccessreviews"
+        )
+    );
+    review
+        || a.resource.group == "admissionregistration.k8s.io"
+            && [
+                "validatingadmissionpolicies",
+                "validatingadmissionpolicybindings",
+                "mutatingadmissionpolicies",
+                "mutatingadmissionpolicybindings",
+            ]
+            .contains(&a.resource.plural)
 }
 
 /// `namespaceObject`: the namespace's fields that expressions may see; null for cluster scope.

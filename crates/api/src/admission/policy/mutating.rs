@@ -7,7 +7,7 @@ use knarr_schema::managed;
 use serde_json::Value;
 
 use super::{
-    Attributes, Definition, Expression, Fault, Given, Setting, bindings, is_policy, items,
+    Attributes, Definition, Expression, Fault, Given, Setting, bindings, is_exempt, items,
     namespace_object, params, text,
 };
 use crate::{
@@ -110,7 +110,7 @@ struct Refusal {
 
 /// All policies about the request, one after the other.
 pub fn mutate(inner: &Inner, a: &mut Attributes<'_>, rounds: &mut Rounds) -> Result<(), Failure> {
-    if is_policy(a) || a.object.is_none() {
+    if is_exempt(a) || a.object.is_none() {
         return Ok(());
     }
     let policies = inner.mutating_policies.0.get(inner, read);

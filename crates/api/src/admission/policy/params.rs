@@ -28,6 +28,12 @@ impl ParamKind {
         })
     }
 
+    /// Group (empty for the core) and version.
+    pub fn group_version(&self) -> (&str, &str) {
+        let plain = ("", self.api_version.as_str());
+        self.api_version.split_once('/').unwrap_or(plain)
+    }
+
     /// The resource whose objects are meant.
     pub fn resource(&self, inner: &Inner) -> Option<Handle> {
         let catalog = inner.catalog();
@@ -39,10 +45,7 @@ impl ParamKind {
 
     /// What is said when nothing of that kind is served.
     pub fn unknown(&self) -> String {
-        let (group, version) = self
-            .api_version
-            .split_once('/')
-            .unwrap_or(("", &self.api_version));
+        let (group, version) = self.group_version();
         format!(
             "failed to find resource referenced by paramKind: '{group}/{version}, Kind={}'",
             self.kind

@@ -6,7 +6,7 @@ use knarr_cel::{Budget, Type, limits};
 use serde_json::{Value, json};
 
 use super::{
-    Attributes, Binding, Definition, Expression, Fault, Given, Setting, bindings, is_policy, items,
+    Attributes, Binding, Definition, Expression, Fault, Given, Setting, bindings, is_exempt, items,
     namespace_object, params, text,
 };
 use crate::{
@@ -107,7 +107,7 @@ struct Refusal {
 
 /// All policies about the request.
 pub fn validate(inner: &Inner, a: &mut Attributes<'_>) -> Result<(), Failure> {
-    if is_policy(a) {
+    if is_exempt(a) {
         return Ok(());
     }
     let policies = inner.validating_policies.0.get(inner, read);
