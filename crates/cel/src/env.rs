@@ -134,7 +134,7 @@ pub enum CompileError {
 }
 
 fn wrong_result(expected: &[Type]) -> String {
-    let names: Vec<String> = expected.iter().map(Type::to_string).collect();
+    let names: Vec<String> = expected.iter().map(Type::declared).collect();
     match names.as_slice() {
         [one] => format!("must evaluate to {one}"),
         many => format!("must evaluate to one of [{}]", many.join(" ")),

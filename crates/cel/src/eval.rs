@@ -1,5 +1,8 @@
 //! The evaluator: walks a plan and counts what it costs.
 
+mod fold;
+mod path;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -9,12 +12,10 @@ use crate::equality::equal;
 use crate::error::EvalError;
 use crate::functions::regexes;
 use crate::ops;
-use crate::plan::{
-    Attr, Call, Conditional, Fold, Node, Plan, Qualifier, Root, Search, Step, Step2,
-};
+use crate::plan::{Call, Node, Plan, Search};
 use crate::runtime_cost::{self, Rule};
 use crate::types::ObjectType;
-use crate::value::{Items, Key, List, Object, Value};
+use crate::value::{Key, Object, Value};
 use crate::work;
 
 pub(crate) type Evaluated<'a> = Result<Value<'a>, EvalError>;
@@ -95,152 +96,6 @@ impl<'p, 'a> Eval<'_, 'p, 'a> {
             Node::Struct(ty, fields) => self.object(ty, fields),
             Node::Fold(f) => self.fold(f),
         }
-    }
-
-    /// An attribute's own value costs one; that of a ternary only what its parts cost.
-    #[inline(never)]
-    fn attr(&mut self, a: &'p Attr) -> Evaluated<'a> {
-        let v = self.resolve(a);
-        if !matches!(a.root, Root::Conditional(_)) {
-            self.charge(1)?;
-        }
-        v
-    }
-
-    fn root(&mut self, root: &'p Root) -> Evaluated<'a> {
-        match root {
-            Root::Local(i) => self.local(*i),
-            Root::Variable(name) => self.vars.get(name),
-            Root::Of(node) => self.node(node),
-            Root::Conditional(c) => self.conditional(c),
-        }
-    }
-
-    #[inline(never)]
-    fn conditional(&mut self, c: &'p Conditional) -> Evaluated<'a> {
-        match self.node(&c.condition)? {
-            Value::Bool(true) => self.resolve(&c.yes),
-            Value::Bool(false) => self.resolve(&c.no),
-            _ => Err(EvalError::no_overload()),
-        }
-    }
-
-    #[inline(never)]
-    fn local(&mut self, i: usize) -> Evaluated<'a> {
-        let local = &self.locals[i];
-        match (&local.slot, local.init) {
-            (Slot::Ready(v), _) => v.clone(),
-            (Slot::Pending, Some(init)) => {
-                // it was planned to stand outside of the comprehensions that are now around it
-                let inner = self.locals.split_off(i);
-                let v = self.node(init);
-                self.locals.extend(inner);
-                self.locals[i].slot = Slot::Ready(v.clone());
-                v
-            }
-            (Slot::Pending, None) => Err(EvalError::new("no such attribute(s)")),
-        }
-    }
-
-    fn resolve(&mut self, a: &'p Attr) -> Evaluated<'a> {
-        if a.path.is_empty() {
-            return self.root(&a.root);
-        }
-        self.walk(a, false)
-    }
-
-    /// Follows the path. For `has`, the last step is only looked for, and the result is whether it is there.
-    #[inline(never)]
-    fn walk(&mut self, a: &'p Attr, test: bool) -> Evaluated<'a> {
-        let mut path = a.path.as_slice();
-        let mut v = match (&a.root, path) {
-            (
-                Root::Variable(name),
-                [
-                    Qualifier {
-                        step: Step::Field(field),
-                        ..
-                    },
-                    rest @ ..,
-                ],
-            ) if name == "variables" => match self.vars.composed(field) {
-                Some(v) => {
-                    self.charge(1)?;
-                    if test && rest.is_empty() {
-                        return Ok(Value::Bool(v.is_ok()));
-                    }
-                    path = rest;
-                    v?
-                }
-                None => self.root(&a.root)?,
-            },
-            _ => self.root(&a.root)?,
-        };
-        let mut optional = false;
-        if let Value::Optional(inner) = &v {
-            let Some(inner) = inner else {
-                return Ok(if test { Value::Bool(false) } else { v });
-            };
-            optional = true;
-            v = Value::clone(inner);
-        }
-        for (i, q) in path.iter().enumerate() {
-            let last = test && i + 1 == path.len();
-            optional |= q.optional;
-            let found = self.qualify(&v, &q.step, optional || last);
-            match found {
-                Ok(Some(next)) => {
-                    self.charge(1)?;
-                    v = next;
-                }
-                Ok(None) if last => {
-                    if !optional {
-                        self.charge(1)?;
-                    }
-                    return Ok(Value::Bool(false));
-                }
-                Ok(None) => {
-                    return Ok(if test {
-                        Value::Bool(false)
-                    } else {
-                        Value::Optional(None)
-                    });
-                }
-                Err(e) => {
-                    if !optional || last {
-                        self.charge(1)?;
-                    }
-                    return Err(e);
-                }
-            }
-        }
-        Ok(match (test, optional) {
-            (true, _) => Value::Bool(true),
-            (false, true) => Value::some(v),
-            (false, false) => v,
-        })
-    }
-
-    /// One step; `None` if there is nothing there and that is no error.
-    fn qualify(
-        &mut self,
-        v: &Value<'a>,
-        step: &'p Step,
-        lenient: bool,
-    ) -> Result<Option<Value<'a>>, EvalError> {
-        match step {
-            Step::Field(name) => ops::field(v, name, lenient),
-            Step::Const(key) => ops::index(v, key, lenient),
-            Step::Attr(a) => {
-                let key = self.resolve(a)?;
-                ops::index(v, &key, lenient)
-            }
-        }
-    }
-
-    #[inline(never)]
-    fn has(&mut self, a: &'p Attr) -> Evaluated<'a> {
-        self.walk(a, true)
     }
 
     /// `||` if `wanted`, else `&&`: decided by one side even if the other fails.
@@ -370,17 +225,18 @@ impl<'p, 'a> Eval<'_, 'p, 'a> {
     #[inline(never)]
     fn search(&mut self, s: &'p Search) -> Evaluated<'a> {
         let text = self.node(&s.text)?;
-        let Value::String(t) = &text else {
-            return Err(EvalError::no_overload());
+        let limit = match &s.limit {
+            None => Value::Int(-1),
+            Some(n) => self.node(n)?,
         };
-        let limit = match s.limit.as_ref().map(|n| self.node(n)).transpose()? {
-            None => -1,
-            Some(Value::Int(n)) => n,
-            Some(_) => return Err(EvalError::no_overload()),
-        };
-        let args = [text.clone(), s.pattern.clone()];
+        let args = [text, s.pattern.clone()];
         self.charge(s.rule.cost(&args, None))?;
-        Ok(regexes::search(&s.regex, s.kind, t.as_str(), limit))
+        match (&args[0], limit) {
+            (Value::String(t), Value::Int(limit)) => {
+                Ok(regexes::search(&s.regex, s.kind, t.as_str(), limit))
+            }
+            _ => Err(EvalError::no_overload()),
+        }
     }
 
     #[inline(never)]
@@ -465,178 +321,5 @@ impl<'p, 'a> Eval<'_, 'p, 'a> {
             out.insert(name.clone(), v);
         }
         Ok(out)
-    }
-
-    #[inline(never)]
-    fn fold(&mut self, f: &'p Fold) -> Evaluated<'a> {
-        let range = self.node(&f.range)?;
-        self.locals.push(Local {
-            slot: Slot::Pending,
-            init: Some(&f.init),
-        });
-        for _ in 0..=usize::from(f.two) {
-            self.locals.push(Local {
-                slot: Slot::Pending,
-                init: None,
-            });
-        }
-        let looped = self.each(f, &range);
-        self.locals.truncate(f.accu + 1);
-        let result = looped.and_then(|()| self.node(&f.result));
-        self.locals.truncate(f.accu);
-        result
-    }
-
-    fn each(&mut self, f: &'p Fold, range: &Value<'a>) -> Result<(), EvalError> {
-        match range {
-            Value::List(l) => {
-                for i in 0..l.len() {
-                    let Some(item) = l.get(i) else { break };
-                    let index = Ok(Value::Int(i as i64));
-                    let (first, second) = if f.two {
-                        (index, Some(item))
-                    } else {
-                        (item, None)
-                    };
-                    if !self.once(f, first, second)? {
-                        break;
-                    }
-                }
-            }
-            Value::Map(m) => {
-                for key in m.keys() {
-                    let second = if f.two { m.find(&key) } else { None };
-                    if !self.once(f, Ok(key), second)? {
-                        break;
-                    }
-                }
-            }
-            other => {
-                let name = other.go_type();
-                return Err(EvalError::new(match f.two {
-                    true => format!("unsupported comprehension range type: {name}"),
-                    false => format!("got '{name}', expected iterable type"),
-                }));
-            }
-        }
-        Ok(())
-    }
-
-    /// One round; false if the condition ended the loop.
-    fn once(
-        &mut self,
-        f: &'p Fold,
-        first: Evaluated<'a>,
-        second: Option<Evaluated<'a>>,
-    ) -> Result<bool, EvalError> {
-        self.locals[f.accu + 1].slot = Slot::Ready(first);
-        if let Some(v) = second {
-            self.locals[f.accu + 2].slot = Slot::Ready(v);
-        }
-        match self.node(&f.condition) {
-            Ok(Value::Bool(false)) => return Ok(false),
-            Err(e) if !e.absorbable() => return Err(e),
-            _ => {}
-        }
-        let next = match &f.step {
-            Step2::Any(step) => Some(self.node(step)),
-            Step2::Append { filter, elem } => self.append(f, filter.as_ref(), elem),
-            Step2::Insert { filter, entry } => self.insert(f, filter.as_ref(), entry),
-        };
-        match next {
-            Some(Err(e)) if !e.absorbable() => return Err(e),
-            // an error is accumulated like a value: `all` and `exists` may still be decided
-            Some(v) => self.locals[f.accu].slot = Slot::Ready(v),
-            None => {}
-        }
-        Ok(true)
-    }
-
-    /// Whether the filter lets this round change the accumulator; the error it becomes otherwise.
-    fn passes(&mut self, f: &'p Fold, filter: Option<&'p Node>) -> Result<bool, EvalError> {
-        match filter.map(|n| self.node(n)).transpose()? {
-            None | Some(Value::Bool(true)) => Ok(true),
-            Some(Value::Bool(false)) => self.local(f.accu).map(|_| false),
-            Some(_) => Err(EvalError::no_overload()),
-        }
-    }
-
-    /// Takes the accumulator out, so that it can be changed in place.
-    fn take(&mut self, f: &'p Fold) -> Evaluated<'a> {
-        if matches!(self.locals[f.accu].slot, Slot::Pending) {
-            self.local(f.accu)?;
-        }
-        match std::mem::replace(&mut self.locals[f.accu].slot, Slot::Ready(Ok(Value::Null))) {
-            Slot::Ready(v) => v,
-            Slot::Pending => Ok(Value::Null),
-        }
-    }
-
-    fn append(
-        &mut self,
-        f: &'p Fold,
-        filter: Option<&'p Node>,
-        elem: &'p Node,
-    ) -> Option<Evaluated<'a>> {
-        match self.passes(f, filter) {
-            Ok(true) => {}
-            Ok(false) => return None,
-            Err(e) => return Some(Err(e)),
-        }
-        // as `accu + [elem]`: one for the accumulator, one for the addition, and the list unless it is constant
-        let list = if matches!(elem, Node::Const(_)) {
-            0
-        } else {
-            runtime_cost::LIST
-        };
-        let accu = self.take(f);
-        if let Err(e) = self.charge(1) {
-            return Some(Err(e));
-        }
-        let elem = self.node(elem);
-        if let Err(e) = self.charge(list + 1) {
-            return Some(Err(e));
-        }
-        Some(elem.and_then(|v| match accu? {
-            Value::List(List {
-                items: Items::Owned(mut items),
-                ..
-            }) => {
-                Arc::make_mut(&mut items).push(v);
-                Ok(Value::List(List {
-                    items: Items::Owned(items),
-                    schema: None,
-                }))
-            }
-            _ => Err(EvalError::no_overload()),
-        }))
-    }
-
-    fn insert(
-        &mut self,
-        f: &'p Fold,
-        filter: Option<&'p Node>,
-        entry: &'p [Node],
-    ) -> Option<Evaluated<'a>> {
-        match self.passes(f, filter) {
-            Ok(true) => {}
-            Ok(false) => return None,
-            Err(e) => return Some(Err(e)),
-        }
-        let accu = self.take(f);
-        if let Err(e) = self.charge(1) {
-            return Some(Err(e));
-        }
-        let mut values = Vec::with_capacity(entry.len());
-        for (i, e) in entry.iter().enumerate() {
-            match self.node(e) {
-                Ok(v) => values.push(v),
-                Err(e) if i + 1 == entry.len() => {
-                    return Some(self.charge(1).and(Err(e)));
-                }
-                Err(e) => return Some(Err(e)),
-            }
-        }
-        Some(self.charge(1).and_then(|()| ops::insert(accu?, &values)))
     }
 }

@@ -164,10 +164,13 @@ pub(crate) fn field<'a>(
     }
 }
 
-/// A JSON patch has all of its fields.
+/// What reading a field that was not given yields: built objects have all of their fields.
 fn unset<'a>(o: &Object<'a>, name: &str, lenient: bool) -> Option<Value<'a>> {
-    (!lenient && o.ty.name == "JSONPatch" && matches!(name, "op" | "path" | "from"))
-        .then(|| Value::string(""))
+    match name {
+        _ if lenient => None,
+        "op" | "path" | "from" if o.ty.name == "JSONPatch" => Some(Value::string("")),
+        _ => Some(Value::Null),
+    }
 }
 
 /// `v[key]`.

@@ -1,6 +1,12 @@
 //! A checked tree made ready to evaluate: names resolved, constants folded, functions found. The shape is that of
 //! cel-go's planner, because what an evaluation costs is counted by it.
 
+mod constants;
+mod references;
+
+use constants::{in_const, list, map, searched};
+pub(crate) use references::references;
+
 use crate::ast::{Entry, Expr, FieldInit, Kind, Literal, op};
 use crate::check::Checked;
 use crate::env::Names;
@@ -9,8 +15,7 @@ use crate::functions::{self, Function, regexes};
 use crate::ops;
 use crate::runtime_cost::Rule;
 use crate::types::{ObjectType, Type};
-use crate::value::{Key, Value};
-use std::collections::BTreeMap;
+use crate::value::Value;
 use std::sync::Arc;
 
 pub(crate) type Plan = Node;
@@ -141,39 +146,6 @@ impl Call {
         let types: Vec<&str> = types.iter().map(Type::name).collect();
         EvalError::new(format!("no such overload: {name}({})", types.join(", ")))
     }
-}
-
-/// `matches`, `find` or `findAll` with a constant expression, which is compiled once.
-fn searched(
-    function: &str,
-    overload: &str,
-    args: &mut Vec<Node>,
-) -> Result<Option<Search>, EvalError> {
-    let kind = match function {
-        "matches" => regexes::Kind::Matches,
-        "find" => regexes::Kind::Find,
-        "findAll" => regexes::Kind::FindAll,
-        _ => return Ok(None),
-    };
-    let pattern = match args.get(1) {
-        Some(Node::Const(p @ Value::String(_))) => p.clone(),
-        _ => return Ok(None),
-    };
-    let regex = regexes::compile(pattern.as_str().unwrap_or_default())
-        .map_err(|e| EvalError::new(format!("error parsing regexp: {e}")))?;
-    let mut args = std::mem::take(args).into_iter();
-    let (Some(text), _, limit) = (args.next(), args.next(), args.next()) else {
-        return Ok(None);
-    };
-    let rule = Rule::of(function, overload);
-    Ok(Some(Search {
-        text,
-        regex,
-        pattern,
-        kind,
-        rule,
-        limit,
-    }))
 }
 
 struct Planner<'a> {
@@ -497,148 +469,6 @@ impl Planner<'_> {
                 })
             }
             _ => Ok(Step2::Any(self.node(&c.step)?)),
-        }
-    }
-}
-
-fn list(elems: Vec<(Node, bool)>) -> Node {
-    if elems
-        .iter()
-        .any(|(e, optional)| *optional || !matches!(e, Node::Const(_)))
-    {
-        return Node::List(elems);
-    }
-    let values = elems.into_iter().filter_map(|(e, _)| {
-        if let Node::Const(v) = e {
-            Some(v)
-        } else {
-            None
-        }
-    });
-    Node::Const(Value::list(values.collect()))
-}
-
-fn map(entries: Vec<(Node, Node, bool)>) -> Node {
-    let mut out = BTreeMap::new();
-    for (k, v, optional) in &entries {
-        let (Node::Const(k), Node::Const(v), false) = (k, v, optional) else {
-            return Node::Map(entries);
-        };
-        // a key that cannot be one is told when evaluated
-        let Some(key) = Key::of(k) else {
-            return Node::Map(entries);
-        };
-        out.insert(key, v.clone());
-    }
-    Node::Const(Value::map(out))
-}
-
-fn in_const(mut planned: Vec<Node>) -> Node {
-    let list = planned.pop();
-    match (planned.pop(), list) {
-        (_, Some(Node::Const(Value::List(l)))) if l.is_empty() => Node::Const(Value::Bool(false)),
-        (Some(x), Some(Node::Const(l))) if all_plain(&l) => Node::InConst(Box::new(x), l),
-        (Some(x), Some(l)) => Node::Call(Box::new(Call {
-            function: functions::contains,
-            rule: Rule::of(op::IN, "in_list"),
-            args: vec![x, l],
-            dispatched: false,
-            name: None,
-        })),
-        // the caller saw both
-        _ => Node::Const(Value::Bool(false)),
-    }
-}
-
-/// Whether all items are scalars other than bytes: what cel-go makes a set of.
-fn all_plain(v: &Value<'_>) -> bool {
-    let Value::List(l) = v else { return false };
-    l.iter().all(|v| {
-        matches!(
-            v,
-            Ok(Value::Null
-                | Value::Bool(_)
-                | Value::Int(_)
-                | Value::Uint(_)
-                | Value::Double(_)
-                | Value::String(_))
-        )
-    })
-}
-
-/// The paths of fields from variables that an expression uses.
-pub(crate) fn references(e: &Expr, names: &Names) -> Vec<Vec<String>> {
-    let mut out = Vec::new();
-    collect(e, names, &mut Vec::new(), &mut out);
-    out.sort();
-    out.dedup();
-    out
-}
-
-fn path_of(e: &Expr) -> Option<Vec<String>> {
-    match &e.kind {
-        Kind::Ident(n) => Some(vec![n.clone()]),
-        Kind::Select { operand, field, .. } => {
-            let mut path = path_of(operand)?;
-            path.push(field.clone());
-            Some(path)
-        }
-        Kind::Call { function, args, .. } if function == op::OPT_SELECT => match args.as_slice() {
-            [
-                operand,
-                Expr {
-                    kind: Kind::Literal(Literal::String(field)),
-                    ..
-                },
-            ] => {
-                let mut path = path_of(operand)?;
-                path.push(field.clone());
-                Some(path)
-            }
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
-fn collect(e: &Expr, names: &Names, locals: &mut Vec<String>, out: &mut Vec<Vec<String>>) {
-    if let Some(path) = path_of(e) {
-        let local = locals.iter().any(|l| path.first() == Some(l));
-        if !local && path.first().is_some_and(|n| names.variable(n).is_some()) {
-            out.push(path);
-        }
-        return;
-    }
-    match &e.kind {
-        Kind::Literal(_) | Kind::Ident(_) => {}
-        Kind::Select { operand, .. } => collect(operand, names, locals, out),
-        Kind::Call { target, args, .. } => {
-            target
-                .iter()
-                .map(|t| &**t)
-                .chain(args)
-                .for_each(|a| collect(a, names, locals, out));
-        }
-        Kind::List { elems, .. } => elems.iter().for_each(|a| collect(a, names, locals, out)),
-        Kind::Map(entries) => entries.iter().for_each(|a| {
-            collect(&a.key, names, locals, out);
-            collect(&a.value, names, locals, out);
-        }),
-        Kind::Struct { fields, .. } => fields
-            .iter()
-            .for_each(|f| collect(&f.value, names, locals, out)),
-        Kind::Comprehension(c) => {
-            collect(&c.range, names, locals, out);
-            collect(&c.init, names, locals, out);
-            let outside = locals.len();
-            locals.push(c.accu.clone());
-            locals.push(c.var.clone());
-            locals.extend(c.var2.clone());
-            collect(&c.condition, names, locals, out);
-            collect(&c.step, names, locals, out);
-            locals.truncate(outside + 1);
-            collect(&c.result, names, locals, out);
-            locals.truncate(outside);
         }
     }
 }

@@ -139,6 +139,15 @@ impl Type {
         }
     }
 
+    /// The name with its parameters, as cel-go's `Type.String`: `google.protobuf.Duration`, `list(int)`.
+    pub(crate) fn declared(&self) -> String {
+        let params: Vec<String> = self.params().into_iter().map(Type::declared).collect();
+        match params.is_empty() {
+            true => self.name().to_string(),
+            false => format!("{}({})", self.name(), params.join(", ")),
+        }
+    }
+
     pub(crate) fn params(&self) -> Vec<&Type> {
         match self {
             Type::List(e) | Type::Optional(e) => vec![e],

@@ -297,6 +297,47 @@ impl<'a> Value<'a> {
     }
 }
 
+impl Value<'_> {
+    /// Whether objects an expression built are named by the fields they stand in: `Object.spec` in `spec` of `Object`.
+    /// The messages of all that are not.
+    pub fn check_type_names(&self) -> Result<(), Vec<String>> {
+        let mut wrong = Vec::new();
+        if let Value::Object(o) = self {
+            check_names(self, &o.ty.name, &mut wrong);
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    }
+}
+
+/// Lists and maps on the way have no name of their own.
+fn check_names(v: &Value<'_>, path: &str, wrong: &mut Vec<String>) {
+    if !work::spend() {
+        return;
+    }
+    match v {
+        Value::Object(o) => {
+            let name = &o.ty.name;
+            if name != path {
+                wrong.push(format!(
+                    "unexpected type name {name:?}, expected {path:?}, which matches field name path from root Object type"
+                ));
+            }
+            o.fields
+                .iter()
+                .for_each(|(k, f)| check_names(f, &format!("{path}.{k}"), wrong));
+        }
+        Value::List(l) => l
+            .iter()
+            .flatten()
+            .for_each(|v| check_names(&v, path, wrong)),
+        Value::Map(m) => m
+            .entries()
+            .filter_map(|(_, v)| v.ok())
+            .for_each(|v| check_names(&v, path, wrong)),
+        _ => {}
+    }
+}
+
 impl fmt::Debug for Value<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.to_json(), self) {

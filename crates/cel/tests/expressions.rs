@@ -59,3 +59,9 @@ fn run(table: &str, at_least: usize) {
 fn expressions() {
     run(include_str!("data/expressions.jsonl"), 400);
 }
+
+/// Expressions made by a grammar at random, so that functions meet in ways nobody thought of.
+#[test]
+fn generated_expressions() {
+    run(include_str!("data/generated.jsonl"), 250);
+}
