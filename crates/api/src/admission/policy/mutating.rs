@@ -274,9 +274,13 @@ fn one(
         .evaluate(&vars, &mut Budget::default())
         .map_err(|f| match f {
             Fault::Own(why) | Fault::Budget(why) => Wrong::Policy(why),
-        })?
-        .to_json()
-        .map_err(|e| Wrong::Policy(e.message))?;
+        })?;
+    if let Mutation::Apply(_) = mutation {
+        value
+            .check_type_names()
+            .map_err(|wrong| Wrong::Policy(format!("type mismatch: {}", wrong.join("\n"))))?;
+    }
+    let value = value.to_json().map_err(|e| Wrong::Policy(e.message))?;
     let r = match hit {
         Hit::Own => a.resource,
         Hit::As(r) => r,
