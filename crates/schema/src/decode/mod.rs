@@ -8,7 +8,7 @@ use serde::Deserializer;
 use serde::de::DeserializeSeed;
 use serde_json::{Map, Value};
 
-use crate::types::{Field, Graph, Kind, Scalar, TypeRef};
+use crate::types::{Field, Graph, Kind, Scalar, TypeId, TypeRef};
 use node::Node;
 
 /// Upstream's bound on collected strict errors.
@@ -209,6 +209,15 @@ fn complete(graph: &Graph, fields: &[Field], out: &mut Map<String, Value>) {
             out.insert(field.name.to_owned(), value);
         }
     }
+}
+
+/// What `null` means as a list element or map value: Go's zero value, with what its type always has.
+fn zero_of(graph: &Graph, ty: TypeId) -> Value {
+    let mut value = zero(graph.kind(ty));
+    if let (Value::Object(out), Some((_, fields))) = (&mut value, graph.fields_of(ty)) {
+        complete(graph, fields, out);
+    }
+    value
 }
 
 /// What Go's `omitempty` takes for empty.

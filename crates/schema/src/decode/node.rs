@@ -7,7 +7,7 @@ use serde::Deserializer;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::{Context, MANAGED_FIELDS, complete, is_empty, zero};
+use super::{Context, MANAGED_FIELDS, complete, is_empty, zero_of};
 use crate::scalar;
 use crate::types::{Kind, Scalar, TypeId};
 
@@ -176,7 +176,7 @@ impl Node<'_> {
             let mut value = map.next_value_seed(Node { ctx, ty: elem, go })?;
             ctx.path.truncate(length);
             if value.is_null() {
-                value = zero(ctx.graph.kind(elem));
+                value = zero_of(ctx.graph, elem);
             }
             // a ResourceList, which upstream's defaulting rounds
             if ctx.graph.kind(elem) == Kind::Scalar(Scalar::Quantity)
@@ -285,7 +285,7 @@ impl<'de> Visitor<'de> for Node<'_> {
                     let next = seq.next_element_seed(Node { ctx, ty: elem, go })?;
                     ctx.path.truncate(length);
                     match next {
-                        Some(Value::Null) => out.push(zero(ctx.graph.kind(elem))),
+                        Some(Value::Null) => out.push(zero_of(ctx.graph, elem)),
                         Some(value) => out.push(value),
                         None => return Ok(Value::Array(out)),
                     }
