@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Connections served at once; more wait in the listener's backlog.
-const CONNECTIONS_MAX: usize = 1024;
+const CONNECTIONS_MAX: usize = 4096;
 /// Time for a TLS handshake.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Time for a request's head, which is also how long an idle HTTP/1.1 connection is kept: longer than clients keep theirs.
