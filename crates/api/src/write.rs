@@ -185,13 +185,6 @@ impl<'a> Write<'a> {
         let r = self.r;
         let _allocation = self.allocation().await;
         self.place(&mut o)?;
-        if !meta(&o, "resourceVersion").is_empty() {
-            return Err(Failure::new(
-                500,
-                "",
-                "resourceVersion should not be set on objects to be created",
-            ));
-        }
         if r.custom.as_ref().is_some_and(|c| c.is_terminating()) {
             return Err(Failure::forbidden(
                 r,
@@ -270,6 +263,14 @@ impl<'a> Write<'a> {
             a.object = Some(o);
             let mut admitted = admission::validate(self.inner, &mut a).await?;
             o = a.object.take().unwrap_or_default();
+            // the store's own rule, and so the last
+            if !meta(&o, "resourceVersion").is_empty() {
+                return Err(Failure::new(
+                    500,
+                    "",
+                    "resourceVersion should not be set on objects to be created",
+                ));
+            }
             if attempt == 1 {
                 self.warnings.append(&mut a.warnings);
                 self.warnings.extend(r.strategy().warnings(&o));

@@ -20,6 +20,8 @@ pub(crate) struct File {
     pub bytes: Vec<u8>,
     /// permission bits, e.g. 0o644
     pub mode: u32,
+    /// whose it is; root's when None
+    pub user: Option<u32>,
 }
 
 /// Relative path → file.
@@ -70,8 +72,8 @@ pub(crate) fn write(dir: &Path, payload: &Payload, group: Option<u32>) -> io::Re
             .open(&at)?;
         io::Write::write_all(&mut out, &file.bytes)?;
         out.set_permissions(fs::Permissions::from_mode(mode))?;
-        if group.is_some() {
-            std::os::unix::fs::fchown(&out, None, group)?;
+        if group.is_some() || file.user.is_some() {
+            std::os::unix::fs::fchown(&out, file.user, group)?;
         }
     }
     let pointer = dir.join(DATA_NEW);
@@ -141,6 +143,7 @@ mod tests {
         let file = |text: &str| File {
             bytes: text.as_bytes().to_vec(),
             mode: 0o640,
+            user: None,
         };
         files
             .iter()

@@ -102,14 +102,15 @@ pub(crate) async fn render(
                     Some(bytes) => bytes,
                     None => token(pod, s, seconds, tokens.client).await?,
                 };
-                let as_user = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
-                // Upstream: 0600 for the container's user when all run as one; readable by the group with fsGroup.
-                let mode = if as_user.is_some_and(|c| c.fs_group.is_some()) {
-                    0o640
+                let security = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
+                let user = common_user(pod);
+                // for the containers' user alone when all run as one; the group of fsGroup may read it, too
+                let mode = if user.is_some() || security.is_some_and(|c| c.fs_group.is_some()) {
+                    0o600
                 } else {
                     mode as u32
                 };
-                out.insert(s.path.clone(), File { bytes, mode });
+                out.insert(s.path.clone(), File { bytes, mode, user });
             }
             if source.cluster_trust_bundle.is_some() || source.pod_certificate.is_some() {
                 return Err(format!(
@@ -141,6 +142,7 @@ fn project(
                     File {
                         bytes: value,
                         mode: mode as u32,
+                        user: None,
                     },
                 );
             }
@@ -152,6 +154,7 @@ fn project(
                         let file = File {
                             bytes: value.clone(),
                             mode: item.mode.unwrap_or(mode) as u32,
+                            user: None,
                         };
                         out.insert(item.path.clone(), file);
                     }
@@ -187,6 +190,7 @@ fn downward(
         let file = File {
             bytes: text.into_bytes(),
             mode: item.mode.unwrap_or(mode) as u32,
+            user: None,
         };
         out.insert(item.path.clone(), file);
     }
@@ -197,6 +201,22 @@ fn find<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
     let spec = pod.spec.as_ref()?;
     let inits = spec.init_containers.iter().flatten();
     spec.containers.iter().chain(inits).find(|c| c.name == name)
+}
+
+/// The user all the Pod's containers run as by its spec; None when one has none, or another (upstream's `FsUserFrom`).
+fn common_user(pod: &Pod) -> Option<u32> {
+    let spec = pod.spec.as_ref()?;
+    let of_pod = spec.security_context.as_ref().and_then(|c| c.run_as_user);
+    let inits = spec.init_containers.iter().flatten();
+    let mut users = inits.chain(&spec.containers).map(|c| {
+        let own = c.security_context.as_ref().and_then(|s| s.run_as_user);
+        own.or(of_pod)
+    });
+    let first = users.next()??;
+    users
+        .all(|u| u == Some(first))
+        .then(|| u32::try_from(first).ok())
+        .flatten()
 }
 
 async fn token(
@@ -240,4 +260,42 @@ async fn token(
         .and_then(|s| s.token)
         .map(String::into_bytes)
         .ok_or_else(|| failed("the answer carries no token".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn tokens_belong_to_the_user_all_containers_run_as() {
+        let as_user = |user: i64| json!({"name": "c", "securityContext": {"runAsUser": user}});
+        let plain = json!({"name": "c"});
+        for (name, spec, want) in [
+            ("nobody said", json!({"containers": [plain]}), None),
+            (
+                "the Pod's",
+                json!({"securityContext": {"runAsUser": 7}, "containers": [plain]}),
+                Some(7),
+            ),
+            (
+                "each the same",
+                json!({"containers": [as_user(7), as_user(7)]}),
+                Some(7),
+            ),
+            (
+                "two users",
+                json!({"containers": [as_user(7), as_user(8)]}),
+                None,
+            ),
+            (
+                "an init container without",
+                json!({"initContainers": [plain], "containers": [as_user(7)]}),
+                None,
+            ),
+        ] {
+            let pod: Pod = serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap();
+            assert_eq!(common_user(&pod), want, "{name}");
+        }
+    }
 }
