@@ -211,6 +211,15 @@ fn outgoing(
     strip(&mut headers);
     // the client's credentials are for this server alone
     headers.remove(header::AUTHORIZATION);
+    // and so is the wish to be somebody else, which has been granted already
+    let wishes: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("impersonate-"))
+        .cloned()
+        .collect();
+    for name in wishes {
+        headers.remove(name);
+    }
     if let Some(protocol) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, protocol);
@@ -337,8 +346,15 @@ mod tests {
                         "{} {} {:?} {length}",
                         parts.method,
                         parts.uri,
-                        ["host", "authorization", "x-hop", "x-forwarded-uri", "x-own"]
-                            .map(|name| parts.headers.get(name).map(|v| v.to_str().unwrap()))
+                        [
+                            "host",
+                            "authorization",
+                            "impersonate-user",
+                            "x-hop",
+                            "x-forwarded-uri",
+                            "x-own"
+                        ]
+                        .map(|name| parts.headers.get(name).map(|v| v.to_str().unwrap()))
                     );
                     let mut response = match parts.uri.path() {
                         "/page" => Response::new("<a href=\"/next\">x</a>".to_string()),
@@ -375,6 +391,7 @@ mod tests {
             .uri(format!("/p/proxy{path}?q=1"))
             .header("host", "api")
             .header("authorization", "Bearer secret")
+            .header("impersonate-user", "jane")
             .header("connection", "x-hop")
             .header("x-hop", "1")
             .header("x-own", "2")
@@ -405,7 +422,7 @@ mod tests {
                 0,
                 200,
                 "",
-                "GET /a%2Fb?q=1 [Some(\"backend\"), None, None, Some(\"/p/proxy/a%2Fb\"), Some(\"2\")] 0",
+                "GET /a%2Fb?q=1 [Some(\"backend\"), None, None, None, Some(\"/p/proxy/a%2Fb\"), Some(\"2\")] 0",
             ),
             (
                 "POST",
@@ -413,7 +430,7 @@ mod tests {
                 5 << 20,
                 200,
                 "",
-                "POST /?q=1 [Some(\"backend\"), None, None, Some(\"/p/proxy/\"), Some(\"2\")] 5242880",
+                "POST /?q=1 [Some(\"backend\"), None, None, None, Some(\"/p/proxy/\"), Some(\"2\")] 5242880",
             ),
             (
                 "GET",
@@ -429,7 +446,7 @@ mod tests {
                 0,
                 302,
                 "/p/proxy/here/",
-                "GET /moved?q=1 [Some(\"backend\"), None, None, Some(\"/p/proxy/moved\"), Some(\"2\")] 0",
+                "GET /moved?q=1 [Some(\"backend\"), None, None, None, Some(\"/p/proxy/moved\"), Some(\"2\")] 0",
             ),
         ] {
             let response = ask(at, method, path, length).await;
