@@ -324,7 +324,8 @@ impl Inner {
             span.authenticated(&who).await;
         }
         let query = Query::parse(parts.uri.query());
-        let attributes = access::request::attributes(&parts, &query);
+        let info = RequestInfo::new(&parts.method, &parts.uri);
+        let attributes = access::request::of(&info, &query);
         let asked = who.clone();
         let who = impersonate::impersonated(self, who, &parts.headers, &attributes)?;
         if who != asked
@@ -332,7 +333,6 @@ impl Inner {
         {
             span.impersonated(&who);
         }
-        let info = RequestInfo::new(&parts.method, &parts.uri);
         let ticket = match self.fairness.enter(self, &who, &info, &query).await {
             Ok(ticket) => ticket,
             Err(too_many) => return Ok(too_many),
