@@ -26,6 +26,25 @@ impl FieldError {
         }
     }
 
+    /// The same, to be changed.
+    pub fn field_mut(&mut self) -> &mut String {
+        match self {
+            FieldError::Required { field, .. }
+            | FieldError::Invalid { field, .. }
+            | FieldError::NotSupported { field, .. }
+            | FieldError::Duplicate { field, .. }
+            | FieldError::Omitted { field, .. }
+            | FieldError::Forbidden { field, .. }
+            | FieldError::TooLong { field, .. }
+            | FieldError::TooMany { field, .. }
+            | FieldError::NotFound { field, .. }
+            | FieldError::NotFoundBecause { field, .. }
+            | FieldError::InvalidShown { field, .. }
+            | FieldError::NotSupportedShown { field, .. }
+            | FieldError::TypeInvalid { field, .. } => field,
+        }
+    }
+
     /// `details.causes[].reason`.
     pub fn cause_reason(&self) -> &'static str {
         match self {

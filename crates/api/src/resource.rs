@@ -288,6 +288,10 @@ async fn put(inner: &Inner, call: &Call, t: &Target, part: Part) -> Result<Outco
     let r = &t.resource;
     let unconditional = object::meta(&o, "resourceVersion").is_empty();
     if unconditional && !r.strategy().unconditional_update() && part == Part::Main {
+        let key = catalog::key(r, &t.namespace, &t.name);
+        if !r.strategy().create_on_update() && inner.store.snapshot().get(&key).is_none() {
+            return Err(Failure::not_found(r, &t.name));
+        }
         return Err(Failure::invalid(
             r.group,
             r.kind,

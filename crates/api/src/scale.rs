@@ -57,6 +57,14 @@ pub async fn answer(
                 .ok_or_else(|| Failure::not_found(&t.resource, &t.name))?;
             let bytes = crate::crd::bring(inner, &t.resource, entry.value.clone()).await?;
             let live = crate::versions::read(&t.resource, object::parse(&bytes)?);
+            if let Some(custom) = &t.resource.custom
+                && live.pointer(pointers.spec_replicas).is_none()
+            {
+                let path = custom.replicas_path().unwrap_or_default();
+                return Err(Failure::internal(format!(
+                    "the spec replicas field {path:?} does not exist"
+                )));
+            }
             let scale = of(pointers, &live);
             Ok(Answer::ok(scale.to_string()).into())
         }

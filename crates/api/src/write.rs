@@ -449,7 +449,13 @@ impl<'a> Write<'a> {
             match self.inner.store.commit(admitted.with(op)).await {
                 Ok(revision) => {
                     self.warnings.extend(warnings);
-                    self.warnings.extend(r.strategy().warnings(&new));
+                    let mut told = r.strategy().warnings(&new);
+                    if r.strategy().validates_updates_itself() {
+                        // what was there before is no news
+                        let before = r.strategy().warnings(&live);
+                        told.retain(|w| !before.contains(w));
+                    }
+                    self.warnings.extend(told);
                     let bytes = encoded.at(&revision.to_string());
                     let bytes = crate::crd::bring(self.inner, r, bytes).await?;
                     let bytes = versions::served(r, &bytes);
@@ -577,7 +583,10 @@ impl<'a> Write<'a> {
                 // upstream's Deployment strategy counts annotations, too
                 let annotations = (r.group, r.plural) == ("apps", "deployments")
                     && new["metadata"].get("annotations") != live["metadata"].get("annotations");
-                if annotations || !same_spec(&new, live) {
+                // the status of a custom resource may be a field like any other
+                let status =
+                    r.custom.is_some() && !r.has_status && new.get("status") != live.get("status");
+                if annotations || status || !same_spec(&new, live) {
                     meta_mut(&mut new).insert("generation".into(), (g + 1).into());
                 }
             }

@@ -178,6 +178,16 @@ async fn what_does_not_fit_is_told_in_upstreams_words() {
         "{}",
         message(&a)
     );
+    let mut put = widget("a", json!({"size": 1}));
+    let a = f.put(&format!("{WIDGETS}/a"), put.clone()).await;
+    assert_eq!(a.code, 404, "{}", message(&a));
+    f.made(WIDGETS, put.clone()).await;
+    let a = f.put(&format!("{WIDGETS}/a"), put.take()).await;
+    assert!(
+        message(&a).contains("metadata.resourceVersion: Invalid value"),
+        "{}",
+        message(&a)
+    );
     let a = f
         .patch(&format!("{WIDGETS}/a"), "strategic-merge-patch", "{}")
         .await;
@@ -660,6 +670,17 @@ async fn rules_hold() {
     assert!(message(&a).contains("spec.validation.openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule: Invalid value:"), "{}", message(&a));
     assert!(
         message(&a).contains("compilation failed: ERROR: <input>:1:5: undefined field 'mim'"),
+        "{}",
+        message(&a)
+    );
+    // and so is a default that its own rule refuses
+    let mut bad = crd.clone();
+    bad.pointer_mut(&format!("{spec}/properties/name")).unwrap()["default"] = "y".into();
+    let a = f.post(CRDS, bad).await;
+    assert!(
+        message(&a).contains(
+            "properties[name].default: Invalid value: \"y\": failed rule: self.startsWith('x')"
+        ),
         "{}",
         message(&a)
     );

@@ -154,6 +154,10 @@ impl Custom {
         let d = &self.definition;
         format!(" {} {} {}", d.uid, d.generation, d.kind)
     }
+    /// Where the scale subresource's replicas are, as the definition has it.
+    pub(crate) fn replicas_path(&self) -> Option<&'static str> {
+        self.version().scale.map(|s| s.spec)
+    }
     /// The kind of its lists.
     pub(crate) fn list_kind(&self) -> &'static str {
         self.definition.list_kind

@@ -67,21 +67,8 @@ fn resource(path: &Path<'_>, map: &Map<String, Value>, errors: &mut Vec<FieldErr
 
 /// The error with a path before its own.
 fn below(mut e: FieldError, at: &str) -> FieldError {
-    match &mut e {
-        FieldError::Required { field, .. }
-        | FieldError::Invalid { field, .. }
-        | FieldError::NotSupported { field, .. }
-        | FieldError::Duplicate { field, .. }
-        | FieldError::Omitted { field, .. }
-        | FieldError::Forbidden { field, .. }
-        | FieldError::TooLong { field, .. }
-        | FieldError::TooMany { field, .. }
-        | FieldError::NotFound { field, .. }
-        | FieldError::NotFoundBecause { field, .. }
-        | FieldError::InvalidShown { field, .. }
-        | FieldError::NotSupportedShown { field, .. }
-        | FieldError::TypeInvalid { field, .. } => *field = format!("{at}.{field}"),
-    }
+    let field = e.field_mut();
+    *field = format!("{at}.{field}");
     e
 }
 

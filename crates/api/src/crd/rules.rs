@@ -426,6 +426,7 @@ fn version(
         let at = format!("{}.openAPIV3Schema", place(o, i, "schema"));
         let wrong = definition::check(raw, &Path::at(&at), status, strictness);
         if wrong.is_empty() && strictness.structural {
+            defaults(raw, &at, e);
             let was = old.and_then(|o| {
                 let same = versions(o).iter().find(|w| w["name"] == v["name"])?;
                 same.pointer("/schema/openAPIV3Schema")
@@ -457,6 +458,28 @@ fn version(
             "may only be set when `version.schema.openAPIV3Schema` is not included",
         ),
         _ => {}
+    }
+}
+
+/// Defaults must hold by the rules of their schemas.
+fn defaults(raw: &Value, at: &str, e: &mut Errors) {
+    let Some(map) = raw.as_object() else { return };
+    if let (Some(default), Some(tree)) = (map.get("default"), cel::Tree::read(raw)) {
+        let schema = knarr_structural::Schema::read(raw);
+        for mut error in cel::validate(&tree, default, None, &schema) {
+            let field = match error.field() {
+                "<nil>" | "" => format!("{at}.default"),
+                below => format!("{at}.default.{below}"),
+            };
+            *error.field_mut() = field;
+            e.push(error);
+        }
+    }
+    for (k, p) in raw["properties"].as_object().into_iter().flatten() {
+        defaults(p, &format!("{at}.properties[{k}]"), e);
+    }
+    if raw["items"].is_object() {
+        defaults(&raw["items"], &format!("{at}.items"), e);
     }
 }
 
