@@ -1,23 +1,27 @@
 //! Kubernetes controllers on a plain `kube::Client`.
 //!
-//! It is: Deployment, ReplicaSet, ReplicationController, StatefulSet, DaemonSet, Job, CronJob, ResourceQuota status, PodDisruptionBudget, EndpointSlice, Endpoints, garbage collection, namespace deletion, service accounts, a scheduler and a local-path volume provisioner, each runnable against any Kubernetes cluster.
+//! It is: Deployment, ReplicaSet, ReplicationController, StatefulSet, DaemonSet, Job, CronJob, ResourceQuota status, PodDisruptionBudget, EndpointSlice (mirrored ones, too), Endpoints, garbage collection of objects, Pods and Events, ephemeral volumes' claims, aggregated ClusterRoles, namespace deletion, service accounts, a scheduler and a local-path volume provisioner, each runnable against any Kubernetes cluster.
 //! It is not: part of knarr's API server or node.
 //! It must never know: the store, the runtime, the network.
 #![forbid(unsafe_code)]
 
 mod certificates;
+mod clusterrole;
 mod cronjob;
 mod daemonset;
 mod deployment;
 mod disruption;
 mod endpoints;
+mod ephemeral;
 mod error;
+mod expiry;
 mod gc;
 mod history;
 mod job;
 mod machinery;
 mod namespace;
 mod objects;
+mod podgc;
 mod quota;
 mod replicaset;
 mod scheduler;
@@ -67,6 +71,10 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("certificates", certificates::start),
     ("resourcequota", quota::start),
     ("disruption", disruption::start),
+    ("podgc", podgc::start),
+    ("ephemeral", ephemeral::start),
+    ("clusterroleaggregation", clusterrole::start),
+    ("eventexpiry", expiry::start),
     ("garbagecollector", gc::start),
 ];
 

@@ -35,6 +35,7 @@ async fn pods_are_counted_while_they_live() {
     c.create("pod", pod("b", json!({"activeDeadlineSeconds":3600})))
         .await;
     uses(&c, "all", used("2", "2", "1", "504Mi", "2")).await;
+    eventually("they run", || async { same(c.ready_pods().await, 2) }).await;
     // one that has ended is an object, and uses nothing
     c.api("pod")
         .patch_status(

@@ -30,6 +30,8 @@ pub struct Delete<'a> {
     preconditions: Option<Preconditions<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     propagation_policy: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grace_period_seconds: Option<i64>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -50,7 +52,13 @@ impl<'a> Delete<'a> {
                 resource_version: None,
             }),
             propagation_policy: None,
+            grace_period_seconds: None,
         }
+    }
+    /// Without waiting for anyone.
+    pub fn by_force(mut self) -> Self {
+        self.grace_period_seconds = Some(0);
+        self
     }
     /// Only in this state.
     pub fn at(mut self, resource_version: &'a str) -> Self {

@@ -152,6 +152,7 @@ pub fn kind(name: &str) -> (ApiResource, bool) {
         "secret" => ("v1", "Secret", true),
         "cronjob" => ("batch/v1", "CronJob", true),
         "pdb" => ("policy/v1", "PodDisruptionBudget", true),
+        "clusterrole" => ("rbac.authorization.k8s.io/v1", "ClusterRole", false),
         "slice" => ("discovery.k8s.io/v1", "EndpointSlice", true),
         other => panic!("no kind {other}"),
     };
