@@ -1,5 +1,7 @@
 //! ClusterRoles that are the sum of others (`pkg/controller/clusterroleaggregation`).
 
+use std::sync::Arc;
+
 use futures::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -9,7 +11,6 @@ use crate::{
     machinery::{
         context::Context,
         queue::Queue,
-        reflector::{Sink, reflect},
         rest::{Ignored, Rest},
         work::{Next, work},
     },
@@ -20,6 +21,7 @@ use crate::{
 };
 
 const NAME: &str = "clusterroleaggregation";
+const GROUP: &str = "rbac.authorization.k8s.io";
 const PATH: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
 
 #[derive(Debug, Default, Deserialize)]
@@ -44,33 +46,20 @@ struct List {
     items: Vec<ClusterRole>,
 }
 
-/// Keeps nothing: a change is a reason to look at all.
-struct Changes<'a>(&'a Queue<Key>);
-
-#[derive(Deserialize)]
-struct Seen {}
-
-impl Sink<Seen> for Changes<'_> {
-    fn replace(&self, _: Vec<Seen>) {
-        self.0.add(Key::default());
-    }
-    fn apply(&self, _: Seen) {
-        self.0.add(Key::default());
-    }
-    fn delete(&self, _: Seen) {
-        self.0.add(Key::default());
-    }
-}
-
-/// The cluster role aggregation controller.
+/// The cluster role aggregation controller. It keeps nothing: a change is a reason to look at all.
 pub fn start(ctx: &Context) -> BoxFuture<'static, ()> {
+    ctx.inventory_wanted();
     let rest = ctx.rest(NAME);
+    let queue: Arc<Queue<Key>> = Arc::default();
+    let changes = queue.clone();
+    ctx.inventory.on_touch(move |resource| {
+        if &*resource.plural == "clusterroles" && &*resource.group == GROUP {
+            changes.add(Key::default());
+        }
+    });
     Box::pin(async move {
-        let queue = Queue::default();
         // one pass at a time, over all roles
-        let work = work(NAME, &queue, 1, |_: Key| aggregate(&rest));
-        let sink = Changes(&queue);
-        futures::join!(reflect(&rest, PATH, true, &sink), work);
+        work(NAME, &queue, 1, |_: Key| aggregate(&rest)).await;
     })
 }
 

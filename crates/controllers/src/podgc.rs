@@ -81,7 +81,8 @@ pub fn start(ctx: &Context) -> BoxFuture<'static, ()> {
             new.is_some_and(|p| p.terminal()),
         ) {
             (false, true) => {
-                if me.ended.fetch_add(1, Ordering::Relaxed) >= me.ended_max {
+                let before = me.ended.fetch_add(1, Ordering::Relaxed);
+                if before >= me.ended_max {
                     me.queue.add(Look::Ended);
                 }
             }

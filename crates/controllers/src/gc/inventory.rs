@@ -39,6 +39,7 @@ const SETTLE: Duration = Duration::from_millis(100);
 
 type Gone = Box<dyn Fn(&str) + Send + Sync>;
 type Count = Box<dyn Fn(&Resource, &str) + Send + Sync>;
+type Touch = Box<dyn Fn(&Resource) + Send + Sync>;
 
 /// The graph, and what follows from its changes.
 pub struct Inventory {
@@ -52,6 +53,7 @@ pub struct Inventory {
     pub discovered: RwLock<Arc<Discovered>>,
     gone: RwLock<Vec<Gone>>,
     count: RwLock<Vec<Count>>,
+    touch: RwLock<Vec<Touch>>,
     /// `plural.group` of kinds that were removed: one of that name now is another
     removed: Mutex<HashSet<Box<str>>>,
     stale: Notify,
@@ -67,6 +69,7 @@ impl Default for Inventory {
             discovered: RwLock::default(),
             gone: RwLock::default(),
             count: RwLock::default(),
+            touch: RwLock::default(),
             removed: Mutex::default(),
             stale: Notify::new(),
             complete: watch::Sender::new(false),
@@ -136,6 +139,7 @@ impl Inventory {
         for uid in look {
             self.queue.add(uid);
         }
+        self.touched(resource);
         if new && !meta.namespace.is_empty() {
             self.counted(resource, &meta.namespace);
         }
@@ -164,6 +168,9 @@ impl Inventory {
         for uid in look {
             self.queue.add(uid);
         }
+        if let Some((resource, _)) = &there {
+            self.touched(resource);
+        }
         if let Some((resource, namespace)) = there.filter(|(_, n)| !n.is_empty()) {
             for handler in self.gone.read().iter() {
                 handler(&namespace);
@@ -178,6 +185,15 @@ impl Inventory {
     /// `handler` hears of each namespace that gains or loses an object, and of which kind.
     pub fn on_count(&self, handler: impl Fn(&Resource, &str) + Send + Sync + 'static) {
         self.count.write().push(Box::new(handler));
+    }
+    /// `handler` hears of each change of an object, by its kind.
+    pub fn on_touch(&self, handler: impl Fn(&Resource) + Send + Sync + 'static) {
+        self.touch.write().push(Box::new(handler));
+    }
+    fn touched(&self, resource: &Resource) {
+        for handler in self.touch.read().iter() {
+            handler(resource);
+        }
     }
     fn counted(&self, resource: &Resource, namespace: &str) {
         for handler in self.count.read().iter() {
