@@ -233,7 +233,7 @@ impl<'p, 'a> Eval<'_, 'p, 'a> {
         self.charge(s.rule.cost(&args, None))?;
         match (&args[0], limit) {
             (Value::String(t), Value::Int(limit)) => {
-                Ok(regexes::search(&s.regex, s.kind, t.as_str(), limit))
+                regexes::search(&s.regex, s.kind, t.as_str(), limit)
             }
             _ => Err(EvalError::no_overload()),
         }

@@ -90,7 +90,7 @@ pub(crate) struct Call {
 /// A text against a constant regular expression.
 pub(crate) struct Search {
     pub text: Node,
-    pub regex: regex::Regex,
+    pub regex: regexes::Pattern,
     /// The expression as written; costs are counted by its length.
     pub pattern: Value<'static>,
     pub kind: regexes::Kind,

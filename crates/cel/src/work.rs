@@ -23,6 +23,13 @@ pub(crate) fn spend() -> bool {
     left > 0
 }
 
+/// Counts many parts at once, before the work is done.
+pub(crate) fn spend_many(parts: u64) -> bool {
+    let left = LEFT.get();
+    LEFT.set(left.saturating_sub(parts));
+    left > parts
+}
+
 /// Whether the evaluation has looked at too much and must end.
 pub(crate) fn exhausted() -> bool {
     LEFT.get() == 0

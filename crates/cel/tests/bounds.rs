@@ -130,6 +130,8 @@ fn work_is_bounded() {
         "x.text.replace('a', x.text).replace('a', x.text) == ''".to_string(),
         "lists.range(1000000000).size() > 0".to_string(),
         "x.list.all(a, x.text.matches('(a|aa)+$'))".to_string(),
+        "x.list.all(a, !x.text.matches('(a{1000}){3}y'))".to_string(),
+        "x.list.all(a, ''.matches('x{1000}' + string(a)) == false)".to_string(),
         "x.list.all(a, x.list.sum() >= 0 && x.text + 'a' != '')".to_string(),
     ];
     for text in cases {

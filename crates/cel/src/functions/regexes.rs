@@ -5,26 +5,41 @@ use regex::{Regex, RegexBuilder};
 use crate::error::EvalError;
 use crate::eval::Evaluated;
 use crate::value::Value;
+use crate::work;
 
-/// The largest compiled expression, in bytes.
-const MAX_COMPILED: usize = 1024 * 1024;
+/// How large an expression may be when compiled, in bytes, and how many times the work of the smallest one a search
+/// with it is then counted as: each character is compared with as many states. The last is the largest.
+const SIZES: [(usize, u64); 4] = [(8 << 10, 1), (64 << 10, 8), (512 << 10, 64), (1 << 20, 128)];
+/// What compiling the smallest expression is counted as.
+const COMPILING: u64 = 1_000;
+
+/// A compiled expression.
+pub(crate) struct Pattern {
+    regex: Regex,
+    weight: u64,
+}
 
 /// Compiles RE2 syntax.
-pub(crate) fn compile(pattern: &str) -> Result<Regex, String> {
+pub(crate) fn compile(pattern: &str) -> Result<Pattern, String> {
     let pattern = translate(pattern)?;
-    let built = RegexBuilder::new(&pattern)
-        .size_limit(MAX_COMPILED)
-        .dfa_size_limit(MAX_COMPILED)
-        .build();
-    built.map_err(|e| {
-        // the last line says why, those before draw where
-        let why = e.to_string();
-        why.lines()
-            .last()
-            .unwrap_or(&why)
-            .trim_start_matches("error: ")
-            .to_string()
-    })
+    let mut why = String::new();
+    for (size, weight) in SIZES {
+        match RegexBuilder::new(&pattern)
+            .size_limit(size)
+            .dfa_size_limit(size)
+            .build()
+        {
+            Ok(regex) => return Ok(Pattern { regex, weight }),
+            Err(e @ regex::Error::CompiledTooBig(_)) => why = e.to_string(),
+            Err(e) => {
+                // the last line says why, those before draw where
+                let text = e.to_string();
+                let last = text.lines().last().unwrap_or(&text);
+                return Err(last.trim_start_matches("error: ").to_string());
+            }
+        }
+    }
+    Err(why)
 }
 
 /// RE2's meaning in this library's syntax: `\d`, `\w`, `\s` and `\b` are of ASCII; within a class, `[`, `&&`, `--` and
@@ -119,8 +134,12 @@ pub(crate) enum Kind {
 }
 
 /// Searches a text; a negative limit is none.
-pub(crate) fn search<'a>(regex: &Regex, kind: Kind, text: &str, limit: i64) -> Value<'a> {
-    match kind {
+pub(crate) fn search<'a>(pattern: &Pattern, kind: Kind, text: &str, limit: i64) -> Evaluated<'a> {
+    let Pattern { regex, weight } = pattern;
+    if !work::spend_many((text.len() as u64).saturating_mul(*weight)) {
+        return Err(EvalError::call_limit());
+    }
+    Ok(match kind {
         Kind::Matches => Value::Bool(regex.is_match(text)),
         Kind::Find => Value::string(regex.find(text).map_or("", |m| m.as_str())),
         Kind::FindAll => {
@@ -128,7 +147,7 @@ pub(crate) fn search<'a>(regex: &Regex, kind: Kind, text: &str, limit: i64) -> V
             let found = regex.find_iter(text).take(limit);
             Value::list(found.map(|m| Value::string(m.as_str())).collect())
         }
-    }
+    })
 }
 
 fn compiled<'a>(args: &[Value<'a>], kind: Kind, failed: &str) -> Evaluated<'a> {
@@ -137,9 +156,13 @@ fn compiled<'a>(args: &[Value<'a>], kind: Kind, failed: &str) -> Evaluated<'a> {
         ([Value::String(t), Value::String(p), Value::Int(n)], Kind::FindAll) => (t, p, *n),
         _ => return Err(EvalError::no_overload()),
     };
-    let regex = compile(pattern.as_str());
-    let regex = regex.map_err(|e| EvalError::new(format!("{failed}error parsing regexp: {e}")))?;
-    Ok(search(&regex, kind, text.as_str(), limit))
+    let pattern = compile(pattern.as_str());
+    let pattern =
+        pattern.map_err(|e| EvalError::new(format!("{failed}error parsing regexp: {e}")))?;
+    if !work::spend_many(COMPILING * pattern.weight) {
+        return Err(EvalError::call_limit());
+    }
+    search(&pattern, kind, text.as_str(), limit)
 }
 
 pub(super) fn matches<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
