@@ -397,6 +397,10 @@ impl<'s> Parser<'s> {
 
     #[inline(never)]
     fn no_field(&mut self, t: &Token<'s>) -> Stop {
+        if matches!(t.text, "true" | "false" | "null") {
+            let message = format!("mismatched input '{}' expecting IDENTIFIER", t.text);
+            return self.syntax(t, message);
+        }
         let text = if t.tok == Tok::Eof { "" } else { t.text };
         self.syntax(t, format!("no viable alternative at input '.{text}'"))
     }

@@ -1,5 +1,6 @@
 //! Durations and timestamps with Go's text forms and CEL's ranges.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use jiff::tz::TimeZone;
@@ -17,10 +18,31 @@ const MAX_SECONDS: i64 = 253_402_300_799;
 pub struct Duration(pub i64);
 
 /// A moment between the years 1 and 9999: seconds since 1970 and nanoseconds into the second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+///
+/// It is printed in the zone it was written in; that is no part of which moment it is.
+#[derive(Clone, Copy, Debug)]
 pub struct Timestamp {
     pub seconds: i64,
     pub nanos: u32,
+    /// East of UTC, in seconds.
+    offset: i32,
+}
+
+impl PartialEq for Timestamp {
+    fn eq(&self, other: &Timestamp) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+impl Eq for Timestamp {}
+impl PartialOrd for Timestamp {
+    fn partial_cmp(&self, other: &Timestamp) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Timestamp {
+    fn cmp(&self, other: &Timestamp) -> Ordering {
+        (self.seconds, self.nanos).cmp(&(other.seconds, other.nanos))
+    }
 }
 
 impl Duration {
@@ -140,7 +162,11 @@ impl Timestamp {
     pub fn new(seconds: i64, nanos: u32) -> Option<Timestamp> {
         (MIN_SECONDS..=MAX_SECONDS)
             .contains(&seconds)
-            .then_some(Timestamp { seconds, nanos })
+            .then_some(Timestamp {
+                seconds,
+                nanos,
+                offset: 0,
+            })
     }
 
     /// RFC 3339 as Go reads it: the hour may be one digit, the fraction may follow a comma.
@@ -181,10 +207,12 @@ impl Timestamp {
             offset_seconds(rest)?
         };
         let days = days_from_civil(year, month, day);
-        Timestamp::new(
-            days * 86_400 + hour * 3_600 + minute * 60 + second - offset,
-            nanos,
-        )
+        let local = days * 86_400 + hour * 3_600 + minute * 60 + second;
+        let t = Timestamp::new(local - offset, nanos)?;
+        Some(Timestamp {
+            offset: offset as i32,
+            ..t
+        })
     }
 
     pub(crate) fn parse_date(s: &str) -> Option<Timestamp> {
@@ -202,6 +230,10 @@ impl Timestamp {
             .checked_add(d.0.div_euclid(NANOS) + nanos / NANOS);
         seconds
             .and_then(|s| Timestamp::new(s, (nanos % NANOS) as u32))
+            .map(|t| Timestamp {
+                offset: self.offset,
+                ..t
+            })
             .ok_or_else(|| EvalError::new("timestamp overflow"))
     }
     pub(crate) fn sub(self, d: Duration) -> Result<Timestamp, EvalError> {
@@ -347,7 +379,7 @@ fn loose_offset(s: &str) -> Option<i64> {
 /// RFC 3339 with as many digits of the second as are needed.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let c = Civil::of(self.seconds);
+        let c = Civil::of(self.seconds + i64::from(self.offset));
         write!(
             f,
             "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
@@ -357,6 +389,13 @@ impl fmt::Display for Timestamp {
             let fraction = format!("{:09}", self.nanos);
             write!(f, ".{}", fraction.trim_end_matches('0'))?;
         }
-        f.write_str("Z")
+        if self.offset == 0 {
+            return f.write_str("Z");
+        }
+        let (sign, minutes) = (
+            if self.offset < 0 { '-' } else { '+' },
+            self.offset.abs() / 60,
+        );
+        write!(f, "{sign}{:02}:{:02}", minutes / 60, minutes % 60)
     }
 }

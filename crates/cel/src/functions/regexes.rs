@@ -13,6 +13,9 @@ const SIZES: [(usize, u64); 4] = [(8 << 10, 1), (64 << 10, 8), (512 << 10, 64), 
 /// What compiling the smallest expression is counted as.
 const COMPILING: u64 = 1_000;
 
+/// The most times RE2 repeats anything.
+const MAX_REPEAT: u32 = 1_000;
+
 /// A compiled expression.
 pub(crate) struct Pattern {
     regex: Regex,
@@ -21,25 +24,61 @@ pub(crate) struct Pattern {
 
 /// Compiles RE2 syntax.
 pub(crate) fn compile(pattern: &str) -> Result<Pattern, String> {
-    let pattern = translate(pattern)?;
+    let translated = translate(pattern)?;
     let mut why = String::new();
     for (size, weight) in SIZES {
-        match RegexBuilder::new(&pattern)
+        match RegexBuilder::new(&translated)
             .size_limit(size)
             .dfa_size_limit(size)
             .build()
         {
             Ok(regex) => return Ok(Pattern { regex, weight }),
             Err(e @ regex::Error::CompiledTooBig(_)) => why = e.to_string(),
-            Err(e) => {
-                // the last line says why, those before draw where
-                let text = e.to_string();
-                let last = text.lines().last().unwrap_or(&text);
-                return Err(last.trim_start_matches("error: ").to_string());
-            }
+            Err(e) => return Err(explain(&e.to_string(), pattern)),
         }
     }
     Err(why)
+}
+
+/// The commonest errors in Go's words.
+fn explain(error: &str, pattern: &str) -> String {
+    // the last line says why, those before draw where
+    let why = error
+        .lines()
+        .last()
+        .unwrap_or(error)
+        .trim_start_matches("error: ");
+    match why {
+        "unclosed group" => format!("missing closing ): `{pattern}`"),
+        "unopened group" => format!("unexpected ): `{pattern}`"),
+        "unclosed character class" => {
+            let from = pattern.rfind('[').unwrap_or(0);
+            format!("missing closing ]: `{}`", &pattern[from..])
+        }
+        "repetition operator missing expression" => {
+            let which = pattern
+                .find(['*', '+', '?'])
+                .map_or("", |i| &pattern[i..=i]);
+            format!("missing argument to repetition operator: `{which}`")
+        }
+        why => why.to_string(),
+    }
+}
+
+/// `{n}`, `{n,}` or `{n,m}` at the start of a text: as written, and whether RE2 takes the counts.
+fn counted(s: &str) -> Option<(&str, bool)> {
+    let end = s.find('}')?;
+    let (low, high) = match s[1..end].split_once(',') {
+        Some((low, "")) => (low, low),
+        Some((low, high)) => (low, high),
+        None => (&s[1..end], &s[1..end]),
+    };
+    let number = |n: &str| {
+        (!n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+            .then(|| n.parse().unwrap_or(u32::MAX))
+    };
+    let (low, high) = (number(low)?, number(high)?);
+    Some((&s[..=end], low <= high && high <= MAX_REPEAT))
 }
 
 /// RE2's meaning in this library's syntax: `\d`, `\w`, `\s` and `\b` are of ASCII; within a class, `[`, `&&`, `--` and
@@ -48,13 +87,13 @@ fn translate(pattern: &str) -> Result<String, String> {
     let mut out = String::with_capacity(pattern.len());
     let mut chars = pattern.chars().peekable();
     let mut class = false;
-    // whether what was just read repeats something
-    let mut repeated = false;
+    // what was just read, if it repeats what is before it
+    let mut repeated = String::new();
     while let Some(c) = chars.next() {
-        let mut repeats = false;
+        let mut repeats = String::new();
         match c {
             '\\' => match chars.next() {
-                None => return Err("trailing backslash at end of expression".into()),
+                None => return Err("trailing backslash at end of expression: ``".into()),
                 Some('Q') => {
                     let mut text = String::new();
                     while let Some(c) = chars.next() {
@@ -66,7 +105,14 @@ fn translate(pattern: &str) -> Result<String, String> {
                     }
                     out.push_str(&regex::escape(&text));
                 }
-                Some(c) => out.push_str(&escape(c)),
+                Some(c) => {
+                    out.push_str(&escape(c));
+                    // `\p{Lu}`, `\x{10FFFF}`
+                    if matches!(c, 'p' | 'P' | 'x') && chars.peek() == Some(&'{') {
+                        out.extend(chars.by_ref().take_while(|c| *c != '}'));
+                        out.push('}');
+                    }
+                }
             },
             '[' if class && chars.peek() == Some(&':') => out.push('['),
             '[' if class => out.push_str("\\["),
@@ -93,11 +139,33 @@ fn translate(pattern: &str) -> Result<String, String> {
                 out.push(c);
             }
             '-' if class && chars.peek() == Some(&'-') => out.push_str("\\-"),
-            '*' | '+' | '?' if !class => {
-                repeats = true;
-                if repeated && (c != '?' || out.ends_with("??") || lazy(&out)) {
-                    return Err(format!("invalid nested repetition operator: `{c}`"));
+            '{' if !class => {
+                let rest = &pattern
+                    [pattern.len() - chars.clone().map(char::len_utf8).sum::<usize>() - 1..];
+                match counted(rest) {
+                    Some((count, false)) => return Err(format!("invalid repeat count: `{count}`")),
+                    Some((count, true)) => {
+                        if !repeated.is_empty() {
+                            return Err(nested(&repeated, count));
+                        }
+                        repeats.push_str(count);
+                        out.push_str(count);
+                        chars.nth(count.len() - 2);
+                    }
+                    // no count: the character itself
+                    None => out.push_str("\\{"),
                 }
+            }
+            // a question mark after a repetition makes it lazy, which can be said once
+            '?' if !class && !repeated.is_empty() && !lazy(&repeated) => {
+                repeats = format!("{repeated}?");
+                out.push(c);
+            }
+            '*' | '+' | '?' if !class => {
+                if !repeated.is_empty() {
+                    return Err(nested(&repeated, c.encode_utf8(&mut [0; 4])));
+                }
+                repeats.push(c);
                 out.push(c);
             }
             c => out.push(c),
@@ -107,9 +175,13 @@ fn translate(pattern: &str) -> Result<String, String> {
     Ok(out)
 }
 
-/// Whether a repetition that already ends in `?` was just written.
-fn lazy(out: &str) -> bool {
-    out.ends_with("*?") || out.ends_with("+?")
+/// Whether a repetition is lazy already.
+fn lazy(repetition: &str) -> bool {
+    repetition.len() > 1 && repetition.ends_with('?')
+}
+
+fn nested(before: &str, again: &str) -> String {
+    format!("invalid nested repetition operator: `{before}{again}`")
 }
 
 fn escape(c: char) -> String {
