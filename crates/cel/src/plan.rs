@@ -132,7 +132,14 @@ impl Call {
             return e;
         };
         if !name.starts_with(|c: char| c.is_ascii_alphabetic()) {
-            let able = args.first().is_none_or(|v| ops::supports(v, name));
+            // texts and times have functions of their own, which is where cel-go looks before it gives up
+            let able = args.first().is_none_or(|v| {
+                ops::supports(v, name)
+                    || matches!(
+                        v,
+                        Value::String(_) | Value::Duration(_) | Value::Timestamp(_)
+                    )
+            });
             return if able {
                 e
             } else {

@@ -140,11 +140,17 @@ impl<'p, 'a> Eval<'_, 'p, 'a> {
         if let Err(e) = self.charge(list + 1) {
             return Some(Err(e));
         }
-        Some(elem.and_then(|v| match accu? {
-            Value::List(List {
-                items: Items::Owned(mut items),
-                ..
-            }) => {
+        Some(match (accu, elem) {
+            (_, Err(e)) if !e.absorbable() => Err(e),
+            // the first error stays
+            (Err(e), _) | (_, Err(e)) => Err(e),
+            (
+                Ok(Value::List(List {
+                    items: Items::Owned(mut items),
+                    ..
+                })),
+                Ok(v),
+            ) => {
                 Arc::make_mut(&mut items).push(v);
                 Ok(Value::List(List {
                     items: Items::Owned(items),
@@ -152,7 +158,7 @@ impl<'p, 'a> Eval<'_, 'p, 'a> {
                 }))
             }
             _ => Err(EvalError::no_overload()),
-        }))
+        })
     }
 
     fn insert(
