@@ -144,6 +144,17 @@ impl Items {
 const END: &[u8] = b"]}\n";
 
 impl Body {
+    /// The same body; a stream keeps something until it ends.
+    pub fn holding<T: Send + 'static>(self, held: T) -> Body {
+        use futures::StreamExt;
+        match self {
+            Body::Stream(stream) => Body::Stream(Box::pin(stream.map(move |chunk| {
+                let _held = &held;
+                chunk
+            }))),
+            known => known,
+        }
+    }
     /// No bytes.
     pub fn empty() -> Body {
         Body::Whole(Bytes::new())

@@ -56,7 +56,7 @@ pub struct Inner {
     /// Snapshots of chunked lists.
     pub pages: Pages,
     /// Counters.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     /// Compressed documents.
     pub openapi: OpenApi,
     /// Keys and certificates.
@@ -217,7 +217,7 @@ impl Inner {
             served: ArcSwap::from_pointee(catalog),
             streams: ArcSwapOption::empty(),
             pages: Pages::default(),
-            metrics: Metrics::default(),
+            metrics: Arc::default(),
             openapi: OpenApi::default(),
             pki,
             aggregation: Aggregation::default(),
@@ -265,7 +265,7 @@ impl Inner {
             .audit
             .get()
             .map(|a| audit::Span::begin(a, &mut parts, &audit_id));
-        let started = std::time::Instant::now();
+        let running = self.metrics.begin(&self.catalog(), &parts);
         let method = parts.method.clone();
         let head = method == Method::HEAD;
         let wants = Wants::of(&parts);
@@ -294,8 +294,11 @@ impl Inner {
         if let Ok(id) = HeaderValue::from_str(&audit_id) {
             response.headers_mut().insert("audit-id", id);
         }
-        self.metrics
-            .count(&method, response.status().as_u16(), started.elapsed());
+        running.answered(response.status().as_u16());
+        if running.is_long() && matches!(response.body(), Body::Stream(_)) {
+            let body = std::mem::replace(response.body_mut(), Body::empty());
+            *response.body_mut() = body.holding(running);
+        }
         if head {
             *response.body_mut() = Body::empty();
         }
@@ -432,7 +435,7 @@ impl Inner {
                 "" => Answer::ok(discovery::root(&self.catalog()).to_string()).into_response(),
                 "metrics" => {
                     const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
-                    let mut text = self.metrics.text(self.store.snapshot().revision());
+                    let mut text = self.metrics.text(self);
                     text.push_str(&self.fairness.metrics());
                     if let Some(audit) = self.audit.get() {
                         text.push_str(&audit.metrics());

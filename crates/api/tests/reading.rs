@@ -514,7 +514,10 @@ async fn health_version_and_metrics() {
     f.get(CONFIGMAPS).await;
     let text = String::from_utf8(f.get("/metrics").await.bytes).unwrap();
     assert!(
-        text.contains("apiserver_request_total{verb=\"GET\",code=\"200\"}"),
+        text.contains("apiserver_request_total{code=\"200\",component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"configmaps\",scope=\"namespace\",subresource=\"\",verb=\"LIST\",version=\"v1\"} 1\n")
+            && text.contains("\napiserver_storage_objects{resource=\"namespaces\"} ")
+            && text.contains("\napiserver_current_inflight_requests{request_kind=\"readOnly\"} 1\n")
+            && text.contains("\nprocess_resident_memory_bytes "),
         "{text}"
     );
 }
