@@ -22,6 +22,7 @@ impl FieldError {
             | FieldError::NotFoundBecause { field, .. }
             | FieldError::InvalidShown { field, .. }
             | FieldError::NotSupportedShown { field, .. }
+            | FieldError::DuplicateShown { field, .. }
             | FieldError::TypeInvalid { field, .. } => field,
         }
     }
@@ -33,6 +34,7 @@ impl FieldError {
             | FieldError::Invalid { field, .. }
             | FieldError::NotSupported { field, .. }
             | FieldError::Duplicate { field, .. }
+            | FieldError::DuplicateShown { field, .. }
             | FieldError::Omitted { field, .. }
             | FieldError::Forbidden { field, .. }
             | FieldError::TooLong { field, .. }
@@ -54,6 +56,7 @@ impl FieldError {
                 "FieldValueNotSupported"
             }
             FieldError::Duplicate { .. }
+            | FieldError::DuplicateShown { .. }
             | FieldError::Omitted {
                 duplicate: true, ..
             } => "FieldValueDuplicate",
@@ -101,6 +104,9 @@ impl FieldError {
             ),
             FieldError::Duplicate { value, .. } => {
                 (format!("Duplicate value: {}", show(value)), String::new())
+            }
+            FieldError::DuplicateShown { shown, detail, .. } => {
+                (format!("Duplicate value: {shown}"), detail.clone())
             }
             FieldError::NotFound { value, .. } => {
                 (format!("Not found: {}", show(value)), String::new())

@@ -3,7 +3,7 @@
 use rand::Rng;
 use serde_json::Value;
 
-use crate::kinds::checks::rules;
+use crate::kinds::checks::{path::Go, rules};
 use crate::registry::{FieldError, NameRule};
 
 const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
@@ -47,6 +47,12 @@ pub fn object_meta(
         value: value.into(),
         detail,
     };
+    let prefix = text("generateName");
+    if !prefix.is_empty() {
+        for m in check(rule, prefix, true) {
+            errors.push(invalid("metadata.generateName".into(), prefix, m));
+        }
+    }
     let name = text("name");
     if name.is_empty() {
         errors.push(FieldError::Required {
@@ -151,12 +157,51 @@ pub fn labels(map: Option<&Value>, field: &str, errors: &mut Vec<FieldError>) {
     }
 }
 
+const OWNER: Go = Go::Api(&[
+    ("apiVersion", Go::Plain),
+    ("kind", Go::Plain),
+    ("name", Go::Plain),
+    ("uid", Go::Plain),
+    ("controller", Go::Plain),
+    ("blockOwnerDeletion", Go::Plain),
+]);
+
+/// Owners that are named twice are named once; what the client is told of that.
+pub fn once_each(o: &mut Value) -> Option<String> {
+    let owners = o.pointer_mut("/metadata/ownerReferences")?.as_array_mut()?;
+    let (mut seen, mut twice) = (Vec::new(), Vec::new());
+    owners.retain(|o| {
+        let new = !seen.contains(o);
+        if new {
+            seen.push(o.clone());
+        } else {
+            twice.push(o["uid"].as_str().unwrap_or_default().to_string());
+        }
+        new
+    });
+    if twice.is_empty() {
+        return None;
+    }
+    twice.dedup();
+    Some(format!(
+        ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+        twice.join(", ")
+    ))
+}
+
 fn owner_references(metadata: &Value, errors: &mut Vec<FieldError>) {
     let mut controller: Option<String> = None;
     for o in list(metadata, "ownerReferences") {
         let at = "metadata.ownerReferences".to_string();
+        let version = o.get("apiVersion").and_then(Value::as_str).unwrap_or("");
+        if version.is_empty() || version.matches('/').count() > 1 || version.ends_with('/') {
+            errors.push(FieldError::Invalid {
+                field: format!("{at}.apiVersion"),
+                value: version.into(),
+                detail: "version must not be empty".into(),
+            });
+        }
         for (key, what) in [
-            ("apiVersion", "version must not be empty"),
             ("kind", "must not be empty"),
             ("name", "must not be empty"),
             ("uid", "must not be empty"),
@@ -169,13 +214,20 @@ fn owner_references(metadata: &Value, errors: &mut Vec<FieldError>) {
                 });
             }
         }
+        if version == "v1" && o.get("kind").is_some_and(|k| k == "Event") {
+            errors.push(FieldError::InvalidShown {
+                field: at.clone(),
+                shown: Some(OWNER.write(o)),
+                detail: "/v1, Kind=Event is disallowed from being an owner".into(),
+            });
+        }
         if o.get("controller") == Some(&Value::Bool(true)) {
             let kind = o.get("kind").and_then(Value::as_str).unwrap_or("");
             let name = o.get("name").and_then(Value::as_str).unwrap_or("");
             match &controller {
-                Some(first) => errors.push(FieldError::Invalid {
-                    field: "metadata.ownerReferences".into(),
-                    value: list(metadata, "ownerReferences").to_vec().into(),
+                Some(first) => errors.push(FieldError::InvalidShown {
+                    field: at,
+                    shown: Some(Go::List(&OWNER).write(&metadata["ownerReferences"])),
                     detail: format!(
                         "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {kind}/{name}"
                     ),

@@ -131,6 +131,12 @@ pub enum FieldError {
         duplicate: bool,
         detail: String,
     },
+    /// `Duplicate` with the value as upstream's own type is written
+    DuplicateShown {
+        field: String,
+        shown: String,
+        detail: String,
+    },
     Forbidden {
         field: String,
         detail: String,
@@ -217,6 +223,10 @@ pub trait Strategy: Send + Sync {
     /// may unconditional update (no resourceVersion) happen; upstream AllowUnconditionalUpdate
     fn unconditional_update(&self) -> bool {
         true
+    }
+    /// New objects come with their status: Nodes
+    fn takes_status(&self) -> bool {
+        false
     }
     /// may PUT create
     fn create_on_update(&self) -> bool {

@@ -403,11 +403,11 @@ impl Inner {
         }
         let response = match self.catalog().route(&path) {
             Some(Route::Resource(target)) => {
-                let deprecation = target
-                    .resource
-                    .custom
-                    .as_ref()
-                    .and_then(|c| c.deprecation().map(str::to_owned));
+                let deprecation = match &target.resource.custom {
+                    Some(custom) => custom.deprecation(),
+                    None => crate::kinds::deprecation(&target.resource),
+                };
+                let deprecation = deprecation.map(str::to_owned);
                 let outcome = if crate::crd::is_definition(&target.resource)
                     && !matches!(call.parts.method, Method::GET | Method::HEAD)
                 {

@@ -177,7 +177,9 @@ impl<'a> Write<'a> {
     }
 
     fn invalid(&self, name: &str, errors: &[FieldError]) -> Failure {
-        Failure::invalid(self.r.group, self.r.kind, name, errors)
+        // upstream calls a kind in such errors by the group it was first in
+        let group = self.r.stored.map_or(self.r.group, |s| s.group);
+        Failure::invalid(group, self.r.kind, name, errors)
     }
 
     /// Creates the object (already decoded and pruned). `applied`: managedFields are done.
@@ -185,6 +187,7 @@ impl<'a> Write<'a> {
         let r = self.r;
         let _allocation = self.allocation().await;
         self.place(&mut o)?;
+        self.warnings.extend(names::once_each(&mut o));
         if r.custom.as_ref().is_some_and(|c| c.is_terminating()) {
             return Err(Failure::forbidden(
                 r,
@@ -196,6 +199,7 @@ impl<'a> Write<'a> {
         let now = object::now();
         wipe(&mut o);
         if r.has_status
+            && !r.strategy().takes_status()
             && let Some(map) = o.as_object_mut()
         {
             // Go writes the empty status of its types
@@ -264,7 +268,7 @@ impl<'a> Write<'a> {
             let mut admitted = admission::validate(self.inner, &mut a).await?;
             o = a.object.take().unwrap_or_default();
             // the store's own rule, and so the last
-            if !meta(&o, "resourceVersion").is_empty() {
+            if !meta(&o, "resourceVersion").is_empty() && !self.options.dry_run {
                 return Err(Failure::new(
                     500,
                     "",
@@ -427,6 +431,7 @@ impl<'a> Write<'a> {
             let gone = may_go(r, &new);
             if self.options.dry_run {
                 self.warnings.extend(warnings);
+                self.warnings.extend(r.strategy().warnings(&new));
                 let shown = versions::shown(r, new);
                 return Ok(Written::Object(object::encode(&shown).at(live_version)));
             }
@@ -539,7 +544,7 @@ impl<'a> Write<'a> {
             Part::Main => None,
             part => r.strategy().part(part.name()),
         };
-        if full {
+        if full || r.custom.is_none() {
             r.strategy().default(&mut new);
         }
         if !applied {
@@ -579,7 +584,7 @@ impl<'a> Write<'a> {
             }
             // a Pod's node is no change of what is wanted
             let counts = full && self.part != Part::Sub("binding");
-            if counts && let Some(g) = live["metadata"].get("generation").and_then(Value::as_i64) {
+            if counts && let Some(g) = crate::kinds::generation(r, live) {
                 // upstream's Deployment strategy counts annotations, too
                 let annotations = (r.group, r.plural) == ("apps", "deployments")
                     && new["metadata"].get("annotations") != live["metadata"].get("annotations");

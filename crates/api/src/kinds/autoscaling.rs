@@ -28,8 +28,14 @@ impl Strategy for Autoscaler {
         o["status"] = json!({ "desiredReplicas": 0, "currentMetrics": null });
         Ok(())
     }
+    fn validates_updates_itself(&self) -> bool {
+        true
+    }
     fn validate(&self, o: &Value) -> Vec<FieldError> {
-        checks::autoscaler(o)
+        checks::autoscaler(o, None)
+    }
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        checks::autoscaler(new, Some(old))
     }
 }
 
@@ -60,8 +66,15 @@ impl Strategy for First {
         o["status"] = json!({ "currentReplicas": 0, "desiredReplicas": 0 });
         Ok(())
     }
+    fn validates_updates_itself(&self) -> bool {
+        true
+    }
     fn validate(&self, o: &Value) -> Vec<FieldError> {
-        checks::autoscaler(&(autoscaling_v1::STORED.write)(o.clone()))
+        checks::autoscaler(&(autoscaling_v1::STORED.write)(o.clone()), None)
+    }
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        let old = (autoscaling_v1::STORED.write)(old.clone());
+        checks::autoscaler(&(autoscaling_v1::STORED.write)(new.clone()), Some(&old))
     }
 }
 

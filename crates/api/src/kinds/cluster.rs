@@ -3,7 +3,8 @@
 use super::{
     PLAIN,
     cells::{AGE, CREATED, NAME, column, or_none, wide},
-    json::{default, items, map, number, text},
+    checks::{cluster as checks, policies, quantity},
+    json::{child, default, items, map, number, text},
     rbac,
 };
 use crate::registry::{FieldError, Lookup, NameRule, Resource, Strategy};
@@ -18,6 +19,53 @@ impl Strategy for Namespace {
         o["status"] = json!({ "phase": "Active" });
         Ok(())
     }
+    fn default(&self, o: &mut Value) {
+        if let Some(status) = child(o, "status") {
+            default(status, "phase", "Active");
+        }
+    }
+    fn prepare_update(
+        &self,
+        new: &mut Value,
+        old: &Value,
+        _: &dyn Lookup,
+    ) -> Result<(), Vec<FieldError>> {
+        if !new["spec"].is_object() {
+            new["spec"] = json!({});
+        }
+        new["spec"]["finalizers"] = old["spec"]["finalizers"].clone();
+        new["status"] = old["status"].clone();
+        Ok(())
+    }
+    fn validates_updates_itself(&self) -> bool {
+        true
+    }
+    fn validate(&self, o: &Value) -> Vec<FieldError> {
+        checks::namespace(o)
+    }
+    fn part(&self, subresource: &str) -> Option<&dyn Strategy> {
+        match subresource {
+            "status" => Some(&NamespaceStatus),
+            "finalize" => Some(&NamespaceFinalize),
+            _ => None,
+        }
+    }
+}
+
+/// `…/status`
+struct NamespaceStatus;
+impl Strategy for NamespaceStatus {
+    fn validate_update(&self, new: &Value, _: &Value) -> Vec<FieldError> {
+        checks::namespace_status(new)
+    }
+}
+
+/// `…/finalize`
+struct NamespaceFinalize;
+impl Strategy for NamespaceFinalize {
+    fn validate_update(&self, new: &Value, _: &Value) -> Vec<FieldError> {
+        checks::namespace_finalize(new)
+    }
 }
 
 struct Node;
@@ -30,6 +78,125 @@ impl Strategy for Node {
             o["status"]["allocatable"] = o["status"]["capacity"].clone();
         }
         default(o, "spec", json!({}));
+        default(o, "status", json!({}));
+        let spec = &mut o["spec"];
+        let cidr = text(spec, "/podCIDR").to_string();
+        let first = items(spec, "/podCIDRs").first().cloned();
+        if !cidr.is_empty() && first.as_ref().is_none_or(|f| *f != cidr) {
+            spec["podCIDRs"] = json!([cidr]);
+        } else if let Some(first) = first {
+            spec["podCIDR"] = first;
+        }
+        let status = &mut o["status"];
+        for field in ["capacity", "allocatable"] {
+            quantity::canonical_list(status.get_mut(field), true);
+        }
+        // Go writes these whether or not there is something in them
+        default(status, "daemonEndpoints", json!({}));
+        if let Some(endpoint) = child(&mut status["daemonEndpoints"], "kubeletEndpoint") {
+            default(endpoint, "Port", 0);
+        }
+        default(status, "nodeInfo", json!({}));
+        for field in NODE_INFO {
+            default(&mut status["nodeInfo"], field, "");
+        }
+    }
+    fn takes_status(&self) -> bool {
+        true
+    }
+    fn validates_updates_itself(&self) -> bool {
+        true
+    }
+    fn validate(&self, o: &Value) -> Vec<FieldError> {
+        checks::node(o)
+    }
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        checks::node_update(new, old)
+    }
+    fn part(&self, subresource: &str) -> Option<&dyn Strategy> {
+        (subresource == "status").then_some(&NodeStatus)
+    }
+}
+
+/// `…/status`
+struct NodeStatus;
+impl Strategy for NodeStatus {
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        checks::node_update(new, old)
+    }
+}
+
+const NODE_INFO: [&str; 10] = [
+    "architecture",
+    "bootID",
+    "containerRuntimeVersion",
+    "kernelVersion",
+    "kubeProxyVersion",
+    "kubeletVersion",
+    "machineID",
+    "operatingSystem",
+    "osImage",
+    "systemUUID",
+];
+
+struct Lease;
+impl Strategy for Lease {
+    fn unconditional_update(&self) -> bool {
+        false
+    }
+    fn create_on_update(&self) -> bool {
+        true
+    }
+    fn prepare_create(&self, o: &mut Value, _: &dyn Lookup) -> Result<(), Vec<FieldError>> {
+        without_election(o);
+        Ok(())
+    }
+    fn prepare_update(
+        &self,
+        new: &mut Value,
+        _: &Value,
+        _: &dyn Lookup,
+    ) -> Result<(), Vec<FieldError>> {
+        without_election(new);
+        Ok(())
+    }
+    fn validate(&self, o: &Value) -> Vec<FieldError> {
+        checks::lease(o)
+    }
+}
+
+/// Coordinated election is not on by default, and so are its fields (upstream's dropDisabledFields).
+fn without_election(o: &mut Value) {
+    if let Some(spec) = o["spec"].as_object_mut() {
+        spec.remove("strategy");
+        spec.remove("preferredHolder");
+    }
+}
+
+struct Budget;
+impl Strategy for Budget {
+    fn prepare_create(&self, o: &mut Value, _: &dyn Lookup) -> Result<(), Vec<FieldError>> {
+        o["status"] = json!({
+            "currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0,
+        });
+        Ok(())
+    }
+    fn unconditional_update(&self) -> bool {
+        false
+    }
+    fn validate(&self, o: &Value) -> Vec<FieldError> {
+        policies::disruption_budget(o)
+    }
+    fn part(&self, subresource: &str) -> Option<&dyn Strategy> {
+        (subresource == "status").then_some(&BudgetStatus)
+    }
+}
+
+/// `…/status`
+struct BudgetStatus;
+impl Strategy for BudgetStatus {
+    fn validate_update(&self, new: &Value, _: &Value) -> Vec<FieldError> {
+        policies::disruption_budget_status(new)
     }
 }
 
@@ -37,15 +204,16 @@ struct PriorityClass;
 impl Strategy for PriorityClass {
     fn default(&self, o: &mut Value) {
         default(o, "preemptionPolicy", "PreemptLowerPriority");
+        default(o, "value", 0);
+    }
+    fn validates_updates_itself(&self) -> bool {
+        true
+    }
+    fn validate(&self, o: &Value) -> Vec<FieldError> {
+        checks::priority_class(o)
     }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        match new["value"] == old["value"] {
-            true => vec![],
-            false => vec![FieldError::Forbidden {
-                field: "value".into(),
-                detail: "may not be changed in an update.".into(),
-            }],
-        }
+        checks::priority_class_update(new, old)
     }
 }
 
@@ -187,6 +355,7 @@ pub(crate) fn resources() -> Vec<Resource> {
             kind: "Lease",
             plural: "leases",
             singular: "lease",
+            strategy: &Lease,
             columns: const {
                 &[
                     NAME,
@@ -227,6 +396,7 @@ pub(crate) fn resources() -> Vec<Resource> {
             plural: "poddisruptionbudgets",
             singular: "poddisruptionbudget",
             short_names: &["pdb"],
+            strategy: &Budget,
             has_status: true,
             columns: const {
                 &[

@@ -3,79 +3,22 @@
 use super::{
     PLAIN,
     cells::{AGE, NAME, column},
-    json::{child, default, map, text},
+    checks::{data, quantity, quotas},
+    json::{child, default, items_mut, map, text},
 };
 use crate::registry::{FieldError, Lookup, Resource, Strategy};
 use serde_json::{Value, json};
 
-/// The most bytes of data one object may hold.
-const DATA_BYTES_MAX: usize = 1 << 20;
-
-fn keys(o: &Value, fields: &[&str]) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    let mut size = 0;
-    for field in fields {
-        for (key, value) in map(o, &format!("/{field}")).into_iter().flatten() {
-            size += value.as_str().map_or(0, str::len);
-            let ok = !key.is_empty()
-                && key.len() <= 253
-                && key
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
-                && key != "."
-                && key != "..";
-            if !ok {
-                errors.push(FieldError::Invalid {
-                    field: format!("{field}[{key}]"),
-                    value: key.as_str().into(),
-                    detail: "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')".into(),
-                });
-            }
-        }
-    }
-    if size > DATA_BYTES_MAX {
-        errors.push(FieldError::TooLong {
-            field: String::new(),
-            value: Value::Null,
-            max: DATA_BYTES_MAX,
-        });
-    }
-    errors
-}
-
-fn immutable(new: &Value, old: &Value) -> Vec<FieldError> {
-    if old["immutable"] != true {
-        return vec![];
-    }
-    let forbidden = |field: &str, detail: &str| FieldError::Forbidden {
-        field: field.into(),
-        detail: detail.into(),
-    };
-    let mut errors = Vec::new();
-    if new["immutable"] != true {
-        errors.push(forbidden(
-            "immutable",
-            "field is immutable when `immutable` is set",
-        ));
-    }
-    for field in ["data", "binaryData"] {
-        if new[field] != old[field] {
-            errors.push(forbidden(
-                field,
-                "field is immutable when `immutable` is set",
-            ));
-        }
-    }
-    errors
-}
-
 struct ConfigMap;
 impl Strategy for ConfigMap {
+    fn validates_updates_itself(&self) -> bool {
+        true
+    }
     fn validate(&self, o: &Value) -> Vec<FieldError> {
-        keys(o, &["data", "binaryData"])
+        data::config_map(o)
     }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        immutable(new, old)
+        data::config_map_update(new, old)
     }
 }
 
@@ -94,42 +37,78 @@ impl Strategy for Secret {
             }
         }
     }
+    fn validates_updates_itself(&self) -> bool {
+        true
+    }
     fn validate(&self, o: &Value) -> Vec<FieldError> {
-        let mut errors = keys(o, &["data"]);
-        let needed: &[&str] = match text(o, "/type") {
-            "kubernetes.io/tls" => &["tls.crt", "tls.key"],
-            "kubernetes.io/dockerconfigjson" => &[".dockerconfigjson"],
-            "kubernetes.io/ssh-auth" => &["ssh-privatekey"],
-            _ => &[],
-        };
-        for key in needed {
-            if o["data"].get(*key).is_none() {
-                errors.push(FieldError::Required {
-                    field: format!("data[{key}]"),
-                    detail: String::new(),
-                });
-            }
-        }
-        errors
+        data::secret(o)
     }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = immutable(new, old);
-        if new["type"] != old["type"] {
-            errors.push(FieldError::Invalid {
-                field: "type".into(),
-                value: new["type"].clone(),
-                detail: "field is immutable".into(),
-            });
-        }
-        errors
+        data::secret_update(new, old)
     }
 }
 
+struct LimitRange;
+impl Strategy for LimitRange {
+    fn default(&self, o: &mut Value) {
+        let Some(spec) = child(o, "spec") else {
+            return;
+        };
+        default(spec, "limits", Value::Null);
+        for limit in items_mut(spec, "limits") {
+            quotas::fill_limits(limit);
+            for field in LIMITS {
+                quantity::canonical_list(limit.get_mut(field), true);
+            }
+        }
+    }
+    fn create_on_update(&self) -> bool {
+        true
+    }
+    fn validate(&self, o: &Value) -> Vec<FieldError> {
+        quotas::limit_range(o)
+    }
+}
+const LIMITS: [&str; 5] = [
+    "max",
+    "min",
+    "default",
+    "defaultRequest",
+    "maxLimitRequestRatio",
+];
+
 struct Quota;
 impl Strategy for Quota {
+    fn default(&self, o: &mut Value) {
+        for (part, field) in [("spec", "hard"), ("status", "hard"), ("status", "used")] {
+            if let Some(part) = o.get_mut(part) {
+                quantity::canonical_list(part.get_mut(field), true);
+            }
+        }
+    }
     fn prepare_create(&self, o: &mut Value, _: &dyn Lookup) -> Result<(), Vec<FieldError>> {
         o["status"] = json!({});
         Ok(())
+    }
+    fn validates_updates_itself(&self) -> bool {
+        true
+    }
+    fn validate(&self, o: &Value) -> Vec<FieldError> {
+        quotas::quota(o)
+    }
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        quotas::quota_update(new, old)
+    }
+    fn part(&self, subresource: &str) -> Option<&dyn Strategy> {
+        (subresource == "status").then_some(&QuotaStatus)
+    }
+}
+
+/// `…/status`
+struct QuotaStatus;
+impl Strategy for QuotaStatus {
+    fn validate_update(&self, new: &Value, _: &Value) -> Vec<FieldError> {
+        quotas::status(new)
     }
 }
 
@@ -200,6 +179,7 @@ pub(crate) fn resources() -> Vec<Resource> {
             plural: "limitranges",
             singular: "limitrange",
             short_names: &["limits"],
+            strategy: &LimitRange,
             columns: const {
                 &[
                     NAME,

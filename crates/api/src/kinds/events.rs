@@ -3,15 +3,45 @@
 use super::{
     PLAIN, age,
     cells::{NAME, column, wide},
+    checks::events,
     json::{default, number, text},
 };
-use crate::registry::{Column, Resource, Stored, Strategy};
+use crate::registry::{Column, FieldError, Resource, Stored, Strategy};
 use serde_json::{Value, json};
 
 struct Event;
 impl Strategy for Event {
+    fn default(&self, o: &mut Value) {
+        shown(o);
+    }
     fn create_on_update(&self) -> bool {
         true
+    }
+    fn validate(&self, o: &Value) -> Vec<FieldError> {
+        events::legacy(o, "reportingComponent")
+    }
+}
+
+/// events.k8s.io asks for more.
+struct Strict;
+impl Strategy for Strict {
+    fn create_on_update(&self) -> bool {
+        true
+    }
+    fn validates_updates_itself(&self) -> bool {
+        true
+    }
+    fn validate(&self, o: &Value) -> Vec<FieldError> {
+        let o = to_core(o.clone());
+        let mut errors = events::legacy(&o, "reportingController");
+        errors.extend(events::strict(&o));
+        errors
+    }
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        let (new, old) = (to_core(new.clone()), to_core(old.clone()));
+        let mut errors = events::legacy(&new, "reportingController");
+        errors.extend(events::strict_update(&new, &old));
+        errors
     }
 }
 
@@ -176,7 +206,7 @@ pub(crate) fn resources() -> Vec<Resource> {
             plural: "events",
             singular: "event",
             short_names: &["ev"],
-            strategy: &Event,
+            strategy: &Strict,
             selectable_fields: &[
                 field!("regarding.kind", "/regarding/kind"),
                 field!("regarding.namespace", "/regarding/namespace"),
@@ -247,12 +277,17 @@ fn to_core(mut o: Value) -> Value {
         RENAMED.into_iter().map(|(core, events)| (events, core)),
     );
     o["apiVersion"] = "v1".into();
-    show(&mut o, &["involvedObject", "source"], &json!({}));
-    let times = ["firstTimestamp", "lastTimestamp", "eventTime"];
-    show(&mut o, &times, &Value::Null);
-    let reporter = ["reportingComponent", "reportingInstance"];
-    show(&mut o, &reporter, &"".into());
+    shown(&mut o);
     o
+}
+
+/// What core/v1 always shows.
+fn shown(o: &mut Value) {
+    show(o, &["involvedObject", "source"], &json!({}));
+    let times = ["firstTimestamp", "lastTimestamp", "eventTime"];
+    show(o, &times, &Value::Null);
+    let reporter = ["reportingComponent", "reportingInstance"];
+    show(o, &reporter, &"".into());
 }
 
 static STORED: Stored = Stored {

@@ -1,6 +1,7 @@
 //! Which kinds count the generations of their spec.
 
 use crate::registry::Resource;
+use serde_json::Value;
 
 /// Kinds with a status whose generation upstream never sets.
 const WITHOUT: [(&str, &str); 11] = [
@@ -54,5 +55,16 @@ pub(crate) fn has_generation(r: &Resource) -> bool {
         !WITHOUT.contains(&name)
     } else {
         WITH.contains(&name)
+    }
+}
+
+/// The generation that a change of the object counts on from; None where changes aren't counted.
+pub(crate) fn generation(r: &Resource, live: &Value) -> Option<i64> {
+    let given = live["metadata"]["generation"].as_i64();
+    match (r.group, r.plural) {
+        ("scheduling.k8s.io", "priorityclasses") => None,
+        // only their changes are counted
+        ("storage.k8s.io", "csidrivers") => Some(given.unwrap_or(0)),
+        _ => given,
     }
 }

@@ -31,7 +31,7 @@ mod template;
 mod workloads;
 
 pub(crate) use cells::{CREATED, NAME};
-pub(crate) use generation::has_generation;
+pub(crate) use generation::{generation, has_generation};
 
 use crate::registry::{Generic, Resource};
 use std::sync::LazyLock;
@@ -127,4 +127,15 @@ pub fn builtin() -> &'static [Resource] {
         all
     });
     &ALL
+}
+
+/// What users of a kind that is on its way out are told (upstream's APILifecycleDeprecated).
+pub(crate) fn deprecation(r: &Resource) -> Option<&'static str> {
+    match (r.group, r.kind) {
+        ("", "Endpoints") => {
+            Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+        }
+        ("", "ComponentStatus") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        _ => None,
+    }
 }

@@ -3,7 +3,7 @@
 use super::{
     PLAIN,
     cells::{AGE, NAME, column, or_none, selector},
-    checks::networks as checks,
+    checks::{ingress, networks as checks, policies},
     json::{default, items, text},
 };
 use crate::registry::{FieldError, Lookup, Resource, Strategy};
@@ -15,49 +15,43 @@ impl Strategy for Ingress {
         o["status"] = json!({ "loadBalancer": {} });
         Ok(())
     }
+    fn prepare_update(
+        &self,
+        new: &mut Value,
+        old: &Value,
+        _: &dyn Lookup,
+    ) -> Result<(), Vec<FieldError>> {
+        new["status"] = old["status"].clone();
+        Ok(())
+    }
+    fn validates_updates_itself(&self) -> bool {
+        true
+    }
     fn validate(&self, o: &Value) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        if items(o, "/spec/rules").is_empty() && o["spec"]["defaultBackend"].is_null() {
-            errors.push(FieldError::Invalid {
-                field: "spec".into(),
-                value: o["spec"].clone(),
-                detail: "either `defaultBackend` or `rules` must be specified".into(),
-            });
+        ingress::create(o)
+    }
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        ingress::update(new, old)
+    }
+    fn warnings(&self, o: &Value) -> Vec<String> {
+        match o["metadata"]["annotations"][ingress::CLASS].is_null() {
+            true => vec![],
+            false => vec![format!(
+                "annotation {:?} is deprecated, please use 'spec.ingressClassName' instead",
+                ingress::CLASS
+            )],
         }
-        for (i, rule) in items(o, "/spec/rules").iter().enumerate() {
-            for (j, path) in items(rule, "/http/paths").iter().enumerate() {
-                let field = format!("spec.rules[{i}].http.paths[{j}]");
-                let kinds = ["Exact", "ImplementationSpecific", "Prefix"];
-                match text(path, "/pathType") {
-                    "" => errors.push(FieldError::Required {
-                        field: format!("{field}.pathType"),
-                        detail: "pathType must be specified".into(),
-                    }),
-                    k if !kinds.contains(&k) => errors.push(FieldError::NotSupported {
-                        field: format!("{field}.pathType"),
-                        value: k.into(),
-                        supported: kinds.iter().map(|k| k.to_string()).collect(),
-                    }),
-                    "Exact" | "Prefix" if !text(path, "/path").starts_with('/') => {
-                        errors.push(FieldError::Invalid {
-                            field: format!("{field}.path"),
-                            value: path["path"].clone(),
-                            detail: "must be an absolute path".into(),
-                        });
-                    }
-                    _ => {}
-                }
-                if text(path, "/backend/service/name").is_empty()
-                    && path["backend"]["resource"].is_null()
-                {
-                    errors.push(FieldError::Required {
-                        field: format!("{field}.backend"),
-                        detail: "resource or service backend is required".into(),
-                    });
-                }
-            }
-        }
-        errors
+    }
+    fn part(&self, subresource: &str) -> Option<&dyn Strategy> {
+        (subresource == "status").then_some(&IngressStatus)
+    }
+}
+
+/// `…/status`
+struct IngressStatus;
+impl Strategy for IngressStatus {
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        ingress::status(new, old)
     }
 }
 
@@ -80,6 +74,15 @@ impl Strategy for Policy {
                 }
             }
         }
+    }
+    fn validates_updates_itself(&self) -> bool {
+        true
+    }
+    fn validate(&self, o: &Value) -> Vec<FieldError> {
+        policies::network_policy(o, None)
+    }
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        policies::network_policy(new, Some(old))
     }
 }
 

@@ -3,9 +3,11 @@
 use super::{
     PLAIN,
     cells::{AGE, NAME, column},
+    checks::{cluster, quantity},
     json::text,
 };
-use crate::registry::{Resource, Strategy};
+use crate::registry::{FieldError, Resource, Strategy};
+use serde_json::Value;
 
 struct RuntimeClass;
 impl Strategy for RuntimeClass {
@@ -14,6 +16,20 @@ impl Strategy for RuntimeClass {
     }
     fn create_on_update(&self) -> bool {
         true
+    }
+    fn default(&self, o: &mut Value) {
+        if let Some(overhead) = o.get_mut("overhead") {
+            quantity::canonical_list(overhead.get_mut("podFixed"), true);
+        }
+    }
+    fn validates_updates_itself(&self) -> bool {
+        true
+    }
+    fn validate(&self, o: &Value) -> Vec<FieldError> {
+        cluster::runtime_class(o)
+    }
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        cluster::runtime_class_update(new, old)
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{
     PLAIN,
     cells::{AGE, NAME, column, labels, or_none, wide},
+    checks::{endpoints, path, services as checks},
     json::{default, items, items_mut, text},
 };
 use crate::registry::{FieldError, Lookup, NameRule, Resource, Strategy};
@@ -13,7 +14,7 @@ struct Service;
 
 impl Strategy for Service {
     fn name(&self) -> NameRule {
-        NameRule::Dns1035Label
+        NameRule::DnsLabel
     }
 
     fn default(&self, o: &mut Value) {
@@ -47,13 +48,20 @@ impl Strategy for Service {
         if kind == "LoadBalancer" {
             default(spec, "allocateLoadBalancerNodePorts", true);
         }
-        if kind != "ExternalName" {
+        if kind == "ClusterIP" && !items(spec, "/externalIPs").is_empty() {
+            default(spec, "externalTrafficPolicy", "Cluster");
+        }
+        if matches!(kind.as_str(), "ClusterIP" | "NodePort" | "LoadBalancer") {
             default(spec, "internalTrafficPolicy", "Cluster");
         }
     }
 
     fn prepare_create(&self, o: &mut Value, lookup: &dyn Lookup) -> Result<(), Vec<FieldError>> {
         o["status"] = json!({ "loadBalancer": {} });
+        let spec = &mut o["spec"];
+        if !text(spec, "/clusterIP").is_empty() && items(spec, "/clusterIPs").is_empty() {
+            spec["clusterIPs"] = json!([spec["clusterIP"]]);
+        }
         allocate(o, lookup)
     }
 
@@ -80,6 +88,7 @@ impl Strategy for Service {
             }
             return Ok(());
         }
+        follow(&mut new["spec"], &old["spec"]);
         // What was allocated stays unless the request says otherwise.
         for key in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
             if text(new, &format!("/spec/{key}")).is_empty()
@@ -104,100 +113,130 @@ impl Strategy for Service {
         allocate(new, lookup)
     }
 
-    fn validate(&self, o: &Value) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        let kind = text(o, "/spec/type");
-        let kinds = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
-        if !kinds.contains(&kind) {
-            errors.push(FieldError::NotSupported {
-                field: "spec.type".into(),
-                value: kind.into(),
-                supported: kinds.iter().map(|k| k.to_string()).collect(),
-            });
-        }
-        let headless = text(o, "/spec/clusterIP") == "None";
-        if headless && matches!(kind, "NodePort" | "LoadBalancer") {
-            errors.push(FieldError::Invalid {
-                field: "spec.clusterIPs[0]".into(),
-                value: "None".into(),
-                detail: format!("may not be set to 'None' for {kind} services"),
-            });
-        }
-        if kind == "ExternalName" && text(o, "/spec/externalName").is_empty() {
-            errors.push(FieldError::Required {
-                field: "spec.externalName".into(),
-                detail: String::new(),
-            });
-        }
-        let ports = items(o, "/spec/ports");
-        if ports.is_empty() && !headless && kind != "ExternalName" {
-            errors.push(FieldError::Required {
-                field: "spec.ports".into(),
-                detail: String::new(),
-            });
-        }
-        let (mut names, mut numbers) = (HashSet::new(), HashSet::new());
-        for (i, p) in ports.iter().enumerate() {
-            let field = format!("spec.ports[{i}]");
-            let name = text(p, "/name");
-            if name.is_empty() && ports.len() > 1 {
-                errors.push(FieldError::Required {
-                    field: format!("{field}.name"),
-                    detail: String::new(),
-                });
-            } else if !name.is_empty() && !names.insert(name) {
-                errors.push(FieldError::Duplicate {
-                    field: format!("{field}.name"),
-                    value: name.into(),
-                });
-            }
-            let range = "must be between 1 and 65535, inclusive";
-            let bad = |v: &Value| v.as_i64().is_some_and(|n| !(1..=65535).contains(&n));
-            if bad(&p["port"]) {
-                errors.push(FieldError::Invalid {
-                    field: format!("{field}.port"),
-                    value: p["port"].clone(),
-                    detail: range.into(),
-                });
-            }
-            if bad(&p["targetPort"]) {
-                errors.push(FieldError::Invalid {
-                    field: format!("{field}.targetPort"),
-                    value: p["targetPort"].clone(),
-                    detail: range.into(),
-                });
-            }
-            if !["TCP", "UDP", "SCTP"].contains(&text(p, "/protocol")) {
-                errors.push(FieldError::NotSupported {
-                    field: format!("{field}.protocol"),
-                    value: p["protocol"].clone(),
-                    supported: vec!["SCTP".into(), "TCP".into(), "UDP".into()],
-                });
-            } else if !numbers.insert((p["port"].as_i64(), text(p, "/protocol"))) {
-                errors.push(FieldError::Duplicate {
-                    field,
-                    value: p.clone(),
-                });
-            }
-        }
-        errors
+    fn validate_create(&self, o: &Value) -> Vec<FieldError> {
+        checks::service(o, None)
+    }
+
+    fn warnings(&self, o: &Value) -> Vec<String> {
+        checks::warnings(o)
+    }
+
+    fn create_on_update(&self) -> bool {
+        true
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        let (before, after) = (text(old, "/spec/clusterIP"), text(new, "/spec/clusterIP"));
-        if text(old, "/spec/type") == "ExternalName"
-            || text(new, "/spec/type") == "ExternalName"
-            || before.is_empty()
-            || before == after
-        {
-            return vec![];
-        }
-        vec![FieldError::Invalid {
-            field: "spec.clusterIPs[0]".into(),
-            value: json!([after]),
-            detail: "may not change once set".into(),
-        }]
+        checks::update(new, old)
     }
+
+    fn part(&self, subresource: &str) -> Option<&dyn Strategy> {
+        (subresource == "status").then_some(&ServiceStatus)
+    }
+}
+
+/// `…/status`
+struct ServiceStatus;
+impl Strategy for ServiceStatus {
+    fn prepare_update(
+        &self,
+        new: &mut Value,
+        _: &Value,
+        _: &dyn Lookup,
+    ) -> Result<(), Vec<FieldError>> {
+        if text(new, "/spec/type") == "LoadBalancer"
+            && let Some(balancer) = new.pointer_mut("/status/loadBalancer")
+        {
+            for ingress in items_mut(balancer, "ingress") {
+                if !text(ingress, "/ip").is_empty() {
+                    default(ingress, "ipMode", "VIP");
+                }
+            }
+        }
+        Ok(())
+    }
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        checks::status(new, old)
+    }
+}
+
+/// One of `clusterIP` and `clusterIPs` follows the other where only that one was changed (upstream's normalizeClusterIPs).
+fn follow(new: &mut Value, old: &Value) {
+    let (is, was) = (text(new, "/clusterIP"), text(old, "/clusterIP"));
+    if is != was && !is.is_empty() && new["clusterIPs"] == old["clusterIPs"] {
+        new["clusterIPs"] = json!([is]);
+    }
+}
+
+/// Which families of addresses the Service has, on a platform with IPv4 (upstream's initIPFamilyFields).
+fn families(o: &mut Value) -> Result<(), Vec<FieldError>> {
+    let spec = &mut o["spec"];
+    let headless = text(spec, "/clusterIP") == "None";
+    let selects = spec["selector"].as_object().is_some_and(|s| !s.is_empty());
+    let unselected = headless && !selects;
+    let policy = if unselected {
+        "RequireDualStack"
+    } else {
+        "SingleStack"
+    };
+    default(spec, "ipFamilyPolicy", policy);
+    let at = path::Path::Root("spec");
+    let mut errors = path::Errors::default();
+    checks::cluster_ips(spec, None, &at, &mut errors);
+    if !errors.0.is_empty() {
+        return Err(errors.0);
+    }
+    let policy = text(spec, "/ipFamilyPolicy").to_string();
+    let policy_at = at.child("ipFamilyPolicy");
+    if policy == "SingleStack" {
+        for (field, what) in [("clusterIPs", "cluster IPs"), ("ipFamilies", "IP families")] {
+            if spec[field].as_array().is_some_and(|l| l.len() == 2) {
+                errors.invalid(
+                    &policy_at,
+                    policy.as_str(),
+                    format!("must be 'RequireDualStack' or 'PreferDualStack' when multiple {what} are specified"),
+                );
+            }
+        }
+    }
+    checks::known_families(spec, &at, &mut errors);
+    if !errors.0.is_empty() {
+        return Err(errors.0);
+    }
+    if unselected {
+        if items(spec, "/ipFamilies").is_empty() {
+            spec["ipFamilies"] = json!(["IPv4"]);
+        }
+        if items(spec, "/ipFamilies").len() < 2 && policy != "SingleStack" {
+            let other = if spec["ipFamilies"][0] == "IPv4" {
+                "IPv6"
+            } else {
+                "IPv4"
+            };
+            spec["ipFamilies"] = json!([spec["ipFamilies"][0], other]);
+        }
+        return Ok(());
+    }
+    if policy == "RequireDualStack" {
+        let detail = "this cluster is not configured for dual-stack services";
+        errors.invalid(&policy_at, policy.as_str(), detail);
+    }
+    let families_at = at.child("ipFamilies");
+    for (i, f) in items(spec, "/ipFamilies").iter().enumerate() {
+        if f != "IPv4" {
+            errors.invalid(
+                &families_at.index(i),
+                f.clone(),
+                "not configured on this cluster",
+            );
+        }
+    }
+    if !errors.0.is_empty() {
+        return Err(errors.0);
+    }
+    if items(spec, "/ipFamilies").is_empty() {
+        spec["ipFamilies"] = json!(["IPv4"]);
+    }
+    Ok(())
 }
 
 /// Gives the Service its address, and node ports where its type asks for them.
@@ -206,6 +245,7 @@ fn allocate(o: &mut Value, lookup: &dyn Lookup) -> Result<(), Vec<FieldError>> {
     if kind == "ExternalName" {
         return Ok(());
     }
+    families(o)?;
     let me = (
         text(o, "/metadata/namespace").to_string(),
         text(o, "/metadata/name").to_string(),
@@ -274,12 +314,15 @@ fn allocate(o: &mut Value, lookup: &dyn Lookup) -> Result<(), Vec<FieldError>> {
     let spec = &mut o["spec"];
     spec["clusterIP"] = json!(ip);
     spec["clusterIPs"] = json!([ip]);
-    default(spec, "ipFamilies", json!(["IPv4"]));
-    default(spec, "ipFamilyPolicy", "SingleStack");
     let mut used: HashSet<i64> = others
         .iter()
         .flat_map(|s| items(s, "/spec/ports"))
         .filter_map(|p| p["nodePort"].as_i64())
+        .chain(
+            others
+                .iter()
+                .filter_map(|s| s["spec"]["healthCheckNodePort"].as_i64()),
+        )
         .collect();
     let (low, high) = lookup.node_port_range();
     for (i, p) in items_mut(spec, "ports").enumerate() {
@@ -317,6 +360,28 @@ fn allocate(o: &mut Value, lookup: &dyn Lookup) -> Result<(), Vec<FieldError>> {
         used.insert(number);
         p["nodePort"] = number.into();
     }
+    health_port(&mut o["spec"], &used, low, high)
+}
+
+/// The port at which balancers ask nodes for endpoints, from the same range.
+fn health_port(
+    spec: &mut Value,
+    used: &HashSet<i64>,
+    low: u16,
+    high: u16,
+) -> Result<(), Vec<FieldError>> {
+    if !checks::needs_health_port(spec) || spec["healthCheckNodePort"].as_i64().unwrap_or(0) != 0 {
+        return Ok(());
+    }
+    let free = (i64::from(low)..=i64::from(high)).find(|n| !used.contains(n));
+    let number = free.ok_or_else(|| {
+        vec![FieldError::Invalid {
+            field: "spec.healthCheckNodePort".into(),
+            value: 0.into(),
+            detail: "no free node port is left".into(),
+        }]
+    })?;
+    spec["healthCheckNodePort"] = number.into();
     Ok(())
 }
 
@@ -329,6 +394,19 @@ impl Strategy for Endpoints {
             }
         }
     }
+    fn validate_create(&self, o: &Value) -> Vec<FieldError> {
+        endpoints::endpoints(o)
+    }
+    fn create_on_update(&self) -> bool {
+        true
+    }
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        // what was let in once may stay
+        if new["subsets"] == old["subsets"] {
+            return vec![];
+        }
+        endpoints::endpoints(new)
+    }
 }
 
 struct EndpointSlice;
@@ -339,39 +417,14 @@ impl Strategy for EndpointSlice {
             default(p, "protocol", "TCP");
         }
     }
+    fn validates_updates_itself(&self) -> bool {
+        true
+    }
     fn validate(&self, o: &Value) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        let kinds = ["FQDN", "IPv4", "IPv6"];
-        match text(o, "/addressType") {
-            "" => errors.push(FieldError::Required {
-                field: "addressType".into(),
-                detail: String::new(),
-            }),
-            k if !kinds.contains(&k) => errors.push(FieldError::NotSupported {
-                field: "addressType".into(),
-                value: k.into(),
-                supported: kinds.iter().map(|k| k.to_string()).collect(),
-            }),
-            _ => {}
-        }
-        if items(o, "/endpoints").len() > 1000 {
-            errors.push(FieldError::TooMany {
-                field: "endpoints".into(),
-                actual: items(o, "/endpoints").len(),
-                max: 1000,
-            });
-        }
-        errors
+        endpoints::slice(o, None)
     }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        match new["addressType"] == old["addressType"] {
-            true => vec![],
-            false => vec![FieldError::Invalid {
-                field: "addressType".into(),
-                value: new["addressType"].clone(),
-                detail: "field is immutable".into(),
-            }],
-        }
+        endpoints::slice_update(new, old)
     }
 }
 

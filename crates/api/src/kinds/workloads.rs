@@ -260,8 +260,13 @@ impl Strategy for DaemonSet {
     fn validate(&self, o: &Value) -> Vec<FieldError> {
         checks::daemon_set(o)
     }
+    fn validates_updates_itself(&self) -> bool {
+        true
+    }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        checks::immutable_selector(new, old)
+        let mut errors = checks::immutable_selector(new, old);
+        errors.extend(checks::daemon_set(new));
+        errors
     }
     fn part(&self, subresource: &str) -> Option<&dyn Strategy> {
         (subresource == "status").then_some(&DaemonStatus)

@@ -29,7 +29,8 @@ const TYPES: [&str; 5] = [
     "Resource",
 ];
 
-pub(crate) fn autoscaler(o: &Value) -> Vec<FieldError> {
+/// `old`: what it replaces. What is scaled may stay as it was named there.
+pub(crate) fn autoscaler(o: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Errors::default();
     let spec = &o["spec"];
     let at = Path::Root("spec");
@@ -54,6 +55,21 @@ pub(crate) fn autoscaler(o: &Value) -> Vec<FieldError> {
         &at.child("scaleTargetRef"),
         &mut errors,
     );
+    let of = &spec["scaleTargetRef"];
+    let same = |old: &Value| {
+        let was = &old["spec"]["scaleTargetRef"];
+        str_of(was, "apiVersion") == str_of(of, "apiVersion")
+            && str_of(was, "kind") == str_of(of, "kind")
+    };
+    let version = str_of(of, "apiVersion");
+    if !version.contains('/')
+        && str_of(of, "kind") != "ReplicationController"
+        && !old.is_some_and(same)
+    {
+        let at = at.child("scaleTargetRef");
+        let detail = "apiVersion must specify API group";
+        errors.invalid(&at.child("apiVersion"), version, detail);
+    }
     metrics(spec, &at.child("metrics"), &mut errors);
     for field in ["scaleUp", "scaleDown"] {
         let rules = &spec["behavior"][field];

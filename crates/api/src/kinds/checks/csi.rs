@@ -1,7 +1,7 @@
 //! The checks of what drivers of storage say about themselves (`pkg/apis/storage/validation`).
 
 use super::{
-    path::{Errors, Path},
+    path::{Errors, Go, Path},
     quantity, rules, selectors,
 };
 use crate::{
@@ -157,6 +157,27 @@ pub(crate) fn node(o: &Value) -> Vec<FieldError> {
     errors.0
 }
 
+/// CSINodeDriver
+const DRIVER: Go = Go::Struct(&[
+    ("name", "Name", Go::Text),
+    ("nodeID", "NodeID", Go::Text),
+    ("topologyKeys", "TopologyKeys", Go::Plain),
+    ("allocatable", "Allocatable", Go::Plain),
+]);
+/// VolumeAttachmentSpec
+const ATTACHMENT: Go = Go::Struct(&[
+    ("attacher", "Attacher", Go::Text),
+    (
+        "source",
+        "Source",
+        Go::Struct(&[
+            ("persistentVolumeName", "PersistentVolumeName", Go::Plain),
+            ("inlineVolumeSpec", "InlineVolumeSpec", Go::Plain),
+        ]),
+    ),
+    ("nodeName", "NodeName", Go::Text),
+]);
+
 pub(crate) fn node_update(new: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Errors::default();
     let fixed = |d: &Value| {
@@ -170,7 +191,7 @@ pub(crate) fn node_update(new: &Value, old: &Value) -> Vec<FieldError> {
         for is in list(&new["spec"], "drivers") {
             if was["name"] == is["name"] {
                 let at = Path::Root("spec.drivers");
-                errors.immutable(&at, &fixed(is), &fixed(was));
+                errors.immutable_go(&at, &fixed(is), &fixed(was), &DRIVER);
             }
         }
     }
@@ -251,7 +272,8 @@ pub(crate) fn attachment(o: &Value) -> Vec<FieldError> {
 
 pub(crate) fn attachment_update(new: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Errors::default();
-    errors.immutable(&Path::Root("spec"), &new["spec"], &old["spec"]);
+    let at = Path::Root("spec");
+    errors.immutable_go(&at, &new["spec"], &old["spec"], &ATTACHMENT);
     errors.0
 }
 

@@ -31,9 +31,7 @@ pub(crate) fn job(o: &Value, created: bool) -> Vec<FieldError> {
     let mut errors = Errors::default();
     let spec = &o["spec"];
     let at = Path::Root("spec");
-    if created {
-        generated_selector(o, &mut errors);
-    }
+    generated_selector(o, &mut errors);
     job_spec(spec, &at, &mut errors);
     let place = at.child("selector");
     let selector = &spec["selector"];

@@ -3,17 +3,25 @@
 
 pub(crate) mod admissionregistration;
 pub(crate) mod autoscaling;
+pub(crate) mod cluster;
 mod cron;
 pub(crate) mod csi;
+pub(crate) mod data;
 pub(crate) mod difference;
+pub(crate) mod endpoints;
+pub(crate) mod events;
 pub(crate) mod expressions;
+pub(crate) mod ingress;
 pub(crate) mod jobs;
 pub(crate) mod networks;
 pub(crate) mod path;
 pub(crate) mod pod;
+pub(crate) mod policies;
 pub(crate) mod quantity;
+pub(crate) mod quotas;
 pub(crate) mod rules;
 pub(crate) mod selectors;
+pub(crate) mod services;
 pub(crate) mod volumes;
 mod windows;
 pub(crate) mod workloads;

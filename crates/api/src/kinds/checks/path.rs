@@ -58,7 +58,8 @@ pub(crate) enum Go {
     List(&'static Go),
 }
 impl Go {
-    fn write(&self, value: &Value) -> String {
+    /// The value in JSON, as Go writes it.
+    pub(crate) fn write(&self, value: &Value) -> String {
         match (self, value) {
             (Go::Text, Value::Null) => "\"\"".into(),
             (Go::Struct(fields), Value::Object(map)) => {
@@ -169,6 +170,22 @@ impl Errors {
             value: value.into(),
         });
     }
+    /// A `Duplicate` that shows the value as upstream's own type is written.
+    pub(crate) fn duplicate_shown(&mut self, at: &Path<'_>, shown: String) {
+        self.0.push(FieldError::DuplicateShown {
+            field: at.to_string(),
+            shown,
+            detail: String::new(),
+        });
+    }
+    /// [`Errors::duplicate_shown`] with what must be one of a kind.
+    pub(crate) fn duplicate_because(&mut self, at: &Path<'_>, shown: String, detail: &str) {
+        self.0.push(FieldError::DuplicateShown {
+            field: at.to_string(),
+            shown,
+            detail: detail.into(),
+        });
+    }
     pub(crate) fn not_found(&mut self, at: &Path<'_>, value: impl Into<Value>) {
         self.0.push(FieldError::NotFound {
             field: at.to_string(),
@@ -249,6 +266,12 @@ impl Errors {
     pub(crate) fn immutable(&mut self, at: &Path<'_>, new: &Value, old: &Value) {
         if new != old {
             self.invalid(at, new.clone(), "field is immutable");
+        }
+    }
+    /// [`Errors::immutable`] that shows the value as Go writes its struct.
+    pub(crate) fn immutable_go(&mut self, at: &Path<'_>, new: &Value, old: &Value, go: &Go) {
+        if new != old {
+            self.invalid_go(at, new, go, "field is immutable");
         }
     }
     /// A text that must be one of a few when it is there.

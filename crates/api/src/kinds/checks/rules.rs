@@ -9,7 +9,6 @@ const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alpha
 const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const SEARCH: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')";
 const LABEL_1035: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
-#[allow(dead_code)]
 const WILDCARD: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. '*.example.com', regex used for validation is '\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const CONFIG_KEY: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
 const QUALIFIED: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
@@ -83,7 +82,6 @@ pub(crate) fn dns_search(text: &str) -> Vec<String> {
 }
 
 /// `*.` and a subdomain.
-#[allow(dead_code)]
 pub(crate) fn wildcard(text: &str) -> Vec<String> {
     let mut errors = Vec::new();
     bounded(text, 253, "characters", &mut errors);
@@ -208,6 +206,54 @@ fn labels_of(text: &str, rule: fn(&str) -> Vec<String>, at: &Path<'_>, errors: &
         }
         if !messages.is_empty() {
             return;
+        }
+    }
+}
+
+/// A list of `metav1.Condition`.
+pub(crate) fn conditions(all: &[Value], at: &Path<'_>, errors: &mut Errors) {
+    const REASON_BYTES_MAX: usize = 1024;
+    const MESSAGE_BYTES_MAX: usize = 32768;
+    const REASON: &str = "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric characters or '_,:', and must end with an alphanumeric character or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName',  or 'ReasonA,ReasonB',  or 'ReasonA:ReasonB', regex used for validation is '[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?')";
+    let text = |c: &'_ Value, field: &str| c[field].as_str().unwrap_or_default().to_string();
+    let mut seen = std::collections::HashSet::new();
+    for (i, c) in all.iter().enumerate() {
+        let at = at.index(i);
+        let kind = text(c, "type");
+        if !seen.insert(kind.clone()) {
+            errors.duplicate(&at.child("type"), kind.as_str());
+        }
+        errors.broken(&at.child("type"), kind.as_str(), qualified(&kind));
+        let status = text(c, "status");
+        if !["True", "False", "Unknown"].contains(&status.as_str()) {
+            errors.not_supported(&at.child("status"), status, &["False", "True", "Unknown"]);
+        }
+        if let Some(n) = c["observedGeneration"].as_i64().filter(|n| *n < 0) {
+            let detail = "must be greater than or equal to zero";
+            errors.invalid(&at.child("observedGeneration"), n, detail);
+        }
+        if !c["lastTransitionTime"].is_string() {
+            errors.required(&at.child("lastTransitionTime"), "");
+        }
+        let reason = text(c, "reason");
+        let place = at.child("reason");
+        if reason.is_empty() {
+            errors.required(&place, "");
+        } else {
+            let bytes = reason.as_bytes();
+            let end = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_';
+            let good = bytes[0].is_ascii_alphabetic()
+                && bytes.iter().all(|b| end(b) || b",:".contains(b))
+                && bytes.last().is_some_and(end);
+            if !good {
+                errors.invalid(&place, reason.as_str(), REASON);
+            }
+            if reason.len() > REASON_BYTES_MAX {
+                errors.too_long(&place, REASON_BYTES_MAX);
+            }
+        }
+        if text(c, "message").len() > MESSAGE_BYTES_MAX {
+            errors.too_long(&at.child("message"), MESSAGE_BYTES_MAX);
         }
     }
 }
@@ -379,6 +425,30 @@ pub(crate) fn strict_ip(text: &str, at: &Path<'_>, errors: &mut Errors) {
     }
 }
 
+/// A warning for each address that is not in its one canonical form.
+pub(crate) fn unusual_ips<'a>(
+    ips: impl Iterator<Item = &'a Value>,
+    at: &Path<'_>,
+    warnings: &mut Vec<String>,
+) {
+    for (i, text) in ips.filter_map(Value::as_str).enumerate() {
+        let at = at.index(i);
+        let Some(ip) = sloppy_ip(text) else { continue };
+        let v4 = ip.is_ipv4() && text.parse::<Ipv4Addr>().is_err();
+        let mapped = matches!(ip, IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some());
+        if v4 || mapped {
+            let canonical = ip.to_canonical();
+            warnings.push(format!(
+                "{at}: non-standard IP address {text:?} is invalid: use \"{canonical}\""
+            ));
+        } else if ip.to_string() != text {
+            warnings.push(format!(
+                "{at}: IPv6 address {text:?} should be in RFC 5952 canonical format (\"{ip}\")"
+            ));
+        }
+    }
+}
+
 /// A CIDR as fields from before the strict rule take it.
 pub(crate) fn legacy_cidr(text: &str, kept: &[Value], at: &Path<'_>, errors: &mut Errors) {
     if kept.iter().any(|k| k == text) {
@@ -456,7 +526,6 @@ pub(crate) fn sloppy_cidr(text: &str) -> Option<(IpAddr, u32)> {
 }
 
 /// An address that traffic can be sent to: not unspecified, loopback or link-local.
-#[allow(dead_code)]
 pub(crate) fn endpoint_ip(text: &str, at: &Path<'_>, errors: &mut Errors) {
     let Some(ip) = sloppy_ip(text) else {
         errors.invalid(at, text, "must be a valid IP address");
@@ -485,6 +554,24 @@ pub(crate) fn endpoint_ip(text: &str, at: &Path<'_>, errors: &mut Errors) {
     if multicast {
         let detail = "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)";
         errors.invalid(at, text, detail);
+    }
+}
+
+/// At least two labels, with or without the dot at the end.
+pub(crate) fn fqdn(text: &str, at: &Path<'_>, errors: &mut Errors) {
+    if text.is_empty() {
+        errors.required(at, "");
+        return;
+    }
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let messages = dns_subdomain(name);
+    if !messages.is_empty() {
+        errors.invalid(at, name, messages.join(","));
+    } else if !name.contains('.') {
+        let detail = "should be a domain with at least two segments separated by dots";
+        errors.invalid(at, name, detail);
+    } else if let Some(label) = name.split('.').find(|l| !dns_label(l).is_empty()) {
+        errors.invalid(at, label, dns_label(label).join(","));
     }
 }
 

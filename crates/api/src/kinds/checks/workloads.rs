@@ -146,6 +146,12 @@ pub(crate) fn deployment(o: &Value) -> Vec<FieldError> {
     errors.0
 }
 
+/// A count, or a share of a whole that is no more than it.
+pub(crate) fn part_of_all(value: &Value, at: &Path<'_>, errors: &mut Errors) {
+    share(value, at, errors);
+    at_most_all(value, at, errors);
+}
+
 /// A count, or a share of a whole.
 fn share(value: &Value, at: &Path<'_>, errors: &mut Errors) {
     match value.as_str() {

@@ -1,6 +1,6 @@
 //! The checks of a PodSpec, in upstream's words and order (pkg/apis/core/validation/validation.go, ValidatePodSpec).
 
-mod affinity;
+pub(crate) mod affinity;
 mod annotations;
 mod containers;
 pub(crate) mod env;

@@ -62,7 +62,8 @@ pub(crate) fn is_extended(name: &str) -> bool {
 pub(crate) fn is_standard(name: &str) -> bool {
     STANDARD.contains(&name) || is_huge_pages(name) || name.starts_with("requests.hugepages-")
 }
-fn overcommits(name: &str) -> bool {
+/// Whether more of it may be promised than there is.
+pub(crate) fn overcommits(name: &str) -> bool {
     is_native(name) && !is_huge_pages(name)
 }
 
@@ -77,7 +78,8 @@ pub(crate) fn name(name: &str, at: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-fn container_name(of: &str, at: &Path<'_>, errors: &mut Errors) {
+/// The name of something a container may ask for.
+pub(crate) fn container_name(of: &str, at: &Path<'_>, errors: &mut Errors) {
     name(of, at, errors);
     if !of.contains('/') {
         let standard = ["cpu", "memory", "ephemeral-storage"].contains(&of);
