@@ -258,6 +258,22 @@ fn group_list(catalog: &Catalog) -> Value {
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
+/// What changes when objects are stored in another version (apiserver `StorageVersionHash`).
+fn storage_hash(r: &Resource) -> String {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    let (group, version) = match (r.group, r.plural) {
+        // of the kinds served in two places, the one they are kept in
+        ("events.k8s.io", "events") => ("", "v1"),
+        ("autoscaling", "horizontalpodautoscalers") => ("autoscaling", "v2"),
+        (group, _) => match &r.custom {
+            Some(custom) => (group, custom.definition.storage()),
+            None => (group, r.version),
+        },
+    };
+    let hash = sha2::Sha256::digest(format!("{group}/{version}/{}", r.kind));
+    STANDARD.encode(&hash[..8])
+}
+
 fn resource_list(catalog: &Catalog, group: &str, version: &str) -> Value {
     let mut resources = Vec::new();
     for r in catalog.of(group, version) {
@@ -269,6 +285,7 @@ fn resource_list(catalog: &Catalog, group: &str, version: &str) -> Value {
         if !r.categories.is_empty() {
             v["categories"] = json!(r.categories);
         }
+        v["storageVersionHash"] = storage_hash(&r).into();
         resources.push(v);
         for (sub, g, ver, kind, verbs) in subresources(&r) {
             let mut v = json!({"name": format!("{}/{sub}", r.plural), "singularName": "",

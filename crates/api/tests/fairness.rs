@@ -189,59 +189,6 @@ async fn requests_are_classified_and_refused_when_their_level_has_no_seat() {
 }
 
 #[tokio::test]
-async fn a_flood_is_turned_away_and_others_are_not() {
-    let f = server();
-    let queues =
-        json!({"type": "Queue", "queuing": {"queues": 64, "handSize": 2, "queueLengthLimit": 10}});
-    // one seat: 600 * 1 / 246, rounded up, is 3
-    f.made(LEVELS, level("narrow", 1, queues)).await;
-    let made = f.made(SCHEMAS, schema("narrow", "narrow", "crowd")).await;
-    let binding = json!({"metadata": {"name": "crowd"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
-        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "crowd"}]});
-    f.made(
-        "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
-        binding,
-    )
-    .await;
-    let flooder = f.api.client("elephant", &["crowd"], "tester");
-    until("the schema is in use", || async {
-        let a = send(&flooder, Method::GET, CONFIGMAPS, &[], vec![]).await;
-        header(&a, PF_SCHEMA) == uid(&made)
-    })
-    .await;
-    let create = |client: kube::Client, name: String| async move {
-        let body = configmap(&name, json!({})).to_string();
-        let headers: &[(&str, &str)] = &[("content-type", "application/json")];
-        send(&client, Method::POST, CONFIGMAPS, headers, body.into())
-            .await
-            .code
-    };
-    let flood = (0..400).map(|n| {
-        // a client of its own each: one client sends its requests one by one
-        create(
-            f.api.client("elephant", &["crowd"], "tester"),
-            format!("e{n}"),
-        )
-    });
-    let mice = (0..8).map(|n| {
-        create(
-            f.api.client(&format!("mouse-{n}"), &["crowd"], "tester"),
-            format!("m{n}"),
-        )
-    });
-    let (flood, mice) = futures::join!(
-        futures::future::join_all(flood),
-        futures::future::join_all(mice)
-    );
-    let refused = flood.iter().filter(|c| **c == 429).count();
-    let served = flood.iter().filter(|c| **c == 201).count();
-    assert_eq!(refused + served, 400);
-    assert!(refused > 300, "{refused} of the flood were turned away");
-    assert_eq!(mice, [201; 8]);
-}
-
-#[tokio::test]
 async fn wrong_objects_are_refused_in_upstreams_words() {
     let f = server();
     type Change = fn(&mut Value);

@@ -198,3 +198,84 @@ fn width(inner: &Inner, info: &RequestInfo, query: &Query, level: &Level) -> u32
         .count();
     (objects.div_ceil(OBJECTS_PER_SEAT) as u32).clamp(1, most)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+    use serde_json::{Value, json};
+
+    #[tokio::test]
+    async fn a_flood_is_turned_away_and_others_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let api = crate::ApiServer::for_tests(dir.path());
+        let client = api.client("admin", &["system:masters"], "test");
+        let make = |plural: &str, body: Value| {
+            let path = format!("/apis/flowcontrol.apiserver.k8s.io/v1/{plural}");
+            let request = http::Request::post(path).header("content-type", "application/json");
+            client.request::<Value>(request.body(body.to_string().into_bytes()).unwrap())
+        };
+        let queuing = json!({"queues": 64, "handSize": 2, "queueLengthLimit": 10});
+        let limited = json!({"nominalConcurrencyShares": 1, "borrowingLimitPercent": 0,
+            "limitResponse": {"type": "Queue", "queuing": queuing}});
+        make(
+            "prioritylevelconfigurations",
+            json!({"metadata": {"name": "narrow"},
+            "spec": {"type": "Limited", "limited": limited}}),
+        )
+        .await
+        .unwrap();
+        let all =
+            json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "namespaces": ["*"]});
+        let rule = json!({"subjects": [{"kind": "Group", "group": {"name": "crowd"}}], "resourceRules": [all]});
+        make(
+            "flowschemas",
+            json!({"metadata": {"name": "narrow"}, "spec": {
+            "priorityLevelConfiguration": {"name": "narrow"}, "matchingPrecedence": 500,
+            "distinguisherMethod": {"type": "ByUser"}, "rules": [rule]}}),
+        )
+        .await
+        .unwrap();
+        let inner = &api.inner;
+        // what the task that follows the objects does, at a time we know
+        bootstrap(inner).await.unwrap();
+
+        let uri = "/api/v1/namespaces/default/configmaps/a".parse().unwrap();
+        let info = RequestInfo::new(&http::Method::GET, &uri);
+        let query = Query::parse(None);
+        let enter = |user: &str| {
+            let who = Identity::new(user, &["crowd"]);
+            let (info, query) = (&info, &query);
+            Box::pin(async move { inner.fairness.enter(inner, &who, info, query).await })
+        };
+        let figures = || inner.fairness.configuration.load().levels["narrow"].figures();
+        // 600 seats * 1 of 246 shares, rounded up
+        let mut held = vec![];
+        for _ in 0..3 {
+            held.push(enter("elephant").await.ok());
+        }
+        assert_eq!((figures().limits.nominal, figures().executing), (3, 3));
+        let mut flood: Vec<_> = (0..100).map(|_| enter("elephant")).collect();
+        let at_once: Vec<_> = flood.iter_mut().map(|f| f.now_or_never()).collect();
+        let refused: Vec<_> = at_once.iter().flatten().collect();
+        // its two queues of ten are full
+        assert_eq!((refused.len(), figures().waiting), (80, 20));
+        assert!(
+            refused
+                .iter()
+                .all(|r| matches!(r, Err(r) if r.status() == 429))
+        );
+        let waiting: Vec<_> = flood
+            .into_iter()
+            .zip(&at_once)
+            .filter_map(|(f, done)| done.is_none().then_some(f))
+            .collect();
+        let mut mice: Vec<_> = (0..8).map(|n| enter(&format!("mouse-{n}"))).collect();
+        assert!(mice.iter_mut().all(|m| m.now_or_never().is_none()));
+        drop(held);
+        let all = waiting.into_iter().chain(mice);
+        let served = futures::future::join_all(all.map(|w| async { w.await.is_ok() })).await;
+        assert_eq!(served, [true; 28]);
+        assert_eq!((figures().executing, figures().waiting), (0, 0));
+    }
+}
