@@ -307,7 +307,7 @@ impl Inner {
 
     async fn authenticated<B>(
         self: &Arc<Self>,
-        parts: Parts,
+        mut parts: Parts,
         unread: &mut Option<B>,
     ) -> Result<Response<Body>, Failure>
     where
@@ -336,6 +336,7 @@ impl Inner {
         {
             span.impersonated(&who);
         }
+        authenticate::strip(&mut parts.headers);
         let ticket = match self.fairness.enter(self, &who, &info, &query).await {
             Ok(ticket) => ticket,
             Err(too_many) => return Ok(too_many),

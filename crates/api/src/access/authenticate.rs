@@ -5,7 +5,7 @@ use base64::{
     Engine,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
-use http::{HeaderMap, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 use knarr_access::{
     User,
     jwt::{Claims, LEEWAY_SECONDS, LEGACY_ISSUER, Ref, issuer},
@@ -62,6 +62,37 @@ fn bearer(headers: &HeaderMap) -> Option<String> {
         String::from_utf8(decoded).ok()
     });
     given.filter(|t| !t.is_empty())
+}
+
+/// Takes credentials and claims off a request once they are read: nobody behind, least of all one it is passed on to,
+/// must see them.
+pub fn strip(headers: &mut HeaderMap) {
+    headers.remove(header::AUTHORIZATION);
+    let claims: Vec<HeaderName> = headers
+        .keys()
+        .filter(|k| k.as_str().starts_with("impersonate-"))
+        .cloned()
+        .collect();
+    for name in claims {
+        headers.remove(name);
+    }
+    let all = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let offered: Vec<String> = all
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .map(|p| p.trim().to_string())
+        .collect();
+    let kept = offered.iter().filter(|p| !p.starts_with(WEBSOCKET_TOKEN));
+    let kept: Vec<&str> = kept.map(String::as_str).collect();
+    if kept.len() == offered.len() {
+        return;
+    }
+    headers.remove(header::SEC_WEBSOCKET_PROTOCOL);
+    if let Ok(v) = HeaderValue::from_str(&kept.join(", "))
+        && !kept.is_empty()
+    {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, v);
+    }
 }
 
 /// A token's user, and those of the audiences asked for that it is meant for.
@@ -332,6 +363,34 @@ mod tests {
             );
             assert_eq!(bearer(&headers).as_deref(), want, "{name}: {value}");
         }
+    }
+
+    #[test]
+    fn what_was_read_is_taken_off() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("authorization", "Bearer a"),
+            ("impersonate-user", "b"),
+            ("impersonate-extra-x", "c"),
+            ("accept", "d"),
+            (
+                "sec-websocket-protocol",
+                "v4.channel.k8s.io, base64url.bearer.authorization.k8s.io.YWJj",
+            ),
+        ] {
+            let name = HeaderName::try_from(name).unwrap();
+            headers.insert(name, value.parse().unwrap());
+        }
+        strip(&mut headers);
+        let mut left: Vec<String> = headers
+            .iter()
+            .map(|(k, v)| format!("{k}: {}", v.to_str().unwrap()))
+            .collect();
+        left.sort();
+        assert_eq!(
+            left,
+            ["accept: d", "sec-websocket-protocol: v4.channel.k8s.io"]
+        );
     }
 
     #[test]

@@ -48,6 +48,7 @@ async fn follow(inner: &Weak<Inner>, mut cursor: Cursor) {
             return;
         };
         handle(&inner, &events).await;
+        inner.access.keep(&inner.store);
     }
 }
 

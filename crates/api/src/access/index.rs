@@ -1,5 +1,6 @@
 //! The index of roles and bindings, and the graph of what nodes may see, kept up to date from the store's events: whoever
-//! asks sees every write that was answered before. Nothing runs, and nothing is held, while nobody asks.
+//! asks sees every write that was answered before. Nothing is held before
+//! somebody has asked.
 
 use knarr_access::{
     node::Graph,
@@ -36,6 +37,13 @@ pub trait State: Default {
 }
 
 impl<T: State> Follower<T> {
+    /// Takes in what happened, if anybody has asked yet: so that the events don't run away under a flood of writes.
+    pub fn keep(&mut self, store: &Store) {
+        if self.cursor.is_some() {
+            self.current(store);
+        }
+    }
+
     /// The state as of now.
     pub fn current(&mut self, store: &Store) -> &T {
         loop {

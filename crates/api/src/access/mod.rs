@@ -47,6 +47,11 @@ impl Access {
             background: OnceLock::new(),
         })
     }
+    /// Brings what is kept of roles and nodes up to date, as far as it is in use.
+    fn keep(&self, store: &knarr_store::Store) {
+        self.roles.lock().keep(store);
+        self.nodes.lock().keep(store);
+    }
     /// Signs tokens.
     pub fn signer(&self) -> &Signer {
         self.keys.signer()
