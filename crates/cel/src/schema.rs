@@ -83,7 +83,8 @@ impl Schema {
         match (&self.shape, step) {
             (Shape::List { items, .. }, "@items") => items.as_deref(),
             (Shape::Map(v), "@values") => Some(v),
-            (Shape::Object(props), _) => {
+            // a keyword written as it is finds its field, but no size: upstream's estimates look for the escaped name
+            (Shape::Object(props), _) if !is_reserved(step) => {
                 let name = unescape(step)?;
                 props.get(&name).map(|p| &**p).filter(|p| p.ty.is_some())
             }
