@@ -14,15 +14,47 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const LIVE: u8 = 1;
 const READY: u8 = 2;
 const HEALTH: u8 = 4;
+const ALL: u8 = LIVE | READY | HEALTH;
 
-/// The checks, in order. Clients and probes name upstream's: what has no counterpart here (start-up hooks of parts this
-/// server doesn't have) isn't there. `etcd` is the store.
-const CHECKS: [(&str, u8); 6] = [
-    ("ping", LIVE | READY | HEALTH),
-    ("log", LIVE | READY | HEALTH),
-    ("etcd", LIVE | READY | HEALTH),
+/// The checks, in order, under the names that clients and probes know from upstream. `etcd` is the store; the start-up hooks
+/// name what is begun before the first request is answered: definitions of custom resources, admission, priority classes,
+/// roles, flow schemas, APIServices, and the namespaces and Service that every cluster has.
+const CHECKS: [(&str, u8); 24] = [
+    ("ping", ALL),
+    ("log", ALL),
+    ("etcd", ALL),
     ("etcd-readiness", READY),
-    ("poststarthook/bootstrap", READY | HEALTH),
+    ("informer-sync", READY),
+    ("poststarthook/start-apiserver-admission-initializer", ALL),
+    ("poststarthook/generic-apiserver-start-informers", ALL),
+    ("poststarthook/start-apiextensions-informers", ALL),
+    ("poststarthook/start-apiextensions-controllers", ALL),
+    ("poststarthook/crd-informer-synced", ALL),
+    ("poststarthook/start-system-namespaces-controller", ALL),
+    (
+        "poststarthook/start-cluster-authentication-info-controller",
+        ALL,
+    ),
+    ("poststarthook/start-service-ip-repair-controllers", ALL),
+    ("poststarthook/rbac/bootstrap-roles", ALL),
+    (
+        "poststarthook/scheduling/bootstrap-system-priority-classes",
+        ALL,
+    ),
+    ("poststarthook/bootstrap-controller", ALL),
+    ("poststarthook/start-kube-aggregator-informers", ALL),
+    ("poststarthook/apiservice-registration-controller", ALL),
+    (
+        "poststarthook/apiservice-status-local-available-controller",
+        ALL,
+    ),
+    (
+        "poststarthook/apiservice-status-remote-available-controller",
+        ALL,
+    ),
+    ("poststarthook/kube-apiserver-autoregistration", ALL),
+    ("autoregister-completion", ALL),
+    ("poststarthook/apiservice-openapi-controller", ALL),
     ("shutdown", READY),
 ];
 
@@ -104,11 +136,11 @@ pub async fn answer(
 
 async fn check(inner: &std::sync::Arc<Inner>, name: &str) -> Result<(), String> {
     match name {
-        "poststarthook/bootstrap" | "etcd-readiness" => {
-            inner.ready().await.map_err(|f| f.message().to_string())
-        }
+        "ping" | "log" | "etcd" => Ok(()),
         "shutdown" if inner.stopping.is_cancelled() => Err("process is shutting down".into()),
-        _ => Ok(()),
+        "shutdown" => Ok(()),
+        // all of it is begun by one function, which says whether it could
+        _ => inner.ready().await.map_err(|f| f.message().to_string()),
     }
 }
 

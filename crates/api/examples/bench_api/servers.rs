@@ -95,7 +95,7 @@ impl Server {
                 "service-account-issuer",
                 "https://kubernetes.default.svc".into(),
             ),
-            ("service-account-key-file", file("server.key")),
+            ("service-account-key-file", file("server.pub")),
             ("service-account-signing-key-file", file("server.key")),
             ("service-cluster-ip-range", "10.43.0.0/16".into()),
             ("authorization-mode", "Node,RBAC".into()),
@@ -210,6 +210,7 @@ fn certificates(dir: &Path) -> Result<()> {
             leaf.signed_by(&key, &issuer)?.pem(),
         )?;
         std::fs::write(dir.join(format!("{name}.key")), key.serialize_pem())?;
+        std::fs::write(dir.join(format!("{name}.pub")), key.public_key_pem())?;
     }
     Ok(())
 }
