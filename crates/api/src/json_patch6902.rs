@@ -3,6 +3,10 @@
 
 use serde_json::Value;
 
+/// Bytes that the copies of one patch may take together (upstream's `AccumulatedCopySizeLimit`): a copy into itself doubles
+/// what there is each time.
+const COPIED_BYTES_MAX: usize = crate::server::BODY_BYTES_MAX;
+
 /// Why a patch can't be carried out; upstream doesn't tell.
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub enum Error {
@@ -14,6 +18,11 @@ pub enum Error {
     /// Nothing at its path, or an index outside of a list.
     #[error("operation {0} of the JSON patch doesn't apply: look at its path")]
     Path(usize),
+    /// Copies that make the object too large.
+    #[error(
+        "operation {0} of the JSON patch: Unable to complete the copy, the accumulated size increase of copy exceeds the limit {COPIED_BYTES_MAX}"
+    )]
+    Copy(usize),
     /// A test that failed.
     #[error("operation {0} of the JSON patch, a test, found another value")]
     Test(usize),
@@ -21,6 +30,7 @@ pub enum Error {
 
 /// Carries the operations out in order. After an error `document` is half patched.
 pub fn apply(document: &mut Value, operations: &[Value]) -> Result<(), Error> {
+    let mut copied = 0;
     for (at, operation) in operations.iter().enumerate() {
         let text = |k: &str| operation.get(k).and_then(Value::as_str);
         let path = text("path").ok_or(Error::Malformed(at))?;
@@ -42,7 +52,12 @@ pub fn apply(document: &mut Value, operations: &[Value]) -> Result<(), Error> {
                     remove(document, from).ok_or_else(missing)?
                 } else {
                     let (parent, key) = parent(document, from).ok_or_else(missing)?;
-                    get(parent, &key).ok_or_else(missing)?
+                    let found = get(parent, &key).ok_or_else(missing)?;
+                    copied += size(&found);
+                    if copied > COPIED_BYTES_MAX {
+                        return Err(Error::Copy(at));
+                    }
+                    found
                 };
                 add(document, path, taken).ok_or_else(missing)?;
             }
@@ -50,6 +65,19 @@ pub fn apply(document: &mut Value, operations: &[Value]) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// About the bytes of a value's text.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::String(s) => s.len() + 2,
+        Value::Array(list) => list.iter().map(|v| size(v) + 1).sum::<usize>() + 2,
+        Value::Object(map) => {
+            let entries = map.iter().map(|(k, v)| k.len() + 4 + size(v));
+            entries.sum::<usize>() + 2
+        }
+        _ => 4,
+    }
 }
 
 /// The container of a path's last part, and that part.
@@ -138,6 +166,14 @@ fn remove(document: &mut Value, path: &str) -> Option<Value> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn copies_are_bounded() {
+        let step = |i: usize| json!({"op": "copy", "from": "/a", "path": format!("/a/c{i}")});
+        let steps: Vec<Value> = (0..40).map(step).collect();
+        let mut document = json!({"a": {"text": "x".repeat(1000)}});
+        assert!(matches!(apply(&mut document, &steps), Err(Error::Copy(_))));
+    }
 
     #[test]
     fn operations() {

@@ -19,6 +19,7 @@ use policy::{Level, LevelVersion, Policy};
 
 /// Pods looked at when a namespace's level rises.
 const PODS_MAX: usize = 3000;
+const ENFORCED: &str = "pod-security.kubernetes.io/enforce-policy";
 /// Subresources that can't change what a Pod may do.
 const HARMLESS: [&str; 8] = [
     "exec",
@@ -61,6 +62,9 @@ pub fn validate(inner: &Inner, a: &mut Attributes<'_>) -> Result<(), Failure> {
     };
     let (policy, errors) = Policy::of(ns.pointer("/metadata/labels"));
     if policy.is_privileged() && errors.is_empty() {
+        if pod {
+            a.annotate(ENFORCED, &policy.enforce.to_string());
+        }
         return Ok(());
     }
     let Some(object) = &a.object else {
@@ -85,7 +89,7 @@ pub fn validate(inner: &Inner, a: &mut Attributes<'_>) -> Result<(), Failure> {
     }
     let mut refusal = None;
     if pod {
-        notes.push(("enforce-policy", policy.enforce.to_string()));
+        a.annotate(ENFORCED, &policy.enforce.to_string());
         refusal = violation(policy.enforce, &subject)
             .map(|detail| format!("violates PodSecurity \"{}\": {detail}", policy.enforce));
     }

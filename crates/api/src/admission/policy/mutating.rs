@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     admission::{Kind, configured::Configured, matching::Hit, webhooks::conformed},
-    catalog, decode,
+    catalog, decode, json_patch6902,
     object::meta_mut,
     registry::Resource,
     server::Inner,
@@ -310,13 +310,12 @@ fn patched(object: &Value, mut steps: Value) -> Result<Option<Value>, Wrong> {
             step.retain(|k, v| !(k == "from" && (v.is_null() || *v == "")));
         }
     }
-    let wrong = |e: &dyn std::fmt::Display| Wrong::Policy(format!("JSON Patch: {e}"));
-    let steps: json_patch::Patch = serde_json::from_value(steps).map_err(|e| wrong(&e))?;
+    let steps = steps.as_array().map_or(&[][..], Vec::as_slice);
     let mut object = object.clone();
-    match json_patch::patch(&mut object, &steps) {
+    match json_patch6902::apply(&mut object, steps) {
         Ok(()) => Ok(Some(object)),
-        Err(e) if matches!(e.kind, json_patch::PatchErrorKind::TestFailed) => Ok(None),
-        Err(e) => Err(wrong(&e)),
+        Err(json_patch6902::Error::Test(_)) => Ok(None),
+        Err(e) => Err(Wrong::Policy(format!("JSON Patch: {e}"))),
     }
 }
 
