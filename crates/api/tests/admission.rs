@@ -385,9 +385,7 @@ async fn a_node_keeps_to_itself() {
         json!({"metadata": {"name": "a", "labels": {"kubernetes.io/hostname": "a"}}}),
     )
     .await;
-    let label =
-        json!({"metadata": {"labels": {"kubernetes.io/other": "z"}}, "spec": {"taints": []}})
-            .to_string();
+    let label = json!({"metadata": {"labels": {"kubernetes.io/other": "z"}}}).to_string();
     let merge = [("content-type", "application/merge-patch+json")];
     let a = send(
         &node.client,

@@ -20,6 +20,7 @@ mod history;
 mod job;
 mod machinery;
 mod namespace;
+mod nodelifecycle;
 mod objects;
 mod podgc;
 mod quota;
@@ -67,6 +68,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("endpointslicemirroring", endpoints::mirror),
     ("serviceaccount", serviceaccount::start),
     ("namespace", namespace::start),
+    ("nodelifecycle", nodelifecycle::start),
     ("volume", volume::start),
     ("certificates", certificates::start),
     ("resourcequota", quota::start),

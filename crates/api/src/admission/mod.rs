@@ -279,6 +279,7 @@ async fn mutate_once(
     limit_ranger::admit(inner, a);
     service_account::admit(inner, a).await?;
     node_restriction::admit(inner, a)?;
+    tolerations::taint(a);
     priority::admit(inner, a)?;
     tolerations::admit(a);
     classes::admit(inner, a);

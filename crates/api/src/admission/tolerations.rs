@@ -12,6 +12,23 @@ const SECONDS: i64 = 300;
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 
+/// A new node takes no work before it says that it is ready; its controller takes the taint away.
+pub fn taint(a: &mut Attributes<'_>) {
+    if !a.is("", "nodes") || a.operation != Operation::Create {
+        return;
+    }
+    let Some(node) = a.object.as_mut() else {
+        return;
+    };
+    let list = list_mut(&mut node["spec"], "taints");
+    if !list
+        .iter()
+        .any(|t| t["key"] == NOT_READY && t["effect"] == "NoSchedule")
+    {
+        list.push(json!({"key": NOT_READY, "effect": "NoSchedule"}));
+    }
+}
+
 /// Tolerations for the two taints of an absent node, unless the Pod has its own.
 pub fn admit(a: &mut Attributes<'_>) {
     if !a.is("", "pods") || !matches!(a.operation, Operation::Create | Operation::Update) {
