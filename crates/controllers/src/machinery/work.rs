@@ -10,6 +10,9 @@ use crate::error::Result;
 /// Keys that a controller works on at a time.
 pub const WORKERS: usize = 4;
 
+/// A failure that may come of a cache that lags behind is told of when it stays so long.
+const PASSING: Duration = Duration::from_millis(500);
+
 /// What follows a reconciliation that went well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
@@ -55,7 +58,9 @@ where
                 }
                 Ok(Err(e)) => {
                     let pause = queue.retry(key.clone());
-                    if e.is_conflict() || e.is_namespace_terminating() {
+                    // what went or came while it was worked on is seen soon
+                    let passing = pause < PASSING && (e.is_not_found() || e.is_already_exists());
+                    if e.is_conflict() || e.is_namespace_terminating() || passing {
                         tracing::debug!(controller = name, %key, ?pause, error = %e, "trying again");
                     } else {
                         tracing::warn!(controller = name, %key, ?pause, error = %e, "trying again");
