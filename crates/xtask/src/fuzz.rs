@@ -5,7 +5,8 @@ use std::process::Command;
 use anyhow::{Context, bail};
 
 /// The targets: name, package, test.
-const TARGETS: [(&str, &str, &str); 6] = [
+const TARGETS: [(&str, &str, &str); 7] = [
+    ("cel", "knarr-cel", "fuzz_cel"),
     ("decoder", "knarr-api", "fuzz_decoder"),
     ("protobuf", "knarr-api", "fuzz_protobuf"),
     ("bodies", "knarr-api", "fuzz_bodies"),

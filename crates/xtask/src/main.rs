@@ -29,7 +29,7 @@ const USAGE: &str = "usage: xtask schema-table <definitions.json> <go module cac
   --report   where the test program's JSON report goes (default: target/conformance.json)
   --         what follows is handed to the test program
 
-       xtask fuzz --target <decoder|protobuf|bodies|patch|selector|paths> [--minutes <n>] [--seed <n>]";
+       xtask fuzz --target <cel|decoder|protobuf|bodies|patch|selector|paths> [--minutes <n>] [--seed <n>]";
 
 fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
