@@ -8,23 +8,7 @@ use knarr_api::{ApiServer, Config};
 use serde_json::Value;
 
 /// Served by upstream, not here yet.
-const NOT_YET: &[&str] = &[
-    "v1 bindings",
-    "v1 componentstatuses",
-    "v1 pods/resize",
-    "v1 serviceaccounts/token",
-    "apiregistration.k8s.io/v1 apiservices",
-    "authentication.k8s.io/v1 tokenreviews",
-    "certificates.k8s.io/v1 certificatesigningrequests",
-    "admissionregistration.k8s.io/v1 mutatingadmissionpolicies",
-    "admissionregistration.k8s.io/v1 mutatingadmissionpolicybindings",
-    "admissionregistration.k8s.io/v1 mutatingwebhookconfigurations",
-    "admissionregistration.k8s.io/v1 validatingadmissionpolicies",
-    "admissionregistration.k8s.io/v1 validatingadmissionpolicybindings",
-    "admissionregistration.k8s.io/v1 validatingwebhookconfigurations",
-    "flowcontrol.apiserver.k8s.io/v1 flowschemas",
-    "flowcontrol.apiserver.k8s.io/v1 prioritylevelconfigurations",
-];
+const NOT_YET: &[&str] = &["v1 bindings", "v1 componentstatuses", "v1 pods/resize"];
 
 const ALL_VERBS: &str = "create,delete,deletecollection,get,list,patch,update,watch";
 
