@@ -283,9 +283,10 @@ async fn over_channels<IO>(
             break;
         }
     }
-    drop(sender);
     // when all have ended, or the client has hung up (which ends them)
     while ends.join_next().await.is_some() {}
+    // not before: whoever takes the connections ends them with the last of the channel
+    drop(sender);
     session.close().await;
 }
 
@@ -301,6 +302,21 @@ mod tests {
         let (sender, receiver) = mpsc::channel(1);
         tokio::spawn(over_spdy(far, sender));
         (Client::new(near), receiver)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn channels_last_as_long_as_the_client_stays() {
+        use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
+        let (near, far) = tokio::io::duplex(16 << 10);
+        let (sender, mut connections) = mpsc::channel(1);
+        tokio::spawn(over_channels(far, Codec::Binary, vec![80], sender));
+        let client = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
+        let connection = connections.recv().await.unwrap();
+        assert_eq!(connection.port, 80);
+        let more = tokio::time::timeout(Duration::from_secs(5), connections.recv()).await;
+        assert!(more.is_err(), "the client is still there");
+        drop((client, connection));
+        assert!(connections.recv().await.is_none());
     }
 
     #[tokio::test]
