@@ -341,11 +341,15 @@ impl Crew {
         String::from_utf8(output.stdout).unwrap().trim().to_string()
     }
 
-    /// Pod name → id of its first container.
+    /// Pod name → id of its first container, of Pods that are to stay.
     pub fn containers(&self, namespace: &str) -> Vec<(String, String)> {
         let list: Value =
             serde_json::from_str(&self.kube(&format!("-n {namespace} get pods -o json"))).unwrap();
         let pod = |pod: &Value| {
+            // one that is to go may go at any time
+            if !pod["metadata"]["deletionTimestamp"].is_null() {
+                return None;
+            }
             let id = &pod["status"]["containerStatuses"][0]["containerID"];
             let name = pod["metadata"]["name"].as_str()?;
             Some((name.to_string(), id.as_str()?.to_string()))
