@@ -318,7 +318,7 @@ fn aggregated(catalog: &Catalog, legacy: bool, document_version: &str) -> Value 
                     json!({"version": v, "freshness": "Current", "resources": aggregated_resources(catalog, group, v)})
                 })
                 .collect();
-            let mut metadata = json!({"creationTimestamp": null});
+            let mut metadata = json!({});
             if !group.is_empty() {
                 metadata["name"] = group.into();
             }
@@ -330,11 +330,7 @@ fn aggregated(catalog: &Catalog, legacy: bool, document_version: &str) -> Value 
 }
 
 fn aggregated_resources(catalog: &Catalog, group: &str, version: &str) -> Vec<Value> {
-    let kind_of = |g: &str, v: &str, k: &str| {
-        let own = g.is_empty() && v.is_empty();
-        let (g, v) = if own { (group, version) } else { (g, v) };
-        json!({"group": g, "version": v, "kind": k})
-    };
+    let kind_of = |g: &str, v: &str, k: &str| json!({"group": g, "version": v, "kind": k});
     let scope = |namespaced: bool| if namespaced { "Namespaced" } else { "Cluster" };
     let mut out = Vec::new();
     for r in catalog.of(group, version) {

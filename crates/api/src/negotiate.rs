@@ -258,6 +258,21 @@ fn taken(range: &Range<'_>, media: Media, endpoint: Endpoint) -> Option<Choice> 
     })
 }
 
+/// [`form`] of a collection, whose router's refusal names the streams, too.
+pub fn form_of_list(r: &Resource, headers: &HeaderMap) -> Result<Form, Failure> {
+    form(r, headers).map_err(|f| {
+        if !f.message().starts_with("406:") {
+            return f;
+        }
+        let streams = ALL.iter().filter(|m| m.streams());
+        let streams: Vec<String> = streams
+            .map(|m| format!("{};stream=watch", m.name()))
+            .collect();
+        let message = format!("{}, {}", f.message(), streams.join(", "));
+        Failure::new(406, "NotAcceptable", message).with_details()
+    })
+}
+
 /// Picks the form of a resource's answer; 406 when it can't be given.
 pub fn form(r: &Resource, headers: &HeaderMap) -> Result<Form, Failure> {
     let endpoint = Endpoint::of(r);

@@ -102,7 +102,7 @@ async fn object_request(
             Ok(Outcome::Response(response))
         }
         "list" => {
-            let form = negotiate::form(&t.resource, &call.parts.headers)?;
+            let form = negotiate::form_of_list(&t.resource, &call.parts.headers)?;
             Ok(answered(
                 t,
                 StatusCode::OK,
