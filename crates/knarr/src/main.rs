@@ -12,6 +12,7 @@ mod down;
 mod error;
 mod exec;
 mod image;
+mod lean;
 mod logs;
 mod netlink;
 mod paths;

@@ -16,6 +16,9 @@ use std::{
 /// Where the Kubernetes API listens when nothing else is asked for.
 pub const API_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6443);
 
+/// How long after its start the platform no longer needs what only the start did.
+const SETTLED: std::time::Duration = std::time::Duration::from_secs(10);
+
 #[derive(Args, Clone)]
 pub struct ServeArguments {
     /// Where the Kubernetes API listens. Kept from the first start
@@ -153,7 +156,15 @@ fn serve(
                 paths.kubeconfig().display()
             ),
         }
-        wiring::until_signal().await;
+        let settled = async {
+            tokio::time::sleep(SETTLED).await;
+            let _ = tokio::task::spawn_blocking(crate::lean::forget_the_start).await;
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = wiring::until_signal() => {}
+            () = settled => {}
+        }
         platform.stop().await;
         Ok::<_, Error>(())
     });
