@@ -17,17 +17,14 @@ const HEALTH: u8 = 4;
 const ALL: u8 = LIVE | READY | HEALTH;
 
 /// The checks, in order, under the names that clients and probes know from upstream. `etcd` is the store; the start-up hooks
-/// name what is begun before the first request is answered: definitions of custom resources, admission, priority classes,
-/// roles, flow schemas, APIServices, and the namespaces and Service that every cluster has.
-const CHECKS: [(&str, u8); 24] = [
+/// are those of upstream's that have a part here, which all is begun before the first request is answered: definitions of
+/// custom resources, priority classes, roles, APIServices, and the namespaces, Service and ConfigMap that every cluster has.
+const CHECKS: [(&str, u8); 15] = [
     ("ping", ALL),
     ("log", ALL),
     ("etcd", ALL),
     ("etcd-readiness", READY),
     ("informer-sync", READY),
-    ("poststarthook/start-apiserver-admission-initializer", ALL),
-    ("poststarthook/generic-apiserver-start-informers", ALL),
-    ("poststarthook/start-apiextensions-informers", ALL),
     ("poststarthook/start-apiextensions-controllers", ALL),
     ("poststarthook/crd-informer-synced", ALL),
     ("poststarthook/start-system-namespaces-controller", ALL),
@@ -35,26 +32,14 @@ const CHECKS: [(&str, u8); 24] = [
         "poststarthook/start-cluster-authentication-info-controller",
         ALL,
     ),
-    ("poststarthook/start-service-ip-repair-controllers", ALL),
     ("poststarthook/rbac/bootstrap-roles", ALL),
     (
         "poststarthook/scheduling/bootstrap-system-priority-classes",
         ALL,
     ),
     ("poststarthook/bootstrap-controller", ALL),
-    ("poststarthook/start-kube-aggregator-informers", ALL),
     ("poststarthook/apiservice-registration-controller", ALL),
-    (
-        "poststarthook/apiservice-status-local-available-controller",
-        ALL,
-    ),
-    (
-        "poststarthook/apiservice-status-remote-available-controller",
-        ALL,
-    ),
-    ("poststarthook/kube-apiserver-autoregistration", ALL),
     ("autoregister-completion", ALL),
-    ("poststarthook/apiservice-openapi-controller", ALL),
     ("shutdown", READY),
 ];
 
@@ -136,7 +121,9 @@ pub async fn answer(
 
 async fn check(inner: &std::sync::Arc<Inner>, name: &str) -> Result<(), String> {
     match name {
-        "ping" | "log" | "etcd" => Ok(()),
+        "ping" | "log" => Ok(()),
+        "etcd" if inner.store.takes_commits() => Ok(()),
+        "etcd" => Err("the store takes no more commits; see the log".into()),
         "shutdown" if inner.stopping.is_cancelled() => Err("process is shutting down".into()),
         "shutdown" => Ok(()),
         // all of it is begun by one function, which says whether it could

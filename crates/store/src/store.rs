@@ -256,6 +256,11 @@ impl Store {
         }
     }
 
+    /// Whether commits are taken: false from a disk's first failed flush on, until the store is opened anew.
+    pub fn takes_commits(&self) -> bool {
+        !self.handle.shared.is_failed()
+    }
+
     pub fn stats(&self) -> Stats {
         let shared = &self.handle.shared;
         let state = shared.state.load();
