@@ -167,6 +167,15 @@ impl ApiServer {
         ApiServer::new(config).unwrap_or_else(|e| panic!("test API server in {dir:?}: {e}"))
     }
 
+    /// Like [`ApiServer::for_tests`], but EndpointSlices may name loopback addresses, which upstream refuses: for tests of
+    /// what sends traffic to endpoints, which must stay on loopback. No scale subresources.
+    pub fn for_tests_on_loopback(dir: &std::path::Path) -> ApiServer {
+        // for tests: a server that can't start is a failed test
+        #[allow(clippy::panic)]
+        ApiServer::with_resources(Config::for_tests(dir), kinds::on_loopback())
+            .unwrap_or_else(|e| panic!("test API server in {dir:?}: {e}"))
+    }
+
     /// Hands over the node's streams; until then log, exec and attach answer 503.
     pub fn set_pod_streams(&self, streams: Arc<dyn PodStreams>) {
         self.inner.streams.store(Some(Arc::new(streams)));

@@ -67,7 +67,7 @@ async fn backend(port: u16) -> Result<()> {
 /// The gateway with one published Service; the API server beside it is idle while it serves.
 async fn gateway(port: u16, backend: u16) -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let api = knarr_api::ApiServer::for_tests(dir.path());
+    let api = knarr_api::ApiServer::for_tests_on_loopback(dir.path());
     let client = api.client("admin", &["system:masters"], "throughput");
     let service = serde_json::from_value(
         json!({"metadata":{"name":"web"}, "spec":{"type":"LoadBalancer",

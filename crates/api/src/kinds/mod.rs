@@ -139,3 +139,32 @@ pub(crate) fn deprecation(r: &Resource) -> Option<&'static str> {
         _ => None,
     }
 }
+
+/// The built-in kinds for [`crate::ApiServer::for_tests_on_loopback`].
+pub(crate) fn on_loopback() -> &'static [Resource] {
+    static RESOURCES: std::sync::LazyLock<Vec<Resource>> = std::sync::LazyLock::new(|| {
+        let kind = |r: &Resource| Resource {
+            strategy: match r.plural {
+                "endpointslices" => &crate::registry::Generic,
+                _ => r.strategy,
+            },
+            group: r.group,
+            version: r.version,
+            kind: r.kind,
+            plural: r.plural,
+            singular: r.singular,
+            short_names: r.short_names,
+            categories: r.categories,
+            namespaced: r.namespaced,
+            has_status: r.has_status,
+            scale: None,
+            subresources: r.subresources,
+            selectable_fields: r.selectable_fields,
+            columns: r.columns,
+            stored: r.stored,
+            custom: None,
+        };
+        builtin().iter().map(kind).collect()
+    });
+    &RESOURCES
+}

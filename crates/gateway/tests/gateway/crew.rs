@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc, LazyLock,
+        Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -20,10 +20,7 @@ use k8s_openapi::{
     api::{core::v1::Service, discovery::v1::EndpointSlice},
     serde::de::DeserializeOwned,
 };
-use knarr_api::{
-    ApiServer, Config,
-    registry::{Generic, Resource},
-};
+use knarr_api::ApiServer;
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
@@ -69,39 +66,10 @@ pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, 
     }
 }
 
-/// The built-in kinds, but EndpointSlices may have loopback addresses: all that these tests may talk to is there.
-fn resources() -> &'static [Resource] {
-    static RESOURCES: LazyLock<Vec<Resource>> = LazyLock::new(|| {
-        let kind = |r: &Resource| Resource {
-            group: r.group,
-            version: r.version,
-            kind: r.kind,
-            plural: r.plural,
-            singular: r.singular,
-            short_names: r.short_names,
-            categories: r.categories,
-            namespaced: r.namespaced,
-            has_status: r.has_status,
-            scale: None,
-            subresources: r.subresources,
-            selectable_fields: r.selectable_fields,
-            columns: r.columns,
-            strategy: match r.plural {
-                "endpointslices" => &Generic,
-                _ => r.strategy,
-            },
-            stored: r.stored,
-            custom: None,
-        };
-        knarr_api::kinds::builtin().iter().map(kind).collect()
-    });
-    &RESOURCES
-}
-
 impl Crew {
     pub async fn start() -> Crew {
         let dir = tempfile::tempdir().unwrap();
-        let api = ApiServer::with_resources(Config::for_tests(dir.path()), resources()).unwrap();
+        let api = ApiServer::for_tests_on_loopback(dir.path());
         let (http, https) = (free_port().await, free_port().await);
         let loopback = [127, 0, 0, 1];
         let config = knarr_gateway::Config {
