@@ -77,6 +77,9 @@ struct Status {
     used: Option<Amounts>,
 }
 
+/// After how many seconds a kind that the server didn't have is asked for again (upstream's full resync).
+const RESYNC_S: i64 = 300;
+
 struct Controller {
     rest: Rest,
     quotas: Arc<Cache<ResourceQuota>>,
@@ -135,6 +138,8 @@ pub fn start(ctx: &Context) -> BoxFuture<'static, ()> {
     });
     Box::pin(async move {
         c.quotas.synced().await;
+        // before, a kind that is there would be taken for one that is not
+        c.inventory.complete().await;
         work(NAME, &c.queue, WORKERS, |key| c.reconcile(key)).await;
     })
 }
@@ -245,8 +250,11 @@ impl Controller {
                         let n = if scopes.is_empty() { n } else { 0 };
                         total.extend(names.iter().map(|name| ((*name).into(), Amount::whole(n))));
                     }
-                    // a kind that the server doesn't have
-                    None => continue,
+                    // a kind that the server doesn't have; it may come, and then its first object says so, or this
+                    None => {
+                        next = next.sooner(Next::after_s(RESYNC_S));
+                        continue;
+                    }
                 },
             }
             for name in names {
