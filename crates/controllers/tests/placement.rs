@@ -67,8 +67,10 @@ async fn pods_go_where_there_is_room() {
     c.delete("pod", "early", DeleteParams::default().grace_period(0))
         .await;
     bound_to(&c, "large", "node-1").await;
-    // the emptier node
+    // the one with room, once it is ready; then the emptier
     c.node("node-2", json!({})).await;
+    c.create("pod", wanting("wide", "600m")).await;
+    bound_to(&c, "wide", "node-2").await;
     c.create("pod", wanting("next", "100m")).await;
     bound_to(&c, "next", "node-2").await;
     c.create("pod", pod("picky", json!({"nodeSelector":{"disk":"ssd"}})))
