@@ -6,17 +6,18 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use crate::{
-    bootstrap, catalog,
-    identity::Identity,
-    query::WriteOptions,
+    bootstrap::{self, MANAGER},
+    catalog,
+    own::change,
     registry::Resource,
     server::Inner,
     status::Failure,
-    write::{Change, Part, Write},
+    write::Part,
 };
 
 const NAMESPACE: &str = "default";
 const NAME: &str = "kubernetes";
+const PLACE: (&str, &str) = (NAMESPACE, NAME);
 const PORT_NAME: &str = "https";
 
 /// Says that the server listens at `address`, and nowhere else.
@@ -43,7 +44,7 @@ pub async fn run(inner: &Inner, address: SocketAddr) -> Result<(), Failure> {
         put(inner, &r, wanted, &["endpoints", "ports"]).await?;
     }
     if let Some(r) = catalog.preferred("", "services") {
-        change(inner, &r, |service| {
+        change(inner, &r, PLACE, Part::Main, MANAGER, |service| {
             let ports = service["spec"]["ports"].as_array_mut();
             for p in ports.into_iter().flatten() {
                 if p["name"] == PORT_NAME {
@@ -62,7 +63,7 @@ async fn put(inner: &Inner, r: &Resource, wanted: Value, fields: &[&str]) -> Res
     if inner.store.snapshot().get(&key).is_none() {
         return bootstrap::ensure(inner, r, NAMESPACE, wanted).await;
     }
-    change(inner, r, |live| {
+    change(inner, r, PLACE, Part::Main, MANAGER, |live| {
         for field in fields {
             live[*field] = wanted[*field].clone();
         }
@@ -75,22 +76,4 @@ async fn put(inner: &Inner, r: &Resource, wanted: Value, fields: &[&str]) -> Res
         }
     })
     .await
-}
-
-async fn change(inner: &Inner, r: &Resource, edit: impl Fn(&mut Value)) -> Result<(), Failure> {
-    let (who, options) = (
-        Identity::loopback(),
-        WriteOptions::internal(bootstrap::MANAGER),
-    );
-    let mut w = Write::new(inner, &who, r, NAMESPACE, NAME, &options, Part::Main);
-    w.update(|live, _| {
-        let mut object = live.clone();
-        edit(&mut object);
-        Ok(Change {
-            object,
-            applied: false,
-        })
-    })
-    .await
-    .map(|_| ())
 }

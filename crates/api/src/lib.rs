@@ -39,6 +39,7 @@ mod namespaces;
 mod negotiate;
 mod object;
 mod openapi;
+mod own;
 mod pages;
 mod patch;
 mod pki;

@@ -53,7 +53,7 @@ pub use env::{Activation, CompileError, Env, EnvBuilder, Program, Variables};
 pub use error::{ErrorKind, EvalError};
 pub use estimate::CostEstimate;
 pub use issue::{Issue, render};
-pub use schema::{Schema, escape, unescape as unescape_field};
+pub use schema::{Schema, escape, is_identifier, unescape as unescape_field};
 pub use time::{Duration, Timestamp};
 pub use types::{Field, Fields, ObjectType, Type};
 pub use value::{Key, List, Map, Object, Str, Value};

@@ -320,6 +320,13 @@ const RESERVED: [&str; 21] = [
     "while",
 ];
 
+/// Whether a name can stand for a variable (`IDENT` of the language's grammar).
+pub fn is_identifier(name: &str) -> bool {
+    name.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic())
+        && name.chars().all(|c| c == '_' || c.is_ascii_alphanumeric())
+        && !is_reserved(name)
+}
+
 /// Whether the language keeps a word for itself.
 pub(crate) fn is_reserved(word: &str) -> bool {
     RESERVED.contains(&word)

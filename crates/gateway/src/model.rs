@@ -8,12 +8,13 @@ use std::{
 
 use futures::{Stream, StreamExt, stream::BoxStream};
 use k8s_openapi::api::{
-    core::v1::Secret,
+    core::v1::{Secret, Service},
     discovery::v1::EndpointSlice,
     networking::v1::{Ingress, IngressBackend, IngressClass},
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
+    api::ApiResource,
     runtime::{WatchStreamExt, watcher, watcher::Event},
 };
 use rustls::sign::CertifiedKey;
@@ -188,25 +189,22 @@ pub(crate) enum Change {
 }
 
 fn watch<K>(
-    client: &Client,
+    api: Api<K>,
     config: watcher::Config,
     wrap: fn(Event<K>) -> Change,
 ) -> BoxStream<'static, Change>
 where
-    K: Resource<DynamicType = ()>
-        + Clone
-        + std::fmt::Debug
-        + serde::de::DeserializeOwned
-        + Send
-        + 'static,
+    K: Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
 {
-    watcher(Api::<K>::all(client.clone()), config)
+    let url = api.resource_url().to_owned();
+    watcher(api, config)
         .default_backoff()
-        .filter_map(move |event| async move {
-            event
-                .inspect_err(|error| tracing::warn!(kind = %K::kind(&()), %error, "watch failed, trying again"))
+        .filter_map(move |event| {
+            let event = event
+                .inspect_err(|error| tracing::warn!(url, %error, "watch failed, trying again"))
                 .ok()
-                .map(wrap)
+                .map(wrap);
+            std::future::ready(event)
         })
         .boxed()
 }
@@ -214,13 +212,15 @@ where
 /// Everything the gateway looks at, for ever.
 pub(crate) fn changes(client: &Client) -> impl Stream<Item = Change> + Unpin + use<> {
     let all = watcher::Config::default;
+    let of = || client.clone();
+    let services = ApiResource::erase::<Service>(&());
     futures::stream::select_all([
-        watch(client, all(), Change::Service),
-        watch(client, all(), Change::Slice),
-        watch(client, all(), Change::Ingress),
-        watch(client, all(), Change::Class),
+        watch(Api::all_with(of(), &services), all(), Change::Service),
+        watch(Api::all(of()), all(), Change::Slice),
+        watch(Api::all(of()), all(), Change::Ingress),
+        watch(Api::all(of()), all(), Change::Class),
         watch(
-            client,
+            Api::all(of()),
             all().fields("type=kubernetes.io/tls"),
             Change::Secret,
         ),
@@ -299,7 +299,7 @@ impl Model {
 }
 
 fn service(object: &WatchedService) -> ServiceFacts {
-    let spec = object.spec.clone().unwrap_or_default();
+    let spec = object.spec.clone();
     let ours = spec
         .load_balancer_class
         .as_deref()

@@ -1,46 +1,11 @@
 //! Services as they are watched.
 
-use std::borrow::Cow;
+use k8s_openapi::api::core::v1::{LoadBalancerStatus, ServiceSpec};
+use kube::core::Object;
 
-use k8s_openapi::{
-    api::core::v1::{LoadBalancerStatus, Service, ServiceSpec},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
-use kube::Resource;
-
-/// A Service without what isn't read here: an odd condition in its status (a zero time is `null` in Go's JSON, which the
-/// typed object refuses) must not end the watch of all of them.
-#[derive(Debug, Clone, serde::Deserialize)]
-pub(crate) struct WatchedService {
-    #[serde(default)]
-    pub(crate) metadata: ObjectMeta,
-    #[serde(default)]
-    pub(crate) spec: Option<ServiceSpec>,
-    #[serde(default)]
-    pub(crate) status: Option<WatchedStatus>,
-}
-impl Resource for WatchedService {
-    type DynamicType = ();
-    type Scope = k8s_openapi::NamespaceResourceScope;
-    fn kind(_: &()) -> Cow<'_, str> {
-        Service::kind(&())
-    }
-    fn group(_: &()) -> Cow<'_, str> {
-        Service::group(&())
-    }
-    fn version(_: &()) -> Cow<'_, str> {
-        Service::version(&())
-    }
-    fn plural(_: &()) -> Cow<'_, str> {
-        Service::plural(&())
-    }
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
+/// A Service without the conditions of its status: an odd one (a zero time is `null` in Go's JSON, which the typed object
+/// refuses) must not end the watch of all of them.
+pub(crate) type WatchedService = Object<ServiceSpec, WatchedStatus>;
 
 #[derive(Debug, Clone, Default, serde::Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -51,6 +16,7 @@ pub(crate) struct WatchedStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::api::core::v1::Service;
 
     #[test]
     fn a_condition_without_a_time_is_no_obstacle() {

@@ -1,14 +1,12 @@
 //! The Services that become environment variables: a small table kept by one watch.
 
-use std::{borrow::Cow, collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use futures::TryStreamExt;
-use k8s_openapi::{
-    api::core::v1::{Service, ServiceSpec},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
+use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use kube::{
-    Api, Resource,
+    Api,
+    api::{ApiResource, NotUsed, Object},
     runtime::{WatchStreamExt, watcher},
 };
 use parking_lot::Mutex;
@@ -31,37 +29,9 @@ pub(crate) struct ServiceEntry {
     pub ports: Vec<ServicePort>,
 }
 
-/// A Service without what isn't read here: an odd condition in its status (a zero time is `null` in Go's JSON, which the
-/// typed object refuses) must not end the watch of all of them.
-#[derive(Debug, Clone, serde::Deserialize)]
-pub(crate) struct Watched {
-    #[serde(default)]
-    pub(crate) metadata: ObjectMeta,
-    #[serde(default)]
-    pub(crate) spec: Option<ServiceSpec>,
-}
-impl Resource for Watched {
-    type DynamicType = ();
-    type Scope = k8s_openapi::NamespaceResourceScope;
-    fn kind(_: &()) -> Cow<'_, str> {
-        Service::kind(&())
-    }
-    fn group(_: &()) -> Cow<'_, str> {
-        Service::group(&())
-    }
-    fn version(_: &()) -> Cow<'_, str> {
-        Service::version(&())
-    }
-    fn plural(_: &()) -> Cow<'_, str> {
-        Service::plural(&())
-    }
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
+/// A Service without its status: an odd condition there (a zero time is `null` in Go's JSON, which the typed object
+/// refuses) must not end the watch of all of them.
+type Watched = Object<ServiceSpec, NotUsed>;
 
 type Table = BTreeMap<(Box<str>, Box<str>), ServiceEntry>;
 
@@ -111,7 +81,7 @@ impl Services {
 }
 
 fn entry(service: &Watched) -> Option<ServiceEntry> {
-    let spec = service.spec.as_ref()?;
+    let spec = &service.spec;
     let cluster_ip = spec.cluster_ip.as_deref()?.parse().ok()?;
     let port = |p: &k8s_openapi::api::core::v1::ServicePort| {
         Some(ServicePort {
@@ -133,7 +103,11 @@ fn entry(service: &Watched) -> Option<ServiceEntry> {
 
 async fn keep(client: kube::Client, table: Arc<Mutex<Table>>, synced: watch::Sender<bool>) {
     let config = watcher::Config::default().page_size(100);
-    let stream = watcher(Api::<Watched>::all(client), config).default_backoff();
+    let stream = watcher(
+        Api::<Watched>::all_with(client, &ApiResource::erase::<Service>(&())),
+        config,
+    )
+    .default_backoff();
     let mut stream = std::pin::pin!(stream);
     let mut fresh = Table::new();
     let key = |s: &Watched| -> (Box<str>, Box<str>) {

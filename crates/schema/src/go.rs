@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// `%T` of a decoded JSON value.
-pub(crate) fn go_type(value: &Value) -> &'static str {
+pub fn go_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "<nil>",
         Value::Bool(_) => "bool",

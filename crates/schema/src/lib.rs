@@ -24,7 +24,7 @@ pub use encode::{
     ENVELOPE_TAIL, encode_protobuf, protobuf_envelope, protobuf_list_item, protobuf_list_meta,
     protobuf_message, protobuf_watch_frame,
 };
-pub use go::go_value;
+pub use go::{go_type, go_value};
 pub use merge::strategic_merge;
 pub use protobuf::decode_protobuf;
 pub use types::{Shape, TypeRef, kind, named};

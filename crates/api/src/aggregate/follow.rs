@@ -16,18 +16,11 @@ use super::{
     register,
 };
 use crate::{
-    catalog,
-    identity::Identity,
-    kinds::apiservices::is_local,
-    object,
-    query::WriteOptions,
-    registry::Handle,
-    server::Inner,
-    status::Failure,
-    write::{Change, Part, Write},
+    catalog, kinds::apiservices::is_local, object, own::change_if_there, registry::Handle,
+    server::Inner, status::Failure, write::Part,
 };
 
-const MANAGER: &str = "kube-aggregator";
+pub const MANAGER: &str = "kube-aggregator";
 const SERVICES: &str = "/registry/apiregistration.k8s.io/apiservices/";
 const BEHIND: [&str; 2] = [
     "/registry/core/services/",
@@ -210,7 +203,7 @@ async fn tell(inner: &Inner, name: &str, finding: &Finding) -> Result<(), Failur
     let Some(r) = resource(inner) else {
         return Ok(());
     };
-    change(inner, &r, "", name, Part::Status, |o| {
+    change_if_there(inner, &r, ("", name), Part::Status, MANAGER, |o| {
         let mut condition = json!({
             "type": "Available", "status": finding.status, "reason": finding.reason,
             "message": finding.message, "lastTransitionTime": object::now(),
@@ -231,31 +224,4 @@ async fn tell(inner: &Inner, name: &str, finding: &Finding) -> Result<(), Failur
         o["status"]["conditions"] = list.into();
     })
     .await
-}
-
-/// Changes an object if it is there and differs then.
-pub async fn change(
-    inner: &Inner,
-    r: &Handle,
-    namespace: &str,
-    name: &str,
-    part: Part,
-    edit: impl Fn(&mut Value),
-) -> Result<(), Failure> {
-    let (who, options) = (Identity::loopback(), WriteOptions::internal(MANAGER));
-    let mut w = Write::new(inner, &who, r, namespace, name, &options, part);
-    let done = w
-        .update(|live, _| {
-            let mut object = live.clone();
-            edit(&mut object);
-            Ok(Change {
-                object,
-                applied: false,
-            })
-        })
-        .await;
-    match done {
-        Err(f) if f.code() != 404 => Err(f),
-        _ => Ok(()),
-    }
 }

@@ -95,12 +95,12 @@ pub async fn bootstrap(inner: &Inner) -> Result<(), Failure> {
     });
     bootstrap::ensure(inner, &r, "kube-system", o).await?;
     // the CAs may be new
-    follow::change(
+    crate::own::change_if_there(
         inner,
         &r,
-        "kube-system",
-        AUTHENTICATION,
+        ("kube-system", AUTHENTICATION),
         crate::write::Part::Main,
+        follow::MANAGER,
         |o| {
             o["data"] = data.clone();
         },

@@ -343,7 +343,7 @@ fn scale_errors(v: &Version, o: &Value, spec: bool) -> Vec<FieldError> {
                 Some(_) => return,
                 None => format!(
                     "{path} accessor error: {v} is of the type {}, expected int64",
-                    go_type(v)
+                    knarr_schema::go_type(v)
                 ),
             },
         };
@@ -366,23 +366,11 @@ fn scale_errors(v: &Version, o: &Value, spec: bool) -> Vec<FieldError> {
             value: "".into(),
             detail: format!(
                 "{path} accessor error: {v} is of the type {}, expected string",
-                go_type(v)
+                knarr_schema::go_type(v)
             ),
         });
     }
     errors
-}
-
-fn go_type(v: &Value) -> &'static str {
-    match v {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(n) if n.is_i64() => "int64",
-        Value::Number(_) => "float64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
 }
 
 fn all(errors: Vec<structural::Error>) -> impl Iterator<Item = FieldError> {

@@ -15,13 +15,12 @@ use super::{
 };
 use crate::{
     bootstrap, catalog,
-    identity::Identity,
     object::{self, meta},
-    query::WriteOptions,
+    own::change_if_there,
     registry::Handle,
     server::Inner,
     status::Failure,
-    write::{Change, Part, Write},
+    write::Part,
 };
 
 const GROUP: &str = "flowcontrol.apiserver.k8s.io";
@@ -110,35 +109,10 @@ async fn keep(inner: &Inner, r: &Handle, wanted: Value) -> Result<(), Failure> {
     if !follows || live["spec"] == wanted["spec"] {
         return Ok(());
     }
-    change(inner, r, &name, Part::Main, |o| {
+    change_if_there(inner, r, ("", &name), Part::Main, MANAGER, |o| {
         o["spec"] = wanted["spec"].clone()
     })
     .await
-}
-
-async fn change(
-    inner: &Inner,
-    r: &Handle,
-    name: &str,
-    part: Part,
-    edit: impl Fn(&mut Value),
-) -> Result<(), Failure> {
-    let (who, options) = (Identity::loopback(), WriteOptions::internal(MANAGER));
-    let mut w = Write::new(inner, &who, r, "", name, &options, part);
-    let done = w
-        .update(|live, _| {
-            let mut object = live.clone();
-            edit(&mut object);
-            Ok(Change {
-                object,
-                applied: false,
-            })
-        })
-        .await;
-    match done {
-        Err(f) if f.code() != 404 => Err(f),
-        _ => Ok(()),
-    }
 }
 
 /// Takes the objects into use, and tells the schemas whether their level is there.
@@ -178,7 +152,7 @@ async fn load(inner: &Inner) {
 /// Writes whether a schema's level is there.
 async fn tell(inner: &Inner, r: &Handle, name: &str, level: &str, dangling: bool) {
     let condition = condition(level, dangling);
-    let told = change(inner, r, name, Part::Status, |o| {
+    let told = change_if_there(inner, r, ("", name), Part::Status, MANAGER, |o| {
         o["status"]["conditions"] = json!([condition]);
     });
     if let Err(f) = told.await {

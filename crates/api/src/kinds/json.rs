@@ -70,7 +70,6 @@ pub(crate) fn entries(o: &Value) -> impl Iterator<Item = (&str, &Value)> {
 }
 
 /// Whether a field is there and true.
-#[allow(dead_code)]
 pub(crate) fn yes(o: &Value, key: &str) -> bool {
     o.get(key).and_then(Value::as_bool).unwrap_or(false)
 }

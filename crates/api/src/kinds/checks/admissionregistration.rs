@@ -461,7 +461,7 @@ fn variables(spec: &Value, env: &mut super::expressions::Policy, root: &Path<'_>
         let name = str_of(v, "name");
         if name.trim().is_empty() {
             e.required(&at.child("name"), "name is not specified");
-        } else if !is_identifier(name) {
+        } else if !knarr_cel::is_identifier(name) {
             e.invalid(&at.child("name"), name, "must be a valid CEL identifier");
         }
         let expression = str_of(v, "expression");
@@ -471,35 +471,6 @@ fn variables(spec: &Value, env: &mut super::expressions::Policy, root: &Path<'_>
             env.variable(name, expression, &at.child("expression"), e);
         }
     }
-}
-
-fn is_identifier(name: &str) -> bool {
-    const RESERVED: [&str; 21] = [
-        "true",
-        "false",
-        "null",
-        "in",
-        "as",
-        "break",
-        "const",
-        "continue",
-        "else",
-        "for",
-        "function",
-        "if",
-        "import",
-        "let",
-        "loop",
-        "package",
-        "namespace",
-        "return",
-        "var",
-        "void",
-        "while",
-    ];
-    name.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic())
-        && name.chars().all(|c| c == '_' || c.is_ascii_alphanumeric())
-        && !RESERVED.contains(&name)
 }
 
 fn validation(v: &Value, env: &super::expressions::Policy, at: &Path<'_>, e: &mut Errors) {
