@@ -2,6 +2,8 @@
 //!
 //! The test program is whoever runs this one's to bring; nothing of it is in this repository.
 
+mod machine;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -13,8 +15,6 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
-/// Marks the second start, which is inside the network namespace.
-const INSIDE: &str = "XTASK_CONFORMANCE_INSIDE";
 /// How long the API may take to answer after its start.
 const START: Duration = Duration::from_secs(60);
 
@@ -26,6 +26,8 @@ pub struct Options {
     /// Regular expressions over the cases' whole names.
     pub focus: String,
     pub skip: Option<String>,
+    /// How many nodes the platform is to have; as many as it has by itself without.
+    pub nodes: Option<String>,
     /// Folder of image archives (`*.tar`) that the cases' containers run, loaded before the start.
     pub images: Option<PathBuf>,
     /// The `ginkgo` program and the number of processes that share the cases; without it they run one by one.
@@ -36,7 +38,7 @@ pub struct Options {
     pub more: Vec<String>,
 }
 
-/// Reads `--e2e PATH [--knarr PATH] [--images DIR] [--focus RE] [--skip RE] [--report FILE] [--ginkgo PATH --procs N]
+/// Reads `--e2e PATH [--knarr PATH] [--nodes N] [--images DIR] [--focus RE] [--skip RE] [--report FILE] [--ginkgo PATH --procs N]
 /// [-- ARGUMENT…]`.
 pub fn options(arguments: &[&str]) -> anyhow::Result<Options> {
     let mut given = BTreeMap::new();
@@ -45,8 +47,8 @@ pub fn options(arguments: &[&str]) -> anyhow::Result<Options> {
     while let Some(name) = rest.next() {
         match *name {
             "--" => more.extend(rest.by_ref().map(|argument| (*argument).to_owned())),
-            "--e2e" | "--knarr" | "--images" | "--focus" | "--skip" | "--report" | "--ginkgo"
-            | "--procs" => {
+            "--e2e" | "--knarr" | "--nodes" | "--images" | "--focus" | "--skip" | "--report"
+            | "--ginkgo" | "--procs" => {
                 let value = rest
                     .next()
                     .with_context(|| format!("{name} needs a value"))?;
@@ -67,6 +69,7 @@ pub fn options(arguments: &[&str]) -> anyhow::Result<Options> {
             .unwrap_or(&r"\[Conformance\]")
             .to_string(),
         skip: given.get("--skip").map(|skip| (*skip).to_owned()),
+        nodes: given.get("--nodes").map(|nodes| (*nodes).to_owned()),
         images: given
             .get("--images")
             .map(|path| absolute(path))
@@ -90,29 +93,11 @@ pub fn run(options: &Options, arguments: &[&str]) -> anyhow::Result<()> {
             path.display()
         );
     }
-    if std::env::var_os(INSIDE).is_none() {
-        // Its addresses, routes and packet filter are then nobody else's.
-        let status = Command::new("unshare")
-            .args(["--net", "--"])
-            .arg(std::env::current_exe()?)
-            .arg("conformance")
-            .args(arguments)
-            .env(INSIDE, "1")
-            .status()
-            .context("unshare (of util-linux) does not start")?;
-        ensure!(status.success(), "not all cases pass (see above)");
-        return Ok(());
-    }
-    let up = Command::new("ip")
-        .args(["link", "set", "lo", "up"])
-        .status();
-    ensure!(
-        up.is_ok_and(|s| s.success()),
-        "ip link set lo up: needs root and iproute2"
-    );
-    let folder = std::env::temp_dir().join(format!("knarr-conformance-{}", std::process::id()));
-    fs::create_dir(&folder).context("the run's folder")?;
-    let platform = Platform::start(&options.knarr, &folder, options.images.as_deref())?;
+    machine::within(arguments, |folder| run_cases(options, folder))
+}
+
+fn run_cases(options: &Options, folder: &Path) -> anyhow::Result<()> {
+    let platform = Platform::start(options, folder)?;
     if let Some(parent) = options.report.parent() {
         fs::create_dir_all(parent)?;
     }
@@ -139,7 +124,7 @@ pub fn run(options: &Options, arguments: &[&str]) -> anyhow::Result<()> {
         ))
         .arg("--provider=local")
         .args(&options.more)
-        .current_dir(&folder)
+        .current_dir(folder)
         .stdin(Stdio::null());
     let status = tests.status().context("the test program does not start")?;
     drop(platform);
@@ -207,14 +192,16 @@ struct Platform {
 }
 
 impl Platform {
-    fn start(knarr: &Path, folder: &Path, images: Option<&Path>) -> anyhow::Result<Platform> {
+    fn start(options: &Options, folder: &Path) -> anyhow::Result<Platform> {
+        let knarr = &options.knarr;
         let log = fs::File::create(folder.join("serve.log"))?;
         let data = folder.join("data");
-        if let Some(images) = images {
+        if let Some(images) = &options.images {
             load(knarr, &data, images)?;
         }
         let child = Command::new(knarr)
             .arg("serve")
+            .args(options.nodes.iter().flat_map(|n| ["--nodes", n]))
             .env("KNARR_DATA_DIR", &data)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

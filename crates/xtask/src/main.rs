@@ -19,11 +19,12 @@ const USAGE: &str = "usage: xtask schema-table <definitions.json> <go module cac
   k8s.io             holds api@VERSION, apimachinery@VERSION, client-go@VERSION, apiextensions-apiserver@VERSION, kube-aggregator@VERSION (`go mod download` puts them there)
   output folder      crates/schema/data
 
-       xtask conformance --e2e <program> [--knarr <program>] [--images <folder>] [--focus <regexp>] [--skip <regexp>] [--report <file>]
+       xtask conformance --e2e <program> [--knarr <program>] [--nodes <n>] [--images <folder>] [--focus <regexp>] [--skip <regexp>] [--report <file>]
                          [--ginkgo <program> --procs <n>] [-- <argument>...]
 
   --e2e      upstream's end-to-end test program (e2e.test), which you bring
   --knarr    the program under test (default: the one built beside xtask)
+  --nodes    how many nodes the platform is to have
   --images   folder of image archives (*.tar) that the cases' containers need
   --ginkgo   with --procs: runs the cases in so many processes side by side
   --report   where the test program's JSON report goes (default: target/conformance.json)
