@@ -36,4 +36,9 @@ impl Context {
     pub(crate) fn seccomp_dir(&self) -> PathBuf {
         self.data_dir.join("seccomp")
     }
+
+    /// What drivers and their Pods know as `/var/lib/kubelet`.
+    pub(crate) fn kubelet_dir(&self) -> PathBuf {
+        self.data_dir.join("kubelet")
+    }
 }

@@ -13,7 +13,7 @@ use knarr_runtime::{ContainerSpec, Mount};
 use crate::{
     context::Context,
     spec::{env, expand::expand, fields::Facts, files, resources, security, user},
-    volumes::{self, Paths, mounts},
+    volumes::{self, Paths, sub_path},
 };
 
 /// Labels by which a container is found again.
@@ -124,7 +124,7 @@ pub(crate) async fn spec(request: Request<'_>) -> Result<ContainerSpec, String> 
     }
     let mut mount_list = Vec::new();
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
-        mount_list.push((index, mount.clone(), sub_path(mount, lookup)?));
+        mount_list.push((index, mount.clone(), wanted_sub_path(mount, lookup)?));
     }
     let confinement = security::confinement(pod, container, &context.seccomp_dir())?;
     let log_path = log_path(&context.data_dir, uid, &container.name, attempt);
@@ -249,20 +249,46 @@ pub(crate) async fn spec(request: Request<'_>) -> Result<ContainerSpec, String> 
     })
 }
 
-fn sub_path<'a>(
+/// The sub-path of a mount, variables filled in; one that is missing or empty is an error, as for upstream.
+fn wanted_sub_path<'a>(
     mount: &VolumeMount,
     lookup: impl Fn(&str) -> Option<&'a str>,
 ) -> Result<Option<String>, String> {
     if let Some(text) = mount.sub_path_expr.as_deref().filter(|p| !p.is_empty()) {
-        let expanded = expand(text, lookup);
-        if expanded.contains("$(") {
-            return Err(format!(
-                "subPathExpr {text:?} refers to a variable that isn't set"
-            ));
+        let missing = std::cell::RefCell::new(std::collections::BTreeSet::new());
+        let expanded = expand(text, |name| {
+            let value = lookup(name).filter(|v| !v.is_empty());
+            if value.is_none() {
+                missing.borrow_mut().insert(name.to_owned());
+            }
+            value
+        });
+        let missing: Vec<String> = missing.into_inner().into_iter().collect();
+        if !missing.is_empty() {
+            return Err(format!("missing value for {}", missing.join(", ")));
         }
         return Ok(Some(expanded));
     }
     Ok(mount.sub_path.clone().filter(|p| !p.is_empty()))
+}
+
+fn bind_sub_path(
+    volume: &Path,
+    path: &str,
+    target: &Path,
+    mount: &VolumeMount,
+    container: &str,
+) -> Result<(), String> {
+    sub_path::bind(volume, path, target).map_err(|error| match &error {
+        sub_path::Error::Absolute(_) | sub_path::Error::Backsteps(_) => error.to_string(),
+        sub_path::Error::Create(cause) | sub_path::Error::Prepare(cause) => {
+            tracing::warn!(volume = %volume.display(), path, %cause, "{error}");
+            format!(
+                "{error} for volumeMount {:?} of container {container:?}",
+                mount.name
+            )
+        }
+    })
 }
 
 /// Only this attempt's log and the one before it are kept.
@@ -288,17 +314,20 @@ fn volume_mount(
     sub_path: &Option<String>,
     paths: &Paths,
 ) -> Result<Mount, String> {
-    let volume = paths
-        .get(mount.name.as_str())
-        .ok_or_else(|| format!("volumeMount {:?} names no volume of the pod", mount.name))?;
+    let volume = paths.get(mount.name.as_str()).ok_or_else(|| {
+        format!(
+            "cannot find volume {:?} to mount into container {container:?}",
+            mount.name
+        )
+    })?;
     let source = match sub_path {
-        None => volume.clone(),
+        None => volume.path.clone(),
         Some(sub_path) => {
             let target = pod_dir
                 .join(".subpaths")
                 .join(container)
                 .join(index.to_string());
-            mounts::bind_sub_path(volume, sub_path, &target)?;
+            bind_sub_path(&volume.path, sub_path, &target, mount, container)?;
             target
         }
     };
@@ -307,18 +336,19 @@ fn volume_mount(
         Some("Bidirectional") => "rshared",
         _ => "private",
     };
-    let read_only = mount.read_only.unwrap_or(false);
-    let recursive = matches!(
-        mount.recursive_read_only.as_deref(),
-        Some("Enabled" | "IfPossible")
-    );
+    let read_only = mount.read_only.unwrap_or(false) || volume.read_only;
+    let recursive = mount.read_only.unwrap_or(false)
+        && matches!(
+            mount.recursive_read_only.as_deref(),
+            Some("Enabled" | "IfPossible")
+        );
     let mount_path = Path::new("/").join(&mount.mount_path);
     Ok(Mount {
         source,
         destination: mount_path,
         read_only,
         propagation: propagation.into(),
-        recursive_read_only: read_only && recursive,
+        recursive_read_only: recursive,
     })
 }
 

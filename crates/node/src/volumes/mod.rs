@@ -10,8 +10,12 @@
 //! Names with a dot in front can't be container names.
 
 pub(crate) mod atomic;
+mod empty_dir;
+pub(crate) mod host_path;
 pub(crate) mod mounts;
+mod ownership;
 mod payload;
+pub(crate) mod sub_path;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,17 +25,34 @@ use std::{
 
 use k8s_openapi::api::core::v1::{PersistentVolume, Pod, Volume};
 
+use self::ownership::Group;
 use crate::{
     context::Context,
-    quantity,
     sources::{Kind, Reference},
     spec::{env, fields::Facts},
 };
 
 pub(crate) const READ_DEADLINE: Duration = Duration::from_secs(10);
 
+/// What containers are given of a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Source {
+    pub path: PathBuf,
+    /// whatever the container's mount says
+    pub read_only: bool,
+}
+
 /// Volume name → what to mount.
-pub(crate) type Paths = BTreeMap<Box<str>, PathBuf>;
+pub(crate) type Paths = BTreeMap<Box<str>, Source>;
+
+impl Source {
+    fn writable(path: PathBuf) -> Source {
+        Source {
+            path,
+            read_only: false,
+        }
+    }
+}
 
 pub(crate) struct Ready {
     pub paths: Paths,
@@ -59,11 +80,7 @@ pub(crate) async fn set_up(
     };
     let spec = pod.spec.as_ref();
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-    let fs_group = group(pod)?;
-    let root_mismatch_only = spec
-        .and_then(|s| s.security_context.as_ref())
-        .and_then(|c| c.fs_group_change_policy.as_deref())
-        == Some("OnRootMismatch");
+    let group = group(pod)?;
     for volume in spec.and_then(|s| s.volumes.as_ref()).into_iter().flatten() {
         let failed = |e: String| {
             format!(
@@ -72,75 +89,53 @@ pub(crate) async fn set_up(
             )
         };
         let dir = volume_dir(&context.data_dir, uid, &volume.name);
-        let path = one(
-            context,
-            pod,
-            volume,
-            dir,
-            fs_group,
-            root_mismatch_only,
-            renew_tokens,
-            &mut ready,
-        )
-        .await
-        .map_err(failed)?;
-        ready.paths.insert(volume.name.as_str().into(), path);
+        let source = one(context, pod, volume, dir, group, renew_tokens, &mut ready)
+            .await
+            .map_err(failed)?;
+        ready.paths.insert(volume.name.as_str().into(), source);
     }
     Ok(ready)
 }
 
-fn group(pod: &Pod) -> Result<Option<u32>, String> {
+fn group(pod: &Pod) -> Result<Option<Group>, String> {
     let context = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
-    context
+    let policy = context.and_then(|c| c.fs_group_change_policy.as_deref());
+    let gid = context
         .and_then(|c| c.fs_group)
         .map(|g| u32::try_from(g).map_err(|_| format!("fsGroup {g} is out of range")))
-        .transpose()
+        .transpose()?;
+    Ok(gid.map(|gid| Group {
+        gid,
+        only_on_root_mismatch: policy == Some("OnRootMismatch"),
+    }))
 }
 
-#[allow(clippy::too_many_arguments)]
 async fn one(
     context: &Context,
     pod: &Pod,
     volume: &Volume,
     dir: PathBuf,
-    fs_group: Option<u32>,
-    root_mismatch_only: bool,
+    group: Option<Group>,
     renew_tokens: bool,
     ready: &mut Ready,
-) -> Result<PathBuf, String> {
+) -> Result<Source, String> {
     if let Some(source) = &volume.empty_dir {
-        let memory = match source.medium.as_deref() {
-            None | Some("") => false,
-            Some("Memory") => true,
-            Some(other) => {
-                return Err(format!(
-                    "emptyDir medium {other:?} is not supported by this node: use \"Memory\" or leave it out"
-                ));
-            }
-        };
-        let limit = source.size_limit.as_ref().map(quantity::value);
+        let medium = empty_dir::medium(source, pod, context.memory_bytes)?;
         return blocking(move || {
-            let fresh = !dir.exists();
-            if memory {
-                mounts::tmpfs(&dir, limit)?;
-            } else {
-                std::fs::create_dir_all(&dir).map_err(|e| e.to_string())?;
-            }
-            if fresh {
-                let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
-                std::fs::set_permissions(&dir, mode).map_err(|e| e.to_string())?;
-                if let Some(group) = fs_group {
-                    mounts::give_to_group(&dir, group, false).map_err(|e| e.to_string())?;
-                }
-            }
-            Ok(dir)
+            empty_dir::make(&dir, &medium, group)?;
+            Ok(Source::writable(dir))
         })
         .await;
     }
     if let Some(source) = &volume.host_path {
-        let path = PathBuf::from(&source.path);
+        let shown = source.path.clone();
+        let path = host_path::on_machine(&context.kubelet_dir(), Path::new(&shown));
         let type_ = source.type_.clone().unwrap_or_default();
-        return blocking(move || mounts::host_path(&path, &type_).map(|()| path)).await;
+        return blocking(move || {
+            host_path::check(&path, &shown, &type_)?;
+            Ok(Source::writable(path))
+        })
+        .await;
     }
     let claim = match (&volume.persistent_volume_claim, &volume.ephemeral) {
         (Some(claim), _) => Some(claim.claim_name.clone()),
@@ -154,18 +149,21 @@ async fn one(
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let bound = context.sources.claimed_volume(namespace, &claim).await?;
         let (path, local) = local_path(&bound)?;
+        let read_only = volume
+            .persistent_volume_claim
+            .as_ref()
+            .is_some_and(|c| c.read_only.unwrap_or(false));
         return blocking(move || {
             if local && !path.exists() {
                 return Err(format!("path {:?} does not exist", path.display()));
             }
             if !local {
-                mounts::host_path(&path, "")?;
+                host_path::check(&path, &path.to_string_lossy(), "")?;
             }
-            if let Some(group) = fs_group {
-                mounts::give_to_group(&path, group, root_mismatch_only)
-                    .map_err(|e| e.to_string())?;
+            if let Some(group) = group.filter(|_| !read_only) {
+                group.own(&path, false).map_err(|e| e.to_string())?;
             }
-            Ok(path)
+            Ok(Source { path, read_only })
         })
         .await;
     }
@@ -197,8 +195,11 @@ async fn one(
         } else {
             std::fs::create_dir_all(&dir).map_err(|e| e.to_string())?;
         }
-        atomic::write(&dir, &files, fs_group).map_err(|e| e.to_string())?;
-        Ok(dir)
+        atomic::write(&dir, &files, group.map(|g| g.gid)).map_err(|e| e.to_string())?;
+        Ok(Source {
+            path: dir,
+            read_only: true,
+        })
     })
     .await
 }
