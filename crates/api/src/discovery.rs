@@ -82,7 +82,7 @@ pub fn subresources(
                 let all = vec!["create", "delete", "get", "patch", "update"];
                 ("", "", kind, all)
             }
-            "ephemeralcontainers" | "approval" => ("", "", r.kind, object.clone()),
+            "ephemeralcontainers" | "resize" | "approval" => ("", "", r.kind, object.clone()),
             // declared by the kind, not served yet: not to be discovered either
             _ => continue,
         };

@@ -151,7 +151,7 @@ async fn subresource(
             put(inner, &call, t, Part::Sub("finalize")).await
         }
         (_, _, "ephemeralcontainers", "get")
-        | (_, _, "resize", "get")
+        | (true, "pods", "resize", "get")
         | (_, _, "approval", "get") => get(inner, &call, t).await,
         (true, "pods", "ephemeralcontainers", "update") => {
             put(inner, &call, t, Part::Sub("ephemeralcontainers")).await
@@ -159,6 +159,8 @@ async fn subresource(
         (true, "pods", "ephemeralcontainers", "patch") => {
             do_patch(inner, &call, t, Part::Sub("ephemeralcontainers")).await
         }
+        (true, "pods", "resize", "update") => put(inner, &call, t, Part::Sub("resize")).await,
+        (true, "pods", "resize", "patch") => do_patch(inner, &call, t, Part::Sub("resize")).await,
         (_, _, "approval", "update") => put(inner, &call, t, Part::Sub("approval")).await,
         (_, _, "approval", "patch") => do_patch(inner, &call, t, Part::Sub("approval")).await,
         (_, _, "approval", _) => Err(Failure::method_not_allowed()),
@@ -171,7 +173,8 @@ async fn subresource(
             | "portforward"
             | "binding"
             | "eviction"
-            | "ephemeralcontainers",
+            | "ephemeralcontainers"
+            | "resize",
             _,
         )
         | (true, "namespaces", "finalize", _) => Err(Failure::method_not_allowed()),

@@ -548,6 +548,11 @@ impl<'a> Write<'a> {
             r.strategy().default(&mut new);
         }
         if !applied {
+            if let Some(own) = own {
+                // nobody owns what the subresource takes back
+                own.prepare_update(&mut new, live, &self.view())
+                    .map_err(|e| self.invalid(self.name, &e))?;
+            }
             self.manage(Some(live), &mut new, &now);
         }
         if !self.admitted {

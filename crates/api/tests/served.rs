@@ -8,7 +8,7 @@ use knarr_api::{ApiServer, Config};
 use serde_json::Value;
 
 /// Served by upstream, not here yet.
-const NOT_YET: &[&str] = &["v1 bindings", "v1 componentstatuses", "v1 pods/resize"];
+const NOT_YET: &[&str] = &["v1 bindings", "v1 componentstatuses"];
 
 const ALL_VERBS: &str = "create,delete,deletecollection,get,list,patch,update,watch";
 

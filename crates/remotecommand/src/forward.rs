@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use websocket::Codec;
 
@@ -238,6 +238,30 @@ async fn report_error(mut stream: Stream, reported: oneshot::Receiver<String>) {
     let _ = stream.pump.await;
 }
 
+/// Waits until the Pod's side of a connection has ended: channels can't be closed one by one, so that the client learns of
+/// it by the end of them all, and has no way to say that it has ended itself.
+async fn end_of_channels(
+    mut data: JoinHandle<()>,
+    mut error: Stream,
+    mut reported: oneshot::Receiver<String>,
+) {
+    let message = tokio::select! {
+        biased;
+        message = &mut reported => message.ok(),
+        // an error is told before the data ends
+        _ = &mut data => reported.try_recv().ok(),
+    };
+    if let Some(message) = message {
+        // an error means that the client has gone
+        let _ = error.io.write_all(message.as_bytes()).await;
+    }
+    drop(error.io);
+    let _ = error.pump.await;
+    if !data.is_finished() {
+        let _ = data.await;
+    }
+}
+
 /// Two channels a port: data and error, both beginning with the port's number.
 async fn over_channels<IO>(
     io: IO,
@@ -270,10 +294,7 @@ async fn over_channels<IO>(
             let _ = session.out.send(number).await;
         }
         let (report, reported) = oneshot::channel();
-        ends.spawn(report_error(error, reported));
-        ends.spawn(async move {
-            let _ = data.pump.await;
-        });
+        ends.spawn(end_of_channels(data.pump, error, reported));
         let forward = ForwardStream {
             port,
             data: data.io,
@@ -316,6 +337,40 @@ mod tests {
         let more = tokio::time::timeout(Duration::from_secs(5), connections.recv()).await;
         assert!(more.is_err(), "the client is still there");
         drop((client, connection));
+        assert!(connections.recv().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn channels_end_when_the_pods_side_of_all_has() {
+        use futures::{SinkExt, StreamExt};
+        use tokio_tungstenite::{
+            WebSocketStream,
+            tungstenite::{Message, protocol::Role},
+        };
+        let (near, far) = tokio::io::duplex(16 << 10);
+        let (sender, mut connections) = mpsc::channel(2);
+        tokio::spawn(over_channels(far, Codec::Binary, vec![80, 81], sender));
+        let mut client = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
+        let mut first = connections.recv().await.unwrap();
+        let second = connections.recv().await.unwrap();
+        client.send(Message::binary(&b"\0ping"[..])).await.unwrap();
+        let mut ping = [0; 4];
+        first.data.read_exact(&mut ping).await.unwrap();
+        assert_eq!(&ping, b"ping");
+        first.data.write_all(b"pong").await.unwrap();
+        // the server's copying still waits for the client
+        first.data.shutdown().await.unwrap();
+        second.error.send("refused".to_owned()).unwrap();
+        drop(second.data);
+        let mut got: Vec<Vec<u8>> = Vec::new();
+        while let Some(Ok(message)) = client.next().await {
+            if let Message::Binary(bytes) = message {
+                got.push(bytes.to_vec());
+            }
+        }
+        got.retain(|m| m.len() > 3);
+        got.sort();
+        assert_eq!(got, [&b"\0pong"[..], &b"\x03refused"[..]]);
         assert!(connections.recv().await.is_none());
     }
 

@@ -13,6 +13,7 @@ mod lifecycle;
 mod limit_ranger;
 mod matching;
 mod node_restriction;
+mod pod_resize;
 mod pod_security;
 pub mod policy;
 mod priority;
@@ -298,6 +299,7 @@ pub async fn validate(inner: &Inner, a: &mut Attributes<'_>) -> Result<Admitted,
     certificates::validate(inner, a)?;
     classes::validate(inner, a)?;
     runtime_class::validate(inner, a)?;
+    pod_resize::validate(inner, a)?;
     policy::permission::validate(inner, a)?;
     policy::validating::validate(inner, a)?;
     webhooks::validate(inner, a).await?;

@@ -23,6 +23,7 @@ mod pod_defaults;
 mod pod_prepare;
 mod pod_warnings;
 mod pods;
+pub(crate) mod qos;
 mod rbac;
 mod runtime_class;
 mod services;

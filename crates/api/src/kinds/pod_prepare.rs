@@ -125,3 +125,48 @@ pub(crate) fn name_warning(o: &Value) -> Option<String> {
         )
     })
 }
+
+/// What `…/resize` leaves of a changed Pod: amounts and resize policies. Added, renamed or reordered containers are left
+/// for the checks to refuse.
+pub(crate) fn only_resized(new: &mut Value, old: &Value) {
+    const LISTS: [&str; 2] = ["containers", "initContainers"];
+    let same_length = |f| list(&new["spec"], f).len() == list(&old["spec"], f).len();
+    if !LISTS.into_iter().all(same_length) {
+        return;
+    }
+    let mut spec = old["spec"].clone();
+    put(&mut spec, "resources", new["spec"].get("resources"));
+    for field in LISTS {
+        let given = list(&new["spec"], field);
+        let renamed = given
+            .iter()
+            .zip(list(&spec, field))
+            .any(|(now, before)| str_of(now, "name") != str_of(before, "name"));
+        if renamed {
+            spec[field] = given.to_vec().into();
+            continue;
+        }
+        for (to, from) in items_mut(&mut spec, field).zip(given) {
+            for part in ["resources", "resizePolicy"] {
+                put(to, part, from.get(part));
+            }
+        }
+    }
+    new["spec"] = spec;
+    put(new, "status", old.get("status"));
+    for field in ["labels", "annotations", "finalizers", "ownerReferences"] {
+        put(&mut new["metadata"], field, old["metadata"].get(field));
+    }
+}
+
+fn put(to: &mut Value, field: &str, value: Option<&Value>) {
+    match (value, to.as_object_mut()) {
+        (Some(v), Some(map)) => {
+            map.insert(field.to_string(), v.clone());
+        }
+        (None, Some(map)) => {
+            map.remove(field);
+        }
+        (_, None) => {}
+    }
+}

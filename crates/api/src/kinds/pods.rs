@@ -3,37 +3,12 @@
 use super::{
     PLAIN, checks,
     json::{items, map, text},
-    pod_columns, pod_defaults, pod_prepare, pod_warnings,
+    pod_columns, pod_defaults, pod_prepare, pod_warnings, qos,
 };
 use crate::registry::{FieldError, Lookup, Resource, Strategy};
 use serde_json::Value;
 
 struct PodStrategy;
-
-/// QoS class by upstream's rule (pkg/apis/core/v1/helper/qos).
-fn qos(spec: &Value) -> &'static str {
-    let (mut any, mut guaranteed) = (false, true);
-    for list in ["/initContainers", "/containers"] {
-        for c in items(spec, list) {
-            let amount = |kind: &str, name: &str| {
-                c["resources"][kind][name]
-                    .as_str()
-                    .map(String::from)
-                    .or(c["resources"][kind][name].as_f64().map(|n| n.to_string()))
-            };
-            for name in ["cpu", "memory"] {
-                let (limit, request) = (amount("limits", name), amount("requests", name));
-                any |= limit.is_some() || request.is_some();
-                guaranteed &= limit.is_some() && (request.is_none() || request == limit);
-            }
-        }
-    }
-    match (any, guaranteed) {
-        (false, _) => "BestEffort",
-        (true, true) => "Guaranteed",
-        _ => "Burstable",
-    }
-}
 
 impl Strategy for PodStrategy {
     fn default(&self, o: &mut Value) {
@@ -43,7 +18,7 @@ impl Strategy for PodStrategy {
     }
 
     fn prepare_create(&self, o: &mut Value, _lookup: &dyn Lookup) -> Result<(), Vec<FieldError>> {
-        let class = qos(&o["spec"]);
+        let class = qos::class(&o["spec"]);
         pod_prepare::drop_disabled(&mut o["spec"]);
         pod_prepare::grace(&mut o["spec"]);
         pod_prepare::label_keys(o);
@@ -77,6 +52,7 @@ impl Strategy for PodStrategy {
     fn part(&self, subresource: &str) -> Option<&dyn Strategy> {
         match subresource {
             "ephemeralcontainers" => Some(&EphemeralContainers),
+            "resize" => Some(&Resize),
             _ => None,
         }
     }
@@ -124,6 +100,24 @@ impl Strategy for EphemeralContainers {
     }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
         checks::pod::ephemeral(new, old)
+    }
+}
+
+/// `…/resize`
+struct Resize;
+impl Strategy for Resize {
+    fn prepare_update(
+        &self,
+        new: &mut Value,
+        old: &Value,
+        _: &dyn Lookup,
+    ) -> Result<(), Vec<FieldError>> {
+        pod_prepare::only_resized(new, old);
+        pod_prepare::drop_disabled(&mut new["spec"]);
+        Ok(())
+    }
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        checks::pod::resize(new, old)
     }
 }
 
@@ -232,29 +226,4 @@ pub(crate) fn resources() -> Vec<Resource> {
             ..PLAIN
         },
     ]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn qos_follows_requests_and_limits() {
-        for (resources, want) in [
-            (json!({}), "BestEffort"),
-            (json!({ "requests": { "cpu": "1" } }), "Burstable"),
-            (
-                json!({ "limits": { "cpu": "1", "memory": "1Gi" }, "requests": { "cpu": "1", "memory": "1Gi" } }),
-                "Guaranteed",
-            ),
-            (json!({ "limits": { "cpu": "1" } }), "Burstable"),
-        ] {
-            assert_eq!(
-                qos(&json!({ "containers": [{ "resources": resources }] })),
-                want,
-                "{resources}"
-            );
-        }
-    }
 }

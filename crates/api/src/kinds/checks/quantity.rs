@@ -226,6 +226,13 @@ impl Quantity {
         i64::try_from(n).unwrap_or(if n < 0 { i64::MIN } else { i64::MAX })
     }
 
+    /// Thousandths, rounded up, capped to what fits (`Quantity.MilliValue`).
+    pub(crate) fn milli(&self) -> i64 {
+        let mut q = self.clone();
+        q.scale = q.scale.saturating_add(3);
+        q.ceil()
+    }
+
     /// The amount as the nearest floating point number.
     pub(crate) fn float(&self) -> f64 {
         self.value as f64 * 10f64.powi(self.scale)

@@ -6,12 +6,14 @@ mod containers;
 pub(crate) mod env;
 mod mounts;
 mod probes;
+mod resize;
 pub(crate) mod resources;
 mod security;
 mod spread;
 mod update;
 
 pub(crate) use affinity::node_selector;
+pub(crate) use resize::resize;
 pub(crate) use update::{ephemeral, update};
 
 use crate::kinds::{
