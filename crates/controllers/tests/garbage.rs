@@ -27,10 +27,10 @@ async fn dependents_go_with_their_owner() {
     c.rolled_out("web").await;
     c.delete("deploy", "web", DeleteParams::foreground()).await;
     eventually("the owner goes last", || async {
-        let left = c.names("pod").await.len() + c.names("rs").await.len();
         match c.get("deploy", "web").await {
             Some(d) => Err(d["metadata"].to_string()),
             None => {
+                let left = c.names("pod").await.len() + c.names("rs").await.len();
                 assert_eq!(left, 0, "the Deployment went before what it owns");
                 Ok(())
             }

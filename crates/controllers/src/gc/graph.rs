@@ -50,6 +50,16 @@ impl Node {
     }
 }
 
+impl Node {
+    /// One known only as an owner is referred to like this.
+    fn is_called(&self, owner: &OwnerRef, namespace: &str) -> bool {
+        *self.namespace == *namespace
+            && self.referred.as_ref().is_some_and(|r| {
+                r.name == owner.name && r.kind == owner.kind && r.api_version == owner.api_version
+            })
+    }
+}
+
 /// All objects.
 #[derive(Default)]
 pub struct Graph {
@@ -124,7 +134,9 @@ impl Graph {
         }
         let work = (node.deleting && (node.foreground || node.orphan))
             || node.owners.iter().any(|o| match self.nodes.get(&*o.uid) {
-                Some(n) => n.deleting || (n.resource.is_some() && !n.is(o, &node.namespace)),
+                Some(n) if n.resource.is_some() => n.deleting || !n.is(o, &node.namespace),
+                // One not seen yet is asked for as the first of its dependents calls it; who calls it otherwise asks himself.
+                Some(n) => !n.is_called(o, &node.namespace),
                 None => true,
             })
             || (old.as_ref().is_some_and(|o| o.owners != node.owners) && !node.owners.is_empty());
@@ -285,6 +297,12 @@ mod tests {
         // it turns up
         assert_eq!(show(g.seen(&r, &meta("x", &[], None))), "");
         assert_eq!(show(g.gone("x")), "c");
+        // one that calls it otherwise is looked at itself
+        assert_eq!(show(g.seen(&r, &meta("d", &[("y", false)], None))), "y");
+        assert_eq!(show(g.seen(&r, &meta("e", &[("y", false)], None))), "");
+        let mut far = meta("f", &[("y", false)], None);
+        far.namespace = "m".into();
+        assert_eq!(show(g.seen(&r, &far)), "f");
         // foreground: the owner is looked at, then again when its dependent has gone
         assert_eq!(show(g.seen(&r, &meta("a", &[], Some(FOREGROUND)))), "a");
         assert_eq!(g.blocking("a").len(), 1);

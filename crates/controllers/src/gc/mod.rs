@@ -4,7 +4,7 @@ pub mod discovery;
 mod graph;
 pub mod inventory;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use serde::Deserialize;
@@ -28,6 +28,9 @@ use crate::{
 
 const NAME: &str = "garbagecollector";
 
+/// When an owner is asked for again that is there, but hasn't been seen yet.
+const UNSEEN: Next = Next::After(Duration::from_secs(1));
+
 #[derive(Deserialize)]
 struct Partial {
     metadata: Meta,
@@ -43,6 +46,8 @@ struct Collector {
 enum Standing {
     /// it's there
     Solid,
+    /// it's there, but its watch has not shown it yet: should it go before that, nothing will tell
+    Unseen,
     /// it isn't
     Absent,
     /// it's there, and waits for its dependents to go
@@ -89,10 +94,11 @@ impl Collector {
         let Some(owner) = &node.referred else {
             return Ok(Next::Wait);
         };
-        if self.ask(owner, &node.namespace).await? == Standing::Absent {
-            self.inventory.never_was(uid);
+        match self.ask(owner, &node.namespace).await? {
+            Standing::Absent => self.inventory.never_was(uid),
+            Standing::Unseen => return Ok(UNSEEN),
+            Standing::Solid | Standing::Waiting => {}
         }
-        // if it's there, its watch will show it
         Ok(Next::Wait)
     }
 
@@ -113,6 +119,7 @@ impl Collector {
             Some(meta) if meta.deleting() && meta.finalizers.iter().any(|f| &**f == FOREGROUND) => {
                 Standing::Waiting
             }
+            Some(_) if resource.watchable => Standing::Unseen,
             Some(_) => Standing::Solid,
             None => Standing::Absent,
         })
@@ -170,19 +177,23 @@ impl Collector {
         if standings.is_empty() {
             return Ok(Next::Wait);
         }
-        if any(Standing::Solid) {
+        if any(Standing::Solid) || any(Standing::Unseen) {
             if any(Standing::Absent) || any(Standing::Waiting) {
                 let stay: Vec<_> = live
                     .owner_references
                     .iter()
                     .zip(&standings)
-                    .filter(|(_, s)| **s == Standing::Solid)
+                    .filter(|(_, s)| matches!(s, Standing::Solid | Standing::Unseen))
                     .map(|(o, _)| o)
                     .collect();
                 self.patch(resource, &live, json!({"ownerReferences": stay}))
                     .await?;
             }
-            return Ok(Next::Wait);
+            return Ok(if any(Standing::Unseen) {
+                UNSEEN
+            } else {
+                Next::Wait
+            });
         }
         let (waits, circular) = {
             let graph = self.inventory.graph.lock();
