@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fs::{self, File},
     io,
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -164,10 +164,11 @@ impl Inner {
         entry: &Arc<Entry>,
         plan: ShimPlan,
         filters: &Programs,
+        pid_of: Option<Arc<OwnedFd>>,
     ) -> Result<(), Error> {
         let dir = &entry.dir;
         fs::create_dir(dir).during(|| format!("making {}", dir.display()))?;
-        let started = self.launch_in(entry, plan, filters);
+        let started = self.launch_in(entry, plan, filters, pid_of);
         if started.is_err() {
             self.trash(dir);
         }
@@ -179,6 +180,7 @@ impl Inner {
         entry: &Arc<Entry>,
         plan: ShimPlan,
         filters: &Programs,
+        pid_of: Option<Arc<OwnedFd>>,
     ) -> Result<(), Error> {
         let dir = &entry.dir;
         let told = || format!("starting the shim of container {}", plan.spec.id);
@@ -187,7 +189,9 @@ impl Inner {
         state::write(dir, SPEC, &plan.spec, false)
             .during(|| format!("writing {}", dir.display()))?;
         let (ours, theirs) = socket::pair().during(told)?;
-        send_plan(&ours, &plan, filters, &[shim_lock.as_fd()]).during(told)?;
+        let mut fds = vec![shim_lock.as_fd()];
+        fds.extend(pid_of.as_ref().map(|process| process.as_fd()));
+        send_plan(&ours, &plan, filters, &fds).during(told)?;
         let pid = self
             .program
             .start(Role::Shim, &plan.spec.id, theirs)

@@ -115,6 +115,15 @@ impl Runtime {
             .get(&spec.sandbox)
             .cloned()
             .ok_or_else(|| Error::NoSandbox(spec.sandbox.clone()))?;
+        let pid_of = match &spec.pid_of {
+            Some(target) => {
+                let target_entry = inner.entry(target)?;
+                let runs = matches!(*target_entry.state.borrow(), State::Running { .. });
+                let process = target_entry.init().filter(|_| runs);
+                Some(process.ok_or_else(|| Error::NotRunning(target.clone()))?)
+            }
+            None => None,
+        };
         let process = inner.process(&spec)?;
         let id = spec.id.clone();
         let group = inner.group(&spec);
@@ -147,7 +156,7 @@ impl Runtime {
         let launched = blocking(move || {
             let launched = work
                 .filters(&plan.spec, plan.process.capabilities)
-                .and_then(|filters| work.launch(&work_entry, plan, &filters));
+                .and_then(|filters| work.launch(&work_entry, plan, &filters, pid_of));
             if launched.is_err() {
                 lock(&work.containers).remove(&lock(&work_entry.spec).id);
                 work_entry.failed("could not be started".into());

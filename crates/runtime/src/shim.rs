@@ -49,8 +49,9 @@ pub(crate) fn main(socket: OwnedFd) -> i32 {
         // the folder is gone: deleted before we came to it
         return 1;
     }
-    // `fds` holds the lock that says "this shim lives"; it goes with the process
-    let running = match start(plan, seccomp) {
+    // `fds` holds the lock that says "this shim lives", which goes with the process, and perhaps a handle on the process
+    // whose PID namespace is to be joined
+    let running = match start(plan, seccomp, fds.get(1)) {
         Ok(running) => running,
         Err(text) => {
             let _ = state::write(&dir, FAILED, &text, false);
@@ -97,11 +98,15 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
     rustix::pipe::pipe_with(PipeFlags::CLOEXEC).during(|| "making a pipe".into())
 }
 
-fn start(plan: ShimPlan, seccomp: Programs) -> Result<Running, String> {
-    try_start(plan, seccomp).map_err(|e| e.to_string())
+fn start(plan: ShimPlan, seccomp: Programs, pid_of: Option<&OwnedFd>) -> Result<Running, String> {
+    try_start(plan, seccomp, pid_of).map_err(|e| e.to_string())
 }
 
-fn try_start(plan: ShimPlan, seccomp: Programs) -> Result<Running, Error> {
+fn try_start(
+    plan: ShimPlan,
+    seccomp: Programs,
+    pid_of: Option<&OwnedFd>,
+) -> Result<Running, Error> {
     // the kernel should sooner kill anything else; best effort
     crate::privileges::set_oom_score(-998);
     let spec = &plan.spec;
@@ -143,7 +148,10 @@ fn try_start(plan: ShimPlan, seccomp: Programs) -> Result<Running, Error> {
     }
 
     let mut flags = libc::CLONE_NEWNS;
-    if let Some(pid) = &plan.pins.pid {
+    if let Some(process) = pid_of {
+        sys::setns(process, libc::CLONE_NEWPID)
+            .during(|| "joining the PID namespace of the target container".into())?;
+    } else if let Some(pid) = &plan.pins.pid {
         init::join_namespace(pid, libc::CLONE_NEWPID).map_err(Error::Create)?;
     } else if !plan.host_pid {
         flags |= libc::CLONE_NEWPID;

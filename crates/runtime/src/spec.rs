@@ -113,6 +113,9 @@ pub struct ContainerSpec {
     /// counts the live file; 0: nothing is ever removed
     pub log_files_max: u32,
     pub oom_score_adj: i32,
+    /// the running container whose processes it sees and can trace: it joins that one's PID namespace instead of having its own or the sandbox's, and ends with it
+    #[serde(default)]
+    pub pid_of: Option<Id>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

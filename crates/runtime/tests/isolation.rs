@@ -320,6 +320,29 @@ async fn sandboxes_share_what_they_should() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_can_look_into_another() {
+    let w = World::new();
+    w.sandbox("s").await;
+    w.run(w.spec("web", "exec sleep 1357")).await;
+    let mut look = w.spec("look", "ps | grep -c '[s]leep 1357'; cat /proc/1/comm");
+    look.pid_of = Some("web".into());
+    assert_eq!(w.output(look).await.1, "1\nsleep\n");
+    let alone = w.spec("alone", "ps | grep -c '[s]leep 1357'");
+    assert_eq!(w.output(alone).await.1, "0\n");
+
+    let mut stays = w.spec("stays", "exec sleep 1000");
+    stays.pid_of = Some("web".into());
+    w.run(stays).await;
+    w.rt().signal("web", libc::SIGKILL).await.unwrap();
+    let exit = w.rt().wait("stays").await.unwrap();
+    assert_eq!(exit.signal, Some(libc::SIGKILL), "it goes with its target");
+    let mut late = w.spec("late", "true");
+    late.pid_of = Some("web".into());
+    let refused = w.rt().run(late).await.unwrap_err();
+    assert!(refused.to_string().contains("not running"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limits_hold_and_running_out_of_memory_is_told() {
     let w = World::new();
     w.sandbox("s").await;

@@ -51,6 +51,7 @@ impl Worker {
                 s.init_container_statuses
                     .iter()
                     .chain(s.container_statuses.iter())
+                    .chain(s.ephemeral_container_statuses.iter())
             })
             .flatten()
             .collect();

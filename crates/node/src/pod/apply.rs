@@ -128,6 +128,7 @@ impl Worker {
                 unit.image_id = started.image_id;
                 let container = state::container_at(&pod, index);
                 let hook = container
+                    .as_ref()
                     .and_then(|c| c.lifecycle.as_ref())
                     .is_some_and(|l| l.post_start.is_some());
                 let mut running = Running::new(started.id.clone(), started.since);
@@ -277,7 +278,7 @@ impl Worker {
         let Some(container) = state::container_at(&pod, index) else {
             return;
         };
-        let probes = probe::Kind::ALL.map(|kind| Probe::of(container, kind));
+        let probes = probe::Kind::ALL.map(|kind| Probe::of(&container, kind));
         let Some(State::Running(running)) = self.units.get_mut(index).map(|u| &mut u.state) else {
             return;
         };

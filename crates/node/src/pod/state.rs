@@ -5,10 +5,10 @@
 //!     └───────────────────────▲           └────────── object deleted ──────────►
 //! ```
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -83,6 +83,8 @@ pub(crate) enum Kind {
     /// an init container with restartPolicy Always
     Sidecar,
     App,
+    /// added to a Pod that runs, for looking into it: starts once, at any time, and never again
+    Ephemeral,
 }
 
 /// How a container's process ended.
@@ -215,8 +217,9 @@ impl Unit {
     }
 }
 
-/// Init containers in order, then the others; the order of `Worker::units`.
-pub(crate) fn containers(pod: &Pod) -> impl Iterator<Item = (Kind, &Container)> {
+/// Init containers in order, then the others, then the ephemeral ones; the order of `Worker::units`, which only ever
+/// grows at its end.
+pub(crate) fn containers(pod: &Pod) -> impl Iterator<Item = (Kind, Cow<'_, Container>)> {
     let spec = pod.spec.as_ref();
     let inits = spec
         .and_then(|s| s.init_containers.as_ref())
@@ -226,12 +229,61 @@ pub(crate) fn containers(pod: &Pod) -> impl Iterator<Item = (Kind, &Container)> 
     inits
         .map(|c| {
             let sidecar = c.restart_policy.as_deref() == Some("Always");
-            (if sidecar { Kind::Sidecar } else { Kind::Init }, c)
+            let kind = if sidecar { Kind::Sidecar } else { Kind::Init };
+            (kind, Cow::Borrowed(c))
         })
-        .chain(apps.iter().map(|c| (Kind::App, c)))
+        .chain(apps.iter().map(|c| (Kind::App, Cow::Borrowed(c))))
+        .chain(ephemeral(pod).map(|c| (Kind::Ephemeral, Cow::Owned(plain(c)))))
 }
 
-pub(crate) fn container_at(pod: &Pod, index: usize) -> Option<&Container> {
+fn ephemeral(pod: &Pod) -> impl Iterator<Item = &EphemeralContainer> {
+    let spec = pod.spec.as_ref();
+    let list = spec.and_then(|s| s.ephemeral_containers.as_ref());
+    list.into_iter().flatten()
+}
+
+/// The name of the container whose processes an ephemeral one is to see.
+pub(crate) fn target<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
+    let found = ephemeral(pod).find(|c| c.name == name)?;
+    found
+        .target_container_name
+        .as_deref()
+        .filter(|target| !target.is_empty())
+}
+
+/// An ephemeral container has the fields of any other, but one.
+fn plain(given: &EphemeralContainer) -> Container {
+    let given = given.clone();
+    Container {
+        args: given.args,
+        command: given.command,
+        env: given.env,
+        env_from: given.env_from,
+        image: given.image,
+        image_pull_policy: given.image_pull_policy,
+        lifecycle: given.lifecycle,
+        liveness_probe: given.liveness_probe,
+        name: given.name,
+        ports: given.ports,
+        readiness_probe: given.readiness_probe,
+        resize_policy: given.resize_policy,
+        resources: given.resources,
+        restart_policy: given.restart_policy,
+        restart_policy_rules: given.restart_policy_rules,
+        security_context: given.security_context,
+        startup_probe: given.startup_probe,
+        stdin: given.stdin,
+        stdin_once: given.stdin_once,
+        termination_message_path: given.termination_message_path,
+        termination_message_policy: given.termination_message_policy,
+        tty: given.tty,
+        volume_devices: given.volume_devices,
+        volume_mounts: given.volume_mounts,
+        working_dir: given.working_dir,
+    }
+}
+
+pub(crate) fn container_at(pod: &Pod, index: usize) -> Option<Cow<'_, Container>> {
     containers(pod).nth(index).map(|(_, c)| c)
 }
 
@@ -240,6 +292,7 @@ pub(crate) fn field_path(kind: Kind, name: &str) -> String {
     match kind {
         Kind::App => format!("spec.containers{{{name}}}"),
         Kind::Init | Kind::Sidecar => format!("spec.initContainers{{{name}}}"),
+        Kind::Ephemeral => format!("spec.ephemeralContainers{{{name}}}"),
     }
 }
 
@@ -252,6 +305,9 @@ pub(crate) fn restart_policy(pod: &Pod) -> &str {
 ///
 /// Source: kubernetes `pkg/kubelet/container/helpers.go` ShouldContainerBeRestarted, KEP-5307 (container restart rules).
 pub(crate) fn restarts(pod: &Pod, container: &Container, kind: Kind, exit_code: i32) -> bool {
+    if kind == Kind::Ephemeral {
+        return false;
+    }
     for rule in container.restart_policy_rules.iter().flatten() {
         let Some(codes) = &rule.exit_codes else {
             continue;
@@ -276,5 +332,6 @@ pub(crate) fn restarts(pod: &Pod, container: &Container, kind: Kind, exit_code: 
         (Kind::App, "Never") => false,
         (Kind::App, "OnFailure") => exit_code != 0,
         (Kind::App, _) => true,
+        (Kind::Ephemeral, _) => false,
     }
 }

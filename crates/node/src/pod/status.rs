@@ -96,16 +96,16 @@ impl Worker {
     }
 
     fn status(&mut self, pod: &Pod) -> Value {
-        let (mut inits, mut apps) = (Vec::new(), Vec::new());
+        let (mut inits, mut apps, mut ephemeral) = (Vec::new(), Vec::new(), Vec::new());
         for (index, (_, container)) in state::containers(pod).enumerate() {
             let Some(unit) = self.units.get(index) else {
                 continue;
             };
-            let status = self.container_status(pod, index, container);
-            if unit.kind == Kind::App {
-                apps.push(status)
-            } else {
-                inits.push(status)
+            let status = self.container_status(pod, index, &container);
+            match unit.kind {
+                Kind::App => apps.push(status),
+                Kind::Ephemeral => ephemeral.push(status),
+                Kind::Init | Kind::Sidecar => inits.push(status),
             }
         }
         let phase = self.phase(pod, &inits, &apps);
@@ -147,6 +147,9 @@ impl Worker {
         if !inits.is_empty() {
             status["initContainerStatuses"] = json!(inits);
         }
+        if !ephemeral.is_empty() {
+            status["ephemeralContainerStatuses"] = json!(ephemeral);
+        }
         if let Some(generation) = generation {
             status["observedGeneration"] = json!(generation);
         }
@@ -171,7 +174,7 @@ impl Worker {
             reason: Some(reason.to_owned()),
             message: (!message.is_empty()).then(|| message.to_owned()),
         };
-        let default = self.default_waiting(unit.kind);
+        let default = self.default_waiting();
         let (mut ready, mut started, mut id) =
             (false, false, unit.last.as_ref().map(|e| e.id.clone()));
         match &unit.state {
@@ -193,7 +196,7 @@ impl Worker {
                 });
                 id = Some(running.id.clone());
                 started = running.started;
-                ready = running.ready && unit.kind != Kind::Init;
+                ready = running.ready && matches!(unit.kind, Kind::App | Kind::Sidecar);
             }
             State::Ended(ended) => {
                 id = Some(ended.id.clone());
@@ -329,7 +332,7 @@ impl Worker {
             let through = match u.kind {
                 Kind::Init => self.succeeded(i),
                 Kind::Sidecar => u.running().is_some_and(|r| r.started),
-                Kind::App => true,
+                Kind::App | Kind::Ephemeral => true,
             };
             (!through && !app_ran).then_some(u)
         }));
@@ -347,7 +350,8 @@ impl Worker {
             )
         };
         let unready = names(&mut self.units.iter().filter(|u| {
-            u.kind != Kind::Init && !u.running().is_some_and(|r| r.ready && !r.in_post_start)
+            matches!(u.kind, Kind::App | Kind::Sidecar)
+                && !u.running().is_some_and(|r| r.ready && !r.in_post_start)
         }));
         let containers_ready = || match phase {
             "Succeeded" => no("PodCompleted", None),

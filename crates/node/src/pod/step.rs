@@ -173,6 +173,8 @@ impl Worker {
                         || self.units[index].running().is_some_and(|r| r.in_post_start);
                     ready_for_next &= !busy;
                 }
+                // Started below, whatever the others do.
+                Kind::Ephemeral => continue,
             }
             if !ready_for_next {
                 break;
@@ -180,10 +182,13 @@ impl Worker {
         }
         // Restarts don't wait for the turn of those before them.
         for index in 0..self.units.len() {
-            if self.units[index].made_here
-                && self.units[index].kind == Kind::App
-                && !self.ended_for_good(pod, index)
-            {
+            let unit = &self.units[index];
+            let turn = match unit.kind {
+                Kind::App => unit.made_here,
+                Kind::Ephemeral => true,
+                Kind::Init | Kind::Sidecar => false,
+            };
+            if turn && !self.ended_for_good(pod, index) {
                 self.want_running(pod, index);
             }
         }
@@ -233,7 +238,7 @@ impl Worker {
             return false;
         }
         match state::container_at(pod, index) {
-            Some(container) => !state::restarts(pod, container, unit.kind, ended.exit_code),
+            Some(container) => !state::restarts(pod, &container, unit.kind, ended.exit_code),
             None => true,
         }
     }
@@ -300,6 +305,10 @@ impl Worker {
         unit.redo = false;
         unit.state = State::Starting;
         let attempt = unit.next_attempt();
+        let target = state::target(pod, &container_name).and_then(|name| {
+            let found = self.units.iter().find(|u| &*u.name == name)?;
+            Some(found.running()?.id.clone())
+        });
         let request = StartRequest {
             context: self.context.clone(),
             pod: pod.clone(),
@@ -307,6 +316,7 @@ impl Worker {
             attempt,
             paths: self.paths.clone(),
             pod_ip: self.pod_ip,
+            target,
             old,
         };
         self.launch(jobs::start(request));

@@ -95,7 +95,7 @@ impl Worker {
         found: Found,
     ) -> Worker {
         let units = state::containers(pod)
-            .map(|(kind, c)| Unit::new(c, kind))
+            .map(|(kind, c)| Unit::new(&c, kind))
             .collect();
         let mut worker = Worker {
             context,
@@ -229,6 +229,7 @@ impl Worker {
                 if volumes::shows_metadata(&pod) && metadata(&before) != metadata(&pod) {
                     self.volumes_stale = true;
                 }
+                self.grow(&pod);
                 self.resize(&before, &pod);
                 self.replace_changed(&before, &pod);
             }
@@ -278,11 +279,21 @@ impl Worker {
         }
     }
 
+    /// Ephemeral containers may have been added since.
+    fn grow(&mut self, pod: &Pod) {
+        let known = self.units.len();
+        let new = state::containers(pod).skip(known);
+        self.units.extend(new.map(|(kind, c)| Unit::new(&c, kind)));
+    }
+
     /// A container whose image was changed in the Pod runs the new one.
     fn replace_changed(&mut self, before: &Pod, after: &Pod) {
         let pairs = state::containers(before).zip(state::containers(after));
         for (unit, ((_, a), (_, b))) in self.units.iter_mut().zip(pairs) {
-            if a.image != b.image && matches!(unit.state, State::Running(_)) {
+            if unit.kind != Kind::Ephemeral
+                && a.image != b.image
+                && matches!(unit.state, State::Running(_))
+            {
                 unit.redo = true;
             }
         }
@@ -297,7 +308,7 @@ impl Worker {
             .filter(|(_, ((_, a), (_, b)))| a.resources != b.resources)
             .filter_map(|(i, (_, (_, b)))| {
                 let id = self.units.get(i)?.running()?.id.clone();
-                Some((id, crate::spec::resources::cgroup(b)))
+                Some((id, crate::spec::resources::cgroup(&b)))
             })
             .collect();
         for (id, resources) in changed {
@@ -328,7 +339,7 @@ impl Worker {
             running: u.running().map(|r| r.id.clone()),
             waiting: match &u.state {
                 State::Waiting { reason: "", .. } | State::Starting => {
-                    Some(self.default_waiting(u.kind).into())
+                    Some(self.default_waiting().into())
                 }
                 State::Waiting { reason, .. } => Some((*reason).into()),
                 _ => None,
@@ -337,16 +348,21 @@ impl Worker {
         *self.entry.units.lock() = views.collect();
     }
 
-    pub(super) fn default_waiting(&self, kind: Kind) -> &'static str {
-        match kind {
-            Kind::App if !self.units.iter().any(|u| u.kind != Kind::App) => "ContainerCreating",
-            _ => "PodInitializing",
+    /// Why a container waits that nothing is known of: also an ephemeral one says that of its Pod.
+    pub(super) fn default_waiting(&self) -> &'static str {
+        let init = |u: &Unit| matches!(u.kind, Kind::Init | Kind::Sidecar);
+        if self.units.iter().any(init) {
+            "PodInitializing"
+        } else {
+            "ContainerCreating"
         }
     }
 
     pub(super) fn words(&self, index: usize, pod: &Pod) -> jobs::Words {
         let container = state::container_at(pod, index);
-        let policy = container.and_then(|c| c.termination_message_policy.as_deref());
+        let policy = container
+            .as_ref()
+            .and_then(|c| c.termination_message_policy.as_deref());
         jobs::Words {
             uid: self.entry.uid.clone(),
             container: self

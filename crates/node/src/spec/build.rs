@@ -42,6 +42,8 @@ pub(crate) struct Request<'a> {
     pub image: &'a Image,
     pub paths: &'a Paths,
     pub pod_ip: Option<IpAddr>,
+    /// the container whose processes it is to see
+    pub target: Option<String>,
 }
 
 pub(crate) fn log_path(data_dir: &Path, uid: &str, container: &str, attempt: u32) -> PathBuf {
@@ -246,6 +248,7 @@ pub(crate) async fn spec(request: Request<'_>) -> Result<ContainerSpec, String> 
         log_max_bytes: LOG_BYTES_MAX,
         log_files_max: LOG_FILES_MAX,
         oom_score_adj: resources::oom_score_adj(pod, container, context.memory_bytes),
+        pid_of: request.target,
     })
 }
 

@@ -2,6 +2,7 @@
 
 mod adoption;
 mod endings;
+mod ephemeral;
 mod fake;
 mod lifecycle;
 mod material;

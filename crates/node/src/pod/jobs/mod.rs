@@ -177,7 +177,7 @@ pub(crate) async fn post_start(
             .and_then(|l| l.post_start.as_ref())
         {
             Some(handler) => {
-                let work = probe::hook(handler, container, &context.engine, &id, pod_ip);
+                let work = probe::hook(handler, &container, &context.engine, &id, pod_ip);
                 within(POST_START_DEADLINE, "the postStart hook", work).await
             }
             None => Ok(()),

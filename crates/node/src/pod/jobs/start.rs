@@ -45,6 +45,8 @@ pub(crate) struct StartRequest {
     pub attempt: u32,
     pub paths: Arc<Paths>,
     pub pod_ip: Option<IpAddr>,
+    /// the runtime's id of the running container that an ephemeral one names as its target
+    pub target: Option<Box<str>>,
     /// the container of the attempt before, to be removed
     pub old: Option<Box<str>>,
 }
@@ -91,6 +93,7 @@ async fn make_container(
         attempt,
         paths,
         pod_ip,
+        target,
         old,
     } = request;
     let config = |message: String| StartFailure::Config {
@@ -100,6 +103,9 @@ async fn make_container(
     let kind = state::containers(&pod).nth(index).map(|(kind, _)| kind);
     let container =
         state::container_at(&pod, index).ok_or_else(|| config("no such container".into()))?;
+    if let (Some(wanted), None) = (state::target(&pod, &container.name), &target) {
+        return Err(config(format!("unable to find target container {wanted}")));
+    }
     let field = kind.map(|k| state::field_path(k, &container.name));
     let event = |reason: &'static str, message: String| {
         context
@@ -158,12 +164,13 @@ async fn make_container(
     let spec = build::spec(build::Request {
         context: &context,
         pod: &pod,
-        container,
+        container: &container,
         id: id.clone(),
         attempt,
         image: &image,
         paths: &paths,
         pod_ip,
+        target: target.map(String::from),
     })
     .await
     .map_err(config)?;

@@ -34,10 +34,11 @@ pub(crate) async fn stop(request: StopRequest) -> Done {
     } = request;
     let container = state::container_at(&pod, index);
     let hook = container
+        .as_ref()
         .and_then(|c| c.lifecycle.as_ref())
         .and_then(|l| l.pre_stop.as_ref());
     let mut floor = Instant::now();
-    if let (Some(container), Some(handler)) = (container, hook)
+    if let (Some(container), Some(handler)) = (&container, hook)
         && *kill_at.borrow() > Instant::now()
     {
         let work = probe::hook(handler, container, &context.engine, &id, pod_ip);
@@ -61,7 +62,7 @@ pub(crate) async fn stop(request: StopRequest) -> Done {
         floor = Instant::now() + GRACE_MIN;
     }
     if Instant::now() < (*kill_at.borrow()).max(floor) {
-        let signal = stop_signal(&context, container, &id);
+        let signal = stop_signal(&context, container.as_deref(), &id);
         if let Err(error) = context.engine.signal(&id, signal).await {
             tracing::debug!(%id, %error, "the stop signal was not delivered");
         }
