@@ -336,6 +336,7 @@ async fn a_container_can_look_into_another() {
     w.rt().signal("web", libc::SIGKILL).await.unwrap();
     let exit = w.rt().wait("stays").await.unwrap();
     assert_eq!(exit.signal, Some(libc::SIGKILL), "it goes with its target");
+    w.rt().wait("web").await.unwrap();
     let mut late = w.spec("late", "true");
     late.pid_of = Some("web".into());
     let refused = w.rt().run(late).await.unwrap_err();

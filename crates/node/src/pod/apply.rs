@@ -15,6 +15,9 @@ use crate::probe::{self, Change, Outcome, Probe, Track};
 
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(120);
+/// A container that is replaced by a changed one doesn't show as gone for that moment: the kubelet, too, tells only of
+/// what it finds after the replacement.
+const REPLACEMENT_HIDES: Duration = Duration::from_secs(2);
 const PATCH_RETRY_MIN: Duration = Duration::from_millis(200);
 const PATCH_RETRY_MAX: Duration = Duration::from_secs(30);
 
@@ -115,6 +118,7 @@ impl Worker {
             return;
         };
         let field = Some(state::field_path(unit.kind, &unit.name));
+        unit.replaced_by = None;
         match result {
             Ok(started) => {
                 if unit.made && attempt > unit.attempt {
@@ -238,6 +242,7 @@ impl Worker {
         if let Some(unit) = self.units.get_mut(index)
             && unit.running_mut(&ended.id).is_some()
         {
+            unit.replaced_by = unit.redo.then(|| Instant::now() + REPLACEMENT_HIDES);
             unit.state = State::Ended(ended);
         }
     }

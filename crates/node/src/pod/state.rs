@@ -163,6 +163,8 @@ pub(crate) struct Unit {
     pub made_here: bool,
     /// its image was changed in the Pod: it starts again, whatever the policy
     pub redo: bool,
+    /// it ended to be replaced because it was changed in the Pod: until then, or till its successor runs, the API isn't told
+    pub replaced_by: Option<Instant>,
     pub last: Option<Box<Ended>>,
     pub crash: Crash,
     /// the wait for its restart has been told in an event
@@ -188,6 +190,7 @@ impl Unit {
             made: false,
             made_here: false,
             redo: false,
+            replaced_by: None,
             last: None,
             crash: Crash::default(),
             backing_off: false,

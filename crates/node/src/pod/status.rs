@@ -68,6 +68,11 @@ impl Worker {
             return;
         }
         let now = Instant::now();
+        let replaced = self.units.iter().filter_map(|u| u.replaced_by).max();
+        if let Some(at) = replaced.filter(|at| now < *at && self.kill_at.is_none()) {
+            self.wake_by(at);
+            return;
+        }
         if let Some(at) = self.sent.retry_at
             && now < at
         {
