@@ -64,6 +64,11 @@ impl Paths {
     }
 }
 
+/// Nodes that one machine can be.
+pub const NODES_MAX: u8 = 8;
+/// A node has room for at least 254 Pods' addresses.
+const NODE_BITS_MAX: u8 = 24;
+
 /// Chosen at the first start of a data directory and kept: changing them would strand what runs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Settings {
@@ -77,6 +82,17 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The part of the Pods' range that a node gives out, counted from 1: an eighth, for as many nodes as there can be. A
+    /// range too small to be shared is the first node's.
+    pub fn node_cidr(&self, number: u8) -> Option<(Ipv4Addr, u8)> {
+        let (base, bits) = self.pod_cidr;
+        if bits > NODE_BITS_MAX - 3 {
+            return (number == 1).then_some(self.pod_cidr);
+        }
+        let offset = u32::from(number).checked_sub(1)? << (32 - (bits + 3));
+        (number <= NODES_MAX).then(|| (Ipv4Addr::from(u32::from(base) + offset), bits + 3))
+    }
+
     /// The tenth address of the service range, as is custom.
     pub fn dns_ip(&self) -> Ipv4Addr {
         Ipv4Addr::from(u32::from(self.service_cidr.0).wrapping_add(10))
@@ -132,6 +148,24 @@ pub fn parse_cidr(text: &str) -> Result<(Ipv4Addr, u8), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_node_has_its_part_of_the_range() {
+        let check = |cidr: &str, number: u8, wanted: Option<&str>| {
+            let settings = serde_json::json!({"instance": "a", "api": "127.0.0.1:6443", "cluster_domain": "c",
+                "pod_cidr": parse_cidr(cidr).unwrap(), "service_cidr": ["10.43.0.0", 16], "node": "n"});
+            let settings: Settings = serde_json::from_value(settings).unwrap();
+            let wanted = wanted.map(|text| parse_cidr(text).unwrap());
+            assert_eq!(settings.node_cidr(number), wanted, "{cidr} {number}");
+        };
+        check("10.42.0.0/16", 1, Some("10.42.0.0/19"));
+        check("10.42.0.0/16", 2, Some("10.42.32.0/19"));
+        check("10.42.0.0/16", 8, Some("10.42.224.0/19"));
+        check("10.42.0.0/16", 9, None);
+        check("10.42.0.0/21", 2, Some("10.42.1.0/24"));
+        check("10.42.0.0/22", 1, Some("10.42.0.0/22"));
+        check("10.42.0.0/22", 2, None);
+    }
 
     #[test]
     fn ranges_are_checked() {

@@ -286,6 +286,8 @@ pub fn network_config(paths: &Paths, settings: &Settings) -> knarr_network::Conf
         instance: settings.instance.clone(),
         state_dir: paths.sub("network"),
         pod_cidr: settings.pod_cidr,
+        node_cidr: settings.node_cidr(1).unwrap_or(settings.pod_cidr),
+        place: None,
         service_cidr: settings.service_cidr,
         dns_ip: settings.dns_ip(),
         cluster_domain: settings.cluster_domain.clone(),

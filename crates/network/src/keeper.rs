@@ -20,6 +20,7 @@ use crate::{
         netlink::{Refusal, Socket},
         ruleset, table,
     },
+    place,
     services::{
         fronts,
         view::{Key, View},
@@ -49,7 +50,7 @@ pub(crate) struct Keeper {
 
 impl Keeper {
     /// Checks the kernel's table against what `state` remembers, repairs it if need be, and starts
-    /// the thread. Blocks for some milliseconds. Works in the caller's network namespace.
+    /// the thread. Blocks for some milliseconds. Works in the node's network namespace.
     pub(crate) fn start(config: Arc<Config>, state: Arc<State>) -> Result<Keeper, Error> {
         let mailbox = Arc::new((Mutex::new(Mailbox::default()), Condvar::new()));
         let (ready_sender, ready) = mpsc::sync_channel(1);
@@ -58,7 +59,9 @@ impl Keeper {
             .name("knarr-nft".into())
             .stack_size(512 << 10)
             .spawn(move || {
-                let opened = Table::open(config, state);
+                // The sockets that it opens stay where they are made, and so does this thread.
+                let opened =
+                    place::enter(config.place.as_ref()).and_then(|()| Table::open(config, state));
                 let (answer, table) = match opened {
                     Ok(table) => (Ok(()), Some(table)),
                     Err(error) => (Err(error), None),

@@ -12,10 +12,12 @@ mod link;
 // Raw netlink sockets: the one module that must speak to the kernel.
 #[allow(unsafe_code)]
 mod nft;
+mod place;
 mod services;
 mod state;
 
 pub use error::Error;
+pub use place::Place;
 
 use arc_swap::ArcSwap;
 use keeper::Keeper;
@@ -36,7 +38,12 @@ pub struct Config {
     pub instance: String,
     /// Address leases (`pods/`, one file a pod), and what the node's set-up must remember (`node`).
     pub state_dir: PathBuf,
+    /// The range of all nodes' Pods and of the nodes' addresses among them.
     pub pod_cidr: (Ipv4Addr, u8),
+    /// This node's part of it.
+    pub node_cidr: (Ipv4Addr, u8),
+    /// Where the node is, when it isn't in the machine's own network.
+    pub place: Option<Place>,
     pub service_cidr: (Ipv4Addr, u8),
     /// VIP of cluster DNS.
     pub dns_ip: Ipv4Addr,
@@ -47,7 +54,7 @@ impl Config {
     /// The node's own address among its Pods' (the first of their range, which no Pod gets): where Pods reach what
     /// listens for them on the node, and others don't.
     pub fn node_ip(&self) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.pod_cidr.0).wrapping_add(1))
+        Ipv4Addr::from(u32::from(self.node_cidr.0).wrapping_add(1))
     }
 }
 
@@ -73,8 +80,9 @@ impl Network {
     /// kernel refuses, [`Error::Io`] for files.
     pub async fn open(config: Config) -> Result<Network, Error> {
         let config = Arc::new(config);
-        let leases = Leases::open(&config.state_dir.join("pods"), config.pod_cidr)?;
+        let leases = Leases::open(&config.state_dir.join("pods"), config.node_cidr)?;
         let state = Arc::new(state::State::open(&config.state_dir)?);
+        place::open(&config).await?;
         link::set_up_node(&config, &state).await?;
         let (c, s) = (config.clone(), state.clone());
         let keeper = blocking(move || Keeper::start(c, s)).await?;
@@ -100,7 +108,7 @@ impl Network {
     pub async fn attach(&self, pod: &str, netns: &Path) -> Result<Ipv4Addr, Error> {
         let (address, slot) = self.leases.take(pod)?;
         let name = self.link_name(slot);
-        if let Err(error) = link::attach(&name, address, netns).await {
+        if let Err(error) = link::attach(self.config.place.as_ref(), &name, address, netns).await {
             let _ = self.leases.give_back(pod);
             return Err(error);
         }
@@ -115,7 +123,7 @@ impl Network {
     pub async fn detach(&self, pod: &str) -> Result<(), Error> {
         if let Some(slot) = self.leases.slot(pod) {
             self.leases.give_back(pod)?;
-            link::remove_later(self.link_name(slot)).await?;
+            link::remove_later(self.config.place.clone(), self.link_name(slot)).await?;
         }
         Ok(())
     }
@@ -146,6 +154,7 @@ impl Network {
     /// [`Error::Dns`] when the address can't be bound.
     pub async fn run_dns(&self) -> Result<(), Error> {
         let options = dns::Options {
+            place: self.config.place.clone(),
             listen: (self.config.dns_ip, 53).into(),
             cluster_domain: self.config.cluster_domain.clone(),
             pod_cidr: self.config.pod_cidr,
@@ -163,20 +172,22 @@ impl Network {
     /// # Errors
     /// As [`Network::open`].
     pub async fn purge(&self) -> Result<(), Error> {
-        link::remove_all(&format!("kn{}", self.config.instance)).await?;
+        let place = self.config.place.as_ref();
+        link::remove_all(place, &format!("kn{}", self.config.instance)).await?;
         for (pod, _) in self.leases.all() {
             self.leases.give_back(&pod)?;
         }
         let (keeper, config) = (self.keeper.clone(), self.config.clone());
         let shared = blocking(move || {
             keeper.stop();
-            keeper::remove_table(&config)
+            place::within(config.place.as_ref(), || keeper::remove_table(&config))
         })
         .await?;
         link::tear_down_node(&self.config, shared).await?;
-        if !shared {
+        if !shared && place.is_none() {
             self.state.restore_sysctls()?;
         }
+        place::remove(&self.config).await?;
         self.state.remove()
     }
 }

@@ -5,11 +5,13 @@
 use crate::{
     Config, Error, GATEWAY,
     error::{io, is, netlink},
+    place::{self, Place},
     state::State,
 };
 use futures::TryStreamExt;
+pub(crate) use rtnetlink::Handle;
 use rtnetlink::{
-    Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
     packet_route::{
         link::{InfoData, InfoKind, InfoVeth, LinkAttribute},
         route::{RouteMessage, RouteScope},
@@ -20,13 +22,16 @@ use std::{net::Ipv4Addr, os::fd::AsRawFd, path::Path, time::Duration};
 /// How long a link may outlive its pod's namespace.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// A netlink connection in this thread's namespace, and the task that drives it.
-fn connect() -> Result<(Handle, tokio::task::JoinHandle<()>), Error> {
-    let (connection, handle, _) = rtnetlink::new_connection().map_err(io("netlink"))?;
+/// A netlink connection in the place, or else in this thread's namespace, and the task that drives it.
+pub(crate) fn connect(
+    place: Option<&Place>,
+) -> Result<(Handle, tokio::task::JoinHandle<()>), Error> {
+    let (connection, handle, _) =
+        place::within(place, || rtnetlink::new_connection().map_err(io("netlink")))?;
     Ok((handle, tokio::spawn(connection)))
 }
 
-async fn index(handle: &Handle, name: &str) -> Result<Option<u32>, Error> {
+pub(crate) async fn index(handle: &Handle, name: &str) -> Result<Option<u32>, Error> {
     match handle
         .link()
         .get()
@@ -41,7 +46,14 @@ async fn index(handle: &Handle, name: &str) -> Result<Option<u32>, Error> {
     }
 }
 
-async fn up(handle: &Handle, index: u32) -> Result<(), Error> {
+/// As [`index`], of a link that must be there.
+pub(crate) async fn wanted(handle: &Handle, name: &str) -> Result<u32, Error> {
+    index(handle, name)
+        .await?
+        .ok_or_else(|| Error::Worker(format!("link {name} has gone")))
+}
+
+pub(crate) async fn up(handle: &Handle, index: u32) -> Result<(), Error> {
     let message = LinkUnspec::new_with_index(index).up().build();
     handle
         .link()
@@ -51,7 +63,7 @@ async fn up(handle: &Handle, index: u32) -> Result<(), Error> {
         .map_err(netlink("bringing a link up"))
 }
 
-async fn address(handle: &Handle, index: u32, address: Ipv4Addr) -> Result<(), Error> {
+pub(crate) async fn address(handle: &Handle, index: u32, address: Ipv4Addr) -> Result<(), Error> {
     match handle
         .address()
         .add(index, address.into(), 32)
@@ -63,7 +75,28 @@ async fn address(handle: &Handle, index: u32, address: Ipv4Addr) -> Result<(), E
     }
 }
 
-async fn host_route(handle: &Handle, to: Ipv4Addr, index: u32) -> Result<(), Error> {
+/// A route to a range through a neighbour on that link, whom nothing else needs to lead to.
+pub(crate) async fn route_via(
+    handle: &Handle,
+    (to, bits): (Ipv4Addr, u8),
+    via: Ipv4Addr,
+    index: u32,
+    source: Ipv4Addr,
+) -> Result<(), Error> {
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(to, bits)
+        .gateway(via)
+        .output_interface(index)
+        .pref_source(source)
+        .onlink()
+        .build();
+    match handle.route().add(route).replace().execute().await {
+        Err(e) if !is(&e, libc::EEXIST) => Err(netlink(format!("adding the route to {to}"))(e)),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) async fn host_route(handle: &Handle, to: Ipv4Addr, index: u32) -> Result<(), Error> {
     let route = RouteMessageBuilder::<Ipv4Addr>::new()
         .destination_prefix(to, 32)
         .output_interface(index)
@@ -80,7 +113,8 @@ async fn host_route(handle: &Handle, to: Ipv4Addr, index: u32) -> Result<(), Err
 /// The route serves the node's own clients: their packets to a VIP must leave with an address that Pods can answer,
 /// and a packet that no rule translates must come to the hook that refuses it.
 pub(crate) async fn set_up_node(config: &Config, state: &State) -> Result<(), Error> {
-    let (handle, task) = connect()?;
+    let place = config.place.as_ref();
+    let (handle, task) = connect(place)?;
     let done = async {
         let lo = index(&handle, "lo").await?.unwrap_or(1);
         up(&handle, lo).await?;
@@ -92,7 +126,9 @@ pub(crate) async fn set_up_node(config: &Config, state: &State) -> Result<(), Er
             Err(e) if !is(&e, libc::EEXIST) => {
                 Err(netlink("adding the route of the service range")(e))
             }
-            _ => state.set_sysctl("/proc/sys/net/ipv4/ip_forward", "1"),
+            _ => place::within(place, || {
+                state.set_sysctl("/proc/sys/net/ipv4/ip_forward", "1")
+            }),
         }
     };
     let result = done.await;
@@ -111,7 +147,7 @@ fn service_route(config: &Config, lo: u32) -> RouteMessage {
 
 /// Removes what [`set_up_node`] added; the gateway's address stays while it is `shared` with another instance.
 pub(crate) async fn tear_down_node(config: &Config, shared: bool) -> Result<(), Error> {
-    let (handle, task) = connect()?;
+    let (handle, task) = connect(config.place.as_ref())?;
     let done = async {
         let lo = index(&handle, "lo").await?.unwrap_or(1);
         match handle
@@ -156,8 +192,13 @@ async fn remove_address(handle: &Handle, address: Ipv4Addr) -> Result<(), Error>
 }
 
 /// Makes the pair, its far end inside `netns` as `eth0`.
-pub(crate) async fn attach(name: &str, pod: Ipv4Addr, netns: &Path) -> Result<(), Error> {
-    let (handle, task) = connect()?;
+pub(crate) async fn attach(
+    place: Option<&Place>,
+    name: &str,
+    pod: Ipv4Addr,
+    netns: &Path,
+) -> Result<(), Error> {
+    let (handle, task) = connect(place)?;
     let result = attach_with(&handle, name, pod, netns).await;
     if result.is_err() {
         let _ = remove_with(&handle, name).await;
@@ -174,32 +215,36 @@ async fn attach_with(
 ) -> Result<(), Error> {
     let namespace = std::fs::File::open(netns).map_err(io(netns))?;
     if index(handle, name).await?.is_none() {
-        // Born in its place: moving a link between namespaces waits for a grace period, 25 ms. Not born up: the far end
-        // would have no carrier yet.
-        let far = LinkMessageBuilder::<LinkUnspec>::new()
-            .name("eth0")
-            .setns_by_fd(namespace.as_raw_fd())
-            .build();
-        let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
-            .name(name)
-            .set_info_data(InfoData::Veth(InfoVeth::Peer(far)))
-            .build();
-        handle
-            .link()
-            .add(pair)
-            .execute()
-            .await
-            .map_err(netlink("adding a pod's link"))?;
+        add_pair(handle, name, "eth0", &namespace).await?;
     }
     tokio::task::spawn_blocking(move || std::thread::spawn(move || inside(&namespace, pod)).join())
         .await
         .map_err(|e| Error::Worker(e.to_string()))?
         .map_err(|_| Error::Worker("it panicked".into()))??;
-    let near = index(handle, name)
-        .await?
-        .ok_or_else(|| Error::Worker(format!("link {name} has gone")))?;
+    let near = wanted(handle, name).await?;
     up(handle, near).await?;
     host_route(handle, pod, near).await
+}
+
+/// Adds a pair of links, its far end in another namespace.
+pub(crate) async fn add_pair(
+    handle: &Handle,
+    name: &str,
+    far: &str,
+    namespace: &std::fs::File,
+) -> Result<(), Error> {
+    // Born in its place: moving a link between namespaces waits for a grace period, 25 ms. Not born up: the far end
+    // would have no carrier yet.
+    let far = LinkMessageBuilder::<LinkUnspec>::new()
+        .name(far.to_string())
+        .setns_by_fd(namespace.as_raw_fd())
+        .build();
+    let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+        .name(name)
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(far)))
+        .build();
+    let added = handle.link().add(pair).execute().await;
+    added.map_err(netlink("adding a pair of links"))
 }
 
 /// On a thread of its own: enters the namespace and sets its side up.
@@ -214,7 +259,7 @@ fn inside(namespace: &std::fs::File, pod: Ipv4Addr) -> Result<(), Error> {
         .build()
         .map_err(io("runtime"))?;
     runtime.block_on(async {
-        let (handle, task) = connect()?;
+        let (handle, task) = connect(None)?;
         if let Some(lo) = index(&handle, "lo").await? {
             up(&handle, lo).await?;
         }
@@ -245,14 +290,14 @@ fn inside(namespace: &std::fs::File, pod: Ipv4Addr) -> Result<(), Error> {
 ///
 /// It ends with the pod's namespace, which is being taken down when this is called. To remove it here would hold the
 /// kernel's network lock for a grace period, 25 ms, in which no other pod's link can be made.
-pub(crate) async fn remove_later(name: String) -> Result<(), Error> {
-    let (handle, task) = connect()?;
+pub(crate) async fn remove_later(place: Option<Place>, name: String) -> Result<(), Error> {
+    let (handle, task) = connect(place.as_ref())?;
     let found = index(&handle, &name).await;
     task.abort();
     let Some(found) = found? else { return Ok(()) };
     tokio::spawn(async move {
         tokio::time::sleep(LINGER).await;
-        let Ok((handle, task)) = connect() else {
+        let Ok((handle, task)) = connect(place.as_ref()) else {
             return;
         };
         // the name may have been given to another by now
@@ -267,8 +312,8 @@ pub(crate) async fn remove_later(name: String) -> Result<(), Error> {
 }
 
 /// Removes all links whose names begin with `prefix`.
-pub(crate) async fn remove_all(prefix: &str) -> Result<(), Error> {
-    let (handle, task) = connect()?;
+pub(crate) async fn remove_all(place: Option<&Place>, prefix: &str) -> Result<(), Error> {
+    let (handle, task) = connect(place)?;
     let done = async {
         let mut links = handle.link().get().execute();
         let mut names = Vec::new();
@@ -292,7 +337,7 @@ pub(crate) async fn remove_all(prefix: &str) -> Result<(), Error> {
     result
 }
 
-async fn remove_with(handle: &Handle, name: &str) -> Result<(), Error> {
+pub(crate) async fn remove_with(handle: &Handle, name: &str) -> Result<(), Error> {
     let Some(found) = index(handle, name).await? else {
         return Ok(());
     };

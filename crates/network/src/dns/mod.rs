@@ -53,6 +53,8 @@ pub enum Error {
 }
 
 pub(crate) struct Options {
+    /// Where it listens; other servers are asked from here.
+    pub(crate) place: Option<crate::Place>,
     pub(crate) listen: SocketAddr,
     pub(crate) cluster_domain: String,
     pub(crate) pod_cidr: (Ipv4Addr, u8),
@@ -95,8 +97,8 @@ async fn serve(
         IpAddr::V4(ip) => ip,
         IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
     };
-    let udp = Arc::new(UdpSocket::bind(address).await.map_err(bind)?);
-    let tcp = TcpListener::bind(address).await.map_err(bind)?;
+    let (udp, tcp) = listen(options.place.as_ref(), address).map_err(bind)?;
+    let udp = Arc::new(udp);
     let server = Arc::new(Server {
         zone: Zone::new(
             &options.cluster_domain,
@@ -110,6 +112,23 @@ async fn serve(
     });
     tokio::join!(udp_loop(&server, &udp), tcp_loop(&server, &tcp));
     Ok(())
+}
+
+/// Sockets of the place; served by this runtime, as all others.
+fn listen(
+    place: Option<&crate::Place>,
+    address: SocketAddr,
+) -> std::io::Result<(UdpSocket, TcpListener)> {
+    let open = || -> std::io::Result<_> {
+        let udp = std::net::UdpSocket::bind(address)?;
+        let tcp = std::net::TcpListener::bind(address)?;
+        udp.set_nonblocking(true)?;
+        tcp.set_nonblocking(true)?;
+        Ok((udp, tcp))
+    };
+    let (udp, tcp) =
+        crate::place::within(place, || Ok(open())).map_err(std::io::Error::other)??;
+    Ok((UdpSocket::from_std(udp)?, TcpListener::from_std(tcp)?))
 }
 
 async fn udp_loop(server: &Arc<Server>, socket: &Arc<UdpSocket>) {

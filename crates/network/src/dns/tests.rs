@@ -59,6 +59,7 @@ async fn upstream() -> SocketAddr {
 async fn start(synced: bool, upstreams: Vec<SocketAddr>) -> SocketAddr {
     let listen = place();
     let options = Options {
+        place: None,
         listen,
         cluster_domain: "cluster.local".into(),
         pod_cidr: (Ipv4Addr::new(10, 42, 0, 0), 16),

@@ -29,6 +29,8 @@ pub(crate) enum Base {
 /// Keys of the meta expression.
 #[derive(Clone, Copy)]
 pub(crate) enum Meta {
+    /// In postrouting since Linux 5.7.
+    IifName = 6,
     OifName = 7,
     L4Proto = 16,
 }
@@ -83,6 +85,18 @@ impl Exprs<'_> {
             m.number(1, into);
             m.number(2, key as u32);
         })
+    }
+
+    /// Goes on only for connections whose destination was translated.
+    pub(crate) fn translated(&mut self, scratch: u32) -> &mut Self {
+        const STATUS: u32 = 2;
+        const DESTINATION_NAT: u32 = 1 << 5; // IPS_DST_NAT
+        self.expr("ct", |m| {
+            m.number(1, scratch);
+            m.number(2, STATUS);
+        })
+        .mask(scratch, DESTINATION_NAT.to_ne_bytes())
+        .compare(scratch, false, &[0; 4])
     }
 
     /// Goes on only if the register equals (or, with `equal` false, differs from) `value`.

@@ -6,7 +6,8 @@
 //!                          (to a local address) proto.port → nodeports map → goto np-N
 //! lb-N                     ip.proto.port.(random mod N) → eps map → dnat     else slot 0 → dnat
 //! np-N                     the same with ip 0.0.0.0
-//! nat postrouting          a pod that reached itself → snat gateway;  pods leaving the node → masquerade
+//! nat postrouting          a pod that reached itself → snat gateway;  pods leaving the cluster → masquerade
+//!                          from another node to another node, translated → masquerade
 //! filter forward, output   to the service range, still untranslated → reject
 //! ```
 //!
@@ -122,19 +123,36 @@ pub(crate) fn write(w: &mut Writer<'_>, config: &Config) {
     let mut lo = [0u8; 16];
     lo[..2].copy_from_slice(b"lo");
     w.add_chain("postrouting", nat(POSTROUTING, SRCNAT));
+    // From one of the other nodes to another's Pod (or its own) through a port or address of this node: the answer has to
+    // come back this way.
+    let other_nodes = match config.place {
+        None => crate::place::links(&config.instance).into_bytes(),
+        Some(_) => [crate::place::UPLINK.as_bytes(), b"\0"].concat(),
+    };
+    w.add_rule("postrouting", |e| {
+        for link in [Meta::IifName, Meta::OifName] {
+            e.meta(reg(0), link).compare(reg(0), true, &other_nodes);
+        }
+        e.translated(reg(0)).masquerade();
+    });
     w.add_rule("postrouting", |e| {
         e.source(reg(0)).destination(reg(1)).member(HAIRPIN, reg(0));
         e.immediate(reg(0), &crate::GATEWAY.octets())
             .nat(Nat::Source, reg(0), None);
     });
-    for (from, from_mask) in [(pods, pods_mask), (crate::GATEWAY, [255; 4])] {
+    let (own, own_mask) = (config.node_cidr.0, mask(config.node_cidr.1));
+    // Every node has the gateway's address: only this one's Pods can answer it.
+    for (from, from_mask, to, to_mask) in [
+        (pods, pods_mask, pods, pods_mask),
+        (crate::GATEWAY, [255; 4], own, own_mask),
+    ] {
         w.add_rule("postrouting", |e| {
             e.source(reg(0))
                 .mask(reg(0), from_mask)
                 .compare(reg(0), true, &from.octets());
             e.destination(reg(0))
-                .mask(reg(0), pods_mask)
-                .compare(reg(0), false, &pods.octets());
+                .mask(reg(0), to_mask)
+                .compare(reg(0), false, &to.octets());
             e.meta(reg(0), Meta::OifName)
                 .compare(reg(0), false, &lo)
                 .masquerade();

@@ -235,6 +235,8 @@ impl Cluster {
             instance: "t".into(),
             state_dir: self.dir.path().join("network"),
             pod_cidr: (Ipv4Addr::new(10, 42, 0, 0), 16),
+            node_cidr: (Ipv4Addr::new(10, 42, 0, 0), 19),
+            place: None,
             service_cidr: (Ipv4Addr::new(10, 43, 0, 0), 16),
             dns_ip: DNS,
             cluster_domain: "cluster.local".into(),
