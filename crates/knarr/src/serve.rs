@@ -43,6 +43,10 @@ pub struct ServeArguments {
     /// a key that is made at the first start
     #[arg(long, value_name = "FILE")]
     pub encryption_provider_config: Option<PathBuf>,
+    /// What is set of the node: a kubelet.config.k8s.io/v1beta1 KubeletConfiguration (see docs/node.md). Without it: its
+    /// defaults
+    #[arg(long, value_name = "FILE")]
+    pub kubelet_config: Option<PathBuf>,
     #[command(flatten)]
     pub audit: AuditArguments,
 }
@@ -66,6 +70,18 @@ pub struct AuditArguments {
     /// Days to keep old files; 0 = for ever
     #[arg(long, default_value_t = 366, value_name = "DAYS")]
     pub audit_log_maxage: u64,
+}
+
+impl ServeArguments {
+    /// What is set of the node; blocking.
+    pub fn node_settings(&self) -> Result<knarr_node::Settings, Error> {
+        let Some(file) = &self.kubelet_config else {
+            return Ok(knarr_node::Settings::default());
+        };
+        let text = std::fs::read_to_string(file).map_err(io(file.display().to_string()))?;
+        knarr_node::Settings::parse(&text)
+            .map_err(|e| Error::Platform(format!("{}: {e}", file.display())))
+    }
 }
 
 impl AuditArguments {

@@ -47,6 +47,7 @@ pub async fn start(
         arguments.encryption_provider_config.clone(),
     );
     let runtime_config = runtime_config(paths, settings)?;
+    let node_settings = arguments.node_settings()?;
     let store = tokio::task::spawn_blocking(move || {
         let sealer = knarr_api::Encryption::open(&pki_dir, encryption.as_deref())
             .map_err(|e| e.to_string())?;
@@ -151,6 +152,7 @@ pub async fn start(
         images,
         network: Arc::new(Links(network)),
         client: Arc::new(move || node_api.client(&node_user, NODES, "kubelet")),
+        settings: node_settings,
     })
     .await
     .map_err(|e| failed("node")(e.to_string()))?;

@@ -11,6 +11,7 @@ use crate::{
     engine::{Engine, ImageSource},
     events::Events,
     services::Services,
+    settings::Settings,
     sources::Sources,
 };
 
@@ -29,6 +30,7 @@ pub(crate) struct Context {
     pub events: Events,
     pub sources: Sources,
     pub services: Services,
+    pub settings: Settings,
 }
 
 impl Context {

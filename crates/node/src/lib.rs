@@ -8,6 +8,7 @@
 mod context;
 mod engine;
 mod events;
+mod eviction;
 mod inotify;
 mod logs;
 mod machine;
@@ -16,6 +17,7 @@ mod pods;
 mod probe;
 mod quantity;
 mod services;
+mod settings;
 mod sources;
 mod spec;
 mod streams;
@@ -30,6 +32,7 @@ use std::{
     time::Duration,
 };
 
+pub use settings::{Settings, SettingsError};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -61,6 +64,7 @@ pub struct Config {
     pub network: Arc<dyn PodNetwork>,
     /// one client per concern is better than one for all (each has its own buffer worker)
     pub client: Arc<dyn Fn() -> kube::Client + Send + Sync>,
+    pub settings: Settings,
 }
 
 /// Shared handle: the node runs until it's stopped or the last handle is dropped.
@@ -88,6 +92,7 @@ pub(crate) struct Parts {
     pub images: Arc<dyn engine::ImageSource>,
     pub network: Arc<dyn PodNetwork>,
     pub client: Arc<dyn Fn() -> kube::Client + Send + Sync>,
+    pub settings: Settings,
 }
 
 impl Node {
@@ -106,6 +111,7 @@ impl Node {
             images: Arc::new(engine::StoreImages(config.images)),
             network: config.network,
             client: config.client,
+            settings: config.settings,
         })
         .await
     }
@@ -149,6 +155,7 @@ impl Node {
             events: events::Events::start((parts.client)(), parts.name),
             sources: sources::Sources::new((parts.client)()),
             services: services::Services::start((parts.client)(), cancel.clone()),
+            settings: parts.settings,
         });
         let registry = pod::entry::Registry::default();
         let pods = Arc::new(pods::Pods {

@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use k8s_openapi::{
     api::{
         coordination::v1::{Lease, LeaseSpec},
-        core::v1::{Node, NodeAddress, NodeCondition, NodeSpec, NodeStatus, NodeSystemInfo},
+        core::v1::{
+            Node, NodeAddress, NodeCondition, NodeFeatures, NodeSpec, NodeStatus, NodeSystemInfo,
+        },
     },
     apimachinery::pkg::{
         api::resource::Quantity,
@@ -290,7 +292,7 @@ fn status(
         ),
     ];
     let disk_bytes = disk(data_dir).map_or(0, |(total, _)| total);
-    let capacity: BTreeMap<String, Quantity> = [
+    let mut capacity: BTreeMap<String, Quantity> = [
         ("cpu", machine.cpus.to_string()),
         ("memory", format!("{}Ki", machine.memory_bytes / 1024)),
         ("ephemeral-storage", format!("{}Ki", disk_bytes / 1024)),
@@ -298,6 +300,7 @@ fn status(
     ]
     .map(|(k, v)| (k.to_owned(), Quantity(v)))
     .into();
+    capacity.extend(huge_pages());
     let address = |type_: &str, address: String| NodeAddress {
         type_: type_.into(),
         address,
@@ -311,8 +314,39 @@ fn status(
             address("Hostname", name.to_owned()),
         ]),
         node_info: Some(info()),
+        features: Some(NodeFeatures {
+            supplemental_groups_policy: Some(true),
+        }),
         ..NodeStatus::default()
     }
+}
+
+/// `hugepages-2Mi` and the like, with the bytes set aside for each.
+fn huge_pages() -> impl Iterator<Item = (String, Quantity)> {
+    crate::spec::resources::huge_page_sizes()
+        .iter()
+        .map(|size| {
+            let file = format!(
+                "/sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages",
+                size >> 10
+            );
+            let pages = std::fs::read_to_string(file)
+                .ok()
+                .and_then(|t| t.trim().parse::<u64>().ok())
+                .unwrap_or(0);
+            let name = match size {
+                s if s % (1 << 30) == 0 => format!("hugepages-{}Gi", s >> 30),
+                s if s % (1 << 20) == 0 => format!("hugepages-{}Mi", s >> 20),
+                s => format!("hugepages-{}Ki", s >> 10),
+            };
+            let bytes = match pages * size {
+                0 => "0".to_owned(),
+                b if b % (1 << 30) == 0 => format!("{}Gi", b >> 30),
+                b if b % (1 << 20) == 0 => format!("{}Mi", b >> 20),
+                b => format!("{}Ki", b >> 10),
+            };
+            (name, Quantity(bytes))
+        })
 }
 
 fn info() -> NodeSystemInfo {

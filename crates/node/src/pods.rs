@@ -29,7 +29,7 @@ use crate::{
         mailbox::Mailbox,
         worker::Worker,
     },
-    spec::build::labels,
+    spec::{build::labels, security, sysctl},
 };
 
 /// A default container may be named for `kubectl logs` and `exec`.
@@ -125,6 +125,7 @@ impl Pods {
         });
         self.registry.insert(entry.clone());
         let found = Found(found.remove(&uid).unwrap_or_default());
+        let fresh = found.0.is_empty();
         let fits = self.registry.take_ports(&entry, HostPort::of(&pod)) || !found.0.is_empty();
         let mut worker = Worker::new(
             self.context.clone(),
@@ -139,6 +140,15 @@ impl Pods {
                 "NodePorts",
                 "node(s) didn't have free ports for the requested pod ports",
             );
+        }
+        // what runs already was taken under the rules of then
+        if fresh {
+            let allowed = &self.context.settings.allowed_unsafe_sysctls;
+            if let Some(why) = sysctl::forbidden(&pod, allowed) {
+                worker.refuse(&pod, sysctl::FORBIDDEN, why);
+            } else if let Some(why) = security::app_armor_refusal(&pod) {
+                worker.refuse(&pod, "AppArmor", why);
+            }
         }
         let pods = self.clone();
         let work = AssertUnwindSafe(Box::pin(worker.run(self.cancel.clone()))).catch_unwind();

@@ -24,7 +24,7 @@ use crate::{
     sandbox,
     seccomp::{self, Programs},
     socket,
-    spec::{Config, ContainerSpec, SandboxSpec, Seccomp},
+    spec::{Config, ContainerSpec, Resources, SandboxSpec, Seccomp},
     state::{self, LOCK, Layout, SPEC},
     sys,
     watcher::Watcher,
@@ -88,8 +88,14 @@ impl Inner {
     }
 
     pub(crate) fn group(&self, spec: &ContainerSpec) -> Group {
+        self.upper_group(&spec.cgroup, &spec.resources)
+    }
+
+    /// The cgroup at a path below the runtime's own.
+    pub(crate) fn upper_group(&self, path: &str, resources: &Resources) -> Group {
+        let huge_pages = resources.huge_pages.values().any(|bytes| *bytes > 0);
         self.hierarchies
-            .group(&self.config.cgroup_parent, &spec.cgroup)
+            .group_for(&self.config.cgroup_parent, path, huge_pages)
     }
 
     pub(crate) fn entry(&self, id: &str) -> Result<Arc<Entry>, Error> {

@@ -45,7 +45,7 @@ pub use exec::ExecProcess;
 pub use role::dispatch_role;
 pub use runtime::Runtime;
 pub use spec::{
-    Config, Container, ContainerSpec, ExecSpec, Exit, Id, Mount, Resources, Sandbox, SandboxSpec,
-    Seccomp, State, Stats, User,
+    Config, Container, ContainerSpec, Device, ExecSpec, Exit, Id, Mount, Resources, Sandbox,
+    SandboxSpec, Seccomp, State, Stats, User,
 };
 pub use tty::Tty;

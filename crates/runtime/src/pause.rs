@@ -38,7 +38,8 @@ fn make(plan: &PausePlan) -> Result<Started, String> {
     let io = |what: &'static str| move |e: std::io::Error| format!("{what}: {}", os_text(&e));
     let nothing = crate::spec::Resources::default();
     plan.cgroups
-        .create(&nothing, false)
+        .create(&nothing)
+        .and_then(|()| plan.cgroups.restrict_devices(&[]))
         .map_err(|e| e.to_string())?;
     plan.cgroups.join_self_v1().map_err(|e| e.to_string())?;
     let born_in = plan.cgroups.fd().map_err(|e| e.to_string())?;

@@ -38,6 +38,17 @@ fn valid_id(what: &'static str, id: &str) -> Result<(), Error> {
     })
 }
 
+fn valid_group(path: &str) -> Result<(), Error> {
+    if path.split('/').any(|p| matches!(p, "" | "." | "..")) {
+        return Err(Error::Invalid {
+            what: "cgroup",
+            value: path.into(),
+            rule: "a relative path without empty, . or .. parts, unique to the container",
+        });
+    }
+    Ok(())
+}
+
 /// Runs what touches files off the async threads; finishes even when the caller goes away.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
@@ -59,6 +70,9 @@ impl Runtime {
     /// Makes the namespaces that containers will share.
     pub async fn create_sandbox(&self, spec: SandboxSpec) -> Result<Sandbox, Error> {
         valid_id("sandbox id", &spec.id)?;
+        if !spec.cgroup.is_empty() {
+            valid_group(&spec.cgroup)?;
+        }
         let inner = self.inner.clone();
         blocking(move || {
             sandbox::create(
@@ -104,13 +118,7 @@ impl Runtime {
     pub async fn run(&self, spec: ContainerSpec) -> Result<Container, Error> {
         let inner = &self.inner;
         valid_id("container id", &spec.id)?;
-        if spec.cgroup.is_empty() || spec.cgroup.split('/').any(|p| matches!(p, "" | "." | "..")) {
-            return Err(Error::Invalid {
-                what: "cgroup",
-                value: spec.cgroup,
-                rule: "a relative path without empty, . or .. parts, unique to the container",
-            });
-        }
+        valid_group(&spec.cgroup)?;
         let sandbox = lock(&inner.sandboxes)
             .get(&spec.sandbox)
             .cloned()
@@ -285,18 +293,36 @@ impl Runtime {
             entry.group.limit(&resources)?;
             let mut held = lock(&entry.spec);
             let mut spec = (**held).clone();
-            let r = &mut spec.resources;
-            r.cpu_shares = resources.cpu_shares.or(r.cpu_shares);
-            r.cpu_quota_us = resources.cpu_quota_us.or(r.cpu_quota_us);
-            r.cpu_period_us = resources.cpu_period_us.or(r.cpu_period_us);
-            r.memory_limit_bytes = resources.memory_limit_bytes.or(r.memory_limit_bytes);
-            r.pids_limit = resources.pids_limit.or(r.pids_limit);
+            spec.resources = spec.resources.overlaid(&resources);
             state::write(&entry.dir, SPEC, &spec, false)
                 .during(|| format!("writing {}", entry.dir.display()))?;
             *held = Arc::new(spec);
             Ok(())
         })
         .await
+    }
+
+    /// Makes a cgroup above containers', or sets its limits when it's there: that of a sandbox, or of a class of them. The path is below Config::cgroup_parent; the limits are kept only by the kernel.
+    ///
+    /// # Errors
+    /// When the path leads elsewhere, or this machine can't limit what is asked.
+    pub async fn set_group(&self, path: &str, resources: Resources) -> Result<(), Error> {
+        valid_group(path)?;
+        let inner = self.inner.clone();
+        let path = path.to_owned();
+        blocking(move || inner.upper_group(&path, &resources).create(&resources)).await
+    }
+
+    /// What is used by all below such a cgroup. Blocking, a few small reads of a memory file system.
+    ///
+    /// # Errors
+    /// When it isn't there.
+    pub fn group_stats(&self, path: &str) -> Result<Stats, Error> {
+        valid_group(path)?;
+        self.inner
+            .upper_group(path, &Resources::default())
+            .stats()
+            .during(|| format!("reading the cgroup {path:?}"))
     }
 
     /// The containers recorded below `root`, also while another process works there: takes no lock, starts nothing.
@@ -342,7 +368,9 @@ impl Runtime {
         let inner = self.inner.clone();
         blocking(move || {
             sandbox::remove_pins(&inner.layout)?;
-            let all = inner.hierarchies.group(&inner.config.cgroup_parent, "");
+            let all = inner
+                .hierarchies
+                .group_for(&inner.config.cgroup_parent, "", true);
             for leaf in &all.leaves {
                 cgroup::remove_tree(&leaf.path)
                     .during(|| format!("removing {}", leaf.path.display()))?;

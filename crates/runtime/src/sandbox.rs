@@ -12,7 +12,7 @@ use std::{
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 use crate::{
-    cgroup::Hierarchies,
+    cgroup::{Group, Hierarchies},
     error::{During, Error},
     plan::{Answer, PausePlan, Pins, receive_answer, send_plan},
     role::{Program, Role},
@@ -23,8 +23,19 @@ use crate::{
 };
 
 /// cgroup of a sandbox's pause process
-fn pause_cgroup(id: &str) -> String {
-    format!("pause-{id}")
+fn pause_cgroup(spec: &SandboxSpec) -> String {
+    if spec.cgroup.is_empty() {
+        format!("pause-{}", spec.id)
+    } else {
+        format!("{}/pause", spec.cgroup)
+    }
+}
+
+/// The cgroup above those of its containers, if it has one.
+fn group(config: &Config, hierarchies: &Hierarchies, spec: &SandboxSpec) -> Option<Group> {
+    let huge_pages = spec.resources.huge_pages.values().any(|bytes| *bytes > 0);
+    (!spec.cgroup.is_empty())
+        .then(|| hierarchies.group_for(&config.cgroup_parent, &spec.cgroup, huge_pages))
 }
 
 /// Where a container of this sandbox finds its namespaces.
@@ -88,6 +99,10 @@ pub(crate) fn create(
     }
     let made = state::write(&dir, SPEC, spec, false)
         .during(|| format!("writing {}", dir.display()))
+        .and_then(|()| match group(config, hierarchies, spec) {
+            Some(group) => group.create(&spec.resources),
+            None => Ok(()),
+        })
         .and_then(|()| pin_all(layout, spec))
         .and_then(|()| {
             if spec.share_pid && !spec.host_pid {
@@ -170,22 +185,22 @@ fn enter_and_pin(
     Ok(())
 }
 
-/// Only parameters that belong to a namespace the sandbox owns: others would change the host. SOURCE: kubelet pkg/kubelet/sysctl namespaces.go.
+/// Only parameters that belong to a namespace the sandbox owns: others would change the host. A `/` stands for a dot inside a part. SOURCE: k8s.io/component-helpers node/util/sysctl.
 fn sysctl_path(name: &str, pins: &Pins) -> Result<PathBuf, Error> {
-    let dotted = name.replace('/', ".");
-    let ipc = dotted == "kernel.sem"
+    let parts: Vec<String> = name.split('.').map(|p| p.replace('/', ".")).collect();
+    let ipc = name == "kernel.sem"
         || ["kernel.shm", "kernel.msg", "fs.mqueue."]
             .iter()
-            .any(|p| dotted.starts_with(p));
-    let allowed = (ipc && pins.ipc.is_some()) || (dotted.starts_with("net.") && pins.net.is_some());
-    if !allowed || dotted.split('.').any(str::is_empty) {
+            .any(|p| name.starts_with(p));
+    let allowed = (ipc && pins.ipc.is_some()) || (name.starts_with("net.") && pins.net.is_some());
+    if !allowed || parts.iter().any(|p| matches!(p.as_str(), "" | "." | "..")) {
         return Err(Error::Invalid {
             what: "kernel parameter",
             value: name.into(),
             rule: "it must belong to a namespace of the sandbox's own: net.*, kernel.shm*, kernel.msg*, kernel.sem, fs.mqueue.*",
         });
     }
-    Ok(Path::new("/proc/sys").join(dotted.replace('.', "/")))
+    Ok(Path::new("/proc/sys").join(parts.join("/")))
 }
 
 fn start_pause(
@@ -199,7 +214,7 @@ fn start_pause(
     let empty = dir.join("empty");
     fs::create_dir(&empty).during(|| format!("making {}", empty.display()))?;
     let plan = PausePlan {
-        cgroups: hierarchies.group(&config.cgroup_parent, &pause_cgroup(&spec.id)),
+        cgroups: hierarchies.group(&config.cgroup_parent, &pause_cgroup(spec)),
         pin: layout.pin(&spec.id).join("pid"),
         empty,
     };
@@ -233,16 +248,18 @@ pub(crate) fn delete(
     id: &str,
 ) -> Result<(), Error> {
     let dir = layout.sandbox(id);
-    if dir.join("empty").exists() {
+    // the first file written: without it nothing was made that it names
+    let spec = state::read::<SandboxSpec>(&dir, SPEC);
+    if let (Some(spec), true) = (&spec, dir.join("empty").exists()) {
         if let Ok(making) = File::open(dir.join(LOCK)) {
             // a stuck maker is killed with its cgroup below
             let _ = state::take_lock(&making, Duration::from_secs(10));
         }
-        let group = hierarchies.group(&config.cgroup_parent, &pause_cgroup(id));
-        group.kill(Duration::from_secs(5));
-        group
-            .remove()
-            .during(|| format!("removing the cgroup of sandbox {id}"))?;
+        let group = hierarchies.group(&config.cgroup_parent, &pause_cgroup(spec));
+        clear(&group, id)?;
+    }
+    if let Some(group) = spec.and_then(|spec| group(config, hierarchies, &spec)) {
+        clear(&group, id)?;
     }
     unpin(&layout.pin(id))?;
     match fs::remove_dir_all(&dir) {
@@ -250,6 +267,21 @@ pub(crate) fn delete(
             Err(e).during(|| format!("removing {}", dir.display()))
         }
         _ => Ok(()),
+    }
+}
+
+/// Killed processes can take a moment to leave.
+fn clear(group: &Group, id: &str) -> Result<(), Error> {
+    let mut left = 100;
+    loop {
+        group.kill(Duration::from_secs(5));
+        match group.remove() {
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy && left > 0 => {
+                left -= 1;
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            other => return other.during(|| format!("removing the cgroup of sandbox {id}")),
+        }
     }
 }
 
@@ -291,12 +323,16 @@ mod tests {
         let host = Pins::default();
         for (name, want) in [
             ("net.core.somaxconn", Some("/proc/sys/net/core/somaxconn")),
-            ("net/core/somaxconn", Some("/proc/sys/net/core/somaxconn")),
+            (
+                "net.ipv4.conf.eno2/100.forwarding",
+                Some("/proc/sys/net/ipv4/conf/eno2.100/forwarding"),
+            ),
             ("kernel.shmmax", Some("/proc/sys/kernel/shmmax")),
             ("kernel.sem", Some("/proc/sys/kernel/sem")),
             ("kernel.hostname", None),
             ("vm.swappiness", None),
             ("net.../../vm.swappiness", None),
+            ("net.//.//.vm.swappiness", None),
         ] {
             let got = sysctl_path(name, &own).ok();
             assert_eq!(got.as_deref(), want.map(Path::new), "{name}");

@@ -116,7 +116,10 @@ fn try_start(
         let path = plan.tree.dir.join(name);
         std::fs::create_dir(&path).during(|| format!("making {}", path.display()))?;
     }
-    plan.cgroups.create(&spec.resources, spec.privileged)?;
+    plan.cgroups.create(&spec.resources)?;
+    if !spec.privileged {
+        plan.cgroups.restrict_devices(&spec.devices)?;
+    }
     let fifo = spec.stdin.then(|| stdin_fifo(&plan.tree.dir)).transpose()?;
 
     let attached = Attached::new(&plan.tree.dir)?;

@@ -19,6 +19,7 @@ pub struct Config {
 
 /// The namespaces that containers of one sandbox share (net, ipc, uts), pinned by bind mount; no process, but for `share_pid`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SandboxSpec {
     pub id: Id,
     pub hostname: String,
@@ -30,6 +31,10 @@ pub struct SandboxSpec {
     /// dotted names of namespaced kernel parameters (`net.*`, `kernel.shm*`, `kernel.msg*`, `kernel.sem`, `fs.mqueue.*`)
     pub sysctls: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
+    /// cgroup above those of its containers, below Config::cgroup_parent, e.g. `kubepods/burstable/pod<uid>`; made and removed with the sandbox. Empty: none
+    pub cgroup: String,
+    /// what all its containers together may use; only with a `cgroup`
+    pub resources: Resources,
 }
 
 #[derive(Debug, Clone)]
@@ -50,14 +55,72 @@ pub struct Mount {
     pub recursive_read_only: bool,
 }
 
+/// Limits of a cgroup. None: left as it is.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(default)]
 pub struct Resources {
     /// cgroup v1 shares (2..=262144); turned into a weight on v2
     pub cpu_shares: Option<u64>,
+    /// 0 and below: none
     pub cpu_quota_us: Option<i64>,
     pub cpu_period_us: Option<u64>,
+    /// 0 and below: none
     pub memory_limit_bytes: Option<i64>,
+    /// v2 only: never reclaimed
+    pub memory_min_bytes: Option<i64>,
+    /// v2 only: reclaimed last
+    pub memory_low_bytes: Option<i64>,
+    /// v2 only: slowed down and reclaimed from here on
+    pub memory_high_bytes: Option<i64>,
+    /// 0 and below: none
     pub pids_limit: Option<i64>,
+    /// page size in bytes → most bytes of such pages
+    pub huge_pages: BTreeMap<u64, u64>,
+    /// v2 only: one process out of memory takes all in the cgroup down
+    pub oom_group: bool,
+}
+
+impl Resources {
+    /// This, with what `newer` gives in its place.
+    pub fn overlaid(&self, newer: &Resources) -> Resources {
+        let mut huge_pages = self.huge_pages.clone();
+        huge_pages.extend(&newer.huge_pages);
+        Resources {
+            cpu_shares: newer.cpu_shares.or(self.cpu_shares),
+            cpu_quota_us: newer.cpu_quota_us.or(self.cpu_quota_us),
+            cpu_period_us: newer.cpu_period_us.or(self.cpu_period_us),
+            memory_limit_bytes: newer.memory_limit_bytes.or(self.memory_limit_bytes),
+            memory_min_bytes: newer.memory_min_bytes.or(self.memory_min_bytes),
+            memory_low_bytes: newer.memory_low_bytes.or(self.memory_low_bytes),
+            memory_high_bytes: newer.memory_high_bytes.or(self.memory_high_bytes),
+            pids_limit: newer.pids_limit.or(self.pids_limit),
+            huge_pages,
+            oom_group: newer.oom_group || self.oom_group,
+        }
+    }
+}
+
+/// A device node in the container's /dev (or elsewhere), and the right to use it.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Device {
+    /// in the container
+    pub path: PathBuf,
+    /// else a character device
+    pub block: bool,
+    pub major: u32,
+    pub minor: u32,
+    /// permission bits of the node
+    pub mode: u32,
+    /// of `r`, `w` and `m`
+    pub access: String,
+}
+
+impl Device {
+    /// As v1's `devices.allow` takes it.
+    pub(crate) fn rule(&self) -> String {
+        let kind = if self.block { 'b' } else { 'c' };
+        format!("{kind} {}:{} {}", self.major, self.minor, self.access)
+    }
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -80,6 +143,7 @@ pub enum Seccomp {
 
 /// One container. The rootfs is an overlay of `lower` (topmost first) with an upper layer in the container's own state folder; it is mounted only in the container's mount namespace and ends with it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ContainerSpec {
     pub id: Id,
     pub sandbox: Id,
@@ -91,6 +155,8 @@ pub struct ContainerSpec {
     pub cwd: PathBuf,
     pub user: User,
     pub mounts: Vec<Mount>,
+    /// besides the usual ones
+    pub devices: Vec<Device>,
     pub resources: Resources,
     /// cgroup path below Config::cgroup_parent, e.g. `pod<uid>/<id>`
     pub cgroup: String,

@@ -12,7 +12,8 @@ use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{
         Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
-        ContainerStateWaiting, ContainerStatus, Pod, VolumeMountStatus,
+        ContainerStateWaiting, ContainerStatus, ContainerUser, LinuxContainerUser, Pod,
+        VolumeMountStatus,
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
@@ -232,6 +233,13 @@ impl Worker {
             .as_ref()
             .filter(|r| r.limits.is_some() || r.requests.is_some());
         let active = current.running.is_some();
+        // as whom its first process was started
+        let user = id
+            .as_deref()
+            .and_then(|id| self.context.engine.container(id))
+            .map(|made| ContainerUser {
+                linux: Some(linux_user(&made.spec.user)),
+            });
         ContainerStatus {
             name: container.name.clone(),
             state: Some(current),
@@ -252,6 +260,7 @@ impl Worker {
             resources: given.filter(|_| active).cloned(),
             allocated_resources: given.and_then(|r| r.requests.clone()),
             volume_mounts: mounts(container),
+            user,
             ..ContainerStatus::default()
         }
     }
@@ -423,6 +432,16 @@ fn terminated(ended: &Ended) -> ContainerStateTerminated {
         signal: None,
         started_at: ended.started_at.map(Time),
         finished_at: Some(Time(ended.finished_at)),
+    }
+}
+
+/// The groups begin with the primary one, as containerd tells them.
+fn linux_user(user: &knarr_runtime::User) -> LinuxContainerUser {
+    let groups = std::iter::once(user.gid).chain(user.additional_gids.iter().copied());
+    LinuxContainerUser {
+        uid: user.uid.into(),
+        gid: user.gid.into(),
+        supplemental_groups: Some(groups.map(i64::from).collect()),
     }
 }
 

@@ -59,15 +59,23 @@ impl Worker {
 
     /// The node can't take a Pod that was put on it past the scheduler (`pkg/kubelet/lifecycle/predicate.go`).
     pub(crate) fn reject(&mut self, pod: &Pod, predicate: &'static str, why: &str) {
+        self.refuse(
+            pod,
+            predicate,
+            format!("Predicate {predicate} failed: {why}"),
+        );
+    }
+
+    /// As [`Worker::reject`], for any other reason.
+    pub(crate) fn refuse(&mut self, pod: &Pod, reason: &'static str, message: String) {
         if self.was_terminal.is_some() || self.leaving(pod) {
             return;
         }
-        let message = format!("Predicate {predicate} failed: {why}");
         self.context
             .events
-            .pod(pod, None, true, predicate, message.clone());
+            .pod(pod, None, true, reason, message.clone());
         let message = format!("Pod was rejected: {message}");
-        self.failed = Some((predicate, message.into()));
+        self.failed = Some((reason, message.into()));
     }
 
     /// Its object is being deleted, or is gone.

@@ -308,7 +308,7 @@ impl Worker {
             .filter(|(_, ((_, a), (_, b)))| a.resources != b.resources)
             .filter_map(|(i, (_, (_, b)))| {
                 let id = self.units.get(i)?.running()?.id.clone();
-                Some((id, crate::spec::resources::cgroup(&b)))
+                Some((id, crate::spec::resources::cgroup(after, &b)))
             })
             .collect();
         for (id, resources) in changed {

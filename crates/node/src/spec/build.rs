@@ -12,7 +12,7 @@ use knarr_runtime::{ContainerSpec, Mount};
 
 use crate::{
     context::Context,
-    spec::{env, expand::expand, fields::Facts, files, resources, security, user},
+    spec::{env, expand::expand, fields::Facts, files, pod_resources, resources, security, user},
     volumes::{self, Paths, sub_path},
 };
 
@@ -128,7 +128,12 @@ pub(crate) async fn spec(request: Request<'_>) -> Result<ContainerSpec, String> 
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
         mount_list.push((index, mount.clone(), wanted_sub_path(mount, lookup)?));
     }
-    let confinement = security::confinement(pod, container, &context.seccomp_dir())?;
+    let confinement = security::confinement(
+        pod,
+        container,
+        &context.seccomp_dir(),
+        context.settings.seccomp_default,
+    )?;
     let log_path = log_path(&context.data_dir, uid, &container.name, attempt);
     let message = message_path(&context.data_dir, uid, &container.name, attempt);
     let message_target = container
@@ -218,7 +223,7 @@ pub(crate) async fn spec(request: Request<'_>) -> Result<ContainerSpec, String> 
         label(labels::STOP_SIGNAL, &stop_signal),
     ]);
     Ok(ContainerSpec {
-        cgroup: format!("pod{uid}/{}", request.id),
+        cgroup: format!("{}/{}", pod_resources::cgroup_path(pod), request.id),
         id: request.id,
         sandbox: uid.to_owned(),
         labels,
@@ -234,7 +239,11 @@ pub(crate) async fn spec(request: Request<'_>) -> Result<ContainerSpec, String> 
             umask: None,
         },
         mounts,
-        resources: resources::cgroup(container),
+        devices: Vec::new(),
+        resources: knarr_runtime::Resources {
+            oom_group: !context.settings.single_process_oom_kill,
+            ..resources::cgroup(pod, container)
+        },
         privileged: confinement.privileged,
         capabilities: confinement.capabilities,
         no_new_privileges: confinement.no_new_privileges,

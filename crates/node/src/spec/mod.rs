@@ -5,6 +5,8 @@ pub(crate) mod env;
 pub(crate) mod expand;
 pub(crate) mod fields;
 pub(crate) mod files;
+pub(crate) mod pod_resources;
 pub(crate) mod resources;
 pub(crate) mod security;
+pub(crate) mod sysctl;
 pub(crate) mod user;

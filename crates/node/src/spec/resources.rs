@@ -18,34 +18,100 @@ const CPU_SHARES_MIN: i64 = 2;
 const CPU_SHARES_MAX: i64 = 262_144;
 const SYSTEM_CRITICAL_PRIORITY: i32 = 2_000_000_000;
 
-type List = BTreeMap<String, Quantity>;
+pub(crate) type List = BTreeMap<String, Quantity>;
 
 fn get(list: Option<&List>, name: &str) -> Option<Quantity> {
     list.and_then(|l| l.get(name)).cloned()
 }
 
-/// What the container's cgroup gets. CPU without a request counts as its limit, and without both as the least share.
-pub(crate) fn cgroup(container: &Container) -> Resources {
+/// Thousandths of a CPU as v1 shares.
+pub(crate) fn shares(milli_cpu: i64) -> u64 {
+    let shares = milli_cpu.max(0).saturating_mul(1024) / 1000;
+    shares.clamp(CPU_SHARES_MIN, CPU_SHARES_MAX).unsigned_abs()
+}
+
+/// Thousandths of a CPU as quota and period in µs; none for none.
+pub(crate) fn quota(milli_cpu: i64) -> (Option<i64>, Option<u64>) {
+    if milli_cpu <= 0 {
+        return (None, None);
+    }
+    let quota = milli_cpu.saturating_mul(CPU_PERIOD_US) / 1000;
+    (
+        Some(quota.max(CPU_QUOTA_US_MIN)),
+        Some(CPU_PERIOD_US.unsigned_abs()),
+    )
+}
+
+/// Bytes of the page that `hugepages-2Mi` names.
+pub(crate) fn huge_page_size(resource: &str) -> Option<u64> {
+    let size = quantity::milli(resource.strip_prefix("hugepages-")?)? / 1000;
+    u64::try_from(size).ok().filter(|s| *s > 0)
+}
+
+/// The sizes of huge pages that this machine has, in bytes.
+pub(crate) fn huge_page_sizes() -> &'static [u64] {
+    static SIZES: std::sync::OnceLock<Vec<u64>> = std::sync::OnceLock::new();
+    SIZES.get_or_init(|| {
+        let entries = std::fs::read_dir("/sys/kernel/mm/hugepages");
+        let mut sizes: Vec<u64> = entries
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|e| {
+                let name = e.file_name();
+                let kib = name
+                    .to_str()?
+                    .strip_prefix("hugepages-")?
+                    .strip_suffix("kB")?;
+                Some(kib.parse::<u64>().ok()? << 10)
+            })
+            .collect();
+        sizes.sort_unstable();
+        sizes
+    })
+}
+
+/// What the container's cgroup gets. CPU without a request counts as its limit, and without both as the least share; a limit that only the Pod has counts for each of its containers.
+pub(crate) fn cgroup(pod: &Pod, container: &Container) -> Resources {
     let empty = ResourceRequirements::default();
     let resources = container.resources.as_ref().unwrap_or(&empty);
-    let limit = get(resources.limits.as_ref(), "cpu").map(|q| quantity::milli_value(&q));
+    let of_pod = pod
+        .spec
+        .as_ref()
+        .and_then(|s| s.resources.as_ref())
+        .and_then(|r| r.limits.as_ref());
+    let limited = |name: &str| {
+        get(resources.limits.as_ref(), name)
+            .filter(|q| quantity::milli(&q.0).is_some_and(|m| m > 0))
+            .or_else(|| get(of_pod, name))
+    };
+    let limit = limited("cpu").map(|q| quantity::milli_value(&q));
     let request = get(resources.requests.as_ref(), "cpu")
         .map(|q| quantity::milli_value(&q))
         .or(limit)
         .unwrap_or(0);
-    let shares = (request.saturating_mul(1024) / 1000).clamp(CPU_SHARES_MIN, CPU_SHARES_MAX);
-    let quota = limit
-        .filter(|milli| *milli > 0)
-        .map(|milli| (milli.saturating_mul(CPU_PERIOD_US) / 1000).max(CPU_QUOTA_US_MIN));
-    let memory = get(resources.limits.as_ref(), "memory")
+    let (cpu_quota_us, cpu_period_us) = quota(limit.unwrap_or(0));
+    let memory = limited("memory")
         .map(|q| quantity::value(&q))
         .filter(|bytes| *bytes > 0);
+    // what isn't asked for may not be used
+    let mut huge_pages: BTreeMap<u64, u64> = huge_page_sizes().iter().map(|s| (*s, 0)).collect();
+    for (name, quantity) in of_pod
+        .into_iter()
+        .chain(resources.limits.as_ref())
+        .flatten()
+    {
+        if let Some(size) = huge_page_size(name) {
+            huge_pages.insert(size, quantity::value(quantity).max(0).unsigned_abs());
+        }
+    }
     Resources {
-        cpu_shares: u64::try_from(shares).ok(),
-        cpu_quota_us: quota,
-        cpu_period_us: quota.and(u64::try_from(CPU_PERIOD_US).ok()),
+        cpu_shares: Some(shares(request)),
+        cpu_quota_us,
+        cpu_period_us,
         memory_limit_bytes: memory,
-        pids_limit: None,
+        huge_pages,
+        ..Resources::default()
     }
 }
 
@@ -97,13 +163,35 @@ pub(crate) fn oom_score_adj(pod: &Pod, container: &Container, node_memory_bytes:
         "Guaranteed" => -997,
         "BestEffort" => 1000,
         _ => {
-            let requests = container
-                .resources
-                .as_ref()
-                .and_then(|r| r.requests.as_ref());
-            let request = get(requests, "memory").map_or(0, |q| quantity::value(&q));
-            let score = 1000 - request.saturating_mul(1000) / node_memory_bytes.max(1);
-            i32::try_from(score.clamp(3, 999)).unwrap_or(999)
+            let requested = |c: &Container| {
+                let requests = c.resources.as_ref().and_then(|r| r.requests.as_ref());
+                get(requests, "memory").map_or(0, |q| quantity::value(&q))
+            };
+            let spec = pod.spec.as_ref();
+            let containers = || spec.into_iter().flat_map(|s| &s.containers);
+            let inits = || {
+                spec.into_iter()
+                    .flat_map(|s| s.init_containers.iter().flatten())
+            };
+            let sidecar = |c: &&Container| c.restart_policy.as_deref() == Some("Always");
+            // SOURCE: KEP-2837: what the Pod asks for beyond its containers is shared by them equally
+            let lasting = || containers().chain(inits().filter(sidecar));
+            let share = spec
+                .and_then(|s| s.resources.as_ref())
+                .and_then(|r| get(r.requests.as_ref(), "memory"))
+                .map_or(0, |whole| {
+                    let left = quantity::value(&whole) - lasting().map(requested).sum::<i64>();
+                    let sharers = i64::try_from(lasting().count()).unwrap_or(1).max(1);
+                    left.max(0) / sharers
+                });
+            let score = |bytes: i64| 1000 - bytes.saturating_mul(1000) / node_memory_bytes.max(1);
+            let mut out = score(requested(container) + share);
+            // a sidecar is to live at least as long as what it serves
+            if inits().filter(sidecar).any(|c| c.name == container.name) {
+                let least = containers().map(requested).min().unwrap_or(0);
+                out = out.min(score(least + share));
+            }
+            i32::try_from(out.clamp(3, 999)).unwrap_or(999)
         }
     }
 }
@@ -129,7 +217,7 @@ mod tests {
                     score,
                     "{resources}"
                 );
-                let got = cgroup(container);
+                let got = cgroup(&pod, container);
                 assert_eq!(
                     (
                         got.cpu_shares,

@@ -1,6 +1,6 @@
-//! Security contexts to capabilities, seccomp and privilege flags; safe by default.
+//! Security contexts to capabilities, seccomp and privilege flags.
 //!
-//! Source: kubernetes `pkg/securitycontext`, `pkg/kubelet/kuberuntime/security_context.go`. One default differs on purpose: without `allowPrivilegeEscalation: true` a container gets no_new_privs.
+//! Source: kubernetes `pkg/securitycontext`, `pkg/kubelet/kuberuntime/security_context.go`, `pkg/security/apparmor`.
 
 use std::{
     collections::BTreeSet,
@@ -90,18 +90,10 @@ pub(crate) fn confinement(
     pod: &Pod,
     container: &Container,
     seccomp_dir: &Path,
+    seccomp_default: bool,
 ) -> Result<Confinement, String> {
     let own = container.security_context.as_ref();
     let of_pod = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
-    let app_armor = own
-        .and_then(|s| s.app_armor_profile.as_ref())
-        .or_else(|| of_pod.and_then(|s| s.app_armor_profile.as_ref()));
-    if let Some(profile) = app_armor.filter(|p| p.type_ == "Localhost") {
-        let name = profile.localhost_profile.as_deref().unwrap_or_default();
-        return Err(format!(
-            "cannot enforce AppArmor: profile {name:?} is asked for, and this node does not load AppArmor profiles"
-        ));
-    }
     let privileged = own.and_then(|s| s.privileged).unwrap_or(false);
     let profile = own
         .and_then(|s| s.seccomp_profile.as_ref())
@@ -112,11 +104,10 @@ pub(crate) fn confinement(
     Ok(Confinement {
         privileged,
         capabilities: capabilities(container, privileged),
-        no_new_privileges: !privileged && escalation != Some(true),
-        seccomp: if privileged && profile.is_none() {
-            Seccomp::Unconfined
-        } else {
-            seccomp(profile, seccomp_dir)?
+        no_new_privileges: escalation == Some(false),
+        seccomp: match profile {
+            None if privileged || !seccomp_default => Seccomp::Unconfined,
+            _ => seccomp(profile, seccomp_dir)?,
         },
         read_only_rootfs: own
             .and_then(|s| s.read_only_root_filesystem)
@@ -124,6 +115,34 @@ pub(crate) fn confinement(
         masked_paths: open.clone(),
         readonly_paths: open,
     })
+}
+
+/// Why a Pod can't be taken for the AppArmor profiles it asks for; None when it can.
+///
+/// Upstream: a kernel without AppArmor refuses any profile but Unconfined. Ours does not load profiles into a kernel that has it, either.
+pub(crate) fn app_armor_refusal(pod: &Pod) -> Option<String> {
+    const ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
+    let spec = pod.spec.as_ref()?;
+    let confines = |p: &k8s_openapi::api::core::v1::AppArmorProfile| p.type_ != "Unconfined";
+    let of_pod = spec
+        .security_context
+        .as_ref()
+        .and_then(|s| s.app_armor_profile.as_ref());
+    let containers = spec
+        .containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten());
+    let mut own = containers
+        .filter_map(|c| c.security_context.as_ref())
+        .filter_map(|s| s.app_armor_profile.as_ref());
+    let annotations = pod.metadata.annotations.iter().flatten();
+    let annotated = || {
+        annotations
+            .filter(|(k, _)| k.starts_with(ANNOTATION))
+            .any(|(_, v)| v != "unconfined")
+    };
+    let asked = of_pod.is_some_and(confines) || own.any(confines) || annotated();
+    asked.then(|| "Cannot enforce AppArmor: AppArmor is not enabled on the host".into())
 }
 
 fn seccomp(profile: Option<&SeccompProfile>, dir: &Path) -> Result<Seccomp, String> {
@@ -211,6 +230,7 @@ mod tests {
             &pod,
             &pod.spec.as_ref().unwrap().containers[0],
             Path::new("/nowhere"),
+            true,
         )
     }
 
@@ -218,7 +238,7 @@ mod tests {
     fn safe_by_default() {
         let got = of(json!({}), json!({})).unwrap();
         assert_eq!(got.capabilities.len(), 14);
-        assert!(got.no_new_privileges && !got.privileged && !got.read_only_rootfs);
+        assert!(!got.no_new_privileges && !got.privileged && !got.read_only_rootfs);
         assert_eq!(got.seccomp, Seccomp::RuntimeDefault);
         assert_eq!(got.masked_paths, None);
     }
@@ -254,8 +274,14 @@ mod tests {
         assert_eq!(got.capabilities.len(), 41);
         assert!(!got.no_new_privileges);
         assert_eq!(got.seccomp, Seccomp::Unconfined);
-        let got = of(json!({}), json!({"allowPrivilegeEscalation": true})).unwrap();
-        assert!(!got.no_new_privileges);
+        for (allowed, want) in [
+            (json!(null), false),
+            (json!(true), false),
+            (json!(false), true),
+        ] {
+            let context = json!({"allowPrivilegeEscalation": allowed});
+            assert_eq!(of(json!({}), context).unwrap().no_new_privileges, want);
+        }
         let unconfined = json!({"seccompProfile": {"type": "Unconfined"}});
         assert_eq!(
             of(unconfined.clone(), json!({})).unwrap().seccomp,
@@ -268,10 +294,21 @@ mod tests {
         );
         let escape = json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "../x"}});
         assert!(of(json!({}), escape).is_err());
-        let app_armor = json!({"appArmorProfile": {"type": "Localhost", "localhostProfile": "x"}});
-        assert!(
-            of(json!({}), app_armor).is_err(),
-            "what can't be enforced isn't ignored"
-        );
+    }
+
+    #[test]
+    fn app_armor_is_refused_where_the_kernel_lacks_it() {
+        let check = |pod_context: serde_json::Value, context: serde_json::Value, refused: bool| {
+            let pod: Pod = serde_json::from_value(json!({"metadata": {}, "spec": {
+                "securityContext": pod_context,
+                "containers": [{"name": "c", "securityContext": context}]}}))
+            .unwrap();
+            assert_eq!(app_armor_refusal(&pod).is_some(), refused, "{pod:?}");
+        };
+        let profile = |type_: &str| json!({"appArmorProfile": {"type": type_}});
+        check(json!({}), json!({}), false);
+        check(profile("Unconfined"), profile("Unconfined"), false);
+        check(profile("RuntimeDefault"), json!({}), true);
+        check(json!({}), profile("Localhost"), true);
     }
 }

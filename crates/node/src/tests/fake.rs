@@ -333,6 +333,7 @@ impl World {
             images: self.images.clone(),
             network: self.network.clone(),
             client: Arc::new(move || api.client("system:node:n1", &["system:masters"], "kubelet")),
+            settings: crate::Settings::default(),
         };
         self.node = Some(Node::start_with(parts).await.unwrap());
     }

@@ -77,6 +77,7 @@ pub async fn start_node(
         images,
         network: Arc::new(NoNetwork),
         client: Arc::new(move || api.client("system:node:n1", &["system:masters"], "kubelet")),
+        settings: knarr_node::Settings::default(),
     })
     .await
     .unwrap();

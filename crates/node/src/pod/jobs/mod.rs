@@ -21,7 +21,7 @@ use super::state::{self, Ended};
 use crate::{
     context::Context,
     probe::{self, Outcome, Probe},
-    spec::{build, files},
+    spec::{build, files, pod_resources, sysctl},
     volumes,
 };
 
@@ -126,13 +126,17 @@ async fn make_sandbox(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<Option<I
                 host_ipc: spec.host_ipc.unwrap_or(false),
                 host_pid: spec.host_pid.unwrap_or(false),
                 share_pid: spec.share_process_namespace.unwrap_or(false),
-                sysctls: sysctls.map(|s| (s.name.clone(), s.value.clone())).collect(),
+                sysctls: sysctls
+                    .map(|s| (sysctl::normalized(&s.name), s.value.clone()))
+                    .collect(),
                 labels: [
                     label(build::labels::POD_UID, &pod.metadata.uid),
                     label(build::labels::POD_NAME, &pod.metadata.name),
                     label(build::labels::POD_NAMESPACE, &pod.metadata.namespace),
                 ]
                 .into(),
+                cgroup: pod_resources::cgroup_path(pod),
+                resources: pod_resources::cgroup(pod, Some(context.settings.pod_pids_max)),
             };
             let failed = |e| format!("Failed to create pod sandbox: {e}");
             context

@@ -1,0 +1,4 @@
+//! Node-pressure eviction: when the machine runs short of memory, disk, or process numbers, Pods that take more than they asked for go first.
+#![allow(dead_code)]
+
+pub(crate) mod threshold;

@@ -1,0 +1,267 @@
+//! What can be set of a node: upstream's own configuration file, as far as it means something here.
+//!
+//! Source: `kubelet.config.k8s.io/v1beta1` KubeletConfiguration and its defaults (`pkg/kubelet/apis/config/v1beta1/defaults.go`). What differs on purpose is said at the field.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::Deserialize;
+
+use crate::eviction::threshold::{self, Threshold};
+
+/// No fork bomb of one Pod may take the machine's last process number. Upstream has no limit by default; most of its distributions set one.
+pub const POD_PIDS_DEFAULT: i64 = 4096;
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// most processes and threads of a Pod; 0 and below: no limit
+    pub pod_pids_max: i64,
+    /// kernel parameters that Pods may set besides the safe ones; `net.core.*` stands for all that begin so
+    pub allowed_unsafe_sysctls: Vec<String>,
+    /// containers without a seccomp profile get the default one. Upstream's default is false; here true
+    pub seccomp_default: bool,
+    /// one process out of memory ends alone, not with its container (cgroup v2)
+    pub single_process_oom_kill: bool,
+    /// when Pods are evicted
+    pub eviction: Eviction,
+    /// when images that no container uses are removed
+    pub image_gc: ImageGc,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Eviction {
+    pub(crate) thresholds: Vec<Threshold>,
+    /// how long a condition stays True after its threshold was last met
+    pub pressure_transition: Duration,
+    /// most patience with a Pod that a soft threshold evicts
+    pub pod_grace_max: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImageGc {
+    /// percent of the file system in use from which images are removed; 100: never
+    pub high_percent: u8,
+    /// …until it's down to this
+    pub low_percent: u8,
+    /// an image is kept at least so long after it was last used
+    pub age_min: Duration,
+    /// an image unused for so long is removed whatever the disk has free; zero: never
+    pub age_max: Duration,
+    /// what counts as full is capped by this many free bytes, unless the percentages were set: on a developer's large disk 15 % are no reason to remove anything
+    pub free_bytes_max: Option<u64>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            pod_pids_max: POD_PIDS_DEFAULT,
+            allowed_unsafe_sysctls: Vec::new(),
+            seccomp_default: true,
+            single_process_oom_kill: false,
+            eviction: Eviction {
+                thresholds: threshold::defaults(),
+                pressure_transition: Duration::from_secs(300),
+                pod_grace_max: Duration::ZERO,
+            },
+            image_gc: ImageGc {
+                high_percent: 85,
+                low_percent: 80,
+                age_min: Duration::from_secs(120),
+                age_max: Duration::ZERO,
+                free_bytes_max: Some(15 << 30),
+            },
+        }
+    }
+}
+
+/// The file can't be taken: what is wrong and where.
+#[derive(Debug, thiserror::Error, PartialEq)]
+#[error("{0}")]
+pub struct SettingsError(String);
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct File {
+    api_version: String,
+    kind: String,
+    pod_pids_limit: Option<i64>,
+    #[serde(rename = "allowedUnsafeSysctls", default)]
+    allowed_unsafe_sysctls: Vec<String>,
+    seccomp_default: Option<bool>,
+    #[serde(rename = "singleProcessOOMKill")]
+    single_process_oom_kill: Option<bool>,
+    eviction_hard: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    eviction_soft: BTreeMap<String, String>,
+    #[serde(default)]
+    eviction_soft_grace_period: BTreeMap<String, String>,
+    #[serde(default)]
+    eviction_minimum_reclaim: BTreeMap<String, String>,
+    eviction_pressure_transition_period: Option<String>,
+    eviction_max_pod_grace_period: Option<u32>,
+    #[serde(rename = "imageGCHighThresholdPercent")]
+    image_gc_high: Option<u8>,
+    #[serde(rename = "imageGCLowThresholdPercent")]
+    image_gc_low: Option<u8>,
+    #[serde(rename = "imageMinimumGCAge")]
+    image_age_min: Option<String>,
+    #[serde(rename = "imageMaximumGCAge")]
+    image_age_max: Option<String>,
+}
+
+impl Settings {
+    /// A KubeletConfiguration in YAML or JSON.
+    ///
+    /// # Errors
+    /// When it isn't one, has a field that means nothing here, or a value that can't be.
+    pub fn parse(text: &str) -> Result<Settings, SettingsError> {
+        let file: File = serde_saphyr::from_str(text).map_err(|e| SettingsError(e.to_string()))?;
+        from_file(file).map_err(SettingsError)
+    }
+}
+
+fn from_file(file: File) -> Result<Settings, String> {
+    if (file.api_version.as_str(), file.kind.as_str())
+        != ("kubelet.config.k8s.io/v1beta1", "KubeletConfiguration")
+    {
+        return Err(format!(
+            "{} {} is no kubelet.config.k8s.io/v1beta1 KubeletConfiguration",
+            file.api_version, file.kind
+        ));
+    }
+    let mut out = Settings::default();
+    if let Some(pids) = file.pod_pids_limit {
+        out.pod_pids_max = pids;
+    }
+    for name in &file.allowed_unsafe_sysctls {
+        crate::spec::sysctl::check_pattern(name)?;
+    }
+    out.allowed_unsafe_sysctls = file.allowed_unsafe_sysctls;
+    out.seccomp_default = file.seccomp_default.unwrap_or(out.seccomp_default);
+    out.single_process_oom_kill = file.single_process_oom_kill.unwrap_or(false);
+    out.eviction.thresholds = threshold::parse(
+        file.eviction_hard.as_ref(),
+        &file.eviction_soft,
+        &file.eviction_soft_grace_period,
+        &file.eviction_minimum_reclaim,
+    )?;
+    if let Some(text) = file.eviction_pressure_transition_period {
+        out.eviction.pressure_transition = duration(&text)?;
+    }
+    if let Some(seconds) = file.eviction_max_pod_grace_period {
+        out.eviction.pod_grace_max = Duration::from_secs(seconds.into());
+    }
+    let gc = &mut out.image_gc;
+    if file.image_gc_high.is_some() || file.image_gc_low.is_some() {
+        gc.free_bytes_max = None;
+    }
+    gc.high_percent = file.image_gc_high.unwrap_or(gc.high_percent);
+    gc.low_percent = file.image_gc_low.unwrap_or(gc.low_percent);
+    if gc.high_percent > 100 || gc.low_percent >= gc.high_percent {
+        return Err(format!(
+            "invalid configuration: imageGCHighThresholdPercent {} must be greater than imageGCLowThresholdPercent {}",
+            gc.high_percent, gc.low_percent
+        ));
+    }
+    if let Some(text) = file.image_age_min {
+        gc.age_min = duration(&text)?;
+    }
+    if let Some(text) = file.image_age_max {
+        gc.age_max = duration(&text)?;
+        if !gc.age_max.is_zero() && gc.age_max <= gc.age_min {
+            return Err(
+                "invalid configuration: imageMaximumGCAge must be greater than imageMinimumGCAge"
+                    .into(),
+            );
+        }
+    }
+    Ok(out)
+}
+
+/// As Go writes durations: `5m0s`, `1.5h`, `300ms`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let invalid = || format!("invalid duration {text:?}: write it as 30s, 5m or 1h30m");
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let mut rest = text;
+    let mut seconds = 0f64;
+    while !rest.is_empty() {
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .ok_or_else(invalid)?;
+        let number: f64 = rest[..digits].parse().map_err(|_| invalid())?;
+        rest = &rest[digits..];
+        let end = rest
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(rest.len());
+        seconds += number
+            * match &rest[..end] {
+                "h" => 3600.0,
+                "m" => 60.0,
+                "s" => 1.0,
+                "ms" => 1e-3,
+                "us" | "µs" => 1e-6,
+                "ns" => 1e-9,
+                _ => return Err(invalid()),
+            };
+        rest = &rest[end..];
+    }
+    if text.is_empty() {
+        return Err(invalid());
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|_| invalid())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
+
+    #[test]
+    fn durations_as_go_writes_them() {
+        for (text, millis) in [
+            ("0", Some(0)),
+            ("5m0s", Some(300_000)),
+            ("1h30m", Some(5_400_000)),
+            ("1.5s", Some(1500)),
+            ("300ms", Some(300)),
+            ("5", None),
+            ("", None),
+            ("m", None),
+            ("5y", None),
+        ] {
+            let got = duration(text).ok().map(|d| d.as_millis());
+            assert_eq!(got, millis, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_configuration_file() {
+        assert_eq!(Settings::parse(HEAD), Ok(Settings::default()));
+        let text = format!(
+            "{HEAD}podPidsLimit: 100\nallowedUnsafeSysctls: ['net.core.*']\nimageGCHighThresholdPercent: 70\nimageGCLowThresholdPercent: 60\nevictionHard:\n  memory.available: 200Mi\n  nodefs.available: 5%\nevictionPressureTransitionPeriod: 10s\n"
+        );
+        let got = Settings::parse(&text).unwrap();
+        assert_eq!(got.pod_pids_max, 100);
+        assert_eq!(got.allowed_unsafe_sysctls, ["net.core.*"]);
+        assert_eq!(got.image_gc.low_percent, 60);
+        assert_eq!(got.image_gc.free_bytes_max, None);
+        assert_eq!(got.eviction.thresholds.len(), 2);
+        assert_eq!(got.eviction.pressure_transition, Duration::from_secs(10));
+        for (line, want) in [
+            ("nonsense: 1", "nonsense"),
+            (
+                "allowedUnsafeSysctls: ['vm.swappiness']",
+                "not known to be namespaced",
+            ),
+            ("imageGCHighThresholdPercent: 50", "must be greater than"),
+            ("evictionHard: {memory.free: 1Mi}", "memory.free"),
+            ("evictionSoft: {memory.available: 1Gi}", "grace period"),
+        ] {
+            let error = Settings::parse(&format!("{HEAD}{line}\n")).unwrap_err();
+            assert!(error.to_string().contains(want), "{line}: {error}");
+        }
+        assert!(Settings::parse("apiVersion: v1\nkind: Pod\n").is_err());
+    }
+}
