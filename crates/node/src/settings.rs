@@ -247,7 +247,8 @@ mod tests {
         assert_eq!(got.allowed_unsafe_sysctls, ["net.core.*"]);
         assert_eq!(got.image_gc.low_percent, 60);
         assert_eq!(got.image_gc.free_bytes_max, None);
-        assert_eq!(got.eviction.thresholds.len(), 2);
+        // the one for memory holds for the Pods together, too
+        assert_eq!(got.eviction.thresholds.len(), 3);
         assert_eq!(got.eviction.pressure_transition, Duration::from_secs(10));
         for (line, want) in [
             ("nonsense: 1", "nonsense"),

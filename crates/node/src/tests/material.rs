@@ -128,8 +128,12 @@ async fn environment_and_command_come_together() {
             .any(|e| e.starts_with("GONE=") || e == "OVER=image")
     );
     assert_eq!(spec.resources.memory_limit_bytes, Some(64 << 20));
-    assert!(spec.no_new_privileges);
-    assert!(spec.cgroup.starts_with("pod"), "{}", spec.cgroup);
+    assert!(!spec.no_new_privileges, "only when it's asked for");
+    assert!(
+        spec.cgroup.starts_with("kubepods/burstable/pod"),
+        "{}",
+        spec.cgroup
+    );
     assert!(spec.id.len() <= 63);
     let mounted: Vec<_> = spec
         .mounts
