@@ -32,6 +32,7 @@ const BUILT_IN: &[&str] = &[
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray",
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool",
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray",
+    "io.k8s.apimachinery.pkg.apis.meta.v1.Duration",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -49,6 +49,7 @@ pub async fn run(inner: &Inner) -> Result<(), Failure> {
         ensure(inner, &r, "default", o).await?;
     }
     access::bootstrap::run(inner).await?;
+    crate::measured::bootstrap(inner).await?;
     crate::fairness::bootstrap(inner).await?;
     crate::aggregate::bootstrap(inner).await
 }

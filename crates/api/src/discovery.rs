@@ -30,6 +30,9 @@ const ALL_VERBS: [&str; 8] = [
 
 /// Verbs of a stored resource.
 pub fn verbs(r: &Resource) -> Vec<&'static str> {
+    if crate::measured::is(r) {
+        return vec!["get", "list"];
+    }
     let namespaces = r.group.is_empty() && r.plural == "namespaces";
     ALL_VERBS
         .into_iter()
@@ -285,7 +288,9 @@ fn resource_list(catalog: &Catalog, group: &str, version: &str) -> Value {
         if !r.categories.is_empty() {
             v["categories"] = json!(r.categories);
         }
-        v["storageVersionHash"] = storage_hash(&r).into();
+        if !crate::measured::is(&r) {
+            v["storageVersionHash"] = storage_hash(&r).into();
+        }
         resources.push(v);
         for (sub, g, ver, kind, verbs) in subresources(&r) {
             let mut v = json!({"name": format!("{}/{sub}", r.plural), "singularName": "",

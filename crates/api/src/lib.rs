@@ -33,6 +33,7 @@ mod json_patch6902;
 pub mod kinds;
 mod list;
 mod local;
+mod measured;
 mod metrics;
 mod names;
 mod namespaces;
@@ -182,6 +183,11 @@ impl ApiServer {
         self.inner.streams.store(Some(Arc::new(streams)));
     }
 
+    /// From now on this one tells what a node and its Pods use (`metrics.k8s.io`).
+    pub fn set_meter(&self, node: &str, meter: Arc<dyn NodeMeter>) {
+        self.inner.meters.set(node, meter);
+    }
+
     /// Writes requests down from now on; the first log given stays.
     pub fn set_audit(&self, audit: Audit) {
         let _ = self.inner.audit.set(audit);
@@ -289,4 +295,5 @@ pub use audit::{
 };
 pub use certs::{Authority, Error as CertificateError, Request as CertificateRequest};
 pub use encryption::{Encryption, Error as EncryptionError};
+pub use measured::{ContainerUse, NodeMeter, NodeUse, Use};
 pub use pki::Error as PkiError;

@@ -57,6 +57,12 @@ pub async fn answer(inner: &Arc<Inner>, call: Call, t: Target) -> Result<Outcome
         return Err(Failure::method_not_allowed());
     }
     let verb = verb(&call, &t);
+    if crate::measured::is(&t.resource) {
+        return match t.subresource.as_str() {
+            "" => crate::measured::answer(inner, &call, &t, verb).await,
+            _ => Err(Failure::no_such_path()),
+        };
+    }
     match t.subresource.as_str() {
         "" => object_request(inner, &call, &t, verb).await,
         "status" if t.resource.has_status => match verb {

@@ -53,6 +53,8 @@ pub struct Inner {
     pub served: ArcSwap<Catalog>,
     /// The node's streams, once it is there.
     pub streams: ArcSwapOption<Arc<dyn PodStreams>>,
+    /// What the nodes measure.
+    pub meters: crate::measured::Meters,
     /// Snapshots of chunked lists.
     pub pages: Pages,
     /// Counters.
@@ -216,6 +218,7 @@ impl Inner {
             config,
             served: ArcSwap::from_pointee(catalog),
             streams: ArcSwapOption::empty(),
+            meters: Default::default(),
             pages: Pages::default(),
             metrics: Arc::default(),
             openapi: OpenApi::default(),

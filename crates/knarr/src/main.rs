@@ -14,6 +14,7 @@ mod exec;
 mod image;
 mod lean;
 mod logs;
+mod measured;
 mod netlink;
 mod paths;
 mod plan;

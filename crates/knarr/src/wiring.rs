@@ -157,6 +157,10 @@ pub async fn start(
     .await
     .map_err(|e| failed("node")(e.to_string()))?;
     api.set_pod_streams(Arc::new(Streams(node.clone())));
+    api.set_meter(
+        &settings.node,
+        Arc::new(crate::measured::Meter(node.clone())),
+    );
     label_node(client_of("apiserver"), &settings.node).await?;
     Ok(Platform {
         kubeconfig,

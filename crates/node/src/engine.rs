@@ -1,10 +1,13 @@
 //! What the pod machinery asks of the container runtime and the image store: two small traits, so that it runs on fakes in tests.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use knarr_runtime::{
     Attachment, Container, ContainerSpec, ExecProcess, ExecSpec, Exit, Resources, Runtime, Sandbox,
-    SandboxSpec,
+    SandboxSpec, Usage,
 };
 use tokio::io::AsyncReadExt;
 
@@ -23,6 +26,22 @@ pub(crate) trait ContainerEngine: Send + Sync + 'static {
     async fn exec(&self, id: &str, spec: ExecSpec) -> Result<ExecProcess, String>;
     async fn attach(&self, id: &str) -> Result<Attachment, String>;
     async fn update_resources(&self, id: &str, resources: Resources) -> Result<(), String>;
+    /// The cgroup of a container. None here and below: an engine that counts nothing, or what is asked for is gone.
+    fn cgroup(&self, _id: &str) -> Option<PathBuf> {
+        None
+    }
+    /// The cgroup that all containers are in.
+    fn group(&self) -> Option<PathBuf> {
+        None
+    }
+    /// What a cgroup has used. Blocking.
+    fn usage(&self, _group: &Path) -> Option<Usage> {
+        None
+    }
+    /// The CPU time that a cgroup has used, in nanoseconds. Blocking.
+    fn cpu_ns(&self, _group: &Path) -> Option<u64> {
+        None
+    }
     /// Runs a command to its end and gives its exit code and the first `output_bytes_max` bytes of its output; dropping the future kills it.
     async fn exec_capture(
         &self,
@@ -107,6 +126,18 @@ impl ContainerEngine for RuntimeEngine {
     }
     async fn update_resources(&self, id: &str, resources: Resources) -> Result<(), String> {
         self.0.update_resources(id, resources).await.map_err(text)
+    }
+    fn cgroup(&self, id: &str) -> Option<PathBuf> {
+        self.0.cgroup(id).ok()
+    }
+    fn group(&self) -> Option<PathBuf> {
+        Some(self.0.group(""))
+    }
+    fn usage(&self, group: &Path) -> Option<Usage> {
+        self.0.usage(group).ok()
+    }
+    fn cpu_ns(&self, group: &Path) -> Option<u64> {
+        self.0.cpu_ns(group).ok()
     }
     async fn exec_capture(
         &self,

@@ -12,6 +12,7 @@ mod eviction;
 mod inotify;
 mod logs;
 mod machine;
+mod measure;
 mod pod;
 mod pods;
 mod probe;
@@ -37,6 +38,8 @@ use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
+
+pub use measure::{ContainerUse, NodeUse, Use};
 
 /// How long the API server may take to answer the first call.
 const REGISTER_DEADLINE: Duration = Duration::from_secs(30);
@@ -76,6 +79,7 @@ pub struct Node {
 struct Inner {
     context: Arc<context::Context>,
     registry: pod::entry::Registry,
+    sampler: Arc<measure::Sampler>,
     tasks: TaskTracker,
     cancel: CancellationToken,
     _stop: DropGuard,
@@ -173,10 +177,15 @@ impl Node {
         until(Box::pin(registrar.run(uid)));
         until(Box::pin(pods.clone().run()));
         until(Box::pin(pods.run_images()));
+        let sampler = Arc::new(measure::Sampler::default());
+        until(Box::pin(
+            sampler.clone().run(context.clone(), registry.clone()),
+        ));
         let stop = cancel.clone().drop_guard();
         let inner = Inner {
             context,
             registry,
+            sampler,
             tasks,
             cancel,
             _stop: stop,
@@ -265,6 +274,13 @@ impl Node {
 }
 
 impl Node {
+    /// What the machine and the running containers use now, over the last seconds; the first one to ask for a while waits
+    /// a second for it.
+    pub async fn usage(&self) -> NodeUse {
+        let inner = &self.inner;
+        measure::usage(&inner.context, &inner.registry, &inner.sampler).await
+    }
+
     /// Connects to a port of a Pod as its own `127.0.0.1` (then `::1`) reaches it: servers that listen there only are
     /// reached, too, as by the kubelet.
     ///

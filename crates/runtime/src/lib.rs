@@ -22,6 +22,7 @@ mod init;
 mod inner;
 mod inside;
 mod log;
+mod measure;
 mod pause;
 mod plan;
 mod privileges;
@@ -37,6 +38,7 @@ mod state;
 mod sys;
 mod syscalls;
 mod tty;
+mod usage;
 mod watcher;
 
 pub use attach::{AttachVoice, Attachment, Output};
@@ -49,3 +51,6 @@ pub use spec::{
     SandboxSpec, Seccomp, State, Stats, User,
 };
 pub use tty::Tty;
+pub use usage::{
+    CpuUsage, HugePageUsage, IoUsage, MemoryUsage, PidsUsage, Pressure, Pressures, Stall, Usage,
+};

@@ -449,6 +449,14 @@ impl<'de> Visitor<'de> for Slot<'_> {
                     Ok(())
                 });
             }
+            Scalar::Duration => {
+                let nanos = crate::scalar::duration(text)
+                    .ok_or_else(|| E::custom(format!("time: invalid duration {text:?}")))?;
+                return delimited(self.out, self.number, |out| {
+                    number(out, 1, nanos as u64);
+                    Ok(())
+                });
+            }
             _ => return Err(self.wrong("a string")),
         }
         Ok(())

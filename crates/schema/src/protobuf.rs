@@ -342,6 +342,7 @@ impl Reader {
                     .map_err(|e| DecodeError(format!("proto: a time is out of range: {e}")))?;
                 at.to_string().into()
             }
+            Scalar::Duration => crate::scalar::duration_text(numbers[1] as i64).into(),
             Scalar::Raw | Scalar::Json | Scalar::FieldsV1 => match texts[1] {
                 None | Some([]) => Value::Null,
                 Some(raw) if raw.starts_with(MAGIC) => envelope(raw, self.depth + 1)?.2,

@@ -100,6 +100,83 @@ fn parse_time(text: &str, layout: &str) -> Result<Timestamp, String> {
     }
 }
 
+/// Nanoseconds of a text that Go's `time.ParseDuration` takes, as far as it's made of whole and decimal numbers with units.
+pub(crate) fn duration(text: &str) -> Option<i64> {
+    const UNITS: [(&str, i64); 8] = [
+        ("ns", 1),
+        ("us", 1_000),
+        ("µs", 1_000),
+        ("μs", 1_000),
+        ("ms", 1_000_000),
+        ("s", 1_000_000_000),
+        ("m", 60_000_000_000),
+        ("h", 3_600_000_000_000),
+    ];
+    let (sign, mut rest) = match text.strip_prefix('-') {
+        Some(rest) => (-1, rest),
+        None => (1, text.strip_prefix('+').unwrap_or(text)),
+    };
+    if rest == "0" {
+        return Some(0);
+    }
+    let mut total: i64 = 0;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, after) = rest.split_at(end);
+        let end = after
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(after.len());
+        let (name, after) = after.split_at(end);
+        let (_, unit) = UNITS.iter().find(|(n, _)| *n == name)?;
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        if whole.is_empty() && fraction.is_empty() {
+            return None;
+        }
+        let whole: i64 = match whole {
+            "" => 0,
+            digits => digits.parse().ok()?,
+        };
+        total = total.checked_add(whole.checked_mul(*unit)?)?;
+        let mut place = *unit;
+        for digit in fraction.bytes() {
+            place /= 10;
+            total = total.checked_add(place * i64::from(digit.checked_sub(b'0')?))?;
+        }
+        rest = after;
+    }
+    total.checked_mul(sign)
+}
+
+/// Go's `Duration.String`.
+pub(crate) fn duration_text(nanos: i64) -> String {
+    let (sign, n) = (if nanos < 0 { "-" } else { "" }, nanos.unsigned_abs());
+    let decimal = |n: u64, unit: u64, name: &str| {
+        let width = unit.ilog10() as usize;
+        let text = format!("{}.{:0width$}", n / unit, n % unit);
+        let text = text.trim_end_matches('0').trim_end_matches('.');
+        format!("{text}{name}")
+    };
+    let text = match n {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{n}ns"),
+        1_000..1_000_000 => decimal(n, 1_000, "µs"),
+        1_000_000..1_000_000_000 => decimal(n, 1_000_000, "ms"),
+        _ => {
+            let minutes = n / 60_000_000_000;
+            let seconds = decimal(n % 60_000_000_000, 1_000_000_000, "s");
+            match (minutes / 60, minutes % 60) {
+                (0, 0) => seconds,
+                (0, m) => format!("{m}m{seconds}"),
+                (h, m) => format!("{h}h{m}m{seconds}"),
+            }
+        }
+    };
+    format!("{sign}{text}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,6 +245,35 @@ mod tests {
                 time(bad).unwrap_err().starts_with("parsing time"),
                 "{bad:?}"
             );
+        }
+    }
+
+    #[test]
+    fn durations_are_read_and_written_as_go_does() {
+        for (text, nanos) in [
+            ("0s", 0),
+            ("15ns", 15),
+            ("1.5µs", 1_500),
+            ("20.5ms", 20_500_000),
+            ("10.062s", 10_062_000_000),
+            ("1m30s", 90_000_000_000),
+            ("1h0m0.5s", 3_600_500_000_000),
+            ("-2s", -2_000_000_000),
+        ] {
+            assert_eq!(duration(text), Some(nanos), "{text}");
+            assert_eq!(duration_text(nanos), text);
+        }
+        for (text, wanted) in [
+            ("0", Some(0)),
+            ("2h", Some(7_200_000_000_000)),
+            ("", None),
+            ("5", None),
+            ("s", None),
+            (".s", None),
+            ("1x", None),
+            ("99999999999h", None),
+        ] {
+            assert_eq!(duration(text), wanted, "{text:?}");
         }
     }
 }

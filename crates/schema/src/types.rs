@@ -192,6 +192,8 @@ pub(crate) enum Scalar {
     IntOrString,
     Time,
     MicroTime,
+    /// `metav1.Duration`: Go's text (`1m30s`), nanoseconds in protobuf.
+    Duration,
     /// Any JSON object.
     FieldsV1,
     /// Any JSON object.
@@ -206,7 +208,7 @@ pub(crate) enum Scalar {
 }
 
 impl Scalar {
-    pub(crate) const ALL: [(Scalar, &'static str); 17] = [
+    pub(crate) const ALL: [(Scalar, &'static str); 18] = [
         (Scalar::String, "string"),
         (Scalar::Bytes, "bytes"),
         (Scalar::Bool, "bool"),
@@ -217,6 +219,7 @@ impl Scalar {
         (Scalar::IntOrString, "intorstring"),
         (Scalar::Time, "time"),
         (Scalar::MicroTime, "microtime"),
+        (Scalar::Duration, "duration"),
         (Scalar::FieldsV1, "fieldsv1"),
         (Scalar::Patch, "patch"),
         (Scalar::Raw, "raw"),
@@ -227,7 +230,7 @@ impl Scalar {
     ];
 
     /// The scalars that have a definition of their own in OpenAPI (the order is `build.rs`'s).
-    pub(crate) const NAMED: [(Scalar, &'static str); 11] = [
+    pub(crate) const NAMED: [(Scalar, &'static str); 12] = [
         (
             Scalar::Quantity,
             "io.k8s.apimachinery.pkg.api.resource.Quantity",
@@ -262,6 +265,10 @@ impl Scalar {
         (
             Scalar::PropsOrStrings,
             "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray",
+        ),
+        (
+            Scalar::Duration,
+            "io.k8s.apimachinery.pkg.apis.meta.v1.Duration",
         ),
     ];
 
@@ -417,6 +424,7 @@ impl Graph {
                 Scalar::IntOrString => "intstr.IntOrString",
                 Scalar::Time => "v1.Time",
                 Scalar::MicroTime => "v1.MicroTime",
+                Scalar::Duration => "v1.Duration",
                 Scalar::FieldsV1 => "v1.FieldsV1",
                 Scalar::Patch => "v1.Patch",
                 Scalar::Raw => "runtime.RawExtension",

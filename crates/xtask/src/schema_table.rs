@@ -19,6 +19,9 @@ pub struct Sources {
     pub out: PathBuf,
 }
 
+/// The types of k8s.io/metrics `pkg/apis/metrics/v1beta1`, which upstream's definitions don't have; last by their names.
+const METRICS: &str = include_str!("../data/metrics.txt");
+
 /// Types whose JSON form isn't the Go struct's: the engine knows them by these words.
 const BUILT_IN: &[(&str, &str)] = &[
     ("io.k8s.apimachinery.pkg.api.resource.Quantity", "quantity"),
@@ -84,7 +87,7 @@ pub fn run(sources: &Sources) -> anyhow::Result<()> {
         "# Facts about the built-in types of Kubernetes {}. Made by `cargo run -p xtask -- schema-table`; don't edit. Grammar: src/table.rs.\n",
         sources.version
     );
-    std::fs::write(sources.out.join("types.txt"), head + &maker.table)?;
+    std::fs::write(sources.out.join("types.txt"), head + &maker.table + METRICS)?;
     let head = "// The kinds whose descriptions `build.rs` takes from k8s-openapi. Made by `cargo run -p xtask -- schema-table`; don't edit.\n";
     std::fs::write(
         sources.out.join("described.rs"),

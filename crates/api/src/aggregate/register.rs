@@ -9,7 +9,7 @@ use crate::{
     delete::{self, DeleteOptions, Requester},
     discovery,
     identity::Identity,
-    kinds, object,
+    kinds, measured, object,
     object::meta,
     registry::Handle,
     server::Inner,
@@ -21,7 +21,7 @@ const MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
 const CUSTOM: (i64, i64) = (1000, 100);
 
 /// Of the built-in groups (kubernetes `cmd/kube-apiserver/app/aggregator.go`); those that are missing go by [`CUSTOM`].
-const PRIORITIES: [(&str, i64); 22] = [
+const PRIORITIES: [(&str, i64); 23] = [
     ("", 18_000),
     ("apiregistration.k8s.io", 18_000),
     ("apps", 17_800),
@@ -44,12 +44,14 @@ const PRIORITIES: [(&str, i64); 22] = [
     ("resource.k8s.io", 16_200),
     ("flowcontrol.apiserver.k8s.io", 16_100),
     ("storagemigration.k8s.io", 15_800),
+    (measured::GROUP, measured::PRIORITIES.0),
 ];
 
 fn priorities(group: &str, version: &str) -> Option<(i64, i64)> {
     let (_, of_group) = PRIORITIES.iter().find(|(g, _)| *g == group)?;
     let of_version = match (group, version) {
         ("", _) => 1,
+        (measured::GROUP, _) => measured::PRIORITIES.1,
         ("autoscaling", "v2") => 30,
         ("resource.k8s.io" | "flowcontrol.apiserver.k8s.io", "v1") => 21,
         (_, "v1") => 15,

@@ -17,6 +17,7 @@ mod events;
 mod flowcontrol;
 mod generation;
 mod json;
+mod metrics;
 mod networking;
 mod pod_columns;
 mod pod_defaults;
@@ -58,7 +59,7 @@ pub(crate) const PLAIN: Resource = Resource {
 };
 
 /// Groups in the order discovery shows them (kube-aggregator's priorities of upstream's control plane).
-const GROUPS: [&str; 21] = [
+const GROUPS: [&str; 22] = [
     "",
     "apiregistration.k8s.io",
     "apps",
@@ -80,6 +81,7 @@ const GROUPS: [&str; 21] = [
     "discovery.k8s.io",
     "resource.k8s.io",
     "flowcontrol.apiserver.k8s.io",
+    crate::measured::GROUP,
 ];
 
 /// The place of a group in discovery; those of custom resources come after the built-in ones.
@@ -123,6 +125,7 @@ pub fn builtin() -> &'static [Resource] {
         all.extend(csi::resources());
         all.extend(claims::resources());
         all.extend(runtime_class::resources());
+        all.extend(metrics::resources());
         all.sort_by_key(|r| (group_order(r.group), version_order(r.version), r.plural));
         all.push(crate::crd::resource());
         all

@@ -96,6 +96,7 @@ impl Node<'_> {
         let checked = match scalar {
             Scalar::String
             | Scalar::IntOrString
+            | Scalar::Duration
             | Scalar::Json
             | Scalar::Raw
             | Scalar::FieldsV1

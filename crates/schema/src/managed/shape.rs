@@ -153,9 +153,11 @@ pub(crate) fn shape<'g>(graph: &Graph, ty: Ty<'g>, value: Option<&Value>) -> Sha
                 Scalar::Int32 | Scalar::Int64 | Scalar::Double => Shape::Scalar(Want::Number),
                 Scalar::String | Scalar::Bytes => Shape::Scalar(Want::String),
                 Scalar::Bool => Shape::Scalar(Want::Bool),
-                Scalar::Quantity | Scalar::IntOrString | Scalar::Time | Scalar::MicroTime => {
-                    Shape::Scalar(Want::Any)
-                }
+                Scalar::Quantity
+                | Scalar::IntOrString
+                | Scalar::Time
+                | Scalar::MicroTime
+                | Scalar::Duration => Shape::Scalar(Want::Any),
                 // Every field of this type is marked atomic upstream.
                 Scalar::Raw => free(Ty::Whole, true),
                 Scalar::FieldsV1 | Scalar::Patch => Shape::Map {

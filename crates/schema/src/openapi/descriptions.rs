@@ -65,7 +65,7 @@ mod tests {
         let descriptions = Descriptions::load(graph);
         assert_eq!(
             descriptions.starts.len() - 1,
-            graph.structs.len() + graph.fields.len() + 11
+            graph.structs.len() + graph.fields.len() + 12
         );
         let check = |name: &str, field: &str, words: &str| {
             let index = graph.structs.iter().position(|s| s.name == name).unwrap();

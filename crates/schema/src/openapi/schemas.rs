@@ -254,6 +254,7 @@ impl Writer<'_> {
                 json!({"oneOf": [{"type": "integer"}, {"type": "string"}], "format": "int-or-string"})
             }
             Scalar::IntOrString => json!({"type": "string", "format": "int-or-string"}),
+            Scalar::Duration => json!({"type": "string"}),
             Scalar::Time | Scalar::MicroTime => json!({"type": "string", "format": "date-time"}),
             Scalar::FieldsV1 | Scalar::Patch | Scalar::Raw => json!({"type": "object"}),
             _ => json!({}),

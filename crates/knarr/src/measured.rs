@@ -1,0 +1,31 @@
+//! The API server's view of what the node measures.
+
+use knarr_api::NodeMeter;
+
+pub struct Meter(pub knarr_node::Node);
+
+fn converted(used: knarr_node::Use) -> knarr_api::Use {
+    knarr_api::Use {
+        cpu_nano_cores: used.cpu_nano_cores,
+        working_set_bytes: used.working_set_bytes,
+        at: used.at,
+        window: used.window,
+    }
+}
+
+#[async_trait::async_trait]
+impl NodeMeter for Meter {
+    async fn measure(&self) -> knarr_api::NodeUse {
+        let all = self.0.usage().await;
+        let containers = all.containers.into_iter().map(|c| knarr_api::ContainerUse {
+            namespace: c.namespace,
+            pod: c.pod,
+            container: c.container,
+            used: converted(c.used),
+        });
+        knarr_api::NodeUse {
+            node: all.node.map(converted),
+            containers: containers.collect(),
+        }
+    }
+}
