@@ -129,7 +129,7 @@ impl Place {
     pub(crate) fn of(hierarchies: &Hierarchies, path: &Path) -> Place {
         let path = path.strip_prefix("/").unwrap_or(path);
         match hierarchies {
-            Hierarchies::V1(all) => {
+            Hierarchies::V1(all, _) => {
                 let mut leaves: Vec<(Vec<String>, PathBuf)> = all
                     .iter()
                     .map(|h| (h.controllers.clone(), h.mount.join(path)))
