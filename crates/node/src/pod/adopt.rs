@@ -33,7 +33,7 @@ impl Worker {
             .into_iter()
             .flatten();
         for condition in own {
-            let slot = super::status::OWN_CONDITIONS
+            let slot = super::conditions::OWN
                 .iter()
                 .position(|t| *t == condition.type_);
             if let Some(slot) = slot {

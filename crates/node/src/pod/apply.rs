@@ -121,9 +121,10 @@ impl Worker {
         unit.replaced_by = None;
         match result {
             Ok(started) => {
-                if unit.made && attempt > unit.attempt {
+                if unit.made && attempt > unit.attempt && !unit.uncounted {
                     unit.crash.restarted(now);
                 }
+                unit.uncounted = false;
                 unit.attempt = attempt;
                 unit.made = true;
                 unit.made_here = true;
@@ -243,7 +244,10 @@ impl Worker {
             && unit.running_mut(&ended.id).is_some()
         {
             unit.replaced_by = unit.redo.then(|| Instant::now() + REPLACEMENT_HIDES);
+            let exit_code = ended.exit_code;
             unit.state = State::Ended(ended);
+            let pod = self.pod();
+            self.note_end(&pod, index, exit_code);
         }
     }
 

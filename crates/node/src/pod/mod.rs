@@ -3,9 +3,12 @@
 pub(crate) mod adopt;
 mod apply;
 pub(crate) mod backoff;
+mod conditions;
 pub(crate) mod entry;
 pub(crate) mod jobs;
 pub(crate) mod mailbox;
+mod phase;
+mod restart;
 pub(crate) mod state;
 mod status;
 mod step;

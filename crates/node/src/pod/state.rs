@@ -163,6 +163,8 @@ pub(crate) struct Unit {
     pub made_here: bool,
     /// its image was changed in the Pod: it starts again, whatever the policy
     pub redo: bool,
+    /// its next start is no restart that the back-off counts
+    pub uncounted: bool,
     /// it ended to be replaced because it was changed in the Pod: until then, or till its successor runs, the API isn't told
     pub replaced_by: Option<Instant>,
     pub last: Option<Box<Ended>>,
@@ -190,6 +192,7 @@ impl Unit {
             made: false,
             made_here: false,
             redo: false,
+            uncounted: false,
             replaced_by: None,
             last: None,
             crash: Crash::default(),
@@ -302,39 +305,4 @@ pub(crate) fn field_path(kind: Kind, name: &str) -> String {
 pub(crate) fn restart_policy(pod: &Pod) -> &str {
     let policy = pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref());
     policy.unwrap_or("Always")
-}
-
-/// Whether a container that ended like this starts again.
-///
-/// Source: kubernetes `pkg/kubelet/container/helpers.go` ShouldContainerBeRestarted, KEP-5307 (container restart rules).
-pub(crate) fn restarts(pod: &Pod, container: &Container, kind: Kind, exit_code: i32) -> bool {
-    if kind == Kind::Ephemeral {
-        return false;
-    }
-    for rule in container.restart_policy_rules.iter().flatten() {
-        let Some(codes) = &rule.exit_codes else {
-            continue;
-        };
-        let listed = codes.values.iter().flatten().any(|v| *v == exit_code);
-        let matched = match codes.operator.as_str() {
-            "In" => listed,
-            "NotIn" => !listed,
-            _ => false,
-        };
-        if matched && rule.action == "Restart" {
-            return true;
-        }
-    }
-    let own = container.restart_policy.as_deref();
-    let policy = own.unwrap_or_else(|| restart_policy(pod));
-    match (kind, policy) {
-        (Kind::Sidecar, _) => true,
-        // An init container that succeeded is done, whatever the policy.
-        (Kind::Init, "Never") => false,
-        (Kind::Init, _) => exit_code != 0,
-        (Kind::App, "Never") => false,
-        (Kind::App, "OnFailure") => exit_code != 0,
-        (Kind::App, _) => true,
-        (Kind::Ephemeral, _) => false,
-    }
 }

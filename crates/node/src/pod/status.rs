@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{
         Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
@@ -27,33 +26,14 @@ use tokio::time::Instant;
 
 use super::{
     jobs::{Done, PatchError},
+    phase::{self, Progress, View},
+    restart,
     state::{self, Ended, Kind, Stage, State, Unit},
     worker::Worker,
 };
 use crate::{context::Context, spec::resources};
 
 const CALL_DEADLINE: Duration = Duration::from_secs(20);
-
-/// In upstream's order.
-pub(super) const OWN_CONDITIONS: [&str; 5] = [
-    "PodReadyToStartContainers",
-    "Initialized",
-    "Ready",
-    "ContainersReady",
-    "PodScheduled",
-];
-
-struct Verdict {
-    status: bool,
-    reason: Option<&'static str>,
-    message: Option<String>,
-}
-
-const TRUE: Verdict = Verdict {
-    status: true,
-    reason: None,
-    message: None,
-};
 
 impl Worker {
     /// Sends the status if the API has another one and nothing is on its way.
@@ -115,29 +95,9 @@ impl Worker {
             }
         }
         let phase = self.phase(pod, &inits, &apps);
-        let verdicts = self.verdicts(pod, phase);
+        let conditions = self.conditions(pod, phase);
         let generation = pod.metadata.generation.filter(|g| *g > 0);
-        let mut conditions = Vec::new();
-        for (slot, (type_, verdict)) in self
-            .conditions
-            .iter_mut()
-            .zip(OWN_CONDITIONS.iter().zip(verdicts))
-        {
-            if slot.since.is_none() || slot.status != verdict.status {
-                slot.since = Some(Timestamp::now());
-                slot.status = verdict.status;
-            }
-            // Nulls, because a strategic merge would keep what's left out.
-            conditions.push(json!({
-                "type": type_,
-                "status": if verdict.status { "True" } else { "False" },
-                "lastProbeTime": null,
-                "lastTransitionTime": slot.since.map(Time),
-                "reason": verdict.reason,
-                "message": verdict.message,
-                "observedGeneration": generation,
-            }));
-        }
+        let why = self.failed.as_ref().filter(|_| phase == "Failed");
         let host_ip = self.context.host_ip.to_string();
         let mut status = json!({
             "phase": phase,
@@ -147,8 +107,8 @@ impl Worker {
             "startTime": Time(self.start_time),
             "qosClass": resources::qos_class(pod),
             "containerStatuses": apps,
-            "reason": self.failed.as_ref().map(|(reason, _)| reason),
-            "message": self.failed.as_ref().map(|(_, message)| message),
+            "reason": why.map(|(reason, _)| reason),
+            "message": why.map(|(_, message)| message),
         });
         if !inits.is_empty() {
             status["initContainerStatuses"] = json!(inits);
@@ -271,156 +231,39 @@ impl Worker {
         inits: &[ContainerStatus],
         apps: &[ContainerStatus],
     ) -> &'static str {
-        let (mut running, mut waiting, mut succeeded, mut failed) = (0, 0, 0, 0);
-        for status in apps {
-            let current = status.state.as_ref();
-            let last = status
-                .last_state
-                .as_ref()
-                .and_then(|s| s.terminated.as_ref());
-            if current.is_some_and(|s| s.running.is_some()) {
-                running += 1;
-            } else if let Some(ended) = current.and_then(|s| s.terminated.as_ref()) {
-                if ended.exit_code == 0 {
-                    succeeded += 1
-                } else {
-                    failed += 1
-                }
-            } else if last.is_some() {
-                failed += 1;
-            } else {
-                waiting += 1;
-            }
-        }
-        let never = state::restart_policy(pod) == "Never";
-        let init_failed = (0..self.units.len())
-            .any(|i| self.units[i].kind == Kind::Init && self.failed_for_good(pod, i));
-        if self.over && !self.units.iter().any(Unit::alive) {
-            return if self.failed.is_some() || init_failed || failed > 0 || waiting > 0 {
-                "Failed"
-            } else {
-                "Succeeded"
-            };
-        }
-        if init_failed && never {
-            return "Failed";
-        }
-        let initializing = inits
+        let containers: Vec<_> = state::containers(pod)
+            .filter(|(kind, _)| *kind != Kind::Ephemeral)
+            .collect();
+        let again: Vec<_> = containers
             .iter()
-            .zip(&self.units)
-            .any(|(status, unit)| match unit.kind {
-                Kind::Init => !status.ready,
-                _ => status.started != Some(true),
-            });
-        let app_ran = self
-            .units
-            .iter()
-            .any(|u| u.kind == Kind::App && u.made_here);
-        if (initializing && !app_ran) || waiting > 0 {
-            return "Pending";
-        }
-        if running > 0 || failed > 0 || succeeded > 0 {
-            "Running"
-        } else {
-            "Pending"
-        }
+            .map(|(kind, c)| move |code: i32| restart::restarts(pod, c, *kind, code))
+            .collect();
+        let empty = ContainerState::default();
+        let statuses = inits.iter().chain(apps);
+        let views: Vec<View<'_>> = statuses
+            .zip(&containers)
+            .zip(&again)
+            .map(|((status, (kind, _)), restarts)| View {
+                kind: *kind,
+                now: status.state.as_ref().unwrap_or(&empty),
+                before: status
+                    .last_state
+                    .as_ref()
+                    .and_then(|s| s.terminated.as_ref()),
+                started: status.started == Some(true),
+                restarts,
+            })
+            .collect();
+        let progress = Progress {
+            app_ran: self
+                .units
+                .iter()
+                .any(|u| u.kind == Kind::App && u.made_here),
+            over: self.over && !self.units.iter().any(Unit::alive),
+            failed: self.failed.is_some(),
+        };
+        phase::phase(&views, progress)
     }
-
-    fn verdicts(&self, pod: &Pod, phase: &str) -> [Verdict; 5] {
-        let names = |units: &mut dyn Iterator<Item = &Unit>| {
-            units
-                .map(|u| u.name.as_ref())
-                .collect::<Vec<&str>>()
-                .join(" ")
-        };
-        let no = |reason: &'static str, message: Option<String>| Verdict {
-            status: false,
-            reason: Some(reason),
-            message,
-        };
-        let app_ran = self
-            .units
-            .iter()
-            .any(|u| u.kind == Kind::App && u.made_here);
-        let incomplete = names(&mut self.units.iter().enumerate().filter_map(|(i, u)| {
-            let through = match u.kind {
-                Kind::Init => self.succeeded(i),
-                Kind::Sidecar => u.running().is_some_and(|r| r.started),
-                Kind::App | Kind::Ephemeral => true,
-            };
-            (!through && !app_ran).then_some(u)
-        }));
-        let initialized = if phase == "Succeeded" {
-            Verdict {
-                reason: Some("PodCompleted"),
-                ..TRUE
-            }
-        } else if incomplete.is_empty() {
-            TRUE
-        } else {
-            no(
-                "ContainersNotInitialized",
-                Some(format!("containers with incomplete status: [{incomplete}]")),
-            )
-        };
-        let unready = names(&mut self.units.iter().filter(|u| {
-            matches!(u.kind, Kind::App | Kind::Sidecar)
-                && !u.running().is_some_and(|r| r.ready && !r.in_post_start)
-        }));
-        let containers_ready = || match phase {
-            "Succeeded" => no("PodCompleted", None),
-            "Failed" => no("PodFailed", None),
-            _ if unready.is_empty() => TRUE,
-            _ => no(
-                "ContainersNotReady",
-                Some(format!("containers with unready status: [{unready}]")),
-            ),
-        };
-        let mut ready = containers_ready();
-        if ready.status {
-            let problems = gates(pod);
-            if !problems.is_empty() {
-                ready = no("ReadinessGatesNotReady", Some(problems.join(", ")));
-            }
-        }
-        let sandboxed = match self.stage {
-            Stage::Cleaning if !matches!(self.cleaning, super::state::Step::Todo) => false,
-            _ => self.sandbox.is_done() || self.units.iter().any(|u| u.running().is_some()),
-        };
-        let sandbox = if sandboxed && !self.over {
-            TRUE
-        } else {
-            Verdict {
-                status: false,
-                ..TRUE
-            }
-        };
-        [sandbox, initialized, ready, containers_ready(), TRUE]
-    }
-}
-
-/// What keeps the readiness gates shut.
-fn gates(pod: &Pod) -> Vec<String> {
-    let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_ref());
-    let gates = pod
-        .spec
-        .iter()
-        .flat_map(|s| s.readiness_gates.iter().flatten());
-    gates
-        .filter_map(|gate| {
-            let name = &gate.condition_type;
-            match conditions.into_iter().flatten().find(|c| &c.type_ == name) {
-                None => Some(format!(
-                    "corresponding condition of pod readiness gate {name:?} does not exist."
-                )),
-                Some(c) if c.status != "True" => Some(format!(
-                    "the status of pod readiness gate {name:?} is not \"True\", but {}",
-                    c.status
-                )),
-                Some(_) => None,
-            }
-        })
-        .collect()
 }
 
 fn terminated(ended: &Ended) -> ContainerStateTerminated {

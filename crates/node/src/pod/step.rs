@@ -6,7 +6,9 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
+    backoff::Crash,
     jobs::{self, StartRequest, StopRequest},
+    restart,
     state::{self, Kind, Stage, State, Step},
     worker::Worker,
 };
@@ -144,6 +146,9 @@ impl Worker {
         if self.ends(pod) {
             return;
         }
+        if self.reset_all() {
+            return;
+        }
         for index in 0..self.units.len() {
             if self.units[index].redo {
                 self.kill(index, "changed", None);
@@ -246,7 +251,7 @@ impl Worker {
             return false;
         }
         match state::container_at(pod, index) {
-            Some(container) => !state::restarts(pod, &container, unit.kind, ended.exit_code),
+            Some(container) => !restart::restarts(pod, &container, unit.kind, ended.exit_code),
             None => true,
         }
     }
@@ -288,7 +293,8 @@ impl Worker {
                     self.wake_by(at);
                     return;
                 }
-                None
+                // After a restart of all, and after a start that failed before anything was made.
+                unit.last.as_ref().map(|ended| ended.id.clone())
             }
             State::Ended(ended) => {
                 let due = unit.crash.due(ended.finished);
@@ -310,6 +316,11 @@ impl Worker {
             }
         };
         unit.backing_off = false;
+        if unit.redo {
+            // Another image: what was learnt of the one before doesn't count.
+            unit.crash = Crash::default();
+            unit.uncounted = true;
+        }
         unit.redo = false;
         unit.state = State::Starting;
         let attempt = unit.next_attempt();
@@ -445,6 +456,13 @@ impl Worker {
         let (_, kill_at) =
             watch::channel(Instant::now() + Duration::from_secs(seconds.unsigned_abs()));
         self.stop_job(&pod, index, kill_at, message);
+    }
+
+    /// Without hook, signal or patience.
+    pub(super) fn kill_at_once(&mut self, index: usize) {
+        let pod = self.pod();
+        let (_, kill_at) = watch::channel(Instant::now());
+        self.stop_job(&pod, index, kill_at, "killing".into());
     }
 
     fn clean(&mut self, pod: &std::sync::Arc<Pod>) {

@@ -11,9 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     adopt::Found,
+    conditions::{Condition, OWN},
     entry::{Entry, Registry, UnitView},
     jobs::{self, Done, Job},
     mailbox::Mail,
+    restart,
     state::{self, Kind, Stage, State, Step, Unit},
 };
 use crate::{
@@ -30,13 +32,6 @@ pub(crate) struct Sent {
     pub hash: u64,
     pub tries: u32,
     pub retry_at: Option<Instant>,
-}
-
-/// One of the five conditions the node owns.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Condition {
-    pub status: bool,
-    pub since: Option<Timestamp>,
 }
 
 pub(crate) struct Worker {
@@ -60,7 +55,7 @@ pub(crate) struct Worker {
     pub(super) paths: Arc<Paths>,
     pub(super) units: Vec<Unit>,
     pub(super) start_time: Timestamp,
-    pub(super) conditions: [Condition; 5],
+    pub(super) conditions: [Condition; OWN.len()],
     pub(super) sent: Sent,
     /// the last decision found that the API has the present status
     pub(super) reported: bool,
@@ -71,6 +66,8 @@ pub(crate) struct Worker {
     pub(super) gone: bool,
     /// all containers are stopped and stay so
     pub(super) over: bool,
+    /// a rule demands that all containers start anew
+    pub(super) resetting: bool,
     /// why the Pod failed as a whole (`DeadlineExceeded`, …)
     pub(super) failed: Option<(&'static str, Box<str>)>,
     /// its phase was terminal when it was found
@@ -122,6 +119,7 @@ impl Worker {
             kill_at: None,
             gone: false,
             over: false,
+            resetting: false,
             failed: None,
             was_terminal: None,
             resume: Vec::new(),
@@ -290,11 +288,21 @@ impl Worker {
     fn replace_changed(&mut self, before: &Pod, after: &Pod) {
         let pairs = state::containers(before).zip(state::containers(after));
         for (unit, ((_, a), (_, b))) in self.units.iter_mut().zip(pairs) {
-            if unit.kind != Kind::Ephemeral
-                && a.image != b.image
-                && matches!(unit.state, State::Running(_))
-            {
-                unit.redo = true;
+            if unit.kind == Kind::Ephemeral || a.image == b.image {
+                continue;
+            }
+            match &mut unit.state {
+                State::Running(_) => unit.redo = true,
+                // At once, whatever the back-off; one that has ended for good stays so.
+                State::Ended(ended) => {
+                    unit.redo = restart::restarts(after, &b, unit.kind, ended.exit_code);
+                }
+                // Waits for the image it had before.
+                State::Waiting { retry_at, .. } => {
+                    unit.tries = 0;
+                    *retry_at = None;
+                }
+                State::Starting => {}
             }
         }
     }
@@ -390,7 +398,7 @@ fn pack(pod: &Pod) -> Bytes {
         .and_then(|s| s.conditions.as_ref())
         .into_iter()
         .flatten()
-        .filter(|c| !super::status::OWN_CONDITIONS.contains(&c.type_.as_str()))
+        .filter(|c| !OWN.contains(&c.type_.as_str()))
         .cloned()
         .collect();
     if !foreign.is_empty() {

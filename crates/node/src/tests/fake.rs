@@ -418,10 +418,21 @@ impl World {
     }
 
     pub(crate) async fn patch(&self, path: &str, patch: Value) {
+        self.send_patch(path, patch, "application/merge-patch+json")
+            .await;
+    }
+
+    /// Lists of containers are merged by name.
+    pub(crate) async fn patch_strategic(&self, path: &str, patch: Value) {
+        self.send_patch(path, patch, "application/strategic-merge-patch+json")
+            .await;
+    }
+
+    async fn send_patch(&self, path: &str, patch: Value, content_type: &str) {
         let body = serde_json::to_vec(&patch).unwrap();
         let uri = format!("/api/v1/namespaces/default/{path}");
         let request = http::Request::patch(uri)
-            .header("content-type", "application/merge-patch+json")
+            .header("content-type", content_type)
             .body(body)
             .unwrap();
         self.client.request::<Value>(request).await.unwrap();

@@ -7,5 +7,6 @@ mod fake;
 mod lifecycle;
 mod material;
 mod probes;
+mod restarts;
 mod scale;
 mod talk;
