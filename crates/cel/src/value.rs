@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
+use knarr_quantity::Quantity;
+
 use crate::authz::Authz;
 use crate::error::EvalError;
-use crate::functions::{
-    cidr::Cidr, format::Format, ip::Ip, quantity::Quantity, semver::Semver, urls::Url,
-};
+use crate::functions::{cidr::Cidr, format::Format, ip::Ip, semver::Semver, urls::Url};
 use crate::schema::{Schema, Shape, escape, unescape};
 use crate::time::{Duration, Timestamp};
 use crate::types::{ObjectType, Type};

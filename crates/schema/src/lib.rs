@@ -13,7 +13,6 @@ pub mod managed;
 mod merge;
 pub mod openapi;
 mod protobuf;
-mod quantity;
 mod scalar;
 mod table;
 mod types;

@@ -78,13 +78,19 @@ fn features(new: &Value, old: &Value) -> Vec<&'static str> {
 fn too_large(pod: &Value, node: &Value) -> Option<String> {
     let mut requests = resources::of_pod(&pod["spec"], "requests");
     resources::add(&mut requests, &resources::amounts(&pod["spec"]["overhead"]));
-    let zero = || Quantity::whole_number(0);
+    let zero = || Quantity::ZERO;
     let mut lacking = Vec::new();
     for of in ["cpu", "memory"] {
         let asked = requests.get(of).cloned().unwrap_or_else(zero);
         let there = Quantity::of(&node["status"]["allocatable"][of]).unwrap_or_else(zero);
         if asked > there {
-            let shown = |q: &Quantity| if of == "cpu" { q.milli() } else { q.ceil() };
+            let shown = |q: &Quantity| {
+                if of == "cpu" {
+                    q.milli_value()
+                } else {
+                    q.value()
+                }
+            };
             let (asked, there) = (shown(&asked), shown(&there));
             lacking.push(format!("{of}, requested: {asked}, allocatable: {there}"));
         }

@@ -23,7 +23,7 @@ pub fn amounts(list: &Value) -> Amounts {
 pub fn add(to: &mut Amounts, more: &Amounts) {
     for (k, v) in more {
         let sum = match to.get(k) {
-            Some(present) => present.add(v),
+            Some(present) => present.plus(v),
             None => v.clone(),
         };
         to.insert(k.clone(), sum);

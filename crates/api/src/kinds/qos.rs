@@ -20,7 +20,7 @@ fn add(to: &mut Sums, amounts: &Value) -> bool {
             continue;
         };
         found += 1;
-        let sum = to.get(name).map_or(q.clone(), |have| have.add(&q));
+        let sum = to.get(name).map_or(q.clone(), |have| have.plus(&q));
         to.insert(name.to_string(), sum);
     }
     found == 2

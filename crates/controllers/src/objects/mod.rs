@@ -2,15 +2,15 @@
 //!
 //! A 30 KB typed Pod is about 1 KB here. Pod templates stay as the bytes they came in.
 
-pub mod amount;
 pub mod intstr;
 pub mod meta;
 pub mod node;
 pub mod pod;
 pub mod policy;
-pub mod quantity;
 pub mod selector;
 pub mod service;
 pub mod template;
 pub mod volume;
 pub mod workload;
+
+pub use knarr_quantity as quantity;

@@ -30,11 +30,10 @@ use crate::{
         rest::{Ignored, Rest},
         work::{Next, WORKERS, work},
     },
-    objects::{
-        amount::Amount,
-        meta::{Key, Meta, Object, now, nullable, object},
-    },
+    objects::meta::{Key, Meta, Object, now, nullable, object},
 };
+
+use knarr_quantity::Quantity;
 
 const NAME: &str = "resourcequota";
 /// Changes come in groups.
@@ -248,7 +247,11 @@ impl Controller {
                 Counts::Objects(resource) => match self.count(namespace, resource).await? {
                     Some(n) => {
                         let n = if scopes.is_empty() { n } else { 0 };
-                        total.extend(names.iter().map(|name| ((*name).into(), Amount::whole(n))));
+                        total.extend(
+                            names
+                                .iter()
+                                .map(|name| ((*name).into(), Quantity::whole(n))),
+                        );
                     }
                     // a kind that the server doesn't have; it may come, and then its first object says so, or this
                     None => {
@@ -258,7 +261,7 @@ impl Controller {
                 },
             }
             for name in names {
-                let amount = total.get(name).copied().unwrap_or(Amount::ZERO);
+                let amount = total.get(name).cloned().unwrap_or(Quantity::ZERO);
                 used.insert(name.into(), amount);
             }
         }

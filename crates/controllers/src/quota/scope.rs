@@ -90,10 +90,9 @@ fn best_effort(pod: &Value) -> bool {
                     .get("resources")
                     .and_then(|o| o.get(list))
                     .and_then(|o| o.get(r));
-                amount.is_some_and(|a| {
-                    serde_json::from_value::<crate::objects::amount::Amount>(a.clone())
-                        .is_ok_and(|a| !a.is_zero())
-                })
+                amount
+                    .and_then(knarr_quantity::Quantity::of)
+                    .is_some_and(|a| !a.is_zero())
             })
         })
     };

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::objects::{
-    amount::Amount,
-    meta::{Seconds, parse_time},
-};
+use knarr_quantity::Quantity;
+
+use crate::objects::meta::{Seconds, parse_time};
 
 /// Amounts by resource name.
-pub type Amounts = BTreeMap<Box<str>, Amount>;
+pub type Amounts = BTreeMap<Box<str>, Quantity>;
 
 /// The evaluator that a quota's resource name belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,14 +52,16 @@ pub fn counts(name: &str) -> Counts<'_> {
 pub fn add(into: &mut Amounts, more: &Amounts) {
     for (name, amount) in more {
         into.entry(name.clone())
-            .or_insert(Amount::ZERO)
-            .add(*amount);
+            .or_insert(Quantity::ZERO)
+            .add(amount);
     }
 }
 fn max(into: &mut Amounts, other: &Amounts) {
     for (name, amount) in other {
-        let have = into.entry(name.clone()).or_insert(*amount);
-        *have = have.max(*amount);
+        match into.get_mut(name) {
+            Some(have) if *have >= *amount => {}
+            _ => drop(into.insert(name.clone(), amount.clone())),
+        }
     }
 }
 fn list(of: &Value, pointer: &str) -> Amounts {
@@ -146,11 +147,11 @@ pub fn overdue_at(pod: &Value) -> Option<Seconds> {
 
 /// A Pod's.
 pub fn pod(pod: &Value, now: Seconds) -> Amounts {
-    let mut used = Amounts::from([("count/pods".into(), Amount::whole(1))]);
+    let mut used = Amounts::from([("count/pods".into(), Quantity::whole(1))]);
     if !lives(pod, now) {
         return used;
     }
-    used.insert("pods".into(), Amount::whole(1));
+    used.insert("pods".into(), Quantity::whole(1));
     for (name, amount) in resources(pod, "requests") {
         let native = !name.contains('/') || name.contains("kubernetes.io/");
         match &*name {
@@ -163,7 +164,7 @@ pub fn pod(pod: &Value, now: Seconds) -> Amounts {
                 continue;
             }
         }
-        used.insert(format!("requests.{name}").into(), amount);
+        used.insert(format!("requests.{name}").into(), amount.clone());
         used.insert(name, amount);
     }
     for (name, amount) in resources(pod, "limits") {
@@ -189,10 +190,10 @@ pub fn service(service: &Value) -> Amounts {
         _ => (0, 0),
     };
     Amounts::from([
-        ("count/services".into(), Amount::whole(1)),
-        ("services".into(), Amount::whole(1)),
-        ("services.loadbalancers".into(), Amount::whole(balancers)),
-        ("services.nodeports".into(), Amount::whole(node_ports)),
+        ("count/services".into(), Quantity::whole(1)),
+        ("services".into(), Quantity::whole(1)),
+        ("services.loadbalancers".into(), Quantity::whole(balancers)),
+        ("services.nodeports".into(), Quantity::whole(node_ports)),
     ])
 }
 
@@ -202,22 +203,27 @@ pub fn claim(claim: &Value) -> Amounts {
     let class = text("/metadata/annotations/volume.beta.kubernetes.io~1storage-class")
         .or_else(|| text("/spec/storageClassName"))
         .filter(|c| !c.is_empty());
-    let one = Amount::whole(1);
+    let one = Quantity::whole(1);
     let mut used = Amounts::from([
-        ("count/persistentvolumeclaims".into(), one),
-        ("persistentvolumeclaims".into(), one),
+        ("count/persistentvolumeclaims".into(), one.clone()),
+        ("persistentvolumeclaims".into(), one.clone()),
     ]);
     if let Some(class) = class {
         used.insert(format!("{class}{CLASS}persistentvolumeclaims").into(), one);
     }
-    let storage = |p: &str| list(claim, p).get("storage").copied();
+    let storage = |p: &str| list(claim, p).remove("storage");
     if let Some(wanted) = storage("/spec/resources/requests") {
         // one that shrinks back after a failed expansion still has what was allocated
-        let storage = storage("/status/allocatedResources")
-            .map_or(wanted, |a| wanted.max(a))
-            .ceil();
+        let mut storage = match storage("/status/allocatedResources") {
+            Some(allocated) => wanted.max(allocated),
+            None => wanted,
+        };
+        storage.round_up(0);
         if let Some(class) = class {
-            used.insert(format!("{class}{CLASS}requests.storage").into(), storage);
+            used.insert(
+                format!("{class}{CLASS}requests.storage").into(),
+                storage.clone(),
+            );
         }
         used.insert("requests.storage".into(), storage);
     }

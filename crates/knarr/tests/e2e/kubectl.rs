@@ -89,7 +89,8 @@ fn every_verb() {
             ],
         );
         c(
-            "kubectl describe pod -l '!nothing'",
+            // without the flag, new clients show the events of one object only
+            "kubectl describe pod -l '!nothing' --show-events",
             &["Container ID:", "Started", "Successfully assigned"],
         );
         c("kubectl describe svc web", &["Endpoints:", "10.42."]);

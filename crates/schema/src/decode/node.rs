@@ -52,7 +52,7 @@ impl Node<'_> {
     /// A scalar that isn't a number or string where the type has its own reading.
     fn odd<E: serde::de::Error>(self, scalar: Scalar, found: &str) -> Result<Value, E> {
         match scalar {
-            Scalar::Quantity => self.fatal(scalar::QUANTITY_ERROR.to_owned()),
+            Scalar::Quantity => self.fatal(knarr_quantity::ParseError::Format.to_string()),
             Scalar::IntOrString => self.fatal_type(found, "int32"),
             Scalar::Time | Scalar::MicroTime => self.fatal_type(found, "string"),
             Scalar::PropsOrBool => self.fatal("boolean or JSON schema expected".to_owned()),
@@ -181,9 +181,10 @@ impl Node<'_> {
             }
             // a ResourceList, which upstream's defaulting rounds
             if ctx.graph.kind(elem) == Kind::Scalar(Scalar::Quantity)
-                && let Some(canonical) = value.as_str().and_then(crate::quantity::canonical)
+                && let Some(mut amount) = knarr_quantity::Quantity::of(&value)
             {
-                value = canonical.into();
+                amount.round_up(-3);
+                value = amount.canonical().into();
             }
             out.insert(key.into_owned(), value);
         }

@@ -160,7 +160,7 @@ fn charge(
     if let Some(old) = a.old.filter(|o| matches(o)) {
         for (k, before) in counted.usage(old) {
             if let Some(v) = delta.get_mut(&k) {
-                *v = v.sub(&before);
+                v.sub(&before);
             }
         }
     }

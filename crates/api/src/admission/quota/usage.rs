@@ -55,7 +55,7 @@ fn one() -> Quantity {
 }
 
 fn amount(n: usize) -> Quantity {
-    Quantity::whole_number(i128::try_from(n).unwrap_or(i128::MAX))
+    Quantity::whole(i64::try_from(n).unwrap_or(i64::MAX))
 }
 
 impl Counted {

@@ -290,7 +290,7 @@ fn bounds(limit: &Value, kind: &str, key: &str, at: &Path<'_>, errors: &mut Erro
     let place = place.key(key);
     if let Some(ratio) = &ratio {
         let text = ratio.canonical();
-        if *ratio < Quantity::whole_number(1) {
+        if *ratio < Quantity::whole(1) {
             let detail = format!("ratio {text} is less than 1");
             errors.invalid(&place, text.as_str(), detail);
         }

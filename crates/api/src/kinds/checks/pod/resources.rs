@@ -119,8 +119,8 @@ fn huge(of: &str, q: &Quantity, at: &Path<'_>, errors: &mut Errors) -> bool {
     let Some(size) = of.strip_prefix("hugepages-") else {
         return false;
     };
-    let size = Quantity::parse(size).map_or(0, |s| if s.is_whole() { s.ceil() } else { 0 });
-    if size <= 0 || q.ceil() % size != 0 {
+    let size = Quantity::parse(size).map_or(0, |s| if s.is_whole() { s.value() } else { 0 });
+    if size <= 0 || q.value() % size != 0 {
         let text = q.canonical();
         let detail = format!("{text} is not positive integer multiple of {of}");
         errors.invalid(at, text, detail);
@@ -230,7 +230,7 @@ pub(crate) fn sum(spec: &Value, field: &str) -> BTreeMap<String, Quantity> {
     let add = |to: &mut BTreeMap<String, Quantity>, of: &Value| {
         for (name, q) in entries(of) {
             let Some(q) = Quantity::of(q) else { continue };
-            let sum = to.get(name).map_or(q.clone(), |have| have.add(&q));
+            let sum = to.get(name).map_or(q.clone(), |have| have.plus(&q));
             to.insert(name.to_string(), sum);
         }
     };

@@ -106,7 +106,7 @@ fn capacity(amounts: &Value, at: &Path<'_>, errors: &mut Errors) {
         };
         let at = at.key(name);
         if q.sign() < 0 {
-            errors.invalid(&at, q.ceil(), "must be a valid resource quantity");
+            errors.invalid(&at, q.value(), "must be a valid resource quantity");
         }
         if q.sign() <= 0 {
             errors.invalid(&at, q.canonical(), "must be greater than zero");
