@@ -52,15 +52,11 @@ async fn pods_go_where_there_is_room() {
     c.node("node-1", json!({})).await;
     bound_to(&c, "early", "node-1").await;
     c.create("pod", wanting("large", "63500m")).await;
-    unschedulable(&c, "large", "0/1 nodes are available: 1 Insufficient cpu.").await;
+    let why = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
+    unschedulable(&c, "large", why).await;
     eventually("said in an event", || async {
         let all = c.events("large").await;
-        same(
-            all.contains(
-                &"FailedScheduling 0/1 nodes are available: 1 Insufficient cpu.".to_owned(),
-            ),
-            true,
-        )
+        same(all.contains(&format!("FailedScheduling {why}")), true)
     })
     .await;
     // room is made
@@ -78,7 +74,7 @@ async fn pods_go_where_there_is_room() {
     unschedulable(
         &c,
         "picky",
-        "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector.",
+        "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector. preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.",
     )
     .await;
     c.patch(

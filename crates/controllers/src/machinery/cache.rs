@@ -74,6 +74,11 @@ impl<T: Object> Cache<T> {
         // the sender lives in self
         let _ = rx.wait_for(|s| *s).await;
     }
+    /// Resolves when the first list is in.
+    pub fn ready(self: Arc<Self>) -> futures::future::BoxFuture<'static, ()> {
+        self.want();
+        Box::pin(async move { self.synced().await })
+    }
     /// The newest revision of an object that came in; 0 when the server's aren't numbers.
     pub fn seen(&self) -> u64 {
         self.seen.load(Ordering::Acquire)

@@ -12,6 +12,7 @@ use crate::{
     Config,
     gc::inventory::Inventory,
     objects::{
+        csi::CsiNode,
         meta::{Kind, Meta, Object},
         node::{Namespace, Node, ServiceAccount},
         pod::Pod,
@@ -115,6 +116,8 @@ caches! {
     volumes: Volume,
     /// StorageClasses
     classes: StorageClass,
+    /// CSINodes
+    csi_nodes: CsiNode,
     /// PodDisruptionBudgets
     budgets: Budget,
     /// ResourceQuotas

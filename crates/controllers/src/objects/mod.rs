@@ -2,11 +2,14 @@
 //!
 //! A 30 KB typed Pod is about 1 KB here. Pod templates stay as the bytes they came in.
 
+pub mod affinity;
+pub mod csi;
 pub mod intstr;
 pub mod meta;
 pub mod node;
 pub mod pod;
 pub mod policy;
+pub mod requests;
 pub mod selector;
 pub mod service;
 pub mod template;

@@ -52,6 +52,20 @@ pub struct NodeStatus {
     /// conditions
     #[serde(deserialize_with = "nullable")]
     pub conditions: Vec<Condition>,
+    /// images that are there
+    #[serde(deserialize_with = "nullable")]
+    pub images: Vec<Image>,
+}
+
+/// `v1.ContainerImage`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Image {
+    /// what it is called
+    #[serde(deserialize_with = "nullable")]
+    pub names: Vec<Box<str>>,
+    /// bytes
+    pub size_bytes: i64,
 }
 
 impl Node {
@@ -73,6 +87,7 @@ impl Taint {
                 && match &*t.operator {
                     "Exists" => true,
                     "" | "Equal" => !t.key.is_empty() && t.value == self.value,
+                    // upstream's TaintTolerationComparisonOperators is off by default
                     _ => false,
                 }
         })

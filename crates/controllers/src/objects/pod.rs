@@ -1,12 +1,13 @@
 //! Pods, as controllers see them.
 
-use serde::{Deserialize, Deserializer, de::MapAccess};
+use serde::{Deserialize, Deserializer};
 
 use super::{
+    affinity::{Affinity, SpreadConstraint},
     meta::{Condition, Labels, Meta, Seconds, nullable, object, parse_time, time},
-    quantity,
-    selector::Requirement,
 };
+
+pub use super::requests::Requests;
 
 /// `v1.Pod`
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -53,7 +54,28 @@ pub struct PodSpec {
     pub overhead: Requests,
     /// gates that hold scheduling
     #[serde(deserialize_with = "nullable")]
-    pub scheduling_gates: Vec<serde::de::IgnoredAny>,
+    pub scheduling_gates: Vec<SchedulingGate>,
+    /// how important it is; 0 unless set
+    #[serde(deserialize_with = "nullable")]
+    pub priority: i32,
+    /// Never, or PreemptLowerPriority (also when empty)
+    pub preemption_policy: Box<str>,
+    /// how it's spread with its like
+    #[serde(deserialize_with = "nullable")]
+    pub topology_spread_constraints: Vec<SpreadConstraint>,
+    /// resources of the pod as a whole, in place of its containers'
+    #[serde(deserialize_with = "nullable")]
+    pub resources: Resources,
+    /// the network is the node's
+    pub host_network: bool,
+}
+
+/// `v1.PodSchedulingGate`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct SchedulingGate {
+    /// name
+    pub name: Box<str>,
 }
 
 /// `v1.Container`
@@ -69,10 +91,12 @@ pub struct Container {
     pub resources: Resources,
     /// `Always` on an init container: a sidecar
     pub restart_policy: Box<str>,
+    /// image
+    pub image: Box<str>,
 }
 
 /// `v1.ResourceRequirements`
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Resources {
     /// requests
@@ -94,144 +118,6 @@ pub struct ContainerPort {
     pub host_ip: Box<str>,
     /// TCP unless set
     pub protocol: Box<str>,
-}
-
-/// A resource list: CPU in thousandths of a core, memory in bytes, the others in units.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Requests {
-    /// milli-CPU
-    pub cpu_milli: i64,
-    /// bytes
-    pub memory_bytes: i64,
-    /// ephemeral-storage, extended resources, `pods`
-    pub other: Vec<(Box<str>, i64)>,
-}
-
-impl Requests {
-    /// Adds `more`.
-    pub fn add(&mut self, more: &Requests) {
-        self.combine(more, i64::saturating_add);
-    }
-    /// The larger of each.
-    pub fn max(&mut self, other: &Requests) {
-        self.combine(other, i64::max);
-    }
-    fn combine(&mut self, with: &Requests, f: fn(i64, i64) -> i64) {
-        self.cpu_milli = f(self.cpu_milli, with.cpu_milli);
-        self.memory_bytes = f(self.memory_bytes, with.memory_bytes);
-        for (name, value) in &with.other {
-            match self.other.iter_mut().find(|(n, _)| n == name) {
-                Some((_, v)) => *v = f(*v, *value),
-                None => self.other.push((name.clone(), *value)),
-            }
-        }
-    }
-    /// Amount of another resource than CPU and memory.
-    pub fn other(&self, name: &str) -> Option<i64> {
-        self.other
-            .iter()
-            .find(|(n, _)| &**n == name)
-            .map(|(_, v)| *v)
-    }
-}
-
-impl<'de> Deserialize<'de> for Requests {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        /// Quantities may come as JSON numbers.
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Amount<'a> {
-            Text(#[serde(borrow)] std::borrow::Cow<'a, str>),
-            Number(serde_json::Number),
-        }
-        struct V;
-        impl<'de> serde::de::Visitor<'de> for V {
-            type Value = Requests;
-            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-                f.write_str("a map of quantities")
-            }
-            fn visit_unit<E>(self) -> Result<Requests, E> {
-                Ok(Requests::default())
-            }
-            fn visit_none<E>(self) -> Result<Requests, E> {
-                Ok(Requests::default())
-            }
-            fn visit_some<D: Deserializer<'de>>(self, d: D) -> Result<Requests, D::Error> {
-                d.deserialize_map(V)
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Requests, A::Error> {
-                let mut r = Requests::default();
-                while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
-                    let text = match map.next_value::<Amount>()? {
-                        Amount::Text(t) => t.into_owned(),
-                        Amount::Number(n) => n.to_string(),
-                    };
-                    match &*key {
-                        "cpu" => r.cpu_milli = quantity::milli(&text).unwrap_or(0),
-                        "memory" => r.memory_bytes = quantity::units(&text).unwrap_or(0),
-                        other => r
-                            .other
-                            .push((other.into(), quantity::units(&text).unwrap_or(0))),
-                    }
-                }
-                Ok(r)
-            }
-        }
-        d.deserialize_option(V)
-    }
-}
-
-/// `v1.Affinity`: the node part's requirements.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Affinity {
-    /// node affinity
-    pub node_affinity: Option<NodeAffinity>,
-}
-
-/// `v1.NodeAffinity`
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub struct NodeAffinity {
-    /// must hold to be scheduled
-    #[serde(rename = "requiredDuringSchedulingIgnoredDuringExecution")]
-    pub required: Option<NodeSelector>,
-}
-
-/// `v1.NodeSelector`: one of the terms must hold.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct NodeSelector {
-    /// terms
-    #[serde(deserialize_with = "nullable")]
-    pub node_selector_terms: Vec<NodeSelectorTerm>,
-}
-
-/// `v1.NodeSelectorTerm`: all must hold; an empty term holds for none.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct NodeSelectorTerm {
-    /// on labels
-    #[serde(deserialize_with = "nullable")]
-    pub match_expressions: Vec<Requirement>,
-    /// on `metadata.name`
-    #[serde(deserialize_with = "nullable")]
-    pub match_fields: Vec<Requirement>,
-}
-
-impl NodeSelector {
-    /// A term holds for the node.
-    pub fn matches(&self, name: &str, labels: &Labels) -> bool {
-        self.node_selector_terms.iter().any(|t| {
-            !(t.match_expressions.is_empty() && t.match_fields.is_empty())
-                && t.match_expressions
-                    .iter()
-                    .all(|r| r.matches(labels.get(&r.key)))
-                && t.match_fields
-                    .iter()
-                    .all(|r| &*r.key == "metadata.name" && r.matches(Some(name)))
-        })
-    }
 }
 
 /// `v1.Toleration`
@@ -276,6 +162,8 @@ pub struct PodStatus {
     pub phase: Phase,
     /// one word on the phase
     pub reason: Box<str>,
+    /// where room is being made for it
+    pub nominated_node_name: Box<str>,
     /// address
     #[serde(rename = "podIP")]
     pub pod_ip: Box<str>,
@@ -314,6 +202,11 @@ pub struct ContainerStatus {
     pub restart_count: i32,
     /// how it stands
     pub state: ContainerState,
+    /// requests that it runs with, while they may differ from the wanted
+    #[serde(deserialize_with = "nullable")]
+    pub resources: Resources,
+    /// requests that the node has set aside for it
+    pub allocated_resources: Requests,
 }
 
 /// `v1.ContainerState`
@@ -411,29 +304,6 @@ impl Pod {
             .max()
             .unwrap_or(0)
     }
-    /// What it takes from a node: containers and sidecars together, or the largest step of initialisation (KEP-753).
-    pub fn requests(&self) -> Requests {
-        let mut sum = Requests::default();
-        for c in &self.spec.containers {
-            sum.add(&c.resources.requests);
-        }
-        let mut sidecars = Requests::default();
-        let mut init_peak = Requests::default();
-        for c in &self.spec.init_containers {
-            if &*c.restart_policy == "Always" {
-                sum.add(&c.resources.requests);
-                sidecars.add(&c.resources.requests);
-                init_peak.max(&sidecars);
-            } else {
-                let mut step = sidecars.clone();
-                step.add(&c.resources.requests);
-                init_peak.max(&step);
-            }
-        }
-        sum.max(&init_peak);
-        sum.add(&self.spec.overhead);
-        sum
-    }
     /// Names of the claims it mounts.
     pub fn claims(&self) -> impl Iterator<Item = std::borrow::Cow<'_, str>> {
         self.spec.volumes.iter().filter_map(|v| {
@@ -451,18 +321,6 @@ impl Pod {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn requests_of_init_containers_and_sidecars() {
-        let c = |cpu: &str, restart: &str| serde_json::json!({"name":"c","restartPolicy":restart,"resources":{"requests":{"cpu":cpu}}});
-        let pod: Pod = serde_json::from_value(serde_json::json!({"spec":{
-            "containers":[c("100m",""),c("200m","")],
-            "initContainers":[c("50m","Always"),c("400m",""),c("10m","Always")],
-            "overhead":{"cpu":"5m"}}}))
-        .unwrap();
-        // init step: 50 + 400 beats 100 + 200 + 50 + 10
-        assert_eq!(pod.requests().cpu_milli, 455);
-    }
 
     #[test]
     fn reads_what_go_writes() {

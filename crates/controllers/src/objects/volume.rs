@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
+    affinity::NodeSelector,
+    csi::{CsiSource, TopologySelectorTerm},
     meta::{Labels, Meta, nullable, object},
-    pod::NodeSelector,
     selector::Selector,
 };
 
@@ -112,6 +113,8 @@ pub struct VolumeSpec {
     pub node_affinity: Option<VolumeNodeAffinity>,
     /// a directory of the node
     pub host_path: Option<HostPath>,
+    /// a CSI driver's
+    pub csi: Option<CsiSource>,
 }
 
 /// `v1.ObjectReference` to a claim
@@ -165,6 +168,9 @@ pub struct StorageClass {
     pub volume_binding_mode: Box<str>,
     /// options
     pub parameters: Labels,
+    /// nodes that volumes can be made for; all when empty
+    #[serde(deserialize_with = "nullable")]
+    pub allowed_topologies: Vec<TopologySelectorTerm>,
 }
 object!(
     StorageClass,

@@ -2,7 +2,7 @@
 
 mod claims;
 mod directory;
-mod matching;
+pub mod matching;
 mod reclaim;
 
 use std::{path::PathBuf, sync::Arc};

@@ -55,7 +55,7 @@ impl knarr_controllers::CertificateAuthority for Ca {
 }
 
 /// Far more than anything takes.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 pub struct Cluster {
     pub client: Client,
@@ -142,6 +142,7 @@ pub fn kind(name: &str) -> (ApiResource, bool) {
         "pv" => ("v1", "PersistentVolume", false),
         "sc" => ("storage.k8s.io/v1", "StorageClass", false),
         "rc" => ("v1", "ReplicationController", true),
+        "priorityclass" => ("scheduling.k8s.io/v1", "PriorityClass", false),
         "deploy" => ("apps/v1", "Deployment", true),
         "rs" => ("apps/v1", "ReplicaSet", true),
         "sts" => ("apps/v1", "StatefulSet", true),

@@ -1,0 +1,302 @@
+//! What the scheduler knows, kept up to date change by change, and whose turn it is.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use tokio::time::Instant;
+
+use crate::objects::{
+    meta::Labels,
+    node::{Namespace, Node},
+    pod::Pod,
+    policy::Budget,
+    selector::Selector,
+};
+
+use super::{
+    cycle::{self, Decision, Nominated, World},
+    hints::{Happening, helps},
+    queue::Pending,
+    verdict::Diagnosis,
+    view::{Placed, View},
+    volumes::Storage,
+};
+
+/// Shapes of pods remembered that no node would take.
+const HOPELESS_MAX: usize = 16;
+
+/// What the scheduler knows.
+#[derive(Default)]
+pub struct State {
+    /// nodes and what is on them
+    pub view: View,
+    /// pods that wait
+    pub pending: Pending,
+    nominated: Nominated,
+    nominated_at: HashMap<Box<str>, Box<str>>,
+    /// volumes that claims are about to get, and for which pod
+    taken: HashMap<Box<str>, Box<str>>,
+    /// pods for which others are being made to go; true: look at it when that's done
+    preempting: HashMap<Box<str>, bool>,
+    /// pods no node would take since the last change
+    hopeless: Vec<(Arc<Pod>, Diagnosis)>,
+}
+
+/// It is scheduled here.
+pub fn is_ours(pod: &Pod) -> bool {
+    pod.spec.node_name.is_empty()
+        && pod.active()
+        && matches!(&*pod.spec.scheduler_name, "" | "default-scheduler")
+}
+
+/// A change of a waiting pod's that may help it.
+fn may_help(old: &Pod, new: &Pod) -> bool {
+    old.metadata.labels != new.metadata.labels
+        || old.spec.tolerations != new.spec.tolerations
+        || old.spec.node_selector != new.spec.node_selector
+        || old.spec.affinity != new.spec.affinity
+        || old.spec.scheduling_gates != new.spec.scheduling_gates
+        || old.requests() != new.requests()
+}
+
+/// Nodes answer to both alike (their labels aside).
+fn same_shape(a: &Pod, b: &Pod) -> bool {
+    let (x, y) = (&a.spec, &b.spec);
+    a.metadata.namespace == b.metadata.namespace
+        && x.priority == y.priority
+        && x.preemption_policy == y.preemption_policy
+        && x.node_selector == y.node_selector
+        && x.affinity == y.affinity
+        && x.tolerations == y.tolerations
+        && x.topology_spread_constraints == y.topology_spread_constraints
+        && a.claims().next().is_none()
+        && b.claims().next().is_none()
+        && a.status.nominated_node_name.is_empty()
+        && b.status.nominated_node_name.is_empty()
+        && a.host_ports() == b.host_ports()
+        && a.requests() == b.requests()
+}
+
+impl State {
+    /// Something happened: what was decided before may be different now.
+    pub fn happened(&mut self, what: &Happening) {
+        self.hopeless.clear();
+        self.pending.happened(|rules, pod| helps(what, rules, pod));
+    }
+    /// A node came, changed or went.
+    pub fn node(&mut self, old: Option<&Arc<Node>>, new: Option<&Arc<Node>>) {
+        match (old, new) {
+            (_, Some(node)) => {
+                self.view.set_node(node.clone());
+                let same = old.is_some_and(|o| {
+                    o.spec.unschedulable == node.spec.unschedulable
+                        && o.spec.taints == node.spec.taints
+                        && o.status.allocatable == node.status.allocatable
+                        && o.metadata.labels == node.metadata.labels
+                });
+                if !same {
+                    self.happened(&Happening::Node(old.cloned(), node.clone()));
+                }
+            }
+            (Some(node), None) => {
+                self.view.remove_node(&node.metadata.name);
+                self.happened(&Happening::NodeGone);
+            }
+            (None, None) => {}
+        }
+    }
+    /// A namespace came, changed or went.
+    pub fn namespace(&mut self, old: Option<&Arc<Namespace>>, new: Option<&Arc<Namespace>>) {
+        let Some(any) = new.or(old) else { return };
+        let name = &any.metadata.name;
+        let labels: Option<&Labels> = new.map(|n| &n.metadata.labels);
+        if self.view.namespaces.get(name) == labels {
+            return;
+        }
+        match labels {
+            Some(l) => drop(self.view.namespaces.insert(name.clone(), l.clone())),
+            None => drop(self.view.namespaces.remove(name)),
+        }
+        self.happened(&Happening::Namespace);
+    }
+    /// A pod came, changed or went.
+    pub fn pod(&mut self, old: Option<&Arc<Pod>>, new: Option<&Arc<Pod>>) {
+        let Some(pod) = new.or(old) else { return };
+        let uid = &*pod.metadata.uid;
+        match new {
+            Some(pod) if is_ours(pod) => {
+                let worth = old.is_none_or(|o| may_help(o, pod));
+                self.pending.put(pod, worth);
+                let before = old.map_or("", |o| &*o.status.nominated_node_name);
+                let now = &*pod.status.nominated_node_name;
+                // what isn't said yet isn't forgotten
+                if before != now {
+                    self.nominate(pod, now);
+                }
+            }
+            Some(pod) if !pod.spec.node_name.is_empty() && !pod.terminal() => {
+                self.waits_no_more(uid);
+                let there = self.view.is_placed(uid) && !self.view.is_assumed(uid);
+                self.view.set_pod(pod);
+                let labels = old.is_some_and(|o| o.metadata.labels != pod.metadata.labels);
+                let shrank = there && old.is_some_and(|o| o.requests() != pod.requests());
+                let deleting =
+                    old.is_some_and(|o| !o.metadata.deleting() && pod.metadata.deleting());
+                if !there || labels {
+                    self.happened(&Happening::PodPlaced(pod.clone()));
+                }
+                if shrank || deleting {
+                    self.happened(&Happening::PodGone(pod.clone()));
+                }
+            }
+            _ => {
+                let waited = self.waits_no_more(uid);
+                if self.view.remove_pod(uid).is_some() {
+                    self.happened(&Happening::PodGone(pod.clone()));
+                } else if waited {
+                    self.happened(&Happening::Nomination);
+                }
+            }
+        }
+    }
+    /// True when room was being made for it.
+    fn waits_no_more(&mut self, uid: &str) -> bool {
+        self.pending.remove(uid);
+        self.taken.retain(|_, of| **of != *uid);
+        self.forget_nomination(uid)
+    }
+    fn forget_nomination(&mut self, uid: &str) -> bool {
+        let Some(node) = self.nominated_at.remove(uid) else {
+            return false;
+        };
+        if let Some(all) = self.nominated.get_mut(&node) {
+            all.retain(|p| *p.pod.metadata.uid != *uid);
+            if all.is_empty() {
+                self.nominated.remove(&node);
+            }
+        }
+        true
+    }
+    /// Room is made for the pod on the node; "": nowhere any more.
+    pub fn nominate(&mut self, pod: &Arc<Pod>, node: &str) {
+        self.hopeless.clear();
+        let uid = &pod.metadata.uid;
+        let was = self.forget_nomination(uid);
+        if !node.is_empty() {
+            self.nominated_at.insert(uid.clone(), node.into());
+            let placed = Arc::new(Placed::new(pod.clone()));
+            self.nominated.entry(node.into()).or_default().push(placed);
+        } else if was {
+            self.happened(&Happening::Nomination);
+        }
+    }
+    /// Less important pods for which room is being made on the node.
+    pub fn less_important(&self, node: &str, than: &Pod) -> Vec<Arc<Pod>> {
+        let all = self.nominated.get(node).into_iter().flatten();
+        all.filter(|p| p.pod.spec.priority < than.spec.priority)
+            .map(|p| p.pod.clone())
+            .collect()
+    }
+    /// The next pod, and what is to be done with it; what is decided counts from now on. The pod is looked at again when [`Pending::park`] or the like says so.
+    pub fn turn(
+        &mut self,
+        storage: &Storage,
+        like: &dyn Fn(&Pod) -> Option<Selector>,
+        budgets: &dyn Fn() -> Vec<Arc<Budget>>,
+    ) -> Option<(Arc<Pod>, Decision)> {
+        loop {
+            let pod = self.pending.pop()?;
+            let uid = &pod.metadata.uid;
+            if let Some(again) = self.preempting.get_mut(uid) {
+                *again = true;
+                self.pending.park(uid, Default::default());
+                continue;
+            }
+            if self.view.is_placed(uid) {
+                // its binding is on the way
+                continue;
+            }
+            let decision = self.decide(&pod, storage, like, budgets);
+            match &decision {
+                Decision::Bind(node, plan) => {
+                    self.hopeless.clear();
+                    self.view.assume(&pod, node);
+                    for (_, volume) in &plan.bind {
+                        self.taken.insert(volume.metadata.name.clone(), uid.clone());
+                    }
+                }
+                Decision::Preempt(candidate, diagnosis) => {
+                    self.nominate(&pod, &candidate.node);
+                    self.preempting.insert(uid.clone(), false);
+                    self.pending.park(uid, diagnosis.rules);
+                }
+                Decision::Wait(diagnosis, forget) => {
+                    if *forget {
+                        self.forget_nomination(uid);
+                    }
+                    self.pending.park(uid, diagnosis.rules);
+                }
+            }
+            return Some((pod, decision));
+        }
+    }
+    fn decide(
+        &mut self,
+        pod: &Arc<Pod>,
+        storage: &Storage,
+        like: &dyn Fn(&Pod) -> Option<Selector>,
+        budgets: &dyn Fn() -> Vec<Arc<Budget>>,
+    ) -> Decision {
+        let labels_matter = self.view.places.values().any(|p| p.with_anti_affinity > 0)
+            || pod.spec.affinity.is_some()
+            || !pod.spec.topology_spread_constraints.is_empty();
+        let known = self.hopeless.iter().find(|(p, _)| {
+            same_shape(p, pod) && (!labels_matter || p.metadata.labels == pod.metadata.labels)
+        });
+        if let Some((_, diagnosis)) = known {
+            return Decision::Wait(diagnosis.clone(), true);
+        }
+        let taken: HashSet<Box<str>> = self.taken.keys().cloned().collect();
+        let world = World {
+            view: &self.view,
+            storage,
+            nominated: &self.nominated,
+            taken: &taken,
+            like,
+            budgets,
+        };
+        let decision = cycle::decide(pod, &world);
+        if let Decision::Wait(diagnosis, _) = &decision
+            && !self.nominated_at.contains_key(&pod.metadata.uid)
+        {
+            if self.hopeless.len() == HOPELESS_MAX {
+                self.hopeless.remove(0);
+            }
+            self.hopeless.push((pod.clone(), diagnosis.clone()));
+        }
+        decision
+    }
+    /// The pod didn't get its node.
+    pub fn failed(&mut self, pod: &Arc<Pod>) {
+        let uid = &pod.metadata.uid;
+        self.taken.retain(|_, of| of != uid);
+        if self.view.is_assumed(uid) {
+            self.view.remove_pod(uid);
+            self.happened(&Happening::PodGone(pod.clone()));
+        }
+        self.pending.retry(uid);
+    }
+    /// Those that have to go for it were told.
+    pub fn preempted(&mut self, uid: &str, well: bool) {
+        let again = self.preempting.remove(uid).unwrap_or(false);
+        if again || !well {
+            self.pending.now(uid);
+        }
+    }
+    /// When there's something to do, if nothing happens.
+    pub fn due(&self) -> Option<Instant> {
+        self.pending.due()
+    }
+}
