@@ -13,6 +13,7 @@ use crate::{
     services::Services,
     settings::Settings,
     sources::Sources,
+    volumes::csi::Csi,
 };
 
 pub(crate) struct Context {
@@ -31,6 +32,7 @@ pub(crate) struct Context {
     pub sources: Sources,
     pub services: Services,
     pub settings: Settings,
+    pub csi: Csi,
 }
 
 impl Context {

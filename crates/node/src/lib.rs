@@ -128,6 +128,12 @@ impl Node {
                 let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
                 std::fs::set_permissions(&dir, mode)
             })
+            .map_err(|source| Error::DataDir {
+                dir: dir.clone(),
+                source,
+            })?;
+        let csi = volumes::csi::Csi::new(parts.data_dir.join("kubelet"));
+        csi.prepare()
             .map_err(|source| Error::DataDir { dir, source })?;
         let machine = machine::Machine::read();
         let registrar = machine::Registrar {
@@ -160,6 +166,7 @@ impl Node {
             sources: sources::Sources::new((parts.client)()),
             services: services::Services::start((parts.client)(), cancel.clone()),
             settings: parts.settings,
+            csi,
         });
         let registry = pod::entry::Registry::default();
         let pods = Arc::new(pods::Pods {
@@ -174,6 +181,17 @@ impl Node {
                 let _ = cancel.run_until_cancelled(work).await;
             });
         };
+        let node_info = volumes::csi::node_info::NodeInfo {
+            client: (parts.client)(),
+            name: context.name.clone(),
+            uid: uid.clone(),
+        };
+        let plugins = volumes::csi::registration::Registrar {
+            drivers: context.csi.drivers.clone(),
+            node: node_info,
+            kubelet_dir: context.kubelet_dir(),
+        };
+        until(Box::pin(plugins.run()));
         until(Box::pin(registrar.run(uid)));
         until(Box::pin(pods.clone().run()));
         until(Box::pin(pods.run_images()));
@@ -302,7 +320,10 @@ impl Node {
 /// # Errors
 /// When something is still mounted or in use there; nothing that isn't the node's is touched.
 pub fn purge(data_dir: &Path) -> Result<(), Error> {
-    volumes::mounts::remove_tree(&data_dir.join("pods")).map_err(Error::Purge)
+    for folder in ["kubelet", "pods"] {
+        volumes::mounts::remove_tree(&data_dir.join(folder)).map_err(Error::Purge)?;
+    }
+    Ok(())
 }
 
 #[derive(Debug, Clone, Default)]

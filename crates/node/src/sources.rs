@@ -109,30 +109,20 @@ impl Sources {
         Ok(Some(Data(data.map(|(k, v)| (k, v.0)).collect())))
     }
 
-    /// The volume bound to a claim.
-    pub(crate) async fn claimed_volume(
+    pub(crate) async fn claim(
         &self,
         namespace: &str,
         name: &str,
-    ) -> Result<PersistentVolume, String> {
-        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
-        let claim = self
-            .read(api, "persistentvolumeclaim", name, false)
-            .await?
-            .ok_or_else(|| format!("persistentvolumeclaim {name:?} not found"))?;
-        let bound = claim.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound");
-        let volume = claim.spec.as_ref().and_then(|s| s.volume_name.as_deref());
-        let (Some(volume), true) = (volume.filter(|v| !v.is_empty()), bound) else {
-            return Err(format!("PVC {namespace}/{name} is not bound"));
-        };
-        self.read(
-            Api::all(self.client.clone()),
-            "persistentvolume",
-            volume,
-            false,
-        )
-        .await?
-        .ok_or_else(|| format!("persistentvolume {volume:?} not found"))
+    ) -> Result<PersistentVolumeClaim, String> {
+        let api = Api::namespaced(self.client.clone(), namespace);
+        let found = self.read(api, "persistentvolumeclaim", name, false).await?;
+        found.ok_or_else(|| format!("persistentvolumeclaim {name:?} not found"))
+    }
+
+    pub(crate) async fn volume(&self, name: &str) -> Result<PersistentVolume, String> {
+        let api = Api::all(self.client.clone());
+        let found = self.read(api, "persistentvolume", name, false).await?;
+        found.ok_or_else(|| format!("persistentvolume {name:?} not found"))
     }
 
     async fn read<K>(

@@ -43,7 +43,7 @@ impl Worker {
             }
             Done::Volumes(Ok(ready)) => {
                 self.paths = ready.paths.into();
-                self.renew_tokens_at = ready.renew_after.map(|after| now + after);
+                self.renew_volumes_at = ready.renew_after.map(|after| now + after);
                 self.volumes = Step::Done;
             }
             Done::Volumes(Err(message)) => {

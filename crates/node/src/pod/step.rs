@@ -97,7 +97,7 @@ impl Worker {
         }
         if self.volumes.due(now) {
             self.volumes.begin();
-            self.launch(jobs::volumes(self.context.clone(), pod.clone(), false));
+            self.launch_volumes(pod);
         }
         for step in [self.sandbox.clone(), self.volumes.clone()] {
             if let Step::Failed { until, .. } = step {
@@ -213,20 +213,26 @@ impl Worker {
         }
     }
 
+    fn launch_volumes(&mut self, pod: &std::sync::Arc<Pod>) {
+        let again = !self.paths.is_empty() || self.units.iter().any(|u| u.made);
+        let (context, stop) = (self.context.clone(), self.stopping.clone());
+        self.launch(jobs::volumes(context, pod.clone(), again, stop));
+    }
+
     fn refresh_volumes(&mut self, pod: &std::sync::Arc<Pod>) {
         let now = Instant::now();
-        let renew = self.renew_tokens_at.is_some_and(|at| now >= at);
+        let renew = self.renew_volumes_at.is_some_and(|at| now >= at);
         let retry = matches!(self.volumes, Step::Failed { .. }) && self.volumes.due(now);
         if (self.volumes_stale || renew || retry) && !self.volumes.is_doing() {
             self.volumes_stale = false;
-            self.renew_tokens_at = None;
+            self.renew_volumes_at = None;
             self.volumes.begin();
-            self.launch(jobs::volumes(self.context.clone(), pod.clone(), renew));
+            self.launch_volumes(pod);
         }
         if let Step::Failed { until, .. } = self.volumes {
             self.wake_by(until);
         }
-        if let Some(at) = self.renew_tokens_at {
+        if let Some(at) = self.renew_volumes_at {
             self.wake_by(at);
         }
     }
@@ -356,6 +362,7 @@ impl Worker {
         let at = Instant::now() + Duration::from_secs(self.grace_seconds(pod));
         self.kill_at = Some(watch::Sender::new(at));
         self.stage = Stage::Stopping;
+        self.stopping.cancel();
     }
 
     fn stop_all(&mut self, pod: &std::sync::Arc<Pod>) {

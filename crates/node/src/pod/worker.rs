@@ -46,7 +46,9 @@ pub(crate) struct Worker {
     pub(super) volumes: Step,
     /// volumes are out of date and must be done again after the present run
     pub(super) volumes_stale: bool,
-    pub(super) renew_tokens_at: Option<Instant>,
+    pub(super) renew_volumes_at: Option<Instant>,
+    /// nothing is waited for any more: the Pod is to stop
+    pub(super) stopping: CancellationToken,
     pub(super) cleaning: Step,
     /// the clean-up took the logs, too
     pub(super) cleaned_all: bool,
@@ -104,7 +106,8 @@ impl Worker {
             sandbox: Step::Todo,
             volumes: Step::Todo,
             volumes_stale: false,
-            renew_tokens_at: None,
+            renew_volumes_at: None,
+            stopping: CancellationToken::new(),
             cleaning: Step::Todo,
             cleaned_all: false,
             deleting: Step::Todo,

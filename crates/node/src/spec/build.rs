@@ -8,7 +8,8 @@ use std::{
 
 use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
 use knarr_image::Image;
-use knarr_runtime::{ContainerSpec, Mount};
+use knarr_runtime::{ContainerSpec, Device, Mount};
+use rustix::fs::FileType;
 
 use crate::{
     context::Context,
@@ -117,13 +118,6 @@ pub(crate) async fn spec(request: Request<'_>) -> Result<ContainerSpec, String> 
         );
     }
 
-    if container
-        .volume_devices
-        .as_ref()
-        .is_some_and(|d| !d.is_empty())
-    {
-        return Err("volumeDevices are not supported by this node: use volumeMounts".into());
-    }
     let mut mount_list = Vec::new();
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
         mount_list.push((index, mount.clone(), wanted_sub_path(mount, lookup)?));
@@ -172,13 +166,14 @@ pub(crate) async fn spec(request: Request<'_>) -> Result<ContainerSpec, String> 
                     &paths,
                 )?);
             }
+            let devices = volume_devices(&container, &paths, &mut out)?;
             managed_mounts(&pod_dir, &message, &message_target, &mut out);
-            Ok((user, out))
+            Ok((user, out, devices))
         })
         .await
         .unwrap_or_else(|e| Err(format!("a file task failed: {e}")))?
     };
-    let (user, mounts) = files;
+    let (user, mounts, devices) = files;
 
     let hostname = files::kernel_hostname(pod, &context.cluster_domain, &context.name);
     let mut environment = env::merged(&image.config.env, own);
@@ -239,7 +234,7 @@ pub(crate) async fn spec(request: Request<'_>) -> Result<ContainerSpec, String> 
             umask: None,
         },
         mounts,
-        devices: Vec::new(),
+        devices,
         resources: knarr_runtime::Resources {
             oom_group: !context.settings.single_process_oom_kill,
             ..resources::cgroup(pod, container)
@@ -362,6 +357,47 @@ fn volume_mount(
         propagation: propagation.into(),
         recursive_read_only: recursive,
     })
+}
+
+/// Block volumes: each device's node is the host's own, and may be used. Blocking.
+fn volume_devices(
+    container: &Container,
+    paths: &Paths,
+    out: &mut Vec<Mount>,
+) -> Result<Vec<Device>, String> {
+    let mut devices = Vec::new();
+    for wanted in container.volume_devices.iter().flatten() {
+        let volume = paths.get(wanted.name.as_str()).ok_or_else(|| {
+            format!(
+                "volume {:?} is not found for container {:?}",
+                wanted.name, container.name
+            )
+        })?;
+        let source = std::fs::canonicalize(&volume.path)
+            .map_err(|e| format!("device {}: {e}", volume.path.display()))?;
+        let stat =
+            rustix::fs::stat(&source).map_err(|e| format!("device {}: {e}", source.display()))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::BlockDevice {
+            return Err(format!("{} is no block device", source.display()));
+        }
+        let destination = PathBuf::from(&wanted.device_path);
+        devices.push(Device {
+            path: destination.clone(),
+            block: true,
+            major: rustix::fs::major(stat.st_rdev),
+            minor: rustix::fs::minor(stat.st_rdev),
+            mode: stat.st_mode & 0o7777,
+            access: if volume.read_only { "r" } else { "mrw" }.into(),
+        });
+        out.push(Mount {
+            source,
+            destination,
+            read_only: false,
+            propagation: "private".into(),
+            recursive_read_only: false,
+        });
+    }
+    Ok(devices)
 }
 
 /// The files that the node keeps for the container, unless the Pod mounts its own there.

@@ -298,10 +298,15 @@ async fn claims_are_mounted_when_bound() {
     world.create("p", spec).await;
     world
         .until_event("p", |r, m| {
-            r == "FailedMount" && m.contains("PVC default/claim is not bound")
+            r == "FailedMount" && m.contains("error processing PVC default/claim: PVC is not bound")
         })
         .await;
-    let volume = json!({"metadata": {"name": "vol"}, "spec": {"hostPath": {"path": path}, "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}}});
+    let claim = world
+        .read("/api/v1/namespaces/default/persistentvolumeclaims/claim")
+        .await;
+    let reference =
+        json!({"namespace": "default", "name": "claim", "uid": claim["metadata"]["uid"]});
+    let volume = json!({"metadata": {"name": "vol"}, "spec": {"hostPath": {"path": path}, "claimRef": reference, "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}}});
     let body = serde_json::to_vec(&volume).unwrap();
     let request = http::Request::post("/api/v1/persistentvolumes")
         .header("content-type", "application/json")

@@ -1,6 +1,8 @@
 //! The node against a real API server and a fake runtime.
 
 mod adoption;
+mod csi;
+mod csi_driver;
 mod endings;
 mod ephemeral;
 mod fake;

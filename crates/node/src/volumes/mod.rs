@@ -10,12 +10,16 @@
 //! Names with a dot in front can't be container names.
 
 pub(crate) mod atomic;
+mod claim;
+pub(crate) mod csi;
 mod empty_dir;
 pub(crate) mod host_path;
+mod local;
 pub(crate) mod mounts;
 mod ownership;
 mod payload;
 pub(crate) mod sub_path;
+mod token;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,7 +27,8 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::{PersistentVolume, Pod, Volume};
+use k8s_openapi::api::core::v1::{Pod, Volume};
+use tokio_util::sync::CancellationToken;
 
 use self::ownership::Group;
 use crate::{
@@ -40,6 +45,8 @@ pub(crate) struct Source {
     pub path: PathBuf,
     /// whatever the container's mount says
     pub read_only: bool,
+    /// the path is a block device's
+    pub device: bool,
 }
 
 /// Volume name → what to mount.
@@ -50,14 +57,47 @@ impl Source {
         Source {
             path,
             read_only: false,
+            device: false,
         }
     }
 }
 
 pub(crate) struct Ready {
     pub paths: Paths,
-    /// tokens in it must be renewed after this
+    /// something in it must be renewed after this
     pub renew_after: Option<Duration>,
+}
+
+impl Ready {
+    fn come_again(&mut self, after: Option<Duration>) {
+        self.renew_after = [self.renew_after, after].into_iter().flatten().min();
+    }
+}
+
+/// Whose volumes are to be made ready.
+pub(crate) struct Request<'a> {
+    pub context: &'a Context,
+    pub pod: &'a Pod,
+    /// they have been ready before
+    pub again: bool,
+    /// the Pod is to stop: nothing is waited for any more
+    pub stop: &'a CancellationToken,
+}
+
+impl Request<'_> {
+    fn uid(&self) -> &str {
+        self.pod.metadata.uid.as_deref().unwrap_or_default()
+    }
+    fn namespace(&self) -> &str {
+        self.pod.metadata.namespace.as_deref().unwrap_or_default()
+    }
+    /// Waits for something that others must do first.
+    async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T, String> {
+        self.stop
+            .run_until_cancelled(work)
+            .await
+            .ok_or_else(|| "the pod is being stopped".into())
+    }
 }
 
 pub(crate) fn pod_dir(data_dir: &Path, uid: &str) -> PathBuf {
@@ -69,29 +109,21 @@ fn volume_dir(data_dir: &Path, uid: &str, name: &str) -> PathBuf {
 }
 
 /// Makes or updates all volumes; running it again is cheap and changes nothing that is right. Errors are `FailedMount` texts.
-pub(crate) async fn set_up(
-    context: &Context,
-    pod: &Pod,
-    renew_tokens: bool,
-) -> Result<Ready, String> {
+pub(crate) async fn set_up(request: &Request<'_>) -> Result<Ready, String> {
     let mut ready = Ready {
         paths: Paths::new(),
         renew_after: None,
     };
-    let spec = pod.spec.as_ref();
-    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-    let group = group(pod)?;
+    let spec = request.pod.spec.as_ref();
+    let group = group(request.pod)?;
     for volume in spec.and_then(|s| s.volumes.as_ref()).into_iter().flatten() {
-        let failed = |e: String| {
-            format!(
-                "MountVolume.SetUp failed for volume {:?} : {e}",
-                volume.name
-            )
+        let source = match claim::name(request.pod, volume) {
+            Some(claim) => claim::set_up(request, volume, claim, group, &mut ready).await?,
+            None => one(request, volume, group, &mut ready).await.map_err(|e| {
+                let name = &volume.name;
+                format!("MountVolume.SetUp failed for volume {name:?} : {e}")
+            })?,
         };
-        let dir = volume_dir(&context.data_dir, uid, &volume.name);
-        let source = one(context, pod, volume, dir, group, renew_tokens, &mut ready)
-            .await
-            .map_err(failed)?;
         ready.paths.insert(volume.name.as_str().into(), source);
     }
     Ok(ready)
@@ -111,14 +143,13 @@ fn group(pod: &Pod) -> Result<Option<Group>, String> {
 }
 
 async fn one(
-    context: &Context,
-    pod: &Pod,
+    request: &Request<'_>,
     volume: &Volume,
-    dir: PathBuf,
     group: Option<Group>,
-    renew_tokens: bool,
     ready: &mut Ready,
 ) -> Result<Source, String> {
+    let (context, pod) = (request.context, request.pod);
+    let dir = volume_dir(&context.data_dir, request.uid(), &volume.name);
     if let Some(source) = &volume.empty_dir {
         let medium = empty_dir::medium(source, pod, context.memory_bytes)?;
         return blocking(move || {
@@ -129,46 +160,28 @@ async fn one(
     }
     if let Some(source) = &volume.host_path {
         let shown = source.path.clone();
-        let path = host_path::on_machine(&context.kubelet_dir(), Path::new(&shown));
+        let kubelet_dir = context.kubelet_dir();
+        let path = host_path::on_machine(&kubelet_dir, Path::new(&shown));
         let type_ = source.type_.clone().unwrap_or_default();
         return blocking(move || {
+            if path.starts_with(&kubelet_dir) {
+                mounts::share(&kubelet_dir)?;
+            }
             host_path::check(&path, &shown, &type_)?;
             Ok(Source::writable(path))
         })
         .await;
     }
-    let claim = match (&volume.persistent_volume_claim, &volume.ephemeral) {
-        (Some(claim), _) => Some(claim.claim_name.clone()),
-        (None, Some(_)) => {
-            let pod_name = pod.metadata.name.as_deref().unwrap_or_default();
-            Some(format!("{pod_name}-{}", volume.name))
-        }
-        _ => None,
-    };
-    if let Some(claim) = claim {
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let bound = context.sources.claimed_volume(namespace, &claim).await?;
-        let (path, local) = local_path(&bound)?;
-        let read_only = volume
-            .persistent_volume_claim
-            .as_ref()
-            .is_some_and(|c| c.read_only.unwrap_or(false));
-        return blocking(move || {
-            if local && !path.exists() {
-                return Err(format!("path {:?} does not exist", path.display()));
-            }
-            if !local {
-                host_path::check(&path, &path.to_string_lossy(), "")?;
-            }
-            if let Some(group) = group.filter(|_| !read_only) {
-                group.own(&path, false).map_err(|e| e.to_string())?;
-            }
-            Ok(Source { path, read_only })
-        })
-        .await;
+    if let Some(source) = &volume.csi {
+        let csi = &context.csi;
+        let inline =
+            csi::mount::Volume::inline(request.uid(), request.namespace(), &volume.name, source);
+        let (source, again) = csi.mount(request, inline, group).await?;
+        ready.come_again(again);
+        return Ok(source);
     }
 
-    let present = |path: &str| (!renew_tokens).then(|| atomic::read(&dir, path)).flatten();
+    let present = |path: &str| atomic::read(&dir, path);
     let tokens = payload::Tokens {
         client: &context.client,
         present: &present,
@@ -182,12 +195,9 @@ async fn one(
     };
     let rendered = payload::render(pod, volume, &context.sources, &facts, &tokens).await?;
     let Some((files, renew_seconds)) = rendered else {
-        return Err("this kind of volume is not supported by this node: use emptyDir, hostPath, configMap, secret, downwardAPI, projected or persistentVolumeClaim".into());
+        return Err("this kind of volume is not supported by this node: use emptyDir, hostPath, configMap, secret, downwardAPI, projected, persistentVolumeClaim, ephemeral or csi".into());
     };
-    if let Some(seconds) = renew_seconds {
-        let after = Duration::from_secs(seconds);
-        ready.renew_after = Some(ready.renew_after.map_or(after, |r| r.min(after)));
-    }
+    ready.come_again(renew_seconds.map(Duration::from_secs));
     let in_memory = volume.config_map.is_none();
     blocking(move || {
         if in_memory {
@@ -199,24 +209,10 @@ async fn one(
         Ok(Source {
             path: dir,
             read_only: true,
+            device: false,
         })
     })
     .await
-}
-
-/// The folder of a volume on this machine, and whether it must be there already.
-fn local_path(volume: &PersistentVolume) -> Result<(PathBuf, bool), String> {
-    let spec = volume.spec.as_ref();
-    if let Some(local) = spec.and_then(|s| s.local.as_ref()) {
-        return Ok((PathBuf::from(&local.path), true));
-    }
-    if let Some(host) = spec.and_then(|s| s.host_path.as_ref()) {
-        return Ok((PathBuf::from(&host.path), false));
-    }
-    Err(format!(
-        "persistent volume {:?} is neither hostPath nor local: this node can't mount it",
-        volume.metadata.name.as_deref().unwrap_or_default()
-    ))
 }
 
 async fn blocking<T: Send + 'static>(
@@ -250,8 +246,8 @@ pub(crate) fn references(pod: &Pod) -> BTreeSet<Reference> {
                 source.secret_name.as_deref().unwrap_or_default(),
             );
         }
-        if let Some(source) = &volume.persistent_volume_claim {
-            add(Kind::Claim, &source.claim_name);
+        if let Some((claim, _)) = claim::name(pod, volume) {
+            add(Kind::Claim, &claim);
         }
         for source in volume
             .projected
@@ -297,14 +293,20 @@ pub(crate) fn shows_metadata(pod: &Pod) -> bool {
         })
 }
 
-/// Unmounts and removes all of a Pod's folder.
-pub(crate) async fn tear_down(data_dir: &Path, uid: &str, keep_logs: bool) -> Result<(), String> {
-    let dir = pod_dir(data_dir, uid);
+/// Unmounts and removes all of a Pod's folder, and gives drivers' volumes back to them.
+pub(crate) async fn tear_down(context: &Context, uid: &str, keep_logs: bool) -> Result<(), String> {
+    let dir = pod_dir(&context.data_dir, uid);
+    // what is mounted from volumes first
+    let sub_paths = dir.join(".subpaths");
+    blocking(move || mounts::remove_tree(&sub_paths)).await?;
+    context.csi.tear_down(context, uid).await?;
+    let (kubelet_dir, uid) = (context.kubelet_dir(), uid.to_owned());
     blocking(move || {
+        local::tear_down(&kubelet_dir, &uid)?;
         if !keep_logs {
             return mounts::remove_tree(&dir);
         }
-        for part in [".volumes", ".subpaths", ".etc", ".messages"] {
+        for part in [".volumes", ".etc", ".messages"] {
             mounts::remove_tree(&dir.join(part))?;
         }
         Ok(())

@@ -83,6 +83,22 @@ pub(crate) fn is_mount_point(dir: &Path) -> bool {
     }
 }
 
+/// Makes `dir` a mount of its own that passes on what is mounted below it: what a container mounts there is then seen
+/// by the node, and the other way round.
+pub(crate) fn share(dir: &Path) -> Result<(), String> {
+    static ONE: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
+    let _one = ONE.lock();
+    let failed = |e: &dyn std::fmt::Display| format!("cannot share {}: {e}", dir.display());
+    fs::create_dir_all(dir).map_err(|e| failed(&e))?;
+    let real = fs::canonicalize(dir).map_err(|e| failed(&e))?;
+    if below(&real).map_err(|e| failed(&e))?.contains(&real) {
+        return Ok(());
+    }
+    let none = None::<&str>;
+    nix::mount::mount(Some(dir), dir, none, MsFlags::MS_BIND, none).map_err(|e| failed(&e))?;
+    nix::mount::mount(none, dir, none, MsFlags::MS_SHARED, none).map_err(|e| failed(&e))
+}
+
 /// Unmounts everything below `dir` and removes it. Refuses to remove while anything is still mounted there: it could be someone's data.
 pub(crate) fn remove_tree(dir: &Path) -> Result<(), String> {
     for mount in below(dir).map_err(|e| e.to_string())? {

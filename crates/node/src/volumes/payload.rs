@@ -1,15 +1,11 @@
 //! What configMap, secret, downwardAPI and projected volumes show: objects to files.
 
-use k8s_openapi::api::{
-    authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
-    core::v1::{
-        Container, DownwardAPIVolumeFile, KeyToPath, Pod, ServiceAccount,
-        ServiceAccountTokenProjection, Volume,
-    },
-};
-use kube::{Api, api::PostParams};
+use k8s_openapi::api::core::v1::{Container, DownwardAPIVolumeFile, KeyToPath, Pod, Volume};
 
-use super::atomic::{File, Payload};
+use super::{
+    atomic::{File, Payload},
+    token,
+};
 use crate::{
     sources::{Data, Sources},
     spec::fields::{self, Facts},
@@ -17,11 +13,13 @@ use crate::{
 
 const DEFAULT_MODE: i32 = 0o644;
 const TOKEN_SECONDS: i64 = 3600;
+/// Seconds after which a token is looked at again that can't be read.
+const RENEW_UNREADABLE: u64 = 600;
 
-/// Where tokens come from: a fresh one, or the file's present content when it's still good.
+/// Where tokens come from: the file's present content while that is good, else the API server.
 pub(crate) struct Tokens<'a> {
     pub client: &'a kube::Client,
-    /// the present file, when it needn't be renewed
+    /// the present file
     pub present: &'a (dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync),
 }
 
@@ -95,13 +93,23 @@ pub(crate) async fn render(
                 )?;
             }
             if let Some(s) = &source.service_account_token {
-                let seconds = s.expiration_seconds.unwrap_or(TOKEN_SECONDS).max(600);
-                let due = (seconds as u64).saturating_mul(8) / 10;
-                renew_seconds = Some(renew_seconds.map_or(due, |r: u64| r.min(due)));
-                let bytes = match (tokens.present)(&s.path) {
+                let now = jiff::Timestamp::now();
+                let present = (tokens.present)(&s.path);
+                let good = present.filter(|t| token::renew_in(t, now).is_some_and(|due| due > 0));
+                let bytes = match good {
                     Some(bytes) => bytes,
-                    None => token(pod, s, seconds, tokens.client).await?,
+                    None => {
+                        let seconds = s.expiration_seconds.unwrap_or(TOKEN_SECONDS);
+                        let audience = s.audience.clone().filter(|a| !a.is_empty());
+                        token::request(tokens.client, pod, audience, Some(seconds))
+                            .await?
+                            .token
+                            .unwrap_or_default()
+                            .into_bytes()
+                    }
                 };
+                let due = token::renew_in(&bytes, now).unwrap_or(RENEW_UNREADABLE);
+                renew_seconds = Some(renew_seconds.map_or(due, |r: u64| r.min(due)));
                 let security = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
                 let user = common_user(pod);
                 // for the containers' user alone when all run as one; the group of fsGroup may read it, too
@@ -217,49 +225,6 @@ fn common_user(pod: &Pod) -> Option<u32> {
         .all(|u| u == Some(first))
         .then(|| u32::try_from(first).ok())
         .flatten()
-}
-
-async fn token(
-    pod: &Pod,
-    source: &ServiceAccountTokenProjection,
-    seconds: i64,
-    client: &kube::Client,
-) -> Result<Vec<u8>, String> {
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let account = pod
-        .spec
-        .as_ref()
-        .and_then(|s| s.service_account_name.as_deref())
-        .filter(|s| !s.is_empty())
-        .unwrap_or("default");
-    let request = TokenRequest {
-        spec: Some(TokenRequestSpec {
-            audiences: Some(source.audience.iter().cloned().collect()),
-            expiration_seconds: Some(seconds),
-            bound_object_ref: Some(BoundObjectReference {
-                api_version: Some("v1".into()),
-                kind: Some("Pod".into()),
-                name: pod.metadata.name.clone(),
-                uid: pod.metadata.uid.clone(),
-            }),
-        }),
-        ..TokenRequest::default()
-    };
-    let failed =
-        |e: String| format!("failed to fetch token of service account {namespace}/{account}: {e}");
-    let api: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
-    let answer = tokio::time::timeout(
-        super::READ_DEADLINE,
-        api.create_token_request(account, &PostParams::default(), &request),
-    )
-    .await
-    .map_err(|_| failed("the API server did not answer in time".into()))?
-    .map_err(|e| failed(e.to_string()))?;
-    answer
-        .status
-        .and_then(|s| s.token)
-        .map(String::into_bytes)
-        .ok_or_else(|| failed("the answer carries no token".into()))
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use crate::{
 };
 
 const SANDBOX_DEADLINE: Duration = Duration::from_secs(60);
-const VOLUMES_DEADLINE: Duration = Duration::from_secs(120);
+const VOLUMES_DEADLINE: Duration = Duration::from_secs(300);
 const POST_START_DEADLINE: Duration = Duration::from_secs(600);
 const CLEAN_DEADLINE: Duration = Duration::from_secs(120);
 
@@ -162,8 +162,20 @@ async fn make_sandbox(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<Option<I
     Ok(ip)
 }
 
-pub(crate) async fn volumes(context: Arc<Context>, pod: Arc<Pod>, renew_tokens: bool) -> Done {
-    let work = volumes::set_up(&context, &pod, renew_tokens);
+/// `again`: they have been ready before. `stop`: nothing is waited for any more.
+pub(crate) async fn volumes(
+    context: Arc<Context>,
+    pod: Arc<Pod>,
+    again: bool,
+    stop: CancellationToken,
+) -> Done {
+    let request = volumes::Request {
+        context: &context,
+        pod: &pod,
+        again,
+        stop: &stop,
+    };
+    let work = volumes::set_up(&request);
     Done::Volumes(within(VOLUMES_DEADLINE, "setting up volumes", work).await)
 }
 
@@ -257,5 +269,5 @@ pub(crate) async fn clean_up(context: &Context, uid: &str, keep_logs: bool) -> R
     // After the sandbox: the links of a namespace go with it at once, deleting one by itself waits 25 ms for a grace
     // period. Also without a sandbox: a lease may have outlived it (a reboot). It does nothing where there's nothing.
     context.network.detach(uid).await?;
-    volumes::tear_down(&context.data_dir, uid, keep_logs).await
+    volumes::tear_down(context, uid, keep_logs).await
 }
