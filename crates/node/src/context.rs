@@ -10,6 +10,7 @@ use crate::{
     PodNetwork,
     engine::{Engine, ImageSource},
     events::Events,
+    id_ranges::IdRanges,
     services::Services,
     settings::Settings,
     sources::Sources,
@@ -33,6 +34,7 @@ pub(crate) struct Context {
     pub services: Services,
     pub settings: Settings,
     pub csi: Csi,
+    pub id_ranges: IdRanges,
 }
 
 impl Context {

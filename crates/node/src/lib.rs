@@ -9,6 +9,7 @@ mod context;
 mod engine;
 mod events;
 mod eviction;
+mod id_ranges;
 mod inotify;
 mod logs;
 mod machine;
@@ -167,6 +168,7 @@ impl Node {
             services: services::Services::start((parts.client)(), cancel.clone()),
             settings: parts.settings,
             csi,
+            id_ranges: id_ranges::IdRanges::default(),
         });
         let registry = pod::entry::Registry::default();
         let pods = Arc::new(pods::Pods {

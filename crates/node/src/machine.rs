@@ -9,7 +9,8 @@ use k8s_openapi::{
     api::{
         coordination::v1::{Lease, LeaseSpec},
         core::v1::{
-            Node, NodeAddress, NodeCondition, NodeFeatures, NodeSpec, NodeStatus, NodeSystemInfo,
+            Node, NodeAddress, NodeCondition, NodeFeatures, NodeRuntimeHandler,
+            NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus, NodeSystemInfo,
         },
     },
     apimachinery::pkg::{
@@ -314,6 +315,13 @@ fn status(
             address("Hostname", name.to_owned()),
         ]),
         node_info: Some(info()),
+        runtime_handlers: Some(vec![NodeRuntimeHandler {
+            name: Some(String::new()),
+            features: Some(NodeRuntimeHandlerFeatures {
+                recursive_read_only_mounts: Some(true),
+                user_namespaces: Some(true),
+            }),
+        }]),
         features: Some(NodeFeatures {
             supplemental_groups_policy: Some(true),
         }),

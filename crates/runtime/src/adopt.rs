@@ -71,7 +71,7 @@ fn whole_sandbox(inner: &Inner, id: &str) -> Option<SandboxSpec> {
     let spec: SandboxSpec = state::read(&inner.layout.sandbox(id), SPEC)?;
     let pins = sandbox::pins(&inner.layout, &spec);
     let holder = Some(inner.layout.pin(id));
-    [holder, pins.net, pins.ipc, pins.uts, pins.pid]
+    [holder, pins.user, pins.net, pins.ipc, pins.uts, pins.pid]
         .iter()
         .flatten()
         .all(|p| sandbox::is_mount(p))

@@ -4,7 +4,11 @@ use std::{os::fd::OwnedFd, path::Path};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
-use crate::{inside::Root, privileges::os_text, spec::ContainerSpec};
+use crate::{
+    inside::Root,
+    privileges::os_text,
+    spec::{ContainerSpec, Device},
+};
 
 const DEVICES: [(&str, u32, u32); 6] = [
     ("null", 1, 3),
@@ -30,7 +34,11 @@ pub(crate) fn make(root: &Root, spec: &ContainerSpec) -> Result<(), String> {
             Mode::from_raw_mode(0o666),
             rustix::fs::makedev(major, minor),
         )
+        .and_then(|()| give(&dev, name, root.owner))
         .map_err(|e| format!("making the device {name}: {}", os_text(&e.into())))?;
+    }
+    for device in &spec.devices {
+        extra(root, device)?;
     }
     for (target, name) in [
         ("/proc/self/fd", "fd"),
@@ -48,6 +56,50 @@ pub(crate) fn make(root: &Root, spec: &ContainerSpec) -> Result<(), String> {
     }
     rustix::process::umask(Mode::from_raw_mode(0o022));
     Ok(())
+}
+
+fn give(dir: &OwnedFd, name: &str, owner: Option<u32>) -> rustix::io::Result<()> {
+    let Some(id) = owner else { return Ok(()) };
+    rustix::fs::chownat(
+        dir,
+        name,
+        Some(rustix::fs::Uid::from_raw(id)),
+        Some(rustix::fs::Gid::from_raw(id)),
+        AtFlags::SYMLINK_NOFOLLOW,
+    )
+}
+
+/// One more node; what is in its place already goes.
+fn extra(root: &Root, device: &Device) -> Result<(), String> {
+    let told = |e: std::io::Error| {
+        format!(
+            "making the device {}: {}",
+            device.path.display(),
+            os_text(&e)
+        )
+    };
+    let (Some(parent), Some(name)) = (
+        device.path.parent(),
+        device.path.file_name().and_then(|n| n.to_str()),
+    ) else {
+        return Err(told(std::io::ErrorKind::InvalidInput.into()));
+    };
+    let dir = root.make(parent, true)?;
+    let kind = if device.block {
+        FileType::BlockDevice
+    } else {
+        FileType::CharacterDevice
+    };
+    let _ = rustix::fs::unlinkat(&dir, name, AtFlags::empty());
+    rustix::fs::mknodat(
+        &dir,
+        name,
+        kind,
+        Mode::from_raw_mode(device.mode),
+        rustix::fs::makedev(device.major, device.minor),
+    )
+    .and_then(|()| give(&dir, name, root.owner))
+    .map_err(|e| told(e.into()))
 }
 
 /// A privileged container sees every device of the host. SOURCE: containerd oci.WithHostDevices.

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    entry::Entry,
+    entry::{Entry, lock},
     error::{During, Error},
     inner::Inner,
     plan::{Answer, ExecPlan, receive_answer, send_plan},
@@ -93,6 +93,9 @@ fn start(inner: &Inner, entry: &Entry, spec: ExecSpec) -> Result<(OwnedFd, Owned
     let plan = ExecPlan {
         process,
         cgroups: entry.group.clone(),
+        ids: lock(&inner.sandboxes)
+            .get(&container.sandbox)
+            .and_then(|sandbox| sandbox.user_namespace),
     };
     let (ours, theirs) = socket::pair().during(told)?;
     let mut ends = Ends {

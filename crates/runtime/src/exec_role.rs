@@ -14,9 +14,11 @@ use crate::{
     plan::{Answer, ExecPlan, answer, receive_plan},
     privileges::{become_program, os_text, set_oom_score},
     seccomp::Programs,
+    socket,
     spec::Exit,
     state::{ProcessId, Started},
     sys::{self, Ended, Forked},
+    userns,
 };
 
 /// With the plan come a handle on the container's first process and, without a terminal, the three standard streams.
@@ -64,7 +66,21 @@ fn start(
     // opened while the host's files are in sight; the role itself stays outside
     let doors = plan.cgroups.doors().map_err(|e| e.to_string())?;
     let born_in = plan.cgroups.fd().map_err(|e| e.to_string())?;
-    enter_namespaces(&init)?;
+    let user = plan.process.user.uid;
+    let owner = plan.ids.map_or(Some(user), |ids| ids.on_host(user));
+    for fd in &fds {
+        if let Some(owner) = owner {
+            give_to_user(fd, owner);
+        }
+    }
+    let handle = match plan.ids {
+        // the process enters by itself, and so does not begin life inside
+        Some(_) => Some(socket::pair().map_err(io("making a socket"))?),
+        None => {
+            enter_namespaces(&init, false)?;
+            None
+        }
+    };
     let (error_in, error_out) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|e| io("making a pipe")(e.into()))?;
     // SAFETY: a role process has one thread.
@@ -72,19 +88,29 @@ fn start(
         .map_err(io("making the process"))?;
     match forked {
         Forked::Child => {
-            let text = match prepare(plan, fds, &doors, socket) {
+            let handle = handle.map(|(_, theirs)| theirs);
+            let text = match prepare(plan, fds, &doors, socket, &init, handle) {
                 Ok(()) => become_program(&plan.process, seccomp),
                 Err(text) => text,
             };
             let _ = std::fs::File::from(error_out).write_all(text.as_bytes());
             sys::exit_now(127)
         }
-        Forked::Parent { pid, pidfd } => {
+        Forked::Parent { mut pid, mut pidfd } => {
             drop((fds, error_out));
+            let handle = handle.map(|(ours, _)| ours);
             let mut text = Vec::new();
             std::fs::File::from(error_in)
                 .read_to_end(&mut text)
                 .map_err(io("waiting for the process"))?;
+            if let Some(handle) = handle {
+                let _ = sys::reap(&pidfd, true);
+                match userns::begotten(&handle) {
+                    Some(process) => (pid, pidfd) = process,
+                    None if text.is_empty() => text = b"the container is not running".to_vec(),
+                    None => {}
+                }
+            }
             if !text.is_empty() {
                 let _ = sys::reap(&pidfd, true);
                 return Err(String::from_utf8_lossy(&text).into_owned());
@@ -102,19 +128,16 @@ fn start(
     }
 }
 
-fn enter_namespaces(init: &OwnedFd) -> Result<(), String> {
+/// `user`: the container has a user namespace of its own; entering the one that one is in already is an error.
+fn enter_namespaces(init: &OwnedFd, user: bool) -> Result<(), String> {
     let all = libc::CLONE_NEWNS
         | libc::CLONE_NEWCGROUP
         | libc::CLONE_NEWUTS
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWPID
-        | libc::CLONE_NEWNET;
-    // entering the user namespace one is in already is an error
-    match sys::setns(init, all | libc::CLONE_NEWUSER) {
-        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => sys::setns(init, all),
-        other => other,
-    }
-    .map_err(|e| match e.raw_os_error() {
+        | libc::CLONE_NEWNET
+        | if user { libc::CLONE_NEWUSER } else { 0 };
+    sys::setns(init, all).map_err(|e| match e.raw_os_error() {
         Some(libc::ESRCH) => "the container is not running".into(),
         _ => format!("entering the container: {}", os_text(&e)),
     })
@@ -125,10 +148,16 @@ fn prepare(
     fds: Vec<OwnedFd>,
     doors: &[std::fs::File],
     socket: &OwnedFd,
+    init: &OwnedFd,
+    handle: Option<OwnedFd>,
 ) -> Result<(), String> {
     sys::reset_signals();
     sys::block_signals(false);
+    sys::new_session_keyring().map_err(|e| format!("a session keyring: {}", os_text(&e)))?;
     cgroup::enter(doors).map_err(|e| format!("joining the cgroup: {}", os_text(&e)))?;
+    if let Some(handle) = handle {
+        userns::beget(|| enter_namespaces(init, true), 0, handle)?;
+    }
     rustix::process::setsid().map_err(|e| format!("setsid: {}", os_text(&e.into())))?;
     if plan.process.tty {
         let (master, peer) = open_terminal()?;
@@ -136,7 +165,6 @@ fn prepare(
         use_terminal(&peer, plan.process.user.uid)?;
     } else {
         for (fd, number) in fds.iter().zip(0..) {
-            give_to_user(fd, plan.process.user.uid);
             sys::dup_to(fd, number)
                 .map_err(|e| format!("the standard streams: {}", os_text(&e)))?;
         }

@@ -17,6 +17,7 @@ use crate::{
     rootfs,
     seccomp::Programs,
     socket, sys,
+    userns::{self, Mapping},
 };
 
 /// Standard streams of the container: its ends. None with a terminal.
@@ -26,15 +27,16 @@ pub(crate) struct Streams {
     pub(crate) stderr: OwnedFd,
 }
 
-/// Runs in the child; on failure writes the reason to `errors` and ends. `errors` closes by itself on exec.
+/// Runs in the child; on failure writes the reason to `errors` and ends. `errors` closes by itself on exec. With a user namespace, a handle on the process that goes on is sent to `handle` (see `userns`).
 pub(crate) fn main(
     plan: &ShimPlan,
     seccomp: &Programs,
     streams: Option<Streams>,
     terminal: Option<OwnedFd>,
     errors: OwnedFd,
+    handle: Option<OwnedFd>,
 ) -> ! {
-    let text = match prepare(plan, streams, terminal) {
+    let text = match prepare(plan, streams, terminal, handle) {
         Ok(()) => become_program(&plan.process, seccomp),
         Err(text) => text,
     };
@@ -46,11 +48,13 @@ fn prepare(
     plan: &ShimPlan,
     streams: Option<Streams>,
     terminal: Option<OwnedFd>,
+    handle: Option<OwnedFd>,
 ) -> Result<(), String> {
     sys::reset_signals();
     sys::block_signals(false);
     // until exec nobody inside may look into this process, which still holds host descriptors
     let _ = sys::prctl(libc::PR_SET_DUMPABLE, 0, 0);
+    sys::new_session_keyring().map_err(|e| format!("a session keyring: {}", os_text(&e)))?;
     plan.cgroups.join_self_v1().map_err(|e| e.to_string())?;
     // its root is the cgroup just joined
     sys::unshare(libc::CLONE_NEWCGROUP)
@@ -65,11 +69,39 @@ fn prepare(
             join_namespace(path, kind)?;
         }
     }
-    rootfs::enter(&plan.tree, &plan.spec, &plan.cgroups)?;
+    let user = plan.process.user.uid;
+    match (&plan.pins.user, plan.ids, handle) {
+        (Some(pin), Some(ids), Some(handle)) => {
+            let mapping = Mapping::open(pin, ids)?;
+            if let Some(streams) = &streams {
+                let owner = ids.on_host(user).ok_or_else(|| {
+                    format!(
+                        "user {user} is beyond the {} ids of the pod's user namespace",
+                        ids.length
+                    )
+                })?;
+                streams.give(owner);
+            }
+            rootfs::build_mapped(&plan.tree, &plan.spec, &plan.cgroups, &mapping)?;
+            let enter = || {
+                sys::setns(&mapping.namespace, libc::CLONE_NEWUSER)
+                    .map_err(|e| format!("entering the user namespace: {}", os_text(&e)))
+            };
+            let own_pids = if plan.own_pids { libc::CLONE_NEWPID } else { 0 };
+            userns::beget(enter, libc::CLONE_NEWNS | own_pids, handle)?;
+            rootfs::enter_mapped(&plan.spec)?;
+        }
+        _ => {
+            if let Some(streams) = &streams {
+                streams.give(user);
+            }
+            rootfs::enter(&plan.tree, &plan.spec, &plan.cgroups)?;
+        }
+    }
     rustix::process::setsid().map_err(|e| format!("setsid: {}", os_text(&e.into())))?;
     match (streams, terminal) {
         (Some(streams), _) => {
-            set_streams(&streams, plan)?;
+            set_streams(&streams)?;
             drop(streams);
         }
         (None, Some(socket)) => {
@@ -77,7 +109,7 @@ fn prepare(
             socket::send(&socket, b"T", &[master.as_fd()])
                 .map_err(|e| format!("handing over the terminal: {}", os_text(&e)))?;
             console(&peer)?;
-            use_terminal(&peer, plan.process.user.uid)?;
+            use_terminal(&peer, user)?;
         }
         (None, None) => {}
     }
@@ -92,13 +124,21 @@ pub(crate) fn join_namespace(path: &Path, kind: i32) -> Result<(), String> {
     sys::setns(&fd, kind).map_err(told)
 }
 
-fn set_streams(streams: &Streams, plan: &ShimPlan) -> Result<(), String> {
+impl Streams {
+    /// To the host's id of the container's user.
+    fn give(&self, owner: u32) {
+        for fd in [&self.stdin, &self.stdout, &self.stderr] {
+            give_to_user(fd, owner);
+        }
+    }
+}
+
+fn set_streams(streams: &Streams) -> Result<(), String> {
     for (fd, number) in [
         (&streams.stdin, 0),
         (&streams.stdout, 1),
         (&streams.stderr, 2),
     ] {
-        give_to_user(fd, plan.process.user.uid);
         sys::dup_to(fd, number).map_err(|e| format!("the standard streams: {}", os_text(&e)))?;
     }
     Ok(())

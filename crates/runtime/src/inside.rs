@@ -15,9 +15,26 @@ use crate::privileges::os_text;
 /// The new root, seen from outside.
 pub(crate) struct Root {
     pub(crate) fd: OwnedFd,
+    /// the host's id of who owns what is made here; None: root
+    pub(crate) owner: Option<u32>,
 }
 
 impl Root {
+    fn give(&self, parent: &OwnedFd, name: &OsString) -> io::Result<()> {
+        let Some(id) = self.owner else {
+            return Ok(());
+        };
+        let (uid, gid) = (rustix::fs::Uid::from_raw(id), rustix::fs::Gid::from_raw(id));
+        rustix::fs::chownat(
+            parent,
+            name,
+            Some(uid),
+            Some(gid),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .map_err(Into::into)
+    }
+
     pub(crate) fn open(&self, path: &Path) -> io::Result<OwnedFd> {
         let inside = path.strip_prefix("/").unwrap_or(path);
         let inside = if inside.as_os_str().is_empty() {
@@ -93,9 +110,11 @@ impl Root {
                 Err(rustix::io::Errno::NOENT) if left.is_empty() && !folder => {
                     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
                     rustix::fs::openat(&parent, &name, flags, Mode::from_raw_mode(0o644))?;
+                    self.give(&parent, &name)?;
                 }
                 Err(rustix::io::Errno::NOENT) => {
                     rustix::fs::mkdirat(&parent, &name, Mode::from_raw_mode(0o755))?;
+                    self.give(&parent, &name)?;
                 }
                 Err(e) => return Err(e.into()),
             }

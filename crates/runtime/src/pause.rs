@@ -2,17 +2,19 @@
 
 use std::{
     io::{Read, Write},
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
     path::Path,
 };
 
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use rustix::mount::{MountPropagationFlags, UnmountFlags};
 
 use crate::{
     plan::{Answer, PausePlan, answer, receive_plan},
     privileges::os_text,
+    socket,
     state::{ProcessId, Started},
     sys::{self, Forked},
+    userns,
 };
 
 /// The role: makes the process, pins its pid namespace, tells the caller, and ends; the process stays.
@@ -46,11 +48,23 @@ fn make(plan: &PausePlan) -> Result<Started, String> {
     let born_in = born_in.as_ref().map(std::os::fd::AsFd::as_fd);
     let (ready_in, ready_out) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|e| io("making a pipe")(e.into()))?;
+    let namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWNS;
+    let handle = match &plan.user {
+        Some(_) => Some(socket::pair().map_err(io("making a socket"))?),
+        None => None,
+    };
+    let flags = if handle.is_some() { 0 } else { namespaces };
     // SAFETY: a role process has one thread.
-    let forked = unsafe { sys::fork(libc::CLONE_NEWPID | libc::CLONE_NEWNS, born_in) }
-        .map_err(io("making the sandbox's first process"))?;
-    let (pid, pidfd) = match forked {
-        Forked::Child => idle(&plan.empty, ready_out),
+    let forked =
+        unsafe { sys::fork(flags, born_in) }.map_err(io("making the sandbox's first process"))?;
+    let (mut pid, mut pidfd) = match forked {
+        Forked::Child => {
+            let entered = match (&plan.user, handle) {
+                (Some(pin), Some((_, theirs))) => enter_user(plan, pin, namespaces, theirs),
+                _ => Ok(()),
+            };
+            idle(&plan.empty, entered, ready_out)
+        }
         Forked::Parent { pid, pidfd } => (pid, pidfd),
     };
     drop(ready_out);
@@ -59,7 +73,12 @@ fn make(plan: &PausePlan) -> Result<Started, String> {
         .read_to_string(&mut text)
         .map_err(io("waiting for the sandbox's first process"))?;
     if !text.is_empty() {
-        return Err(format!("confining the sandbox's first process: {text}"));
+        return Err(format!("making the sandbox's first process: {text}"));
+    }
+    if let Some((ours, _)) = handle {
+        let _ = sys::reap(&pidfd, true);
+        (pid, pidfd) = userns::begotten(&ours)
+            .ok_or("the sandbox's first process ended before it entered its user namespace")?;
     }
     let pinned = std::fs::File::create(&plan.pin)
         .and_then(|_| {
@@ -80,12 +99,36 @@ fn make(plan: &PausePlan) -> Result<Started, String> {
     })
 }
 
+/// As `userns` tells: the process that comes back is inside, with an empty folder as its working directory.
+fn enter_user(
+    plan: &PausePlan,
+    pin: &Path,
+    namespaces: i32,
+    handle: OwnedFd,
+) -> Result<(), String> {
+    let told = |e: rustix::io::Errno| format!("entering {}: {}", pin.display(), os_text(&e.into()));
+    let namespace = rustix::fs::open(
+        pin,
+        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .map_err(told)?;
+    rustix::process::chdir(&plan.empty).map_err(told)?;
+    let enter = || {
+        sys::setns(&namespace, libc::CLONE_NEWUSER)
+            .map_err(|e| format!("entering the user namespace: {}", os_text(&e)))
+    };
+    userns::beget(enter, namespaces, handle)
+}
+
 /// Containers see this process: they must find no file, no descriptor and no power in it.
-fn idle(empty: &Path, ready: OwnedFd) -> ! {
+fn idle(empty: &Path, entered: Result<(), String>, ready: OwnedFd) -> ! {
     let _ = sys::prctl(libc::PR_SET_DUMPABLE, 0, 0);
     sys::set_name(c"pause");
-    if let Err(e) = confine(empty) {
-        let _ = std::fs::File::from(ready).write_all(os_text(&e).as_bytes());
+    let confined =
+        entered.and_then(|()| confine(empty).map_err(|e| format!("confining it: {}", os_text(&e))));
+    if let Err(text) = confined {
+        let _ = std::fs::File::from(ready).write_all(text.as_bytes());
         sys::exit_now(1);
     }
     sys::block_signals(true);
@@ -115,19 +158,26 @@ fn confine(empty: &Path) -> std::io::Result<()> {
         "/",
         MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
     )?;
-    m::mount(
-        "tmpfs",
-        empty,
-        "tmpfs",
-        MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
-        None,
+    // in a user namespace it may not be reached by its path any more, but is the working directory already
+    let _ = rustix::process::chdir(empty);
+    let context = m::fsopen("tmpfs", m::FsOpenFlags::FSOPEN_CLOEXEC)?;
+    m::fsconfig_create(context.as_fd())?;
+    let root = m::fsmount(
+        context.as_fd(),
+        m::FsMountFlags::FSMOUNT_CLOEXEC,
+        m::MountAttrFlags::MOUNT_ATTR_RDONLY
+            | m::MountAttrFlags::MOUNT_ATTR_NOSUID
+            | m::MountAttrFlags::MOUNT_ATTR_NODEV
+            | m::MountAttrFlags::MOUNT_ATTR_NOEXEC,
     )?;
-    let root = rustix::fs::open(
-        empty,
-        rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
-        rustix::fs::Mode::empty(),
+    m::move_mount(
+        &root,
+        "",
+        rustix::fs::CWD,
+        ".",
+        m::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
     )?;
-    rustix::process::chdir(format!("/proc/self/fd/{}", root.as_raw_fd()))?;
+    rustix::process::fchdir(&root)?;
     rustix::process::pivot_root(".", ".")?;
     m::unmount(".", UnmountFlags::DETACH)?;
     rustix::process::chdir("/")?;

@@ -17,7 +17,7 @@ use crate::{
     rootfs::Tree,
     seccomp::Programs,
     socket,
-    spec::{ContainerSpec, Exit},
+    spec::{ContainerSpec, Exit, IdRange},
     state::Started,
     sys::Instruction,
 };
@@ -32,6 +32,7 @@ pub(crate) struct Pins {
     pub(crate) ipc: Option<PathBuf>,
     pub(crate) uts: Option<PathBuf>,
     pub(crate) pid: Option<PathBuf>,
+    pub(crate) user: Option<PathBuf>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,7 +40,10 @@ pub(crate) struct ShimPlan {
     pub(crate) spec: ContainerSpec,
     pub(crate) process: Process,
     pub(crate) pins: Pins,
-    pub(crate) host_pid: bool,
+    /// a PID namespace of its own, made by whoever makes the process
+    pub(crate) own_pids: bool,
+    /// with a user namespace (`pins.user`) only
+    pub(crate) ids: Option<IdRange>,
     pub(crate) tree: Tree,
     pub(crate) cgroups: Group,
     pub(crate) boot: String,
@@ -49,6 +53,8 @@ pub(crate) struct ShimPlan {
 pub(crate) struct ExecPlan {
     pub(crate) process: Process,
     pub(crate) cgroups: Group,
+    /// of the container's user namespace, if it has one of its own
+    pub(crate) ids: Option<IdRange>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -56,6 +62,7 @@ pub(crate) struct PausePlan {
     pub(crate) cgroups: Group,
     pub(crate) pin: PathBuf,
     pub(crate) empty: PathBuf,
+    pub(crate) user: Option<PathBuf>,
 }
 
 pub(crate) enum Answer {

@@ -1,4 +1,4 @@
-//! The roles in which the program starts itself: shim, exec, pause. Each is a fresh process with one thread.
+//! The roles in which the program starts itself: shim, exec, pause, userns. Each is a fresh process with one thread.
 //!
 //! A role can't be entered by accident: the program's own name, an environment variable and a message socket as standard input must all agree.
 
@@ -23,6 +23,7 @@ pub(crate) enum Role {
     Shim,
     Exec,
     Pause,
+    Userns,
 }
 
 impl Role {
@@ -31,6 +32,7 @@ impl Role {
             Role::Shim => "knarr-shim",
             Role::Exec => "knarr-exec",
             Role::Pause => "knarr-pause",
+            Role::Userns => "knarr-userns",
         }
     }
 }
@@ -40,7 +42,7 @@ pub fn dispatch_role() {
     let Some(name) = std::env::args_os().next() else {
         return;
     };
-    let Some(role) = [Role::Shim, Role::Exec, Role::Pause]
+    let Some(role) = [Role::Shim, Role::Exec, Role::Pause, Role::Userns]
         .into_iter()
         .find(|r| name == OsStr::new(r.name()))
     else {
@@ -73,6 +75,10 @@ pub fn dispatch_role() {
         Role::Pause => {
             sys::set_name(c"knarr-pause");
             crate::pause::main(socket)
+        }
+        Role::Userns => {
+            sys::set_name(c"knarr-userns");
+            crate::userns::main(socket)
         }
     };
     sys::exit_now(code)

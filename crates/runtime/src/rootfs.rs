@@ -22,6 +22,7 @@ use crate::{
     privileges::os_text,
     spec::{ContainerSpec, Mount},
     sys::{self, MOUNT_ATTR_RDONLY},
+    userns::Mapping,
 };
 
 /// SOURCE: containerd oci/spec.go defaultMaskedPaths / defaultReadonlyPaths, which kubelet uses too.
@@ -68,11 +69,76 @@ impl<T, E: Into<io::Error>> Told<T> for Result<T, E> {
 
 /// Builds the tree and makes it `/`. Runs in a mount namespace of its own that is still a copy of the host's.
 pub(crate) fn enter(tree: &Tree, spec: &ContainerSpec, cgroups: &Group) -> Result<(), String> {
+    let root = build(tree, spec, cgroups, None)?;
+    rustix::process::fchdir(&root.fd).told(|| "entering the root".into())?;
+    pivot()?;
+    settle(spec)
+}
+
+/// The same for a container with a user namespace of its own, up to the point where that must be entered. The tree is then the working directory, without /proc.
+pub(crate) fn build_mapped(
+    tree: &Tree,
+    spec: &ContainerSpec,
+    cgroups: &Group,
+    mapping: &Mapping,
+) -> Result<(), String> {
+    let root = build(tree, spec, cgroups, Some(mapping))?;
+    rustix::process::fchdir(&root.fd).told(|| "entering the root".into())
+}
+
+/// The rest of it, inside the user namespace and a mount namespace that belongs to it: all mounts found there are locked, so the tree is copied, which makes the copy's root a mount of our own.
+pub(crate) fn enter_mapped(spec: &ContainerSpec) -> Result<(), String> {
+    let told = || "copying the root".to_owned();
+    let copy = rustix::mount::open_tree(
+        CWD,
+        ".",
+        OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_RECURSIVE,
+    )
+    .told(told)?;
+    let here = open_path(Path::new(".")).told(told)?;
+    move_onto(&copy, &here).told(told)?;
+    rustix::process::fchdir(&copy).told(told)?;
+    // while the host's is still in sight: the kernel gives a new one only to who could see one anyway
+    let proc = proc_mount().told(|| "mounting proc to /proc".into())?;
+    let root = Root {
+        fd: copy,
+        owner: None,
+    };
+    let target = root
+        .open(Path::new("/proc"))
+        .told(|| "opening /proc".into())?;
+    move_onto(&proc, &target).told(|| "mounting proc to /proc".into())?;
+    pivot()?;
+    settle(spec)
+}
+
+/// A proc of our PID namespace that hangs nowhere yet.
+fn proc_mount() -> io::Result<OwnedFd> {
+    use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+    let context = rustix::mount::fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_create(context.as_fd())?;
+    Ok(rustix::mount::fsmount(
+        context.as_fd(),
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV
+            | MountAttrFlags::MOUNT_ATTR_NOEXEC,
+    )?)
+}
+
+fn build(
+    tree: &Tree,
+    spec: &ContainerSpec,
+    cgroups: &Group,
+    mapping: Option<&Mapping>,
+) -> Result<Root, String> {
     // taken before propagation is cut, so that rslave and rshared keep their link to the host
     let volumes = spec
         .mounts
         .iter()
-        .map(|m| clone_source(m).map(|fd| (m, fd)))
+        .map(|m| clone_source(m, mapping).map(|fd| (m, fd)))
         .collect::<Result<Vec<_>, String>>()?;
     rustix::mount::mount_change(
         "/",
@@ -80,7 +146,7 @@ pub(crate) fn enter(tree: &Tree, spec: &ContainerSpec, cgroups: &Group) -> Resul
     )
     .told(|| "making mounts private".into())?;
 
-    mount_overlay(tree, spec)?;
+    mount_overlay(tree, spec, mapping)?;
     let root_path = tree.dir.join("rootfs");
     let root = rustix::fs::open(
         &root_path,
@@ -88,9 +154,12 @@ pub(crate) fn enter(tree: &Tree, spec: &ContainerSpec, cgroups: &Group) -> Resul
         Mode::empty(),
     )
     .told(|| "opening the root".into())?;
-    let root = Root { fd: root };
+    let root = Root {
+        fd: root,
+        owner: mapping.map(|m| m.ids.first),
+    };
 
-    usual_mounts(&root, tree, spec, cgroups)?;
+    usual_mounts(&root, tree, spec, cgroups, mapping)?;
     devices::make(&root, spec)?;
     let mut volumes = volumes;
     // SOURCE: containerd internal/cri/opts orderedMounts: parents before children
@@ -116,8 +185,11 @@ pub(crate) fn enter(tree: &Tree, spec: &ContainerSpec, cgroups: &Group) -> Resul
         .then(|| root.make(Path::new("/dev/console"), false))
         .transpose()?;
     drop(console);
+    Ok(root)
+}
 
-    pivot(&root)?;
+/// What is done to the finished tree once it is `/`.
+fn settle(spec: &ContainerSpec) -> Result<(), String> {
     restrict(spec)?;
     if spec.read_only_rootfs {
         let slash = open_path(Path::new("/")).told(|| "opening /".into())?;
@@ -135,7 +207,7 @@ fn file_type(fd: &OwnedFd) -> io::Result<FileType> {
     Ok(FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode))
 }
 
-fn clone_source(mount: &Mount) -> Result<OwnedFd, String> {
+fn clone_source(mount: &Mount, mapping: Option<&Mapping>) -> Result<OwnedFd, String> {
     let fd = rustix::mount::open_tree(
         CWD,
         &mount.source,
@@ -157,15 +229,55 @@ fn clone_source(mount: &Mount) -> Result<OwnedFd, String> {
         sys::mount_setattr(&fd, MOUNT_ATTR_RDONLY, 0, mount.recursive_read_only)
             .told(|| format!("making {} read-only", mount.source.display()))?;
     }
+    if let Some(mapping) = mapping {
+        mapping.apply(&fd, &mount.source)?;
+    }
     Ok(fd)
 }
 
+/// The layers with their ids mapped, on a file system that goes with the mount namespace: older kernels take only layers that hang somewhere.
+fn mapped_layers(
+    tree: &Tree,
+    spec: &ContainerSpec,
+    mapping: &Mapping,
+) -> Result<Vec<PathBuf>, String> {
+    let told = || "mapping the layers' ids".to_owned();
+    let dir = tree.dir.join("lower");
+    std::fs::create_dir(&dir).told(told)?;
+    rustix::mount::mount("lower", &dir, "tmpfs", MountFlags::NODEV, None).told(told)?;
+    let one = |(number, layer): (usize, &PathBuf)| {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let told = || format!("the layer {}", layer.display());
+        let fd = rustix::mount::open_tree(CWD, layer, flags).told(told)?;
+        mapping.apply(&fd, layer)?;
+        let at = dir.join(number.to_string());
+        std::fs::create_dir(&at).told(told)?;
+        let target = open_path(&at).told(told)?;
+        move_onto(&fd, &target).told(told)?;
+        Ok(at)
+    };
+    spec.lower.iter().enumerate().map(one).collect()
+}
+
 /// The layers are named by descriptor: any number that fits in a page (more than 150), and no character in a path can be mistaken for a separator.
-fn mount_overlay(tree: &Tree, spec: &ContainerSpec) -> Result<(), String> {
+fn mount_overlay(
+    tree: &Tree,
+    spec: &ContainerSpec,
+    mapping: Option<&Mapping>,
+) -> Result<(), String> {
     if spec.lower.is_empty() {
         return Err("the container has no image layers: give at least one lower folder".into());
     }
-    let mut held = Vec::with_capacity(spec.lower.len() + 2);
+    let layers = match mapping {
+        Some(mapping) => {
+            let id = Some(mapping.ids.first);
+            std::os::unix::fs::chown(tree.dir.join("upper"), id, id)
+                .told(|| "giving the root to its owner".into())?;
+            mapped_layers(tree, spec, mapping)?
+        }
+        None => spec.lower.clone(),
+    };
+    let mut held = Vec::with_capacity(layers.len() + 2);
     let mut name = |path: &Path| -> Result<String, String> {
         let fd = rustix::fs::open(
             path,
@@ -177,8 +289,7 @@ fn mount_overlay(tree: &Tree, spec: &ContainerSpec) -> Result<(), String> {
         held.push(fd);
         Ok(name)
     };
-    let lower = spec
-        .lower
+    let lower = layers
         .iter()
         .map(|p| name(p))
         .collect::<Result<Vec<_>, _>>()?
@@ -240,13 +351,22 @@ fn mount_at(
     .told(|| format!("mounting {kind} to {path}"))
 }
 
-fn bind_at(root: &Root, source: &Path, path: &Path, recursive: bool) -> Result<(), String> {
+fn bind_at(
+    root: &Root,
+    source: &Path,
+    path: &Path,
+    recursive: bool,
+    mapping: Option<&Mapping>,
+) -> Result<(), String> {
     let told = || format!("mounting {} to {}", source.display(), path.display());
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
     let tree = rustix::mount::open_tree(CWD, source, flags).told(told)?;
+    if let Some(mapping) = mapping {
+        mapping.apply(&tree, source)?;
+    }
     let is_dir = file_type(&tree).told(told)? == FileType::Directory;
     let target = root.make(path, is_dir)?;
     move_onto(&tree, &target).told(told)
@@ -257,6 +377,7 @@ fn usual_mounts(
     tree: &Tree,
     spec: &ContainerSpec,
     cgroups: &Group,
+    mapping: Option<&Mapping>,
 ) -> Result<(), String> {
     let strict = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let read_only = if spec.privileged {
@@ -264,22 +385,34 @@ fn usual_mounts(
     } else {
         MountFlags::RDONLY
     };
-    mount_at(root, "/proc", "proc", "proc", strict, None)?;
+    if mapping.is_some() {
+        // comes later: see `enter_mapped`
+        root.make(Path::new("/proc"), true)?;
+    } else {
+        mount_at(root, "/proc", "proc", "proc", strict, None)?;
+    }
+    let first = mapping.map_or(0, |m| m.ids.first);
+    let data = |text: String| std::ffi::CString::new(text).unwrap_or_default();
     mount_at(
         root,
         "/dev",
         "tmpfs",
         "tmpfs",
         MountFlags::NOSUID | MountFlags::STRICTATIME,
-        Some(c"mode=755,size=65536k"),
+        Some(&data(format!(
+            "mode=755,size=65536k,uid={first},gid={first}"
+        ))),
     )?;
+    let tty = first + 5;
     mount_at(
         root,
         "/dev/pts",
         "devpts",
         "devpts",
         MountFlags::NOSUID | MountFlags::NOEXEC,
-        Some(c"newinstance,ptmxmode=0666,mode=0620,gid=5"),
+        Some(&data(format!(
+            "newinstance,ptmxmode=0666,mode=0620,gid={tty}"
+        ))),
     )?;
     // a kernel without message queues is no reason not to start
     let _ = mount_at(root, "/dev/mqueue", "mqueue", "mqueue", strict, None);
@@ -288,9 +421,9 @@ fn usual_mounts(
     } else {
         &tree.shm
     };
-    bind_at(root, shm, Path::new("/dev/shm"), false)?;
+    bind_at(root, shm, Path::new("/dev/shm"), false, mapping)?;
     if mount_at(root, "/sys", "sysfs", "sysfs", strict | read_only, None).is_err() {
-        bind_at(root, Path::new("/sys"), Path::new("/sys"), true)?;
+        bind_at(root, Path::new("/sys"), Path::new("/sys"), true, None)?;
         let sys_fd = root
             .open(Path::new("/sys"))
             .told(|| "opening /sys".into())?;
@@ -337,9 +470,8 @@ fn cgroup_mounts(root: &Root, cgroups: &Group, flags: MountFlags) -> Result<(), 
     Ok(())
 }
 
-/// Makes the tree `/` and lets go of the host's.
-fn pivot(root: &Root) -> Result<(), String> {
-    rustix::process::fchdir(&root.fd).told(|| "entering the root".into())?;
+/// Makes the working directory `/` and lets go of the host's tree.
+fn pivot() -> Result<(), String> {
     rustix::process::pivot_root(".", ".").told(|| "changing the root".into())?;
     // the old root now lies over the new one: take it off
     rustix::mount::unmount(".", UnmountFlags::DETACH).told(|| "leaving the old root".into())?;

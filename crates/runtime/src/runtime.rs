@@ -73,6 +73,17 @@ impl Runtime {
         if !spec.cgroup.is_empty() {
             valid_group(&spec.cgroup)?;
         }
+        if let Some(ids) = spec.user_namespace {
+            let fits =
+                ids.first > 0 && ids.length > 0 && ids.first.checked_add(ids.length).is_some();
+            if !fits || spec.host_network || spec.host_ipc || spec.host_pid {
+                return Err(Error::Invalid {
+                    what: "user namespace",
+                    value: format!("{} ids from {}", ids.length, ids.first),
+                    rule: "ids of the host other than root's, and no namespace of the host beside it",
+                });
+            }
+        }
         let inner = self.inner.clone();
         blocking(move || {
             sandbox::create(
@@ -139,7 +150,8 @@ impl Runtime {
         let plan = ShimPlan {
             process,
             pins: sandbox::pins(&inner.layout, &sandbox),
-            host_pid: sandbox.host_pid,
+            own_pids: !sandbox.host_pid,
+            ids: sandbox.user_namespace,
             tree: Tree {
                 dir: dir.clone(),
                 shm: inner.layout.pin(&sandbox.id).join("shm"),

@@ -20,6 +20,7 @@ use crate::{
     spec::{Config, Sandbox, SandboxSpec},
     state::{self, LOCK, Layout, SPEC},
     sys,
+    userns::UsernsPlan,
 };
 
 /// cgroup of a sandbox's pause process
@@ -48,6 +49,7 @@ pub(crate) fn pins(layout: &Layout, spec: &SandboxSpec) -> Pins {
         // SOURCE: containerd, a pod on the host's network keeps the host's name
         uts: at("uts", !spec.host_network),
         pid: at("pid", spec.share_pid && !spec.host_pid),
+        user: at("user", spec.user_namespace.is_some()),
     }
 }
 
@@ -103,7 +105,7 @@ pub(crate) fn create(
             Some(group) => group.create(&spec.resources),
             None => Ok(()),
         })
-        .and_then(|()| pin_all(layout, spec))
+        .and_then(|()| pin_all(layout, program, spec))
         .and_then(|()| {
             if spec.share_pid && !spec.host_pid {
                 start_pause(layout, config, hierarchies, program, spec)
@@ -118,7 +120,7 @@ pub(crate) fn create(
     made
 }
 
-fn pin_all(layout: &Layout, spec: &SandboxSpec) -> Result<(), Error> {
+fn pin_all(layout: &Layout, program: &Program, spec: &SandboxSpec) -> Result<(), Error> {
     let pins = pins(layout, spec);
     let dir = layout.pin(&spec.id);
     fs::create_dir_all(&dir).during(|| format!("making {}", dir.display()))?;
@@ -135,6 +137,16 @@ fn pin_all(layout: &Layout, spec: &SandboxSpec) -> Result<(), Error> {
     fs::create_dir(&shm)
         .and_then(|()| fs::set_permissions(&shm, fs::Permissions::from_mode(0o1777)))
         .during(|| format!("making {}", shm.display()))?;
+    if let Some(ids) = spec.user_namespace {
+        let plan = UsernsPlan {
+            ids,
+            pins: Pins {
+                pid: None,
+                ..pins.clone()
+            },
+        };
+        run_role(layout, program, Role::Userns, spec, &plan)?;
+    }
     let hostname = spec.hostname.clone();
     let sysctls = spec.sysctls.clone();
     // namespaces belong to a thread: this one enters new ones, pins them, and is never used for anything else
@@ -163,7 +175,18 @@ fn enter_and_pin(
     if flags == 0 {
         return Ok(());
     }
-    sys::unshare(flags).during(|| "making the sandbox's namespaces".into())?;
+    if pins.user.is_some() {
+        // made and pinned already, by who could make the user namespace
+        for (path, flag, name) in &all {
+            if let Some(path) = path {
+                let told = || format!("entering the sandbox's namespace {name}");
+                let namespace = File::open(path).during(told)?;
+                sys::setns(&namespace, *flag).during(told)?;
+            }
+        }
+    } else {
+        sys::unshare(flags).during(|| "making the sandbox's namespaces".into())?;
+    }
     if pins.net.is_some() {
         sys::loopback_up().during(|| "bringing up the sandbox's loopback device".into())?;
     }
@@ -176,7 +199,7 @@ fn enter_and_pin(
         fs::write(&path, value).during(|| format!("setting the kernel parameter {name}"))?;
     }
     for (path, _, name) in all {
-        if let Some(path) = path {
+        if let (Some(path), None) = (path, &pins.user) {
             File::create(path).during(|| format!("making {}", path.display()))?;
             rustix::mount::mount_bind(format!("/proc/thread-self/ns/{name}"), path)
                 .during(|| format!("pinning {}", path.display()))?;
@@ -217,26 +240,40 @@ fn start_pause(
         cgroups: hierarchies.group(&config.cgroup_parent, &pause_cgroup(spec)),
         pin: layout.pin(&spec.id).join("pid"),
         empty,
+        user: pins(layout, spec).user,
     };
+    run_role(layout, program, Role::Pause, spec, &plan)
+}
+
+/// Has a role make something of the sandbox, and waits until it's made.
+fn run_role<T: serde::Serialize>(
+    layout: &Layout,
+    program: &Program,
+    role: Role,
+    spec: &SandboxSpec,
+    plan: &T,
+) -> Result<(), Error> {
+    let dir = layout.sandbox(&spec.id);
     // goes with the plan: whoever removes the sandbox waits until nobody makes it any more
     let making = File::create(dir.join(LOCK)).during(|| format!("making {}", dir.display()))?;
-    state::take_lock(&making, Duration::ZERO).during(|| format!("locking {}", dir.display()))?;
+    state::take_lock(&making, Duration::from_secs(1))
+        .during(|| format!("locking {}", dir.display()))?;
     let (ours, theirs) = socket::pair().during(|| "making a socket".into())?;
-    send_plan(&ours, &plan, &Vec::new(), &[making.as_fd()]).during(|| "sending the plan".into())?;
+    send_plan(&ours, plan, &Vec::new(), &[making.as_fd()]).during(|| "sending the plan".into())?;
     drop(making);
     let pid = program
-        .start(Role::Pause, &spec.id, theirs)
-        .during(|| "starting the pause process".into())?;
+        .start(role, &spec.id, theirs)
+        .during(|| format!("starting the role {role:?}"))?;
     let answer = receive_answer(&ours, true);
     if let Ok(pidfd) = sys::pidfd_open(pid) {
         let _ = sys::reap(&pidfd, true);
     }
-    match answer.during(|| "waiting for the pause process".into())? {
+    match answer.during(|| format!("waiting for the role {role:?}"))? {
         Some(Answer::Started(_)) => Ok(()),
         Some(Answer::Failed(text)) => Err(Error::Other(text)),
-        _ => Err(Error::Other(
-            "the pause process ended before it was ready".into(),
-        )),
+        _ => Err(Error::Other(format!(
+            "the role {role:?} ended before it was ready"
+        ))),
     }
 }
 
@@ -250,11 +287,11 @@ pub(crate) fn delete(
     let dir = layout.sandbox(id);
     // the first file written: without it nothing was made that it names
     let spec = state::read::<SandboxSpec>(&dir, SPEC);
+    if let Ok(making) = File::open(dir.join(LOCK)) {
+        // a stuck maker is killed with its cgroup below
+        let _ = state::take_lock(&making, Duration::from_secs(10));
+    }
     if let (Some(spec), true) = (&spec, dir.join("empty").exists()) {
-        if let Ok(making) = File::open(dir.join(LOCK)) {
-            // a stuck maker is killed with its cgroup below
-            let _ = state::take_lock(&making, Duration::from_secs(10));
-        }
         let group = hierarchies.group(&config.cgroup_parent, &pause_cgroup(spec));
         clear(&group, id)?;
     }

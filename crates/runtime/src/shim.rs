@@ -25,6 +25,7 @@ use crate::{
     spec::Exit,
     state::{self, EXIT, FAILED, ProcessId, SHIM, STARTED, Started},
     sys::{self, Ended, Forked},
+    userns,
 };
 
 /// How long what a dead container left (processes, unread output) may take to go.
@@ -103,7 +104,7 @@ fn start(plan: ShimPlan, seccomp: Programs, pid_of: Option<&OwnedFd>) -> Result<
 }
 
 fn try_start(
-    plan: ShimPlan,
+    mut plan: ShimPlan,
     seccomp: Programs,
     pid_of: Option<&OwnedFd>,
 ) -> Result<Running, Error> {
@@ -151,32 +152,50 @@ fn try_start(
     }
 
     let mut flags = libc::CLONE_NEWNS;
+    plan.own_pids &= pid_of.is_none() && plan.pins.pid.is_none();
     if let Some(process) = pid_of {
         sys::setns(process, libc::CLONE_NEWPID)
             .during(|| "joining the PID namespace of the target container".into())?;
     } else if let Some(pid) = &plan.pins.pid {
         init::join_namespace(pid, libc::CLONE_NEWPID).map_err(Error::Create)?;
-    } else if !plan.host_pid {
+    } else if plan.own_pids && plan.pins.user.is_none() {
         flags |= libc::CLONE_NEWPID;
     }
+    let mut handle = match &plan.pins.user {
+        Some(_) => Some(socket::pair().during(|| "making a socket".into())?),
+        None => None,
+    };
     let born_in = plan.cgroups.fd()?;
     // SAFETY: a role process has one thread.
     let forked = unsafe { sys::fork(flags, born_in.as_ref().map(|f| f.as_fd())) }
         .during(|| "making the container's process".into())?;
-    let (pid, pidfd) = match forked {
+    let (mut pid, mut pidfd) = match forked {
         Forked::Child => {
             let socket = terminal.map(|(_, theirs)| theirs);
-            init::main(&plan, &seccomp, streams, socket, error_out)
+            let handle = handle.map(|(_, theirs)| theirs);
+            init::main(&plan, &seccomp, streams, socket, error_out, handle)
         }
         Forked::Parent { pid, pidfd } => (pid, pidfd),
     };
     drop((streams, error_out));
+    let handle = handle.take().map(|(ours, _)| ours);
     let since = SystemTime::now();
     let mut text = Vec::new();
     // ends with exec, or with the process
     std::fs::File::from(error_in)
         .read_to_end(&mut text)
         .during(|| "waiting for the container's process".into())?;
+    if let Some(handle) = handle {
+        // the one that entered the user namespace has ended; its sibling goes on
+        let _ = sys::reap(&pidfd, true);
+        match userns::begotten(&handle) {
+            Some(process) => (pid, pidfd) = process,
+            None if text.is_empty() => {
+                text = b"killed before its user namespace was entered".to_vec();
+            }
+            None => {}
+        }
+    }
     if !text.is_empty() {
         let _ = sys::reap(&pidfd, true);
         return Err(Error::Create(String::from_utf8_lossy(&text).into_owned()));

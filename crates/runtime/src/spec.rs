@@ -35,6 +35,22 @@ pub struct SandboxSpec {
     pub cgroup: String,
     /// what all its containers together may use; only with a `cgroup`
     pub resources: Resources,
+    /// its containers have a user namespace of their own, in which 0 and up are these ids of the host. Not with `host_network`, `host_ipc` or `host_pid`
+    pub user_namespace: Option<IdRange>,
+}
+
+/// A range of user and group ids of the host.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq)]
+pub struct IdRange {
+    pub first: u32,
+    pub length: u32,
+}
+
+impl IdRange {
+    /// The host's id for one of the namespace; None when it is beyond the range.
+    pub fn on_host(self, id: u32) -> Option<u32> {
+        (id < self.length).then(|| self.first + id)
+    }
 }
 
 #[derive(Debug, Clone)]

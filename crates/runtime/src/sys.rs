@@ -155,6 +155,39 @@ pub(crate) unsafe fn fork(flags: i32, cgroup: Option<BorrowedFd<'_>>) -> io::Res
     })
 }
 
+/// A sibling of the calling process: its parent is ours, who waits for it.
+///
+/// # Safety
+/// As [`fork`].
+pub(crate) unsafe fn fork_sibling(flags: i32) -> io::Result<Forked> {
+    let mut pidfd: libc::c_int = -1;
+    let mut args = CloneArgs {
+        flags: flags as u64 | libc::CLONE_PIDFD as u64 | libc::CLONE_PARENT as u64,
+        pidfd: &raw mut pidfd as u64,
+        // the signal at its end is what ours would be
+        exit_signal: 0,
+        ..CloneArgs::default()
+    };
+    // SAFETY: as in `fork`.
+    let pid =
+        check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) })?;
+    if pid == 0 {
+        return Ok(Forked::Child);
+    }
+    Ok(Forked::Parent {
+        pid: pid as i32,
+        // SAFETY: CLONE_PIDFD stored a new descriptor that nobody else owns.
+        pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
+    })
+}
+
+/// The number that the process behind a handle has in our PID namespace.
+pub(crate) fn pid_of(pidfd: &OwnedFd) -> Option<i32> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("Pid:"))?;
+    line.trim().parse().ok().filter(|pid| *pid > 0)
+}
+
 pub(crate) fn setns(fd: &impl AsFd, flags: i32) -> io::Result<()> {
     // SAFETY: a live descriptor and flags.
     check(unsafe { libc::setns(fd.as_fd().as_raw_fd(), flags) }.into()).map(drop)
@@ -201,6 +234,28 @@ pub(crate) fn mount_setattr(
     .map(drop)
 }
 pub(crate) const MOUNT_ATTR_RDONLY: u64 = 1;
+
+/// Maps the ids of a mount, and of those below it, as `namespace` does; the mount hangs nowhere yet.
+pub(crate) fn mount_idmap(fd: &impl AsFd, namespace: &impl AsFd) -> io::Result<()> {
+    const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+    let attr = MountAttr {
+        attr_set: MOUNT_ATTR_IDMAP,
+        userns_fd: namespace.as_fd().as_raw_fd() as u64,
+        ..MountAttr::default()
+    };
+    // SAFETY: live descriptors, an empty C string, a struct of the size given.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    })
+    .map(drop)
+}
 
 /// prctl with integer arguments.
 pub(crate) fn prctl(option: i32, a: u64, b: u64) -> io::Result<i32> {
@@ -409,6 +464,24 @@ pub(crate) fn set_capabilities(mask: u64) -> io::Result<()> {
     let data = [half(mask), half(mask >> 32)];
     // SAFETY: version 3 takes a header and two data structs.
     check(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) }).map(drop)
+}
+
+/// Leaves the session keyring that came from whoever started us for an empty one. SOURCE: runc libcontainer/keys.
+pub(crate) fn new_session_keyring() -> io::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: integers and a null name only.
+    let joined = check(unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_JOIN_SESSION_KEYRING,
+            std::ptr::null::<libc::c_char>(),
+        )
+    });
+    match joined {
+        // a kernel without keyrings
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+        other => other.map(drop),
+    }
 }
 
 /// One instruction of a seccomp filter, as the kernel lays it out.

@@ -100,9 +100,6 @@ pub(crate) async fn sandbox(context: Arc<Context>, pod: Arc<Pod>) -> Done {
 async fn make_sandbox(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<Option<IpAddr>, String> {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let spec = pod.spec.as_ref().ok_or("the pod has no spec")?;
-    if spec.host_users == Some(false) {
-        return Err("Failed to create pod sandbox: hostUsers: false is not supported by this node: it has no user namespaces for pods".into());
-    }
     let host_network = spec.host_network.unwrap_or(false);
     let present = context
         .engine
@@ -116,6 +113,14 @@ async fn make_sandbox(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<Option<I
                 .security_context
                 .iter()
                 .flat_map(|c| c.sysctls.iter().flatten());
+            let failed = |e| format!("Failed to create pod sandbox: {e}");
+            let ids = match spec.host_users {
+                Some(false) => {
+                    let held = context.id_ranges.hold(uid, || context.engine.sandboxes());
+                    Some(held.map_err(failed)?)
+                }
+                _ => None,
+            };
             let label = |key: &str, value: &Option<String>| {
                 (key.to_owned(), value.clone().unwrap_or_default())
             };
@@ -137,8 +142,8 @@ async fn make_sandbox(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<Option<I
                 .into(),
                 cgroup: pod_resources::cgroup_path(pod),
                 resources: pod_resources::cgroup(pod, Some(context.settings.pod_pids_max)),
+                user_namespace: ids.as_ref().map(|held| held.range),
             };
-            let failed = |e| format!("Failed to create pod sandbox: {e}");
             context
                 .engine
                 .create_sandbox(request)
