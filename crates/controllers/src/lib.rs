@@ -17,6 +17,7 @@ mod error;
 mod expiry;
 mod gc;
 mod history;
+mod identity;
 mod job;
 mod machinery;
 mod namespace;
@@ -32,6 +33,7 @@ mod statefulset;
 mod volume;
 
 pub use certificates::{CertificateAuthority, Subject};
+pub use identity::{Identity, identity};
 
 use std::{path::PathBuf, sync::Arc};
 

@@ -99,3 +99,25 @@ async fn endpoints_kept_by_hand_are_mirrored() {
     c.patch("ep", "db", json!({"subsets":null})).await;
     mirrored(vec![]).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn controllers_are_no_masters() {
+    let c = cluster::bare(Some(vec![])).await;
+    let asks = async |name: &str, method: &str, path: &str| {
+        let who = knarr_controllers::identity(name);
+        let client = c.api.client(&who.user, who.groups, name);
+        let request = http::Request::builder().method(method).uri(path);
+        let answer = client.send(request.body(kube::client::Body::empty()).unwrap());
+        answer.await.unwrap().status().as_u16()
+    };
+    // these see everything, as upstream's do
+    const SEE_ALL: [&str; 3] = ["garbagecollector", "namespace", "resourcequota"];
+    for name in knarr_controllers::names() {
+        assert_eq!(asks(name, "GET", "/api/v1/pods").await, 200, "{name}");
+        let secrets = asks(name, "GET", "/api/v1/secrets").await;
+        let allowed = SEE_ALL.contains(&name);
+        assert_eq!(secrets, if allowed { 200 } else { 403 }, "{name}");
+        let create = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+        assert_eq!(asks(name, "POST", create).await, 403, "{name}");
+    }
+}

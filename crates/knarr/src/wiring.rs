@@ -20,7 +20,7 @@ use tokio::{
     task::JoinSet,
 };
 
-/// Controllers and the gateway do more than upstream's roles for their likes have; they are this process anyway.
+/// What the API server does to its own objects, as upstream's `system:apiserver`.
 const MASTERS: &[&str] = &["system:masters"];
 /// The node sees and does what the node authorizer lets it.
 const NODES: &[&str] = &["system:nodes"];
@@ -112,7 +112,6 @@ pub async fn start(
             Err(e) => tracing::error!(error = %e, "Pods can't reach the API"),
         }
     });
-    let client_of = |name: &str| api.client(&format!("system:{name}"), MASTERS, name);
     let (services, dns) = (network.clone(), network.clone());
     let services_client = api.client("system:kube-proxy", &[], "kube-proxy");
     tasks.spawn(async move { services.run_services(services_client).await });
@@ -124,7 +123,8 @@ pub async fn start(
     let controllers_api = api.clone();
     tasks.spawn(knarr_controllers::run(knarr_controllers::Config {
         client: Arc::new(move |name| {
-            controllers_api.client(&format!("system:controller:{name}"), MASTERS, name)
+            let who = knarr_controllers::identity(name);
+            controllers_api.client(&who.user, who.groups, name)
         }),
         authority: Some(Arc::new(crate::authority::Authority(api.authority()))),
         volumes_dir: paths.sub("volumes"),
@@ -138,7 +138,7 @@ pub async fn start(
             ingress_https: SocketAddr::new(arguments.bind, arguments.https_port),
             address: host_ip,
         },
-        client_of("gateway"),
+        api.client("system:gateway", &[], "gateway"),
     ));
     let node_api = api.clone();
     let node_user = format!("system:node:{}", settings.node);
@@ -161,7 +161,11 @@ pub async fn start(
         &settings.node,
         Arc::new(crate::measured::Meter(node.clone())),
     );
-    label_node(client_of("apiserver"), &settings.node).await?;
+    label_node(
+        api.client("system:apiserver", MASTERS, "apiserver"),
+        &settings.node,
+    )
+    .await?;
     Ok(Platform {
         kubeconfig,
         store,

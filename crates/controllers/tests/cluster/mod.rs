@@ -182,7 +182,8 @@ impl Cluster {
         let (api, faults) = (self.api.clone(), self.faults.clone());
         let config = Config {
             client: Arc::new(move |name| {
-                let client = api.client(&format!("system:{name}"), &["system:masters"], name);
+                let who = knarr_controllers::identity(name);
+                let client = api.client(&who.user, who.groups, name);
                 faulty::client(client, faults.clone())
             }),
             authority: Some(Arc::new(Ca(self.api.authority()))),

@@ -1,0 +1,70 @@
+//! In whose name each controller asks: upstream's (`cmd/kube-controller-manager` with `--use-service-account-credentials`).
+//!
+//! What they may is in the server's default roles; `system:masters` is none of them.
+
+/// A user with the groups that come with its kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// E.g. `system:serviceaccount:kube-system:deployment-controller`.
+    pub user: String,
+    /// E.g. `system:serviceaccounts`.
+    pub groups: &'static [&'static str],
+}
+
+const ACCOUNTS: &[&str] = &[
+    "system:serviceaccounts",
+    "system:serviceaccounts:kube-system",
+];
+
+/// Controllers by name, and their service accounts in `kube-system`.
+const NAMES: &[(&str, &str)] = &[
+    ("certificates", "certificate-controller"),
+    (
+        "clusterroleaggregation",
+        "clusterrole-aggregation-controller",
+    ),
+    ("cronjob", "cronjob-controller"),
+    ("daemonset", "daemon-set-controller"),
+    ("deployment", "deployment-controller"),
+    ("disruption", "disruption-controller"),
+    ("endpoints", "endpoint-controller"),
+    ("endpointslice", "endpointslice-controller"),
+    (
+        "endpointslicemirroring",
+        "endpointslicemirroring-controller",
+    ),
+    ("ephemeral", "ephemeral-volume-controller"),
+    ("eventexpiry", "event-expiry-controller"),
+    ("garbagecollector", "generic-garbage-collector"),
+    ("horizontalpodautoscaler", "horizontal-pod-autoscaler"),
+    ("job", "job-controller"),
+    ("namespace", "namespace-controller"),
+    ("nodelifecycle", "node-controller"),
+    ("podgc", "pod-garbage-collector"),
+    ("replicaset", "replicaset-controller"),
+    ("replicationcontroller", "replication-controller"),
+    ("resourcequota", "resourcequota-controller"),
+    ("serviceaccount", "service-account-controller"),
+    ("statefulset", "statefulset-controller"),
+    ("volume", "persistent-volume-binder"),
+];
+
+/// Who the controller called `name` is. What belongs to no controller of its own (the shared watches, the Events) is asked
+/// for by the manager of them all.
+pub fn identity(name: &str) -> Identity {
+    let account = NAMES.iter().find(|(n, _)| *n == name).map(|(_, a)| a);
+    match (name, account) {
+        ("scheduler", _) => Identity {
+            user: "system:kube-scheduler".into(),
+            groups: &[],
+        },
+        (_, Some(account)) => Identity {
+            user: format!("system:serviceaccount:kube-system:{account}"),
+            groups: ACCOUNTS,
+        },
+        (_, None) => Identity {
+            user: "system:kube-controller-manager".into(),
+            groups: &[],
+        },
+    }
+}
