@@ -59,7 +59,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 pub struct Cluster {
     pub client: Client,
-    api: ApiServer,
+    pub api: ApiServer,
     only: Option<Vec<String>>,
     pub volumes: PathBuf,
     tasks: JoinSet<()>,
