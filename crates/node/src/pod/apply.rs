@@ -153,22 +153,24 @@ impl Worker {
                     self.begin_probes(index, None, now);
                 }
             }
-            Err(StartFailure::Image { reason, message }) => {
-                let shown = format!(
-                    "Failed to pull image {:?}: {message}",
-                    image_of(&pod, index)
-                );
+            Err(StartFailure::Image {
+                reason,
+                image,
+                message,
+            }) => {
                 let wait = backoff::doubling(backoff::CRASH_MIN, backoff::CRASH_MAX, unit.tries);
                 unit.tries += 1;
+                unit.missing_image = image.into();
                 unit.state = State::Waiting {
                     reason,
                     message: message.into(),
                     since: now,
                     retry_at: Some(now + wait),
                 };
-                let events = &self.context.events;
-                events.pod(&pod, field.clone(), true, "Failed", shown);
-                events.pod(&pod, field, true, "Failed", format!("Error: {reason}"));
+                let message = format!("Error: {reason}");
+                self.context
+                    .events
+                    .pod(&pod, field, true, "Failed", message);
             }
             Err(StartFailure::Config { reason, message }) => {
                 let wait =
@@ -429,10 +431,4 @@ fn again(step: &Step, now: Instant) -> Step {
         until: now + backoff::doubling(RETRY_MIN, RETRY_MAX, tries),
         tries: tries + 1,
     }
-}
-
-fn image_of(pod: &k8s_openapi::api::core::v1::Pod, index: usize) -> String {
-    state::container_at(pod, index)
-        .and_then(|c| c.image.clone())
-        .unwrap_or_default()
 }

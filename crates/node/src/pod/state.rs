@@ -173,6 +173,8 @@ pub(crate) struct Unit {
     pub backing_off: bool,
     /// failed tries to get the image or the configuration, for the back-off
     pub tries: u32,
+    /// the one that its start lacked: its own, or that of a volume
+    pub missing_image: Box<str>,
     pub image: Box<str>,
     pub image_id: Box<str>,
 }
@@ -198,6 +200,7 @@ impl Unit {
             crash: Crash::default(),
             backing_off: false,
             tries: 0,
+            missing_image: "".into(),
             image: "".into(),
             image_id: "".into(),
         }

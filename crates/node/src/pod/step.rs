@@ -286,10 +286,7 @@ impl Worker {
                 {
                     let shown_until = *since + IMAGE_ERROR_SHOWS;
                     if *reason == "ErrImagePull" && now >= shown_until {
-                        let image = state::container_at(pod, index)
-                            .and_then(|c| c.image.clone())
-                            .unwrap_or_default();
-                        let text = format!("Back-off pulling image {image:?}");
+                        let text = format!("Back-off pulling image {:?}", unit.missing_image);
                         *message = format!("{text}: ErrImagePull: {message}").into();
                         *reason = "ImagePullBackOff";
                         self.context.events.pod(pod, field, false, "BackOff", text);

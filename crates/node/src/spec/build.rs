@@ -96,7 +96,15 @@ pub(crate) async fn spec(request: Request<'_>) -> Result<ContainerSpec, String> 
     };
     let links = pod_spec.enable_service_links.unwrap_or(true);
     let services = context.services.of(namespace, links).await;
-    let own = env::container_variables(pod, container, &services, &context.sources, &facts).await?;
+    let own = env::container_variables(
+        pod,
+        container,
+        &services,
+        &context.sources,
+        request.paths,
+        &facts,
+    )
+    .await?;
     let lookup = |variable: &str| own.get(variable);
     let expanded = |list: &Option<Vec<String>>| -> Option<Vec<String>> {
         let list = list.as_ref().filter(|l| !l.is_empty())?;

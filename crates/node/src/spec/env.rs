@@ -4,15 +4,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, FileKeySelector, Pod};
 
 use crate::{
     services::ServiceEntry,
     sources::{Data, Sources},
     spec::{
+        env_file,
         expand::expand,
         fields::{self, Facts},
     },
+    volumes::Paths,
 };
 
 /// Variables in order of first appearance; a later value replaces an earlier one.
@@ -84,6 +86,7 @@ pub(crate) async fn container_variables(
     container: &Container,
     services: &[ServiceEntry],
     sources: &Sources,
+    paths: &Paths,
     facts: &Facts<'_>,
 ) -> Result<Variables, String> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
@@ -148,11 +151,11 @@ pub(crate) async fn container_variables(
                             ));
                         }
                     }
-                } else if from.file_key_ref.is_some() {
-                    return Err(format!(
-                        "env {}: fileKeyRef is not supported by this node",
-                        variable.name
-                    ));
+                } else if let Some(reference) = &from.file_key_ref {
+                    match of_file(reference, paths).await? {
+                        Some(value) => value,
+                        None => continue,
+                    }
                 } else {
                     String::new()
                 }
@@ -171,6 +174,39 @@ pub(crate) async fn container_variables(
         }
     }
     Ok(out)
+}
+
+/// None: there's no such key, and that is no obstacle.
+async fn of_file(reference: &FileKeySelector, paths: &Paths) -> Result<Option<String>, String> {
+    let volume = &reference.volume_name;
+    let source = paths
+        .get(volume.as_str())
+        .ok_or_else(|| format!("cannot find the volume {volume:?} referenced by FileKeyRef"))?;
+    let (folder, path) = (source.path.clone(), reference.path.clone());
+    let text = tokio::task::spawn_blocking(move || env_file::read(&folder, &path))
+        .await
+        .map_err(|e| e.to_string())?
+        .map_err(|error| {
+            tracing::warn!(%volume, path = reference.path, %error, "an env file can't be read");
+            "couldn't parse env file".to_owned()
+        })?;
+    let optional = reference.optional.unwrap_or(false);
+    let text = match text {
+        Some(text) => text,
+        None if optional => return Ok(None),
+        None => return Err("couldn't parse env file".into()),
+    };
+    let value = env_file::value(&text, &reference.key).map_err(|error| {
+        tracing::warn!(%volume, path = reference.path, %error, "an env file is not as it should be");
+        "couldn't parse env file".to_owned()
+    })?;
+    if value.is_empty() && !optional {
+        return Err(format!(
+            "environment variable key {:?} not found in file {:?}",
+            reference.key, reference.path
+        ));
+    }
+    Ok(Some(value).filter(|v| !v.is_empty()))
 }
 
 fn find<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {

@@ -2,6 +2,7 @@
 
 pub(crate) mod build;
 pub(crate) mod env;
+mod env_file;
 pub(crate) mod expand;
 pub(crate) mod fields;
 pub(crate) mod files;

@@ -14,6 +14,7 @@ mod claim;
 pub(crate) mod csi;
 mod empty_dir;
 pub(crate) mod host_path;
+mod image;
 mod local;
 pub(crate) mod mounts;
 mod ownership;
@@ -117,6 +118,9 @@ pub(crate) async fn set_up(request: &Request<'_>) -> Result<Ready, String> {
     let spec = request.pod.spec.as_ref();
     let group = group(request.pod)?;
     for volume in spec.and_then(|s| s.volumes.as_ref()).into_iter().flatten() {
+        if volume.image.is_some() {
+            continue;
+        }
         let source = match claim::name(request.pod, volume) {
             Some(claim) => claim::set_up(request, volume, claim, group, &mut ready).await?,
             None => one(request, volume, group, &mut ready).await.map_err(|e| {
@@ -213,6 +217,17 @@ async fn one(
         })
     })
     .await
+}
+
+/// The files of an image, as a volume of the Pod; made when a container that mounts it starts.
+pub(crate) async fn image(
+    data_dir: &Path,
+    uid: &str,
+    name: &str,
+    layers: Vec<PathBuf>,
+) -> Result<Source, String> {
+    let dir = volume_dir(data_dir, uid, name);
+    blocking(move || image::mount(&dir, &layers)).await
 }
 
 async fn blocking<T: Send + 'static>(

@@ -1,6 +1,7 @@
 //! What a Pod's task has others do for it: futures that always end, whose results come back as `Done`.
 
 mod exit;
+mod image;
 mod start;
 mod stop;
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use knarr_runtime::State as RuntimeState;
 
-use super::{Done, time};
+use super::{Done, image::Asker, time};
 use crate::{context::Context, pod::state, spec::build, volumes::Paths};
 
 const START_DEADLINE: Duration = Duration::from_secs(120);
@@ -22,6 +22,8 @@ pub(crate) enum StartFailure {
     /// the image can't be had
     Image {
         reason: &'static str,
+        /// its name in the Pod
+        image: String,
         message: String,
     },
     /// nothing was made
@@ -114,46 +116,16 @@ async fn make_container(
     };
 
     let name = container.image.clone().unwrap_or_default();
-    let image = {
-        let (images, name) = (context.images.clone(), name.clone());
-        tokio::task::spawn_blocking(move || images.resolve(&name))
-            .await
-            .unwrap_or_else(|e| Err(e.to_string()))
+    let asker = Asker {
+        context: &context,
+        pod: &pod,
+        field: field.clone(),
     };
-    let image = match image {
-        Ok(Some(image)) => image,
-        Ok(None) if container.image_pull_policy.as_deref() == Some("Never") => {
-            return Err(StartFailure::Image {
-                reason: "ErrImageNeverPull",
-                message: format!(
-                    "Container image {name:?} is not present with pull policy of Never: add it with `knarr image load` or `knarr image pack`"
-                ),
-            });
-        }
-        Ok(None) => {
-            return Err(StartFailure::Image {
-                reason: "ErrImagePull",
-                message: format!(
-                    "image {name:?} is not on this machine, and this node does not pull from registries: add it with `knarr image load <archive>` or `knarr image pack`"
-                ),
-            });
-        }
-        Err(error) => {
-            let reason = if error.contains("invalid reference format") {
-                "InvalidImageName"
-            } else {
-                "ErrImagePull"
-            };
-            return Err(StartFailure::Image {
-                reason,
-                message: format!("image {name:?}: {error}"),
-            });
-        }
-    };
-    event(
-        "Pulled",
-        format!("Container image {name:?} already present on machine"),
-    );
+    asker.pull_secrets().await;
+    let policy = container.image_pull_policy.as_deref();
+    let image = asker.image(&name, policy).await?;
+    let mut paths = (*paths).clone();
+    asker.volumes(&container, &mut paths).await?;
     if let Some(old) = old {
         let failed = |e| StartFailure::Config {
             reason: "CreateContainerError",
