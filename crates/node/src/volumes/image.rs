@@ -86,7 +86,7 @@ mod tests {
             assert!(fs::write(at.join("new"), "x").is_err());
             assert_eq!(mount(&at, &layers).unwrap(), source);
             let table = mounts::below(dir.path()).unwrap();
-            assert_eq!(table, [at.clone()], "mounted once");
+            assert_eq!(table.as_slice(), std::slice::from_ref(&at), "mounted once");
             mounts::remove_tree(&at).unwrap();
         }
     }
