@@ -28,7 +28,7 @@ pub(super) fn mount(dir: &Path, layers: &[PathBuf]) -> Result<Source, String> {
     let source = Source {
         path: dir.to_owned(),
         read_only: true,
-        device: None,
+        device: false,
     };
     fs::create_dir_all(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
     if mounts::is_mount_point(dir) {
