@@ -288,6 +288,7 @@ pub fn runtime_config(paths: &Paths, settings: &Settings) -> Result<knarr_runtim
         root: paths.sub("runtime"),
         exe: std::env::current_exe().map_err(io("this program's own path"))?,
         cgroup_parent: format!("/knarr-{}", settings.instance),
+        host: Default::default(),
     })
 }
 

@@ -72,6 +72,7 @@ async fn bench(dir: &Path, rootfs: &Path, rounds: usize, pause: Duration) -> Res
                 None => std::env::current_exe()?,
             },
             cgroup_parent: format!("/knarr-bench-{}", std::process::id()),
+            host: Default::default(),
         })?,
         root: dir.join("rt"),
         rootfs: rootfs.to_owned(),

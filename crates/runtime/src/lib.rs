@@ -48,8 +48,8 @@ pub use exec::ExecProcess;
 pub use role::dispatch_role;
 pub use runtime::Runtime;
 pub use spec::{
-    Config, Container, ContainerSpec, Device, ExecSpec, Exit, Id, IdRange, Mount, Resources,
-    Sandbox, SandboxSpec, Seccomp, State, Stats, User,
+    Config, Container, ContainerSpec, Device, ExecSpec, Exit, HostNamespaces, Id, IdRange, Mount,
+    Resources, Sandbox, SandboxSpec, Seccomp, State, Stats, User,
 };
 pub use tty::Tty;
 pub use usage::{

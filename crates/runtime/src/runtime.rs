@@ -94,7 +94,7 @@ impl Runtime {
                 &spec,
             )?;
             lock(&inner.sandboxes).insert(spec.id.clone(), spec.clone());
-            Ok(sandbox::describe(&inner.layout, spec))
+            Ok(sandbox::describe(&inner.layout, &inner.config, spec))
         })
         .await
     }
@@ -121,7 +121,7 @@ impl Runtime {
     pub fn sandboxes(&self) -> Vec<Sandbox> {
         lock(&self.inner.sandboxes)
             .values()
-            .map(|s| sandbox::describe(&self.inner.layout, s.clone()))
+            .map(|s| sandbox::describe(&self.inner.layout, &self.inner.config, s.clone()))
             .collect()
     }
 
@@ -149,7 +149,7 @@ impl Runtime {
         let dir = inner.layout.container(&id);
         let plan = ShimPlan {
             process,
-            pins: sandbox::pins(&inner.layout, &sandbox),
+            pins: sandbox::joined(&inner.layout, &inner.config, &sandbox),
             own_pids: !sandbox.host_pid,
             ids: sandbox.user_namespace,
             tree: Tree {

@@ -39,7 +39,7 @@ fn group(config: &Config, hierarchies: &Hierarchies, spec: &SandboxSpec) -> Opti
         .then(|| hierarchies.group_for(&config.cgroup_parent, &spec.cgroup, huge_pages))
 }
 
-/// Where a container of this sandbox finds its namespaces.
+/// The sandbox's own namespaces.
 pub(crate) fn pins(layout: &Layout, spec: &SandboxSpec) -> Pins {
     let dir = layout.pin(&spec.id);
     let at = |name: &str, own: bool| own.then(|| dir.join(name));
@@ -53,9 +53,19 @@ pub(crate) fn pins(layout: &Layout, spec: &SandboxSpec) -> Pins {
     }
 }
 
-pub(crate) fn describe(layout: &Layout, spec: SandboxSpec) -> Sandbox {
+/// The namespaces that its containers join: its own, and the host's where that is not the caller's.
+pub(crate) fn joined(layout: &Layout, config: &Config, spec: &SandboxSpec) -> Pins {
+    let mut pins = pins(layout, spec);
+    if spec.host_network {
+        pins.net = config.host.net.clone();
+        pins.uts = config.host.uts.clone();
+    }
+    pins
+}
+
+pub(crate) fn describe(layout: &Layout, config: &Config, spec: SandboxSpec) -> Sandbox {
     Sandbox {
-        netns: pins(layout, &spec).net,
+        netns: joined(layout, config, &spec).net,
         spec,
     }
 }

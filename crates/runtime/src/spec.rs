@@ -15,6 +15,15 @@ pub struct Config {
     pub exe: PathBuf,
     /// parent of all cgroups made, relative to each hierarchy's root, e.g. `/knarr-1f2e`
     pub cgroup_parent: String,
+    /// what counts as the host's
+    pub host: HostNamespaces,
+}
+
+/// What a sandbox on the host's network gets to see: None is the caller's own.
+#[derive(Debug, Clone, Default)]
+pub struct HostNamespaces {
+    pub net: Option<PathBuf>,
+    pub uts: Option<PathBuf>,
 }
 
 /// The namespaces that containers of one sandbox share (net, ipc, uts), pinned by bind mount; no process, but for `share_pid`.
@@ -56,7 +65,7 @@ impl IdRange {
 #[derive(Debug, Clone)]
 pub struct Sandbox {
     pub spec: SandboxSpec,
-    /// None with host_network
+    /// None with host_network, unless the host's is another than the caller's (see [`HostNamespaces`])
     pub netns: Option<PathBuf>,
 }
 

@@ -89,6 +89,7 @@ fn runtime_config(dir: &Path, cgroup_parent: &str) -> Config {
         root: dir.join("rt"),
         exe: std::env::current_exe().unwrap(),
         cgroup_parent: cgroup_parent.into(),
+        host: Default::default(),
     }
 }
 

@@ -19,6 +19,7 @@ fn main() {
         root: PathBuf::from(root),
         exe: std::env::current_exe().unwrap_or_default(),
         cgroup_parent: cgroup_parent.clone(),
+        host: Default::default(),
     };
     let done = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -67,6 +67,7 @@ impl World {
             root: self.dir.path().join("rt"),
             exe: EXE.into(),
             cgroup_parent: self.cgroup_parent.clone(),
+            host: Default::default(),
         }
     }
 
