@@ -178,9 +178,13 @@ impl ApiServer {
             .unwrap_or_else(|e| panic!("test API server in {dir:?}: {e}"))
     }
 
-    /// Hands over the node's streams; until then log, exec and attach answer 503.
-    pub fn set_pod_streams(&self, streams: Arc<dyn PodStreams>) {
-        self.inner.streams.store(Some(Arc::new(streams)));
+    /// Hands over a node's streams; until then log, exec and attach of its Pods answer 503.
+    pub fn set_pod_streams(&self, node: &str, streams: Arc<dyn PodStreams>) {
+        self.inner.streams.rcu(|all| {
+            let mut all = std::collections::BTreeMap::clone(all);
+            all.insert(node.to_owned(), streams.clone());
+            all
+        });
     }
 
     /// From now on this one tells what a node and its Pods use (`metrics.k8s.io`).

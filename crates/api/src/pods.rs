@@ -25,19 +25,27 @@ fn failure((code, reason, message): (u16, String, String)) -> Failure {
     Failure::new(code, reason, message)
 }
 
-fn streams(inner: &Inner) -> Result<Arc<dyn PodStreams>, Failure> {
-    inner
-        .streams
-        .load_full()
-        .map(|s| Arc::clone(&*s))
-        .ok_or_else(|| {
-            Failure::new(
-                503,
-                "ServiceUnavailable",
-                "the node agent is not running yet; try again",
-            )
-            .retry_after(1)
-        })
+/// The streams of the Pod's node; those of any when it has none yet, which knows what to say then.
+fn streams(inner: &Inner, t: &Target) -> Result<Arc<dyn PodStreams>, Failure> {
+    let key = catalog::key(&t.resource, &t.namespace, &t.name);
+    let pod = match inner.store.snapshot().get(&key) {
+        Some(entry) => object::parse(&entry.value)?,
+        None => return Err(Failure::not_found(&t.resource, &t.name)),
+    };
+    let all = inner.streams.load();
+    let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+    let found = match node {
+        "" => all.values().next(),
+        node => all.get(node),
+    };
+    found.cloned().ok_or_else(|| {
+        Failure::new(
+            503,
+            "ServiceUnavailable",
+            "the node agent is not running yet; try again",
+        )
+        .retry_after(1)
+    })
 }
 
 fn must_exist(inner: &Inner, t: &Target) -> Result<(), Failure> {
@@ -52,7 +60,7 @@ fn must_exist(inner: &Inner, t: &Target) -> Result<(), Failure> {
 pub async fn log(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Failure> {
     must_exist(inner, t)?;
     let query = call.parts.uri.query().unwrap_or("");
-    let stream = streams(inner)?
+    let stream = streams(inner, t)?
         .log(&t.namespace, &t.name, query)
         .await
         .map_err(failure)?;
@@ -118,7 +126,7 @@ pub async fn exec(inner: &Inner, call: Call, t: &Target) -> Result<Outcome, Fail
         "PodAttachOptions"
     };
     admission::connect(inner, &call.who, t, kind, object).await?;
-    let node = streams(inner)?;
+    let node = streams(inner, t)?;
     node.check(&t.namespace, &t.name, &raw)
         .await
         .map_err(failure)?;
@@ -150,7 +158,7 @@ pub async fn port_forward(inner: &Inner, call: Call, t: &Target) -> Result<Outco
     if !call.parts.headers.contains_key(header::UPGRADE) {
         return Err(Failure::bad_request("Upgrade request required"));
     }
-    let node = streams(inner)?;
+    let node = streams(inner, t)?;
     let query = Query::parse(call.parts.uri.query());
     let ports = query
         .all("ports")

@@ -1,8 +1,8 @@
 //! The server's state, and a request's way through it: authentication, routing, the answer's encoding.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
@@ -51,8 +51,8 @@ pub struct Inner {
     pub config: Config,
     /// Resources served; see [`Inner::catalog`].
     pub served: ArcSwap<Catalog>,
-    /// The node's streams, once it is there.
-    pub streams: ArcSwapOption<Arc<dyn PodStreams>>,
+    /// The streams of the nodes that are there, by the nodes' names.
+    pub streams: ArcSwap<BTreeMap<String, Arc<dyn PodStreams>>>,
     /// What the nodes measure.
     pub meters: crate::measured::Meters,
     /// Snapshots of chunked lists.
@@ -217,7 +217,7 @@ impl Inner {
             store: config.store.clone(),
             config,
             served: ArcSwap::from_pointee(catalog),
-            streams: ArcSwapOption::empty(),
+            streams: ArcSwap::default(),
             meters: Default::default(),
             pages: Pages::default(),
             metrics: Arc::default(),

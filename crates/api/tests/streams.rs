@@ -90,7 +90,7 @@ async fn start_node() -> Fixture {
     for name in ["p", "down"] {
         f.made(PODS, pod(name)).await;
     }
-    f.api.set_pod_streams(Arc::new(Echo));
+    f.api.set_pod_streams("n1", Arc::new(Echo));
     f
 }
 

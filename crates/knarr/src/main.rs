@@ -16,6 +16,7 @@ mod lean;
 mod logs;
 mod measured;
 mod netlink;
+mod nodes;
 mod paths;
 mod plan;
 mod progress;

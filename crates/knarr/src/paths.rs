@@ -79,6 +79,13 @@ pub struct Settings {
     pub service_cidr: (Ipv4Addr, u8),
     pub cluster_domain: String,
     pub node: String,
+    /// How many nodes the machine is; may change with each start.
+    #[serde(default = "one")]
+    pub nodes: u8,
+}
+
+fn one() -> u8 {
+    1
 }
 
 impl Settings {

@@ -3,7 +3,7 @@
 use crate::{
     connect::READY_FD,
     error::{Error, io},
-    paths::{Paths, Settings, parse_cidr, write_private},
+    paths::{NODES_MAX, Paths, Settings, parse_cidr, write_private},
     wiring,
 };
 use clap::Args;
@@ -30,6 +30,10 @@ pub struct ServeArguments {
     /// Addresses for Services. Kept from the first start
     #[arg(long, value_parser = parse_cidr, default_value = "10.43.0.0/16", value_name = "CIDR")]
     pub service_cidr: (Ipv4Addr, u8),
+    /// How many nodes the machine is. Each after the first has a network, cgroups and a folder of its own. Kept until
+    /// another number is given; 1 at first
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(NODES_MAX)))]
+    pub nodes: Option<u8>,
     /// Address on which published ports and Ingresses listen
     #[arg(long, default_value = "0.0.0.0", value_name = "ADDRESS")]
     pub bind: IpAddr,
@@ -237,7 +241,11 @@ fn alive(file: &mut std::fs::File) -> bool {
 }
 
 fn settings(paths: &Paths, arguments: &ServeArguments) -> Result<Settings, Error> {
-    if let Some(settings) = Settings::load(paths) {
+    if let Some(mut settings) = Settings::load(paths) {
+        if let Some(nodes) = arguments.nodes.filter(|nodes| *nodes != settings.nodes) {
+            settings.nodes = nodes;
+            settings.save(paths)?;
+        }
         return Ok(settings);
     }
     use sha2::Digest;
@@ -266,6 +274,7 @@ fn settings(paths: &Paths, arguments: &ServeArguments) -> Result<Settings, Error
         pod_cidr: arguments.pod_cidr,
         service_cidr: arguments.service_cidr,
         cluster_domain: "cluster.local".into(),
+        nodes: arguments.nodes.unwrap_or(1),
         node: if node.is_empty() {
             "localhost".into()
         } else {

@@ -2,8 +2,8 @@
 
 use crate::{
     error::{Error, io},
+    nodes::{self, Which},
     paths::{Paths, Settings},
-    wiring,
 };
 use clap::Args;
 
@@ -61,26 +61,14 @@ pub async fn run(paths: &Paths, arguments: StopArguments) -> Result<u8, Error> {
         say(arguments.output, was, true, &sentence);
         return Ok(0);
     };
-    let config = wiring::runtime_config(paths, &settings)?;
-    let failed = |what: &'static str| move |e: String| Error::Failed(format!("{what}: {e}"));
-    let runtime = tokio::task::spawn_blocking(move || wiring::open_runtime(config))
-        .await
-        .map_err(|e| Error::Failed(e.to_string()))?
-        .map_err(|e| failed("runtime")(e.to_string()))?;
-    runtime
-        .purge()
-        .await
-        .map_err(|e| failed("runtime")(e.to_string()))?;
-    drop(runtime);
-    // Only now: volumes may have been in use by containers.
-    knarr_node::purge(&paths.sub("node")).map_err(|e| failed("node")(e.to_string()))?;
-    let network = knarr_network::Network::open(wiring::network_config(paths, &settings))
-        .await
-        .map_err(|e| failed("network")(e.to_string()))?;
-    network
-        .purge()
-        .await
-        .map_err(|e| failed("network")(e.to_string()))?;
+    for number in nodes::known(paths) {
+        let which = Which {
+            paths,
+            settings: &settings,
+            number,
+        };
+        which.purge().await?;
+    }
     unmount_below(&paths.data);
     remove_data(paths)?;
     say(arguments.output, was, true, "everything is removed");
@@ -135,7 +123,7 @@ fn unmount_below(data: &std::path::Path) {
 /// The entries knarr made; the folder itself only when that empties it.
 fn remove_data(paths: &Paths) -> Result<(), Error> {
     for name in [
-        "store", "pki", "images", "runtime", "node", "network", "volumes",
+        "store", "pki", "images", "runtime", "node", "network", "nodes", "volumes",
     ] {
         let path = paths.sub(name);
         match std::fs::remove_dir_all(&path) {

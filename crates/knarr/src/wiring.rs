@@ -1,7 +1,8 @@
 //! The rooms put together: the only place that sees them all.
 
 use crate::{
-    error::{Error, io},
+    error::Error,
+    nodes::{self, Which},
     paths::{Paths, Settings},
     serve::ServeArguments,
 };
@@ -21,15 +22,13 @@ use tokio::{
 };
 
 /// What the API server does to its own objects, as upstream's `system:apiserver`.
-const MASTERS: &[&str] = &["system:masters"];
-/// The node sees and does what the node authorizer lets it.
-const NODES: &[&str] = &["system:nodes"];
+pub const MASTERS: &[&str] = &["system:masters"];
 
 /// The running platform.
 pub struct Platform {
     pub kubeconfig: String,
     store: knarr_store::Store,
-    node: Node,
+    nodes: Vec<Node>,
     tasks: JoinSet<()>,
 }
 
@@ -46,7 +45,11 @@ pub async fn start(
         paths.sub("pki"),
         arguments.encryption_provider_config.clone(),
     );
-    let runtime_config = runtime_config(paths, settings)?;
+    let which = |number| Which {
+        paths,
+        settings,
+        number,
+    };
     let node_settings = arguments.node_settings()?;
     let store = tokio::task::spawn_blocking(move || {
         let sealer = knarr_api::Encryption::open(&pki_dir, encryption.as_deref())
@@ -54,18 +57,12 @@ pub async fn start(
         open_store(&store_dir, sealer).map_err(|e| e.to_string())
     });
     let images = tokio::task::spawn_blocking(move || knarr_image::ImageStore::open(&images_dir));
-    let runtime = tokio::task::spawn_blocking(move || open_runtime(runtime_config));
-    let network = knarr_network::Network::open(network_config(paths, settings))
-        .await
-        .map_err(|e| failed("network")(e.to_string()))?;
+    let first = which(1).open().await?;
     let joined = |e: tokio::task::JoinError| Error::Failed(e.to_string());
     let store = store.await.map_err(joined)?.map_err(failed("store"))?;
     let images = images.await.map_err(joined)??;
-    let runtime = runtime
-        .await
-        .map_err(joined)?
-        .map_err(|e| failed("runtime")(e.to_string()))?;
 
+    let node_ip = first.network.node_ip();
     let api = ApiServer::new(knarr_api::Config {
         store: store.clone(),
         pki_dir: paths.sub("pki"),
@@ -75,7 +72,7 @@ pub async fn start(
                 any if any.is_unspecified() => host_address(),
                 one => one,
             },
-            network.node_ip().into(),
+            node_ip.into(),
         ],
         dns_ip: settings.dns_ip(),
         cluster_domain: settings.cluster_domain.clone(),
@@ -96,7 +93,7 @@ pub async fn start(
             tracing::error!(error = %e, "the API server ended");
         }
     });
-    let for_pods = for_pods(settings.api, network.node_ip()).await;
+    let for_pods = for_pods(settings.api, node_ip).await;
     let server = api.clone();
     tasks.spawn(async move {
         match for_pods {
@@ -110,14 +107,6 @@ pub async fn start(
                 }
             }
             Err(e) => tracing::error!(error = %e, "Pods can't reach the API"),
-        }
-    });
-    let (services, dns) = (network.clone(), network.clone());
-    let services_client = api.client("system:kube-proxy", &[], "kube-proxy");
-    tasks.spawn(async move { services.run_services(services_client).await });
-    tasks.spawn(async move {
-        if let Err(e) = dns.run_dns().await {
-            tracing::error!(error = %e, "cluster DNS ended");
         }
     });
     let controllers_api = api.clone();
@@ -140,36 +129,20 @@ pub async fn start(
         },
         api.client("system:gateway", &[], "gateway"),
     ));
-    let node_api = api.clone();
-    let node_user = format!("system:node:{}", settings.node);
-    let node = Node::start(knarr_node::Config {
-        name: settings.node.clone(),
-        data_dir: paths.sub("node"),
-        host_ip,
-        dns_ip: settings.dns_ip(),
-        cluster_domain: settings.cluster_domain.clone(),
-        runtime,
+    let common = nodes::Common {
+        api,
         images,
-        network: Arc::new(Links(network)),
-        client: Arc::new(move || node_api.client(&node_user, NODES, "kubelet")),
         settings: node_settings,
-    })
-    .await
-    .map_err(|e| failed("node")(e.to_string()))?;
-    api.set_pod_streams(Arc::new(Streams(node.clone())));
-    api.set_meter(
-        &settings.node,
-        Arc::new(crate::measured::Meter(node.clone())),
-    );
-    label_node(
-        api.client("system:apiserver", MASTERS, "apiserver"),
-        &settings.node,
-    )
-    .await?;
+    };
+    let mut all = vec![nodes::start(which(1), first, &common, &mut tasks).await?];
+    for number in 2..=settings.nodes {
+        let ground = which(number).open().await?;
+        all.push(nodes::start(which(number), ground, &common, &mut tasks).await?);
+    }
     Ok(Platform {
         kubeconfig,
         store,
-        node,
+        nodes: all,
         tasks,
     })
 }
@@ -177,7 +150,7 @@ pub async fn start(
 impl Platform {
     /// Ends the platform; containers stay.
     pub async fn stop(mut self) {
-        self.node.stop().await;
+        futures::future::join_all(self.nodes.iter().map(Node::stop)).await;
         self.tasks.abort_all();
         while self.tasks.join_next().await.is_some() {}
         self.store.close().await;
@@ -222,19 +195,6 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
         }
         tokio::time::sleep(TRY_AGAIN).await;
     }
-}
-
-/// Says of the node that it runs the API: a label that no node may give itself.
-async fn label_node(client: kube::Client, name: &str) -> Result<(), Error> {
-    use kube::api::{Api, Patch, PatchParams};
-    let labels =
-        serde_json::json!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}});
-    let nodes: Api<k8s_openapi::api::core::v1::Node> = Api::all(client);
-    let done = nodes
-        .patch_metadata(name, &PatchParams::default(), &Patch::Merge(&labels))
-        .await;
-    done.map(drop)
-        .map_err(|e| Error::Platform(format!("labelling the node: {e}")))
 }
 
 /// Where Pods reach the API, and the listener they need when it isn't the one for everybody: loopback is their own.
@@ -283,30 +243,8 @@ pub fn open_runtime(
     )
 }
 
-pub fn runtime_config(paths: &Paths, settings: &Settings) -> Result<knarr_runtime::Config, Error> {
-    Ok(knarr_runtime::Config {
-        root: paths.sub("runtime"),
-        exe: std::env::current_exe().map_err(io("this program's own path"))?,
-        cgroup_parent: format!("/knarr-{}", settings.instance),
-        host: Default::default(),
-    })
-}
-
-pub fn network_config(paths: &Paths, settings: &Settings) -> knarr_network::Config {
-    knarr_network::Config {
-        instance: settings.instance.clone(),
-        state_dir: paths.sub("network"),
-        pod_cidr: settings.pod_cidr,
-        node_cidr: settings.node_cidr(1).unwrap_or(settings.pod_cidr),
-        place: None,
-        service_cidr: settings.service_cidr,
-        dns_ip: settings.dns_ip(),
-        cluster_domain: settings.cluster_domain.clone(),
-    }
-}
-
 /// The address this machine would use towards the outside; loopback when it has none. Sends nothing.
-fn host_address() -> IpAddr {
+pub fn host_address() -> IpAddr {
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let Ok(socket) = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) else {
         return loopback;
@@ -322,7 +260,7 @@ fn host_address() -> IpAddr {
 }
 
 /// The node's view of the network.
-struct Links(knarr_network::Network);
+pub struct Links(pub knarr_network::Network);
 
 #[async_trait::async_trait]
 impl PodNetwork for Links {
@@ -338,7 +276,7 @@ impl PodNetwork for Links {
 }
 
 /// The API server's view of the node.
-struct Streams(Node);
+pub struct Streams(pub Node);
 
 /// Query parameters, decoded; repeated ones (`command`) keep their order.
 struct Query(Vec<(String, String)>);

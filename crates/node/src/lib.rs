@@ -68,6 +68,8 @@ pub struct Config {
     pub network: Arc<dyn PodNetwork>,
     /// one client per concern is better than one for all (each has its own buffer worker)
     pub client: Arc<dyn Fn() -> kube::Client + Send + Sync>,
+    /// how many nodes share this machine: each offers Pods its part of it
+    pub share: u32,
     pub settings: Settings,
 }
 
@@ -97,6 +99,7 @@ pub(crate) struct Parts {
     pub images: Arc<dyn engine::ImageSource>,
     pub network: Arc<dyn PodNetwork>,
     pub client: Arc<dyn Fn() -> kube::Client + Send + Sync>,
+    pub share: u32,
     pub settings: Settings,
 }
 
@@ -116,6 +119,7 @@ impl Node {
             images: Arc::new(engine::StoreImages(config.images)),
             network: config.network,
             client: config.client,
+            share: config.share.max(1),
             settings: config.settings,
         })
         .await
@@ -143,6 +147,7 @@ impl Node {
             host_ip: parts.host_ip,
             data_dir: parts.data_dir.clone(),
             machine: machine.clone(),
+            share: parts.share,
         };
         let uid = tokio::time::timeout(REGISTER_DEADLINE, registrar.register())
             .await
@@ -157,8 +162,9 @@ impl Node {
             host_ip: parts.host_ip,
             dns_ip: parts.dns_ip,
             cluster_domain: parts.cluster_domain,
-            cpus_milli: i64::from(machine.cpus) * 1000,
-            memory_bytes: i64::try_from(machine.memory_bytes).unwrap_or(i64::MAX),
+            cpus_milli: i64::from(machine.cpus) * 1000 / i64::from(parts.share),
+            memory_bytes: i64::try_from(machine.memory_bytes / u64::from(parts.share))
+                .unwrap_or(i64::MAX),
             engine: parts.engine,
             images: parts.images,
             network: parts.network,

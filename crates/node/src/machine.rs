@@ -73,6 +73,8 @@ pub(crate) struct Registrar {
     pub host_ip: IpAddr,
     pub data_dir: std::path::PathBuf,
     pub machine: Machine,
+    /// how many nodes share the machine
+    pub share: u32,
 }
 
 fn architecture() -> &'static str {
@@ -128,8 +130,9 @@ impl Registrar {
         let (host_ip, data_dir, machine) =
             (self.host_ip, self.data_dir.clone(), self.machine.clone());
         let before = before.cloned().unwrap_or_default();
+        let share = self.share;
         let status = tokio::task::spawn_blocking(move || {
-            status(&name, host_ip, &data_dir, &machine, &before)
+            status(&name, host_ip, &data_dir, &machine, share, &before)
         })
         .await;
         let Ok(status) = status else { return Ok(()) };
@@ -230,6 +233,7 @@ fn status(
     host_ip: IpAddr,
     data_dir: &Path,
     machine: &Machine,
+    share: u32,
     before: &[NodeCondition],
 ) -> NodeStatus {
     let (memory, full) = pressure(data_dir);
@@ -293,22 +297,36 @@ fn status(
         ),
     ];
     let disk_bytes = disk(data_dir).map_or(0, |(total, _)| total);
-    let mut capacity: BTreeMap<String, Quantity> = [
-        ("cpu", machine.cpus.to_string()),
-        ("memory", format!("{}Ki", machine.memory_bytes / 1024)),
-        ("ephemeral-storage", format!("{}Ki", disk_bytes / 1024)),
-        ("pods", PODS_MAX.to_string()),
-    ]
-    .map(|(k, v)| (k.to_owned(), Quantity(v)))
-    .into();
-    capacity.extend(huge_pages());
+    // A node that shares the machine has all of it, and offers Pods its part.
+    let resources = |share: u64| {
+        let cpu = match u64::from(machine.cpus) {
+            cpus if cpus % share == 0 => (cpus / share).to_string(),
+            cpus => format!("{}m", cpus * 1000 / share),
+        };
+        let mut all: BTreeMap<String, Quantity> = [
+            ("cpu", cpu),
+            (
+                "memory",
+                format!("{}Ki", machine.memory_bytes / share / 1024),
+            ),
+            (
+                "ephemeral-storage",
+                format!("{}Ki", disk_bytes / share / 1024),
+            ),
+            ("pods", PODS_MAX.to_string()),
+        ]
+        .map(|(k, v)| (k.to_owned(), Quantity(v)))
+        .into();
+        all.extend(huge_pages(share));
+        all
+    };
     let address = |type_: &str, address: String| NodeAddress {
         type_: type_.into(),
         address,
     };
     NodeStatus {
-        allocatable: Some(capacity.clone()),
-        capacity: Some(capacity),
+        allocatable: Some(resources(u64::from(share.max(1)))),
+        capacity: Some(resources(1)),
         conditions: Some(conditions),
         addresses: Some(vec![
             address("InternalIP", host_ip.to_string()),
@@ -330,10 +348,10 @@ fn status(
 }
 
 /// `hugepages-2Mi` and the like, with the bytes set aside for each.
-fn huge_pages() -> impl Iterator<Item = (String, Quantity)> {
+fn huge_pages(share: u64) -> impl Iterator<Item = (String, Quantity)> {
     crate::spec::resources::huge_page_sizes()
         .iter()
-        .map(|size| {
+        .map(move |size| {
             let file = format!(
                 "/sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages",
                 size >> 10
@@ -347,7 +365,7 @@ fn huge_pages() -> impl Iterator<Item = (String, Quantity)> {
                 s if s % (1 << 20) == 0 => format!("hugepages-{}Mi", s >> 20),
                 s => format!("hugepages-{}Ki", s >> 10),
             };
-            let bytes = match pages * size {
+            let bytes = match pages / share * size {
                 0 => "0".to_owned(),
                 b if b % (1 << 30) == 0 => format!("{}Gi", b >> 30),
                 b if b % (1 << 20) == 0 => format!("{}Mi", b >> 20),
@@ -409,11 +427,18 @@ mod tests {
             IpAddr::from([10, 0, 0, 1]),
             dir.path(),
             &machine,
+            3,
             &[old],
         );
         let capacity = status.capacity.unwrap();
         assert_eq!(capacity["cpu"].0, machine.cpus.to_string());
         assert!(capacity["memory"].0.ends_with("Ki"));
+        let offered = &status.allocatable.unwrap()["cpu"].0;
+        let third = match machine.cpus % 3 {
+            0 => (machine.cpus / 3).to_string(),
+            _ => format!("{}m", machine.cpus * 1000 / 3),
+        };
+        assert_eq!(*offered, third);
         let ready = status
             .conditions
             .unwrap()

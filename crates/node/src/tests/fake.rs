@@ -324,6 +324,7 @@ impl World {
     pub(crate) async fn start_node(&mut self) {
         let api = self.api.clone();
         let parts = Parts {
+            share: 1,
             name: "n1".into(),
             data_dir: self.dir.path().join("node"),
             host_ip: IpAddr::from([127, 0, 0, 1]),

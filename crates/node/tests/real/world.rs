@@ -68,6 +68,7 @@ pub async fn start_node(
     let images = image_store(dir);
     let api = api.clone();
     let node = Node::start(knarr_node::Config {
+        share: 1,
         name: "n1".into(),
         data_dir: dir.join("node"),
         host_ip: IpAddr::from([127, 0, 0, 1]),

@@ -1,0 +1,243 @@
+//! The nodes that this machine is: what each is called, where it keeps its things, and its start.
+//!
+//! The first has the machine's own network. Each further one has network and host name namespaces, a cgroup tree and a
+//! folder of its own; images are shared.
+
+use crate::{
+    error::{Error, io},
+    paths::{Paths, Settings},
+    wiring,
+};
+use knarr_api::ApiServer;
+use knarr_network::{Network, Place};
+use knarr_node::Node;
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    sync::Arc,
+};
+use tokio::task::JoinSet;
+
+/// A node sees and does what the node authorizer lets it.
+const NODES: &[&str] = &["system:nodes"];
+
+/// One of them, counted from 1.
+#[derive(Clone, Copy)]
+pub struct Which<'a> {
+    pub paths: &'a Paths,
+    pub settings: &'a Settings,
+    pub number: u8,
+}
+
+/// What a node is made on.
+pub struct Ground {
+    pub runtime: knarr_runtime::Runtime,
+    pub network: Network,
+}
+
+impl Which<'_> {
+    pub fn name(&self) -> String {
+        match self.number {
+            1 => self.settings.node.clone(),
+            number => format!("{}-{number}", self.settings.node),
+        }
+    }
+
+    fn sub(&self, name: &str) -> PathBuf {
+        match self.number {
+            1 => self.paths.sub(name),
+            number => self.paths.sub("nodes").join(number.to_string()).join(name),
+        }
+    }
+
+    /// Where the node agent keeps its things.
+    pub fn data_dir(&self) -> PathBuf {
+        self.sub("node")
+    }
+
+    fn place(&self) -> Option<Place> {
+        (self.number > 1).then(|| Place {
+            dir: self.sub("place"),
+            hostname: self.name(),
+            number: self.number,
+            machine_ip: Which { number: 1, ..*self }.node_ip(),
+        })
+    }
+
+    /// As [`knarr_network::Config::node_ip`].
+    fn node_ip(&self) -> Ipv4Addr {
+        let cidr = self.settings.node_cidr(self.number);
+        let (base, _) = cidr.unwrap_or(self.settings.pod_cidr);
+        Ipv4Addr::from(u32::from(base).wrapping_add(1))
+    }
+
+    /// # Errors
+    /// When there is no room for this node among the Pods' addresses.
+    pub fn network_config(&self) -> Result<knarr_network::Config, Error> {
+        let settings = self.settings;
+        let (base, bits) = settings.pod_cidr;
+        let node_cidr = settings.node_cidr(self.number).ok_or_else(|| {
+            Error::Platform(format!(
+                "{base}/{bits} is too small a range for Pods of more than one node: start a fresh data directory with a --pod-cidr of at most 21 bits"
+            ))
+        })?;
+        Ok(knarr_network::Config {
+            instance: settings.instance.clone(),
+            state_dir: self.sub("network"),
+            pod_cidr: settings.pod_cidr,
+            node_cidr,
+            place: self.place(),
+            service_cidr: settings.service_cidr,
+            dns_ip: settings.dns_ip(),
+            cluster_domain: settings.cluster_domain.clone(),
+        })
+    }
+
+    pub fn runtime_config(&self) -> Result<knarr_runtime::Config, Error> {
+        let place = self.place();
+        let instance = &self.settings.instance;
+        Ok(knarr_runtime::Config {
+            root: self.sub("runtime"),
+            exe: std::env::current_exe().map_err(io("this program's own path"))?,
+            cgroup_parent: match self.number {
+                1 => format!("/knarr-{instance}"),
+                number => format!("/knarr-{instance}-{number}"),
+            },
+            host: knarr_runtime::HostNamespaces {
+                net: place.as_ref().map(Place::net),
+                uts: place.as_ref().map(Place::uts),
+            },
+        })
+    }
+
+    /// Opens what the node is made on; finds again what an earlier process left.
+    pub async fn open(&self) -> Result<Ground, Error> {
+        let failed =
+            |room: &str, e: String| Error::Platform(format!("{}: {room}: {e}", self.name()));
+        let config = self.runtime_config()?;
+        let open = || tokio::task::spawn_blocking(move || wiring::open_runtime(config));
+        // The network makes the namespaces that a further node's containers join.
+        let network = Network::open(self.network_config()?);
+        let (network, runtime) = match self.number {
+            1 => tokio::join!(network, open()),
+            _ => (network.await, open().await),
+        };
+        let network = network.map_err(|e| failed("network", e.to_string()))?;
+        let runtime = runtime
+            .map_err(|e| Error::Failed(e.to_string()))?
+            .map_err(|e| failed("runtime", e.to_string()))?;
+        Ok(Ground { runtime, network })
+    }
+
+    /// Ends every container and removes all that the node has on the machine.
+    pub async fn purge(&self) -> Result<(), Error> {
+        let failed = |what: &'static str| move |e: String| Error::Failed(format!("{what}: {e}"));
+        let Ground { runtime, network } = self.open().await?;
+        runtime
+            .purge()
+            .await
+            .map_err(|e| failed("runtime")(e.to_string()))?;
+        drop(runtime);
+        // Only now: volumes may have been in use by containers.
+        knarr_node::purge(&self.data_dir()).map_err(|e| failed("node")(e.to_string()))?;
+        network
+            .purge()
+            .await
+            .map_err(|e| failed("network")(e.to_string()))
+    }
+}
+
+/// The numbers of the nodes that have something in the data directory, the first node last: the others' ways lead over it.
+pub fn known(paths: &Paths) -> Vec<u8> {
+    let entries = std::fs::read_dir(paths.sub("nodes"));
+    let names = entries.into_iter().flatten().flatten();
+    let mut numbers: Vec<u8> = names
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|number| *number > 1)
+        .collect();
+    numbers.sort_unstable();
+    numbers.push(1);
+    numbers
+}
+
+/// What all nodes are given alike.
+pub struct Common {
+    pub api: ApiServer,
+    pub images: knarr_image::ImageStore,
+    pub settings: knarr_node::Settings,
+}
+
+/// Starts a node's network tasks and its agent.
+pub async fn start(
+    which: Which<'_>,
+    ground: Ground,
+    common: &Common,
+    tasks: &mut JoinSet<()>,
+) -> Result<Node, Error> {
+    let Ground { runtime, network } = ground;
+    let (services, dns) = (network.clone(), network.clone());
+    let services_client = common.api.client("system:kube-proxy", &[], "kube-proxy");
+    tasks.spawn(async move { services.run_services(services_client).await });
+    tasks.spawn(async move {
+        if let Err(e) = dns.run_dns().await {
+            tracing::error!(error = %e, "cluster DNS ended");
+        }
+    });
+    let name = which.name();
+    let host_ip = match (which.number, wiring::host_address()) {
+        (1, address) if !address.is_loopback() => address,
+        // the machine has no network, or the node has one of its own
+        _ => IpAddr::V4(network.node_ip()),
+    };
+    let (api, user) = (common.api.clone(), format!("system:node:{name}"));
+    let node = Node::start(knarr_node::Config {
+        name: name.clone(),
+        data_dir: which.data_dir(),
+        host_ip,
+        dns_ip: which.settings.dns_ip(),
+        cluster_domain: which.settings.cluster_domain.clone(),
+        runtime,
+        images: common.images.clone(),
+        network: Arc::new(wiring::Links(network)),
+        client: Arc::new(move || api.client(&user, NODES, "kubelet")),
+        share: u32::from(which.settings.nodes),
+        settings: common.settings.clone(),
+    })
+    .await
+    .map_err(|e| Error::Platform(format!("node {name}: {e}")))?;
+    common
+        .api
+        .set_pod_streams(&name, Arc::new(wiring::Streams(node.clone())));
+    let meter = crate::measured::Meter(node.clone());
+    common.api.set_meter(&name, Arc::new(meter));
+    say_what_it_is(&common.api, which).await?;
+    Ok(node)
+}
+
+/// What no node may say of itself: its part of the Pods' range, and of the first that it runs the API.
+async fn say_what_it_is(api: &ApiServer, which: Which<'_>) -> Result<(), Error> {
+    use kube::api::{Api, Patch, PatchParams};
+    let client = api.client("system:apiserver", wiring::MASTERS, "apiserver");
+    let nodes: Api<k8s_openapi::api::core::v1::Node> = Api::all(client);
+    let name = which.name();
+    let failed = |e: kube::Error| Error::Platform(format!("describing node {name}: {e}"));
+    let node = nodes.get(&name).await.map_err(failed)?;
+    let mut patch = serde_json::json!({});
+    if which.number == 1 {
+        patch["metadata"]["labels"]["node-role.kubernetes.io/control-plane"] = "".into();
+    }
+    let has_range = node.spec.is_some_and(|spec| spec.pod_cidr.is_some());
+    // it can't be changed once it is there
+    if let Some((base, bits)) = which
+        .settings
+        .node_cidr(which.number)
+        .filter(|_| !has_range)
+    {
+        let cidr = format!("{base}/{bits}");
+        patch["spec"] = serde_json::json!({ "podCIDR": cidr, "podCIDRs": [cidr] });
+    }
+    let done = nodes
+        .patch(&name, &PatchParams::default(), &Patch::Merge(&patch))
+        .await;
+    done.map(drop).map_err(failed)
+}
