@@ -11,6 +11,7 @@ use crate::{
     engine::{Engine, ImageSource},
     events::Events,
     id_ranges::IdRanges,
+    pod::resize::share::Requests,
     services::Services,
     settings::Settings,
     sources::Sources,
@@ -38,6 +39,14 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// What Pods may ask for together.
+    pub(crate) fn capacity(&self) -> Requests {
+        Requests {
+            cpu_milli: self.cpus_milli,
+            memory_bytes: self.memory_bytes,
+        }
+    }
+
     /// Where `Localhost` seccomp profiles are looked up.
     pub(crate) fn seccomp_dir(&self) -> PathBuf {
         self.data_dir.join("seccomp")

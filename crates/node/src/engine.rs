@@ -26,6 +26,15 @@ pub(crate) trait ContainerEngine: Send + Sync + 'static {
     async fn exec(&self, id: &str, spec: ExecSpec) -> Result<ExecProcess, String>;
     async fn attach(&self, id: &str) -> Result<Attachment, String>;
     async fn update_resources(&self, id: &str, resources: Resources) -> Result<(), String>;
+    /// Sets the limits of a cgroup above containers'.
+    async fn set_group(&self, path: &str, resources: Resources) -> Result<(), String>;
+    /// Bytes of memory that a container, or all in a cgroup above some, uses. Blocking.
+    fn memory(&self, _id: &str) -> Option<u64> {
+        None
+    }
+    fn group_memory(&self, _path: &str) -> Option<u64> {
+        None
+    }
     /// The cgroup of a container. None here and below: an engine that counts nothing, or what is asked for is gone.
     fn cgroup(&self, _id: &str) -> Option<PathBuf> {
         None
@@ -126,6 +135,15 @@ impl ContainerEngine for RuntimeEngine {
     }
     async fn update_resources(&self, id: &str, resources: Resources) -> Result<(), String> {
         self.0.update_resources(id, resources).await.map_err(text)
+    }
+    async fn set_group(&self, path: &str, resources: Resources) -> Result<(), String> {
+        self.0.set_group(path, resources).await.map_err(text)
+    }
+    fn memory(&self, id: &str) -> Option<u64> {
+        self.0.stats(id).ok().map(|s| s.memory_bytes)
+    }
+    fn group_memory(&self, path: &str) -> Option<u64> {
+        self.0.group_stats(path).ok().map(|s| s.memory_bytes)
     }
     fn cgroup(&self, id: &str) -> Option<PathBuf> {
         self.0.cgroup(id).ok()

@@ -27,6 +27,7 @@ use crate::{
         entry::{Entry, HostPort, Registry},
         jobs,
         mailbox::Mailbox,
+        resize::share::Requests,
         worker::Worker,
     },
     spec::{build::labels, security, sysctl},
@@ -122,19 +123,30 @@ impl Pods {
             mailbox: Arc::new(Mailbox::default()),
             units: Mutex::default(),
             ports: Mutex::default(),
+            share: Mutex::default(),
         });
         self.registry.insert(entry.clone());
         let found = Found(found.remove(&uid).unwrap_or_default());
         let fresh = found.0.is_empty();
         let fits = self.registry.take_ports(&entry, HostPort::of(&pod)) || !found.0.is_empty();
+        let runs = !fresh || Worker::ran(&pod);
         let mut worker = Worker::new(
             self.context.clone(),
             self.registry.clone(),
-            entry,
+            entry.clone(),
             &pod,
             found,
         );
-        if !fits {
+        let wanted = Requests::of(&worker.pod());
+        let room = self
+            .registry
+            .admit(&entry, wanted, self.context.capacity(), runs);
+        if foreign_os(&pod) {
+            let why = "Failed to admit pod as the OS field doesn't match node OS";
+            worker.refuse(&pod, "PodOSNotSupported", why.into());
+        } else if let Err(lack) = room {
+            worker.refuse(&pod, lack.reason(), lack.to_string());
+        } else if !fits {
             worker.reject(
                 &pod,
                 "NodePorts",
@@ -233,6 +245,12 @@ impl Pods {
             }
         }
     }
+}
+
+/// The Pod is for another operating system.
+fn foreign_os(pod: &Pod) -> bool {
+    let os = pod.spec.as_ref().and_then(|s| s.os.as_ref());
+    os.is_some_and(|os| os.name != "linux")
 }
 
 async fn clear_orphan(context: Arc<Context>, uid: String) {

@@ -24,3 +24,13 @@ pub(crate) fn divided(quantity_milli: i128, divisor: Option<&Quantity>) -> i64 {
     let divisor = divisor.unwrap_or(knarr_quantity::Quantity::ZERO);
     knarr_quantity::Quantity::millis(amount).divided(&divisor)
 }
+
+/// Thousandths of a CPU, in the canonical spelling.
+pub(crate) fn cpu_text(milli: i64) -> String {
+    knarr_quantity::Quantity::millis(milli).to_string()
+}
+
+/// Bytes, in the canonical spelling of binary units.
+pub(crate) fn memory_text(bytes: i64) -> String {
+    knarr_quantity::Quantity::bytes(bytes).to_string()
+}

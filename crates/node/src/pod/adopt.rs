@@ -62,6 +62,11 @@ impl Worker {
             .sandboxes()
             .iter()
             .any(|s| s.spec.id == uid);
+        if sandbox_stayed {
+            self.adopt_resize(pod, &statuses);
+        } else {
+            self.note_group(pod);
+        }
         for index in 0..self.units.len() {
             let name = self.units[index].name.clone();
             let known = statuses.iter().find(|s| s.name == *name).copied();

@@ -72,6 +72,7 @@ impl Worker {
                 kind,
                 outcome,
             } => self.probed(index, &id, kind, &outcome, now),
+            Done::Resized(outcome) => self.apply_resize(outcome, now),
             Done::Cleaned(Ok(())) => self.cleaning = Step::Done,
             Done::Cleaned(Err(message)) => {
                 tracing::warn!(pod = %self.entry.name, namespace = %self.entry.namespace, %message, "clean-up is retried");
@@ -129,6 +130,7 @@ impl Worker {
                 unit.made = true;
                 unit.made_here = true;
                 unit.tries = 0;
+                unit.amounts = started.amounts;
                 unit.image = started.image;
                 unit.image_id = started.image_id;
                 let container = state::container_at(&pod, index);

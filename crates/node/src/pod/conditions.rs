@@ -71,6 +71,7 @@ impl Worker {
                 "observedGeneration": generation,
             }));
         }
+        out.extend(self.resize_conditions());
         out
     }
 

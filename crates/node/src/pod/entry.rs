@@ -5,7 +5,11 @@ use std::{collections::HashMap, sync::Arc};
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 
-use super::{mailbox::Mailbox, state::Kind};
+use super::{
+    mailbox::Mailbox,
+    resize::share::{Lack, Requests, Share, Waiting},
+    state::Kind,
+};
 
 #[derive(Debug, Clone)]
 pub(crate) struct UnitView {
@@ -30,6 +34,8 @@ pub(crate) struct Entry {
     pub units: Mutex<Vec<UnitView>>,
     /// ports of the node that it has, until it has ended
     pub ports: Mutex<Vec<HostPort>>,
+    /// CPU and memory of the node that it has, until it has ended
+    pub share: Mutex<Share>,
 }
 
 /// A port of the node that a container wants.
@@ -90,6 +96,55 @@ impl Registry {
         }
         free
     }
+    /// Gives a Pod its part of the node's CPU and memory; one that runs already has it in any case.
+    pub(crate) fn admit(
+        &self,
+        entry: &Entry,
+        wanted: Requests,
+        capacity: Requests,
+        runs: bool,
+    ) -> Result<(), Lack> {
+        let map = self.0.lock();
+        let lack = wanted.lacks(used(&map, &entry.uid), capacity);
+        match lack.filter(|_| !runs) {
+            Some(lack) => Err(lack),
+            None => {
+                entry.share.lock().has = Some(wanted);
+                Ok(())
+            }
+        }
+    }
+    /// Gives a Pod what it is to have instead; else it waits and is told by mail when there may be room.
+    pub(crate) fn resize(
+        &self,
+        entry: &Entry,
+        waiting: Waiting,
+        capacity: Requests,
+    ) -> Result<(), Lack> {
+        let map = self.0.lock();
+        let before = entry.share.lock().has;
+        if let Some(lack) = waiting.wanted.lacks(used(&map, &entry.uid), capacity) {
+            entry.share.lock().waiting = Some(waiting);
+            return Err(lack);
+        }
+        let mut share = entry.share.lock();
+        share.has = Some(waiting.wanted);
+        share.waiting = None;
+        drop(share);
+        if before != Some(waiting.wanted) {
+            wake_next(&map, capacity);
+        }
+        Ok(())
+    }
+    /// A Pod has ended: what it had is free.
+    pub(crate) fn leave(&self, entry: &Entry, capacity: Requests) {
+        let mut share = entry.share.lock();
+        share.waiting = None;
+        if share.has.take().is_some() {
+            drop(share);
+            wake_next(&self.0.lock(), capacity);
+        }
+    }
     pub(crate) fn get(&self, uid: &str) -> Option<Arc<Entry>> {
         self.0.lock().get(uid).cloned()
     }
@@ -113,6 +168,43 @@ impl Registry {
     }
     pub(crate) fn all(&self) -> Vec<Arc<Entry>> {
         self.0.lock().values().cloned().collect()
+    }
+}
+
+type Map = HashMap<Box<str>, Arc<Entry>>;
+
+/// What all Pods but one have. Those that the API no longer has don't count, as for the scheduler.
+fn used(map: &Map, but: &str) -> Requests {
+    let mut sum = Requests::default();
+    for entry in map
+        .values()
+        .filter(|e| &*e.uid != but && !e.mailbox.is_gone())
+    {
+        if let Some(has) = entry.share.lock().has {
+            sum.add(has);
+        }
+    }
+    sum
+}
+
+/// Tells the first of the Pods that wait, in the order of their rank, that fits now. What it takes may leave room for
+/// another: its own call wakes that one.
+fn wake_next(map: &Map, capacity: Requests) {
+    let mut waiting: Vec<_> = map
+        .values()
+        .filter_map(|entry| {
+            let share = entry.share.lock();
+            let waiting = share.waiting.as_ref()?;
+            let rank = waiting.rank(share.has.unwrap_or_default());
+            Some((rank, waiting.wanted, entry))
+        })
+        .collect();
+    waiting.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+    let fits = waiting
+        .iter()
+        .find(|(_, wanted, e)| wanted.lacks(used(map, &e.uid), capacity).is_none());
+    if let Some((.., entry)) = fits {
+        entry.mailbox.room_made();
     }
 }
 

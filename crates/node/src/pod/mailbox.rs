@@ -16,6 +16,8 @@ pub(crate) struct Mail {
     pub sources: bool,
     /// the image store has changed
     pub images: bool,
+    /// there may be room for a resize that waits
+    pub room: bool,
 }
 
 #[derive(Default)]
@@ -41,6 +43,10 @@ impl Mailbox {
     }
     pub(crate) fn images_changed(&self) {
         self.mail.lock().images = true;
+        self.notify.notify_one();
+    }
+    pub(crate) fn room_made(&self) {
+        self.mail.lock().room = true;
         self.notify.notify_one();
     }
     /// The object is no longer in the API.

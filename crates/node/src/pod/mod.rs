@@ -8,6 +8,7 @@ pub(crate) mod entry;
 pub(crate) mod jobs;
 pub(crate) mod mailbox;
 mod phase;
+pub(crate) mod resize;
 mod restart;
 pub(crate) mod state;
 mod status;

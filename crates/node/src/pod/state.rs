@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::backoff::Crash;
+use super::{backoff::Crash, resize::amounts::Amounts};
 use crate::probe::{Probe, Track};
 
 /// Where the Pod is.
@@ -163,6 +163,10 @@ pub(crate) struct Unit {
     pub made_here: bool,
     /// its image was changed in the Pod: it starts again, whatever the policy
     pub redo: bool,
+    /// the change that it starts again for is one of its resources
+    pub resized: bool,
+    /// requests and limits that are in force
+    pub amounts: Amounts,
     /// its next start is no restart that the back-off counts
     pub uncounted: bool,
     /// it ended to be replaced because it was changed in the Pod: until then, or till its successor runs, the API isn't told
@@ -194,6 +198,8 @@ impl Unit {
             made: false,
             made_here: false,
             redo: false,
+            resized: false,
+            amounts: Amounts::default(),
             uncounted: false,
             replaced_by: None,
             last: None,

@@ -27,11 +27,15 @@ use tokio::time::Instant;
 use super::{
     jobs::{Done, PatchError},
     phase::{self, Progress, View},
+    resize::amounts::Amounts,
     restart,
     state::{self, Ended, Kind, Stage, State, Unit},
     worker::Worker,
 };
-use crate::{context::Context, spec::resources};
+use crate::{
+    context::Context,
+    spec::{pod_resources, resources},
+};
 
 const CALL_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -110,6 +114,13 @@ impl Worker {
             "reason": why.map(|(reason, _)| reason),
             "message": why.map(|(_, message)| message),
         });
+        let (allocated, in_force) = pod_resources::shown(pod);
+        if let Some(allocated) = allocated {
+            status["allocatedResources"] = json!(allocated);
+        }
+        if let Some(resources) = in_force {
+            status["resources"] = json!(resources);
+        }
         if !inits.is_empty() {
             status["initContainerStatuses"] = json!(inits);
         }
@@ -188,11 +199,13 @@ impl Worker {
                 }
             }
         }
-        let given = container
-            .resources
-            .as_ref()
-            .filter(|r| r.limits.is_some() || r.requests.is_some());
-        let active = current.running.is_some();
+        let effective = Amounts::effective(pod, container);
+        let given = container.resources.clone().unwrap_or_default();
+        let resources = if current.running.is_some() && unit.amounts != effective {
+            unit.amounts.shown_in(&given)
+        } else {
+            given.clone()
+        };
         // as whom its first process was started
         let user = id
             .as_deref()
@@ -217,8 +230,8 @@ impl Worker {
             },
             image_id: unit.image_id.to_string(),
             container_id: id.map(|id| format!("knarr://{id}")),
-            resources: given.filter(|_| active).cloned(),
-            allocated_resources: given.and_then(|r| r.requests.clone()),
+            resources: Some(resources),
+            allocated_resources: given.requests,
             volume_mounts: mounts(container),
             user,
             ..ContainerStatus::default()

@@ -43,7 +43,7 @@ impl Worker {
                     }
                 }
                 Stage::Deleting => self.delete(&pod),
-                Stage::Gone => return,
+                Stage::Gone => break,
             }
             if self.stage == before {
                 break;
@@ -51,6 +51,13 @@ impl Worker {
         }
         if matches!(self.stage, Stage::Settled | Stage::Deleting) {
             self.entry.ports.lock().clear();
+        }
+        // Before the API hears that the Pod has ended, and the scheduler puts the next one here.
+        if matches!(
+            self.stage,
+            Stage::Cleaning | Stage::Settled | Stage::Deleting | Stage::Gone
+        ) {
+            self.registry.leave(&self.entry, self.context.capacity());
         }
         self.report(&pod);
         // The report may be what the end was waiting for.
@@ -149,9 +156,12 @@ impl Worker {
         if self.reset_all() {
             return;
         }
+        self.actuate(pod);
         for index in 0..self.units.len() {
-            if self.units[index].redo {
-                self.kill(index, "changed", None);
+            let unit = &self.units[index];
+            if unit.redo {
+                let why = if unit.resized { "resized" } else { "changed" };
+                self.kill(index, why, None);
             }
         }
         self.refresh_volumes(pod);
@@ -319,10 +329,11 @@ impl Worker {
             }
         };
         unit.backing_off = false;
-        if unit.redo {
+        let changed = unit.redo && !std::mem::take(&mut unit.resized);
+        unit.uncounted |= unit.redo;
+        if changed {
             // Another image: what was learnt of the one before doesn't count.
             unit.crash = Crash::default();
-            unit.uncounted = true;
         }
         unit.redo = false;
         unit.state = State::Starting;
@@ -453,6 +464,7 @@ impl Worker {
             "liveness" | "startup" => {
                 format!("Container {name} failed {why} probe, will be restarted")
             }
+            "resized" => format!("Container {name} resize requires restart"),
             "changed" => format!("Container {name} definition changed, will be restarted"),
             why => why.to_owned(),
         };

@@ -1,6 +1,6 @@
 //! The task of one Pod: takes in what has happened, decides, and has jobs done; never waits inside a decision.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
@@ -15,6 +15,7 @@ use super::{
     entry::{Entry, Registry, UnitView},
     jobs::{self, Done, Job},
     mailbox::Mail,
+    resize::{self, Resize},
     restart,
     state::{self, Kind, Stage, State, Step, Unit},
 };
@@ -37,10 +38,13 @@ pub(crate) struct Sent {
 pub(crate) struct Worker {
     pub(super) context: Arc<Context>,
     pub(super) entry: Arc<Entry>,
-    registry: Registry,
+    pub(super) registry: Registry,
     /// the object, without what doesn't matter here, as JSON: a tenth of its typed size
     bytes: Bytes,
-    cache: Option<Arc<Pod>>,
+    pub(super) cache: Option<Arc<Pod>>,
+    pub(super) resize: Option<Box<Resize>>,
+    /// stands for what the Pod's own cgroup was last given; 0: not known
+    pub(super) group_mark: u64,
     pub(super) stage: Stage,
     pub(super) sandbox: Step,
     pub(super) volumes: Step,
@@ -102,6 +106,8 @@ impl Worker {
             registry,
             bytes: pack(pod),
             cache: Some(pod.clone()),
+            resize: None,
+            group_mark: 0,
             stage: Stage::Preparing,
             sandbox: Step::Todo,
             volumes: Step::Todo,
@@ -180,14 +186,35 @@ impl Worker {
         self.registry.remove(&self.entry.uid);
     }
 
-    pub(super) fn pod(&mut self) -> Arc<Pod> {
+    /// The Pod with what is allocated to it.
+    pub(crate) fn pod(&mut self) -> Arc<Pod> {
         if let Some(pod) = &self.cache {
             return pod.clone();
         }
-        // It was written by `pack` from a Pod.
-        let pod: Arc<Pod> = Arc::new(serde_json::from_slice(&self.bytes).unwrap_or_default());
+        let object = self.object();
+        let pod = match &self.resize {
+            Some(resize) => resize.seen(object),
+            None => object,
+        };
+        let pod = Arc::new(pod);
         self.cache = Some(pod.clone());
         pod
+    }
+
+    /// The Pod as the API has it.
+    pub(super) fn object(&self) -> Pod {
+        // It was written by `pack` from a Pod.
+        serde_json::from_slice(&self.bytes).unwrap_or_default()
+    }
+
+    /// Whether the API knows of containers that were made of it.
+    pub(crate) fn ran(pod: &Pod) -> bool {
+        let status = pod.status.as_ref();
+        let lists = status
+            .into_iter()
+            .flat_map(|s| [&s.init_container_statuses, &s.container_statuses]);
+        let mut statuses = lists.flatten().flatten();
+        statuses.any(|c| c.container_id.is_some())
     }
 
     /// Lets go of the typed object while nothing is about to happen.
@@ -224,16 +251,19 @@ impl Worker {
             if bytes != self.bytes {
                 let before = self.pod();
                 self.bytes = bytes;
-                self.cache = Some(pod.clone());
+                self.cache = None;
                 let metadata =
                     |p: &Pod| (p.metadata.labels.clone(), p.metadata.annotations.clone());
                 if volumes::shows_metadata(&pod) && metadata(&before) != metadata(&pod) {
                     self.volumes_stale = true;
                 }
                 self.grow(&pod);
-                self.resize(&before, &pod);
+                self.notice_resize(&before, &pod);
                 self.replace_changed(&before, &pod);
             }
+        }
+        if mail.room {
+            self.ask_for_room();
         }
         if mail.sources {
             self.volumes_stale = true;
@@ -310,31 +340,6 @@ impl Worker {
         }
     }
 
-    /// In-place resize: new limits go to the running containers' cgroups.
-    fn resize(&mut self, before: &Pod, after: &Pod) {
-        let pairs = state::containers(before)
-            .zip(state::containers(after))
-            .enumerate();
-        let changed: Vec<_> = pairs
-            .filter(|(_, ((_, a), (_, b)))| a.resources != b.resources)
-            .filter_map(|(i, (_, (_, b)))| {
-                let id = self.units.get(i)?.running()?.id.clone();
-                Some((id, crate::spec::resources::cgroup(after, &b)))
-            })
-            .collect();
-        for (id, resources) in changed {
-            let engine = self.context.engine.clone();
-            tokio::spawn(async move {
-                let work = engine.update_resources(&id, resources);
-                match tokio::time::timeout(Duration::from_secs(30), work).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::warn!(%id, %error, "new limits were not taken"),
-                    Err(_) => tracing::warn!(%id, "new limits were not taken in time"),
-                }
-            });
-        }
-    }
-
     /// Shows the containers to logs and exec.
     fn publish(&mut self) {
         let views = self.units.iter().map(|u| UnitView {
@@ -402,6 +407,7 @@ fn pack(pod: &Pod) -> Bytes {
         .into_iter()
         .flatten()
         .filter(|c| !OWN.contains(&c.type_.as_str()))
+        .filter(|c| !resize::CONDITIONS.contains(&c.type_.as_str()))
         .cloned()
         .collect();
     if !foreign.is_empty() {

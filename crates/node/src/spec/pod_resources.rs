@@ -4,7 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::{
+    api::core::v1::{Container, Pod, ResourceRequirements},
+    apimachinery::pkg::api::resource::Quantity,
+};
 use knarr_runtime::Resources;
 
 use super::resources::{self, List, huge_page_size, qos_class};
@@ -90,6 +93,32 @@ pub(crate) fn total(pod: &Pod, side: Side) -> Amounts {
 pub(crate) fn units(milli: i128) -> i64 {
     let whole = milli.div_euclid(1000) + i128::from(milli.rem_euclid(1000) > 0);
     i64::try_from(whole).unwrap_or(i64::MAX)
+}
+
+/// The Pod's `status.allocatedResources` and `status.resources`; none where it asks for nothing.
+///
+/// Source: kubernetes `pkg/kubelet/kubelet_pods.go` (getEffectiveAllocatedResources).
+pub(crate) fn shown(pod: &Pod) -> (Option<List>, Option<ResourceRequirements>) {
+    let text = |name: &str, milli: i128| match name {
+        "cpu" => quantity::cpu_text(i64::try_from(milli).unwrap_or(i64::MAX)),
+        _ => quantity::memory_text(units(milli)),
+    };
+    let list = |side: Side| -> Option<List> {
+        let all = total(pod, side);
+        let list = all.into_iter().map(|(name, milli)| {
+            let text = text(&name, milli);
+            (name, Quantity(text))
+        });
+        Some(list.collect()).filter(|l: &List| !l.is_empty())
+    };
+    let (requests, limits) = (list(Side::Requests), list(Side::Limits));
+    let any = requests.is_some() || limits.is_some();
+    let resources = any.then(|| ResourceRequirements {
+        requests: requests.clone(),
+        limits,
+        claims: None,
+    });
+    (requests, resources)
 }
 
 /// Every container (of `side` limits) names this resource, or the Pod does.

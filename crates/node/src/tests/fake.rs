@@ -48,6 +48,10 @@ pub(crate) struct FakeEngine {
     pub signals: Mutex<Vec<String>>,
     /// runs so far, by container name
     pub runs: Mutex<Vec<String>>,
+    /// cgroups above containers' that were set
+    pub groups: Mutex<BTreeMap<String, Resources>>,
+    /// bytes of memory in use, by container name
+    pub memory_used: Mutex<HashMap<String, u64>>,
     /// the next so many runs panic
     pub panics: Mutex<u32>,
     /// sandboxes can't be made while this holds
@@ -214,9 +218,18 @@ impl ContainerEngine for FakeEngine {
     }
     async fn update_resources(&self, id: &str, resources: Resources) -> Result<(), String> {
         if let Some(made) = self.containers.lock().get_mut(id) {
-            made.spec.resources = resources;
+            made.spec.resources = made.spec.resources.overlaid(&resources);
         }
         Ok(())
+    }
+    async fn set_group(&self, path: &str, resources: Resources) -> Result<(), String> {
+        self.groups.lock().insert(path.to_owned(), resources);
+        Ok(())
+    }
+    fn memory(&self, id: &str) -> Option<u64> {
+        let containers = self.containers.lock();
+        let name = Self::name(&containers.get(id)?.spec);
+        self.memory_used.lock().get(&name).copied()
     }
     async fn exec_capture(
         &self,

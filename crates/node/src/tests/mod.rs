@@ -9,6 +9,7 @@ mod fake;
 mod lifecycle;
 mod material;
 mod probes;
+mod resize;
 mod restarts;
 mod scale;
 mod talk;

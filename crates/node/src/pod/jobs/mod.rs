@@ -18,7 +18,10 @@ pub(crate) use self::{
     start::{StartFailure, StartRequest, StartedContainer, start},
     stop::{StopRequest, signal_number, stop},
 };
-use super::state::{self, Ended};
+use super::{
+    resize,
+    state::{self, Ended},
+};
 use crate::{
     context::Context,
     probe::{self, Outcome, Probe},
@@ -60,6 +63,7 @@ pub(crate) enum Done {
         kind: probe::Kind,
         outcome: Outcome,
     },
+    Resized(resize::Outcome),
     Cleaned(Result<(), String>),
     /// the hash of the status that was sent
     Patched {

@@ -7,7 +7,12 @@ use k8s_openapi::api::core::v1::Pod;
 use knarr_runtime::State as RuntimeState;
 
 use super::{Done, image::Asker, time};
-use crate::{context::Context, pod::state, spec::build, volumes::Paths};
+use crate::{
+    context::Context,
+    pod::{resize::amounts::Amounts, state},
+    spec::build,
+    volumes::Paths,
+};
 
 const START_DEADLINE: Duration = Duration::from_secs(120);
 
@@ -16,6 +21,8 @@ pub(crate) struct StartedContainer {
     pub since: Timestamp,
     pub image: Box<str>,
     pub image_id: Box<str>,
+    /// what it may use
+    pub amounts: Amounts,
 }
 
 pub(crate) enum StartFailure {
@@ -146,6 +153,7 @@ async fn make_container(
     })
     .await
     .map_err(config)?;
+    let amounts = Amounts::effective(&pod, &container);
     let image_id = build::image_id(&image).into();
     let image = image.name.into_boxed_str();
     event("Created", format!("Created container: {}", container.name));
@@ -172,6 +180,7 @@ async fn make_container(
                 since,
                 image,
                 image_id,
+                amounts,
             })
         }
         Err(message) => Err(StartFailure::Run {
