@@ -5,6 +5,7 @@
 //! It must never know: the store, the runtime, the network.
 #![forbid(unsafe_code)]
 
+mod attachdetach;
 mod certificates;
 mod clusterrole;
 mod cronjob;
@@ -72,6 +73,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("namespace", namespace::start),
     ("nodelifecycle", nodelifecycle::start),
     ("volume", volume::start),
+    ("attachdetach", attachdetach::start),
     ("certificates", certificates::start),
     ("resourcequota", quota::start),
     ("disruption", disruption::start),

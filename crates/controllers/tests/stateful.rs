@@ -193,7 +193,7 @@ async fn each_pod_keeps_its_volume() {
         )
     })
     .await;
-    let path = pv["spec"]["hostPath"]["path"].as_str().unwrap().to_owned();
+    let path = pv["spec"]["local"]["path"].as_str().unwrap().to_owned();
     assert!(std::path::Path::new(&path).starts_with(&c.volumes));
     std::fs::write(format!("{path}/row"), "1").unwrap();
     // away and back: the same volume

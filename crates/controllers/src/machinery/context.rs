@@ -12,7 +12,7 @@ use crate::{
     Config,
     gc::inventory::Inventory,
     objects::{
-        csi::CsiNode,
+        csi::{CsiDriver, CsiNode, VolumeAttachment},
         meta::{Kind, Meta, Object},
         node::{Namespace, Node, ServiceAccount},
         pod::Pod,
@@ -118,6 +118,10 @@ caches! {
     classes: StorageClass,
     /// CSINodes
     csi_nodes: CsiNode,
+    /// CSIDrivers
+    csi_drivers: CsiDriver,
+    /// VolumeAttachments
+    attachments: VolumeAttachment,
     /// PodDisruptionBudgets
     budgets: Budget,
     /// ResourceQuotas

@@ -82,3 +82,77 @@ impl TopologySelectorTerm {
         })
     }
 }
+
+/// `storage.k8s.io/v1.CSIDriver`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct CsiDriver {
+    /// metadata; the name is the driver's
+    pub metadata: Meta,
+    /// spec
+    pub spec: CsiDriverSpec,
+}
+object!(CsiDriver, "storage.k8s.io", "v1", "csidrivers", "CSIDriver");
+
+/// `storage.k8s.io/v1.CSIDriverSpec`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CsiDriverSpec {
+    /// volumes are attached to nodes; None: so they are
+    pub attach_required: Option<bool>,
+}
+
+/// `storage.k8s.io/v1.VolumeAttachment`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct VolumeAttachment {
+    /// metadata
+    pub metadata: Meta,
+    /// spec
+    pub spec: VolumeAttachmentSpec,
+    /// status
+    pub status: VolumeAttachmentStatus,
+}
+object!(
+    VolumeAttachment,
+    "storage.k8s.io",
+    "v1",
+    "volumeattachments",
+    "VolumeAttachment"
+);
+
+/// `storage.k8s.io/v1.VolumeAttachmentSpec`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VolumeAttachmentSpec {
+    /// node
+    pub node_name: Box<str>,
+    /// volume
+    pub source: VolumeAttachmentSource,
+}
+
+/// `storage.k8s.io/v1.VolumeAttachmentSource`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VolumeAttachmentSource {
+    /// name of the PersistentVolume; empty for an inline one
+    pub persistent_volume_name: Box<str>,
+}
+
+/// `storage.k8s.io/v1.VolumeAttachmentStatus`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VolumeAttachmentStatus {
+    /// the driver has attached it
+    pub attached: bool,
+    /// why it could not
+    pub attach_error: Option<VolumeError>,
+}
+
+/// `storage.k8s.io/v1.VolumeError`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct VolumeError {
+    /// for people
+    pub message: Box<str>,
+}

@@ -43,10 +43,24 @@ pub struct Taint {
     pub effect: Box<str>,
 }
 
+/// `v1.AttachedVolume`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct AttachedVolume {
+    /// `kubernetes.io/csi/<driver>^<handle>`
+    pub name: Box<str>,
+}
+
 /// `v1.NodeStatus`
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct NodeStatus {
+    /// attached volumes that are mounted, `kubernetes.io/csi/<driver>^<handle>`
+    #[serde(deserialize_with = "nullable")]
+    pub volumes_in_use: Vec<Box<str>>,
+    /// attached volumes
+    #[serde(deserialize_with = "nullable")]
+    pub volumes_attached: Vec<AttachedVolume>,
     /// what pods may use
     pub allocatable: Requests,
     /// conditions

@@ -295,6 +295,10 @@ impl Pod {
     pub fn active(&self) -> bool {
         !self.terminal() && !self.metadata.deleting()
     }
+    /// It is being deleted, and its node has nothing of it any more (`podIsShutDown`).
+    pub fn shut_down(&self) -> bool {
+        self.metadata.deleting() && self.metadata.deletion_grace_period_seconds == Some(0)
+    }
     /// Sum of restarts.
     pub fn restarts(&self) -> i32 {
         self.status

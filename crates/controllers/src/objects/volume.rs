@@ -45,6 +45,24 @@ pub struct ClaimSpec {
     pub storage_class_name: Option<Box<str>>,
     /// Filesystem (also when empty) or Block
     pub volume_mode: Box<str>,
+    /// VolumeAttributesClass
+    pub volume_attributes_class_name: Option<Box<str>>,
+    /// what it's filled with
+    pub data_source_ref: Option<DataSource>,
+}
+
+/// `v1.TypedObjectReference`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DataSource {
+    /// group; empty for the core group
+    pub api_group: Box<str>,
+    /// e.g. `PersistentVolumeClaim`, `VolumeSnapshot`
+    pub kind: Box<str>,
+    /// name
+    pub name: Box<str>,
+    /// namespace; the claim's when empty
+    pub namespace: Box<str>,
 }
 
 /// `v1.VolumeResourceRequirements`
@@ -73,10 +91,15 @@ impl Storage {
 
 /// `v1.PersistentVolumeClaimStatus`
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct ClaimStatus {
     /// Pending, Bound, Lost
     pub phase: Box<str>,
+    /// what it has
+    pub capacity: Storage,
+    /// modes of its volume
+    #[serde(deserialize_with = "nullable")]
+    pub access_modes: Vec<Box<str>>,
 }
 
 /// `v1.PersistentVolume`
@@ -113,6 +136,10 @@ pub struct VolumeSpec {
     pub node_affinity: Option<VolumeNodeAffinity>,
     /// a directory of the node
     pub host_path: Option<HostPath>,
+    /// a directory or device of the node
+    pub local: Option<HostPath>,
+    /// VolumeAttributesClass
+    pub volume_attributes_class_name: Option<Box<str>>,
     /// a CSI driver's
     pub csi: Option<CsiSource>,
 }
@@ -138,7 +165,7 @@ pub struct VolumeNodeAffinity {
     pub required: Option<NodeSelector>,
 }
 
-/// `v1.HostPathVolumeSource`
+/// `v1.HostPathVolumeSource`, `v1.LocalVolumeSource`
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct HostPath {
@@ -168,6 +195,11 @@ pub struct StorageClass {
     pub volume_binding_mode: Box<str>,
     /// options
     pub parameters: Labels,
+    /// volumes may grow
+    pub allow_volume_expansion: Option<bool>,
+    /// of the volumes
+    #[serde(deserialize_with = "nullable")]
+    pub mount_options: Vec<Box<str>>,
     /// nodes that volumes can be made for; all when empty
     #[serde(deserialize_with = "nullable")]
     pub allowed_topologies: Vec<TopologySelectorTerm>,
@@ -191,5 +223,49 @@ impl StorageClass {
     /// Volumes are made when a pod that uses them is placed.
     pub fn waits_for_consumer(&self) -> bool {
         &*self.volume_binding_mode == "WaitForFirstConsumer"
+    }
+}
+
+/// Name of a class before it had a field.
+const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+
+impl Claim {
+    /// Its class; None: the default one, "": none.
+    pub fn class(&self) -> Option<&str> {
+        let old = self.metadata.annotations.get(OLD_CLASS);
+        old.or(self.spec.storage_class_name.as_deref())
+    }
+}
+
+impl Volume {
+    /// Its class; "": none.
+    pub fn class(&self) -> &str {
+        let old = self.metadata.annotations.get(OLD_CLASS);
+        old.unwrap_or(&self.spec.storage_class_name)
+    }
+    /// It was made for this claim, or bound to it.
+    pub fn is_for(&self, claim: &Claim) -> bool {
+        self.spec.claim_ref.as_ref().is_some_and(|r| {
+            r.namespace == claim.metadata.namespace
+                && r.name == claim.metadata.name
+                && (r.uid.is_empty() || r.uid == claim.metadata.uid)
+        })
+    }
+    /// Both say so.
+    pub fn is_bound_to(&self, claim: &Claim) -> bool {
+        self.metadata.name == claim.spec.volume_name
+            && self
+                .spec
+                .claim_ref
+                .as_ref()
+                .is_some_and(|r| r.uid == claim.metadata.uid)
+    }
+    /// It may be on one node at a time.
+    pub fn exclusive(&self) -> bool {
+        let modes = &self.spec.access_modes;
+        !modes.is_empty()
+            && !modes
+                .iter()
+                .any(|m| matches!(&**m, "ReadWriteMany" | "ReadOnlyMany"))
     }
 }

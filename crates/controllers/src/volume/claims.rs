@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    BIND_COMPLETED, BOUND_BY_CONTROLLER, CLAIM_PROTECTION, Controller, PROVISIONED_BY, PROVISIONER,
-    SELECTED_NODE, SOURCE, directory,
-    matching::{best, is_for, suits},
+    BIND_COMPLETED, BOUND_BY_CONTROLLER, CLAIM_PROTECTION, Controller, PROVISIONER, SELECTED_NODE,
+    SOURCE,
+    matching::{best, suits},
 };
 use crate::{
     error::Result,
@@ -17,12 +18,19 @@ use crate::{
     },
     objects::{
         meta::{Key, Object},
-        node::Node,
+        pod::Pod,
         volume::{Claim, StorageClass, Volume},
     },
 };
 
-const HOSTNAME: &str = "kubernetes.io/hostname";
+/// Annotations on a claim: who is to make its volume.
+const ASKED_PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
+const ASKED_PROVISIONER_OLD: &str = "volume.beta.kubernetes.io/storage-provisioner";
+
+#[derive(Deserialize)]
+struct Pods {
+    items: Vec<Pod>,
+}
 
 impl Controller {
     pub(super) async fn claim(&self, key: Key) -> Result<Next> {
@@ -30,174 +38,214 @@ impl Controller {
             return Ok(Next::Wait);
         };
         if claim.metadata.deleting() {
-            return self.leaving(&claim).await;
+            let next = self.leaving(&claim).await?;
+            if claim.spec.volume_name.is_empty() {
+                return Ok(next);
+            }
         }
-        let complete = claim.metadata.annotations.get(BIND_COMPLETED).is_some();
-        if complete || !claim.spec.volume_name.is_empty() {
-            return self.bound(&claim, complete).await;
+        if claim.metadata.annotations.get(BIND_COMPLETED).is_some() {
+            self.bound(&claim).await
+        } else if claim.spec.volume_name.is_empty() {
+            self.unbound(&claim).await
+        } else {
+            self.asked_for(&claim).await
         }
-        let Some(class) = self.class(&claim).await? else {
-            return Ok(Next::Wait);
-        };
-        let class = class.as_deref();
-        let waits = class.is_some_and(StorageClass::waits_for_consumer);
-        let node = claim
-            .metadata
-            .annotations
-            .get(SELECTED_NODE)
-            .and_then(|n| self.nodes.get("", n));
+    }
+
+    /// A claim that takes any volume that suits it.
+    async fn unbound(&self, claim: &Claim) -> Result<Next> {
+        let class = claim.class().filter(|c| !c.is_empty());
+        let known = class.and_then(|c| self.classes.get("", c));
+        let waits = known.as_ref().is_some_and(|c| c.waits_for_consumer());
         let mut volumes = vec![];
-        self.volumes.each(|v| volumes.push(v.clone()));
-        if waits && node.is_none() && !volumes.iter().any(|v| is_for(v, &claim)) {
-            self.recorder.normal(
-                &*claim,
-                SOURCE,
+        self.volumes.each(|v| {
+            // the scheduler chooses among the others
+            if !waits || v.is_for(claim) {
+                volumes.push(v.clone());
+            }
+        });
+        if let Some(volume) = best(claim, &volumes, None) {
+            return self.bind(claim, volume).await;
+        }
+        if claim.class().is_none()
+            && let Some(default) = self.default_of_claims()
+        {
+            let patch = json!({
+                "metadata": {"resourceVersion": claim.metadata.resource_version},
+                "spec": {"storageClassName": default.metadata.name},
+            });
+            let path = Claim::KIND.at(&claim.metadata);
+            self.rest.merge::<Ignored>(&path, &patch).await?;
+            return Ok(Next::Wait);
+        }
+        let selected = claim.metadata.annotations.get(SELECTED_NODE);
+        if waits && selected.is_none() {
+            let (reason, message) = self.consumers(claim);
+            self.recorder.normal(claim, SOURCE, reason, message);
+            return self.pending(claim).await;
+        }
+        let Some(name) = class else {
+            let message =
+                "no persistent volumes available for this claim and no storage class is set";
+            self.recorder
+                .normal(claim, SOURCE, "FailedBinding", message.into());
+            return self.pending(claim).await;
+        };
+        let Some(class) = known else {
+            let message = format!("storageclass.storage.k8s.io {name:?} not found");
+            self.recorder
+                .warning(claim, SOURCE, "ProvisioningFailed", message);
+            return self.pending(claim).await;
+        };
+        let provisioner = &*class.provisioner;
+        if provisioner == PROVISIONER {
+            let node = selected.and_then(|n| self.nodes.get("", n));
+            return self.provision(claim, &class, node).await;
+        }
+        if provisioner.starts_with("kubernetes.io/") {
+            let message = format!("no volume plugin matched name: {provisioner}");
+            self.recorder
+                .warning(claim, SOURCE, "ProvisioningFailed", message);
+            return self.pending(claim).await;
+        }
+        if claim.metadata.annotations.get(ASKED_PROVISIONER) != Some(provisioner) {
+            let patch = json!({"metadata": {
+                "resourceVersion": claim.metadata.resource_version,
+                "annotations": {ASKED_PROVISIONER: provisioner, ASKED_PROVISIONER_OLD: provisioner},
+            }});
+            let path = Claim::KIND.at(&claim.metadata);
+            self.rest.merge::<Ignored>(&path, &patch).await?;
+        }
+        let message = format!(
+            "Waiting for a volume to be created either by the external provisioner '{provisioner}' or manually by the system administrator. If volume creation is delayed, please verify that the provisioner is running and correctly registered."
+        );
+        self.recorder
+            .normal(claim, SOURCE, "ExternalProvisioning", message);
+        self.pending(claim).await
+    }
+
+    /// Who must come first.
+    fn consumers(&self, claim: &Claim) -> (&'static str, String) {
+        let meta = &claim.metadata;
+        let waiting = self.pods.in_namespace(&meta.namespace, |p| {
+            p.spec.node_name.is_empty() && !p.terminal() && p.claims().any(|c| *c == *meta.name)
+        });
+        let names: Vec<&str> = waiting.iter().map(|p| &*p.metadata.name).collect();
+        match names.len() {
+            0 => (
                 "WaitForFirstConsumer",
                 "waiting for first consumer to be created before binding".into(),
-            );
-            return self.pending(&claim).await;
-        }
-        if let Some(volume) = best(&claim, &volumes, node.as_deref()) {
-            return self.bind(&claim, volume).await;
-        }
-        match class {
-            Some(class) if &*class.provisioner == PROVISIONER => {
-                self.provision(&claim, class, node).await
-            }
-            Some(class) => {
-                self.recorder.normal(
-                    &*claim,
-                    SOURCE,
-                    "ExternalProvisioning",
-                    format!(
-                        "Waiting for a volume to be created either by the external provisioner '{}' or manually by the system administrator. If volume creation is delayed, please verify that the provisioner is running and correctly registered.",
-                        class.provisioner
-                    ),
-                );
-                self.pending(&claim).await
-            }
-            None => {
-                self.recorder.normal(
-                    &*claim,
-                    SOURCE,
-                    "FailedBinding",
-                    "no persistent volumes available for this claim and no storage class is set"
-                        .into(),
-                );
-                self.pending(&claim).await
-            }
+            ),
+            1 => (
+                "WaitForPodScheduled",
+                format!("waiting for pod {} to be scheduled", names[0]),
+            ),
+            _ => (
+                "WaitForPodScheduled",
+                format!("waiting for pods {} to be scheduled", names.join(",")),
+            ),
         }
     }
 
-    /// Its class: None when it has just been given one (or names one that isn't there yet), Some(None) when it wants none.
-    async fn class(&self, claim: &Claim) -> Result<Option<Option<Arc<StorageClass>>>> {
-        match claim.spec.storage_class_name.as_deref() {
-            Some("") => Ok(Some(None)),
-            Some(name) => {
-                if let Some(class) = self.classes.get("", name) {
-                    return Ok(Some(Some(class)));
-                }
-                // a class that nobody made still names volumes
-                let mut volumes = vec![];
-                self.volumes.each(|v| volumes.push(v.clone()));
-                if let Some(volume) = best(claim, &volumes, None) {
-                    self.bind(claim, volume).await?;
-                    return Ok(None);
-                }
-                self.recorder.warning(
-                    claim,
-                    SOURCE,
-                    "ProvisioningFailed",
-                    format!("storageclass.storage.k8s.io {name:?} not found"),
-                );
-                self.pending(claim).await?;
-                Ok(None)
+    /// The class of claims that name none: the newest of those marked so.
+    fn default_of_claims(&self) -> Option<Arc<StorageClass>> {
+        let mut default: Option<Arc<StorageClass>> = None;
+        let order = |c: &StorageClass| {
+            let meta = &c.metadata;
+            (
+                std::cmp::Reverse(meta.creation_timestamp),
+                meta.name.clone(),
+            )
+        };
+        self.classes.each(|c| {
+            if c.is_default() && default.as_ref().is_none_or(|d| order(c) < order(d)) {
+                default = Some(c.clone());
             }
-            None => {
-                let mut default: Option<Arc<StorageClass>> = None;
-                self.classes.each(|c| {
-                    if c.is_default()
-                        && default.as_ref().is_none_or(|d| {
-                            c.metadata.creation_timestamp > d.metadata.creation_timestamp
-                        })
-                    {
-                        default = Some(c.clone());
-                    }
-                });
-                let Some(class) = default else {
-                    return Ok(Some(None));
-                };
-                let patch = json!({
-                    "metadata": {"resourceVersion": claim.metadata.resource_version},
-                    "spec": {"storageClassName": class.metadata.name},
-                });
-                self.rest
-                    .merge::<Ignored>(&Claim::KIND.at(&claim.metadata), &patch)
-                    .await?;
-                Ok(None)
-            }
-        }
+        });
+        default
     }
 
-    async fn pending(&self, claim: &Claim) -> Result<Next> {
-        if claim.status.phase.is_empty() {
-            self.claim_status(claim, json!({"phase": "Pending"}))
-                .await?;
-        }
+    pub(super) async fn pending(&self, claim: &Claim) -> Result<Next> {
+        self.without_volume(claim, "Pending").await?;
         Ok(Next::Wait)
     }
 
-    async fn claim_status(&self, claim: &Claim, status: serde_json::Value) -> Result<()> {
+    /// A phase in which it has no volume; whether that's new.
+    async fn without_volume(&self, claim: &Claim, phase: &str) -> Result<bool> {
+        let status = &claim.status;
+        let new = &*status.phase != phase;
+        if new || !status.access_modes.is_empty() || !status.capacity.storage.is_empty() {
+            let patch = json!({"phase": phase, "accessModes": null, "capacity": null});
+            self.claim_status(claim, patch).await?;
+        }
+        Ok(new)
+    }
+
+    pub(super) async fn claim_status(
+        &self,
+        claim: &Claim,
+        status: serde_json::Value,
+    ) -> Result<()> {
         let path = format!("{}/status", Claim::KIND.at(&claim.metadata));
         let patch = json!({"metadata": {"uid": claim.metadata.uid}, "status": status});
         self.rest.merge::<Ignored>(&path, &patch).await.map(|_| ())
     }
 
-    /// A claim that names its volume.
-    async fn bound(&self, claim: &Claim, complete: bool) -> Result<Next> {
+    /// A claim that has been bound: that must still hold.
+    async fn bound(&self, claim: &Claim) -> Result<Next> {
+        let (reason, message) = match self.volumes.get("", &claim.spec.volume_name) {
+            _ if claim.spec.volume_name.is_empty() => (
+                "ClaimLost",
+                "Bound claim has lost reference to PersistentVolume. Data on the volume is lost!",
+            ),
+            None => (
+                "ClaimLost",
+                "Bound claim has lost its PersistentVolume. Data on the volume is lost!",
+            ),
+            Some(v) => match &v.spec.claim_ref {
+                None => return self.bind(claim, v).await,
+                Some(r) if r.uid == claim.metadata.uid => {
+                    self.bind(claim, v.clone()).await?;
+                    return self.grow(claim, &v).await;
+                }
+                Some(_) => (
+                    "ClaimMisbound",
+                    "Two claims are bound to the same volume, this one is bound incorrectly",
+                ),
+            },
+        };
+        if self.without_volume(claim, "Lost").await? {
+            self.recorder.warning(claim, SOURCE, reason, message.into());
+        }
+        Ok(Next::Wait)
+    }
+
+    /// A claim that names its volume, and isn't bound yet.
+    async fn asked_for(&self, claim: &Claim) -> Result<Next> {
         let name = &claim.spec.volume_name;
         match self.volumes.get("", name) {
-            None if complete => {
-                if &*claim.status.phase != "Lost" {
-                    self.recorder.warning(
-                        claim,
-                        SOURCE,
-                        "ClaimLost",
-                        "Bound claim has lost its PersistentVolume. Data on the volume is lost!"
-                            .into(),
-                    );
-                    self.claim_status(claim, json!({"phase": "Lost"})).await?;
-                }
-                Ok(Next::Wait)
-            }
             None => self.pending(claim).await,
-            Some(v) if is_for(&v, claim) => self.bind(claim, v).await,
+            Some(v) if v.is_for(claim) => self.bind(claim, v).await,
             Some(v) if v.spec.claim_ref.is_none() => match suits(&v, claim) {
                 Ok(()) => self.bind(claim, v).await,
                 Err(why) => {
-                    self.recorder.warning(
-                        claim,
-                        SOURCE,
-                        "VolumeMismatch",
-                        format!("Cannot bind to requested volume {name:?}: {why}"),
-                    );
+                    let message = format!("Cannot bind to requested volume {name:?}: {why}");
+                    self.recorder
+                        .warning(claim, SOURCE, "VolumeMismatch", message);
                     self.pending(claim).await
                 }
             },
             Some(_) => {
-                self.recorder.warning(
-                    claim,
-                    SOURCE,
-                    "FailedBinding",
-                    format!("volume {name:?} already bound to a different claim."),
-                );
+                let message = format!("volume {name:?} already bound to a different claim.");
+                self.recorder
+                    .warning(claim, SOURCE, "FailedBinding", message);
                 self.pending(claim).await
             }
         }
     }
 
     /// Both to each other; each step is skipped if it's done, so an interrupted binding goes on where it was.
-    async fn bind(&self, claim: &Claim, volume: Arc<Volume>) -> Result<Next> {
+    pub(super) async fn bind(&self, claim: &Claim, volume: Arc<Volume>) -> Result<Next> {
         let meta = &claim.metadata;
         let named = volume
             .spec
@@ -232,122 +280,22 @@ impl Controller {
                 .merge::<Ignored>(&Claim::KIND.at(meta), &patch)
                 .await?;
         }
-        if &*claim.status.phase != "Bound" {
-            let status = json!({
+        let status = &claim.status;
+        if &*status.phase != "Bound" {
+            let mut new = json!({
                 "phase": "Bound",
                 "accessModes": volume.spec.access_modes,
                 "capacity": volume.spec.capacity,
             });
-            self.claim_status(claim, status).await?;
+            if let Some(attributes) = &volume.spec.volume_attributes_class_name {
+                new["currentVolumeAttributesClassName"] = json!(attributes);
+            }
+            self.claim_status(claim, new).await?;
+        } else if status.access_modes != volume.spec.access_modes {
+            let new = json!({"accessModes": volume.spec.access_modes});
+            self.claim_status(claim, new).await?;
         }
         Ok(Next::Wait)
-    }
-
-    /// A new volume for the claim, already bound to it.
-    async fn provision(
-        &self,
-        claim: &Claim,
-        class: &StorageClass,
-        node: Option<Arc<Node>>,
-    ) -> Result<Next> {
-        let meta = &claim.metadata;
-        let fail = |message: String| {
-            self.recorder
-                .warning(claim, SOURCE, "ProvisioningFailed", message);
-        };
-        if &*claim.spec.volume_mode == "Block" {
-            fail("local-path volumes are directories: use volumeMode Filesystem".into());
-            return self.pending(claim).await;
-        }
-        if claim.spec.selector.is_some() {
-            fail("claim.Spec.Selector is not supported by local-path: remove it, or make a volume that it selects".into());
-            return self.pending(claim).await;
-        }
-        let node = match node {
-            Some(n) => n,
-            None => match self.any_node() {
-                Some(n) => n,
-                None => {
-                    fail("no node is ready".into());
-                    return self.pending(claim).await;
-                }
-            },
-        };
-        // one name for one claim: a second attempt meets the first
-        let name = format!("pvc-{}", meta.uid);
-        let directory = directory::name(&name, &meta.namespace, &meta.name);
-        let path = match directory::make(self.root.clone(), directory).await {
-            Ok(p) => p,
-            Err(e) => {
-                fail(e.to_string());
-                return Err(e);
-            }
-        };
-        let hostname = node
-            .metadata
-            .labels
-            .get(HOSTNAME)
-            .unwrap_or(&node.metadata.name);
-        let body = json!({
-            "apiVersion": "v1", "kind": "PersistentVolume",
-            "metadata": {"name": name, "annotations": {PROVISIONED_BY: PROVISIONER}},
-            "spec": {
-                "capacity": claim.spec.resources.requests,
-                "accessModes": claim.spec.access_modes,
-                "volumeMode": "Filesystem",
-                "persistentVolumeReclaimPolicy":
-                    if class.reclaim_policy.is_empty() { "Delete" } else { &class.reclaim_policy },
-                "storageClassName": class.metadata.name,
-                "claimRef": reference(claim),
-                "hostPath": {"path": path, "type": "DirectoryOrCreate"},
-                "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
-                    {"key": HOSTNAME, "operator": "In", "values": [hostname]},
-                ]}]}},
-            },
-        });
-        let made = self
-            .rest
-            .create::<Volume>(&Volume::KIND.collection(""), &body)
-            .await;
-        let volume = match made {
-            Ok(v) => v,
-            Err(e) if e.is_already_exists() => self.rest.get(&Volume::KIND.path("", &name)).await?,
-            Err(e) => {
-                fail(format!("failed to create the volume {name}: {e}"));
-                return Err(e);
-            }
-        };
-        // the claim may have gone meanwhile: then so does the volume
-        if volume.metadata.deleting() {
-            return Ok(Next::Wait);
-        }
-        let bound = self.bind(claim, Arc::new(volume)).await;
-        match bound {
-            Ok(next) => {
-                self.recorder.normal(
-                    claim,
-                    SOURCE,
-                    "ProvisioningSucceeded",
-                    format!("Successfully provisioned volume {name}"),
-                );
-                Ok(next)
-            }
-            Err(e) => Err(e),
-        }
-    }
-
-    fn any_node(&self) -> Option<Arc<Node>> {
-        let mut found: Option<Arc<Node>> = None;
-        self.nodes.each(|n| {
-            if n.ready()
-                && found
-                    .as_ref()
-                    .is_none_or(|f| n.metadata.name < f.metadata.name)
-            {
-                found = Some(n.clone());
-            }
-        });
-        found
     }
 
     /// A claim that goes away: it's held while a pod uses it.
@@ -356,13 +304,31 @@ impl Controller {
         if !meta.finalizers.iter().any(|f| &**f == CLAIM_PROTECTION) {
             return Ok(Next::Wait);
         }
-        let used = !self
-            .pods
-            .in_namespace(&meta.namespace, |p| {
-                !p.terminal() && p.claims().any(|c| *c == *meta.name)
-            })
-            .is_empty();
-        if !used {
+        let uses = |p: &Pod| {
+            !p.spec.node_name.is_empty()
+                && p.spec
+                    .volumes
+                    .iter()
+                    .any(|v| match &v.persistent_volume_claim {
+                        // also by one that has ended: it can still be looked at
+                        Some(c) => *c.claim_name == *meta.name,
+                        None => {
+                            v.ephemeral.is_some()
+                                && format!("{}-{}", p.metadata.name, v.name) == *meta.name
+                                && meta.controlled_by(&p.metadata.uid)
+                                && !p.shut_down()
+                        }
+                    })
+        };
+        if !self.pods.in_namespace(&meta.namespace, uses).is_empty() {
+            return Ok(Next::Wait);
+        }
+        // the cache may lag behind: only the server's word counts
+        let list: Pods = self
+            .rest
+            .get(&Pod::KIND.collection(&meta.namespace))
+            .await?;
+        if !list.items.iter().any(uses) {
             self.unprotect::<Claim>(meta, CLAIM_PROTECTION).await?;
         }
         Ok(Next::Wait)
@@ -379,7 +345,7 @@ impl Controller {
     }
 }
 
-fn reference(claim: &Claim) -> serde_json::Value {
+pub(super) fn reference(claim: &Claim) -> serde_json::Value {
     json!({
         "apiVersion": "v1", "kind": "PersistentVolumeClaim",
         "namespace": claim.metadata.namespace, "name": claim.metadata.name,

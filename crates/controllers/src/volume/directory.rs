@@ -34,6 +34,36 @@ pub async fn make(root: PathBuf, name: String) -> Result<PathBuf> {
     .await
 }
 
+/// Makes the directory `name` below `root` as a copy of `from`, which must be there, too. Files share their blocks where
+/// the file system can; what is written meanwhile may or may not be in the copy.
+pub async fn copy(root: PathBuf, from: PathBuf, name: String) -> Result<PathBuf> {
+    blocking(move || {
+        if from.parent() != Some(&root) {
+            return Err(Error::Other(format!(
+                "{} isn't below {}: it can't be copied",
+                from.display(),
+                root.display()
+            )));
+        }
+        let path = root.join(&name);
+        if path.exists() {
+            return Ok(path);
+        }
+        // an interrupted copy is never taken for a whole one
+        let part = root.join(format!(".{name}.part"));
+        match std::fs::remove_dir_all(&part) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed("removed", &part, e));
+            }
+            _ => {}
+        }
+        super::copy::tree(&from, &part).map_err(|e| failed("copied", &from, e))?;
+        std::fs::rename(&part, &path).map_err(|e| failed("made", &path, e))?;
+        Ok(path)
+    })
+    .await
+}
+
 /// Removes a volume's directory with all in it; refuses anything but a direct child of `root`.
 pub async fn remove(root: PathBuf, path: PathBuf) -> Result<()> {
     blocking(move || {

@@ -11,38 +11,48 @@ fn mode(m: &str) -> &str {
     if m.is_empty() { "Filesystem" } else { m }
 }
 
-/// The volume was made for this claim, or bound to it.
-pub fn is_for(volume: &Volume, claim: &Claim) -> bool {
-    volume.spec.claim_ref.as_ref().is_some_and(|r| {
-        r.namespace == claim.metadata.namespace
-            && r.name == claim.metadata.name
-            && (r.uid.is_empty() || r.uid == claim.metadata.uid)
-    })
-}
-
-/// The volume is what the claim asks for; Err: what differs.
-pub fn suits(volume: &Volume, claim: &Claim) -> Result<(), &'static str> {
+/// The volume is what the claim asks for; Err: what differs (`checkVolumeSatisfyClaim`).
+pub fn suits(volume: &Volume, claim: &Claim) -> Result<(), String> {
+    let differs = |what: &str| Err(what.to_owned());
+    if volume.metadata.deleting() {
+        let name = &*volume.metadata.name;
+        return Err(format!("the volume is marked for deletion {name:?}"));
+    }
     if volume.spec.capacity.bytes() < claim.spec.resources.requests.bytes() {
-        return Err("requested PV is too small");
+        return differs("requested PV is too small");
     }
-    if *volume.spec.storage_class_name != *claim.spec.storage_class_name.as_deref().unwrap_or("") {
-        return Err("storageClassName does not match");
+    if volume.class() != claim.class().unwrap_or("") {
+        return differs("storageClassName does not match");
     }
-    if mode(&volume.spec.volume_mode) != mode(&claim.spec.volume_mode) {
-        return Err("incompatible volumeMode");
+    if !same_attributes(volume, claim) {
+        return differs("volumeAttributesClassName does not match");
     }
-    if !claim
-        .spec
-        .access_modes
-        .iter()
-        .all(|m| volume.spec.access_modes.contains(m))
-    {
-        return Err("incompatible accessMode");
+    if !same_mode(volume, claim) {
+        return differs("incompatible volumeMode");
+    }
+    if !has_modes(volume, claim) {
+        return differs("incompatible accessMode");
     }
     Ok(())
 }
 
-/// The best of `volumes` for `claim` (on `node`, if it must be reachable there): one that was made for it, or the smallest that will do.
+/// Both are file systems, or both devices.
+pub fn same_mode(volume: &Volume, claim: &Claim) -> bool {
+    mode(&volume.spec.volume_mode) == mode(&claim.spec.volume_mode)
+}
+
+fn same_attributes(volume: &Volume, claim: &Claim) -> bool {
+    let of = |name: &Option<Box<str>>| name.clone().unwrap_or_default();
+    of(&volume.spec.volume_attributes_class_name) == of(&claim.spec.volume_attributes_class_name)
+}
+
+fn has_modes(volume: &Volume, claim: &Claim) -> bool {
+    let modes = &volume.spec.access_modes;
+    claim.spec.access_modes.iter().all(|m| modes.contains(m))
+}
+
+/// The best of `volumes` for `claim` (on `node`, if it must be reachable there): one that was made for it, whatever its
+/// class, or of those with the fewest access modes the smallest that will do.
 pub fn best(claim: &Claim, volumes: &[Arc<Volume>], node: Option<&Node>) -> Option<Arc<Volume>> {
     let reaches = |v: &Volume| {
         node.is_none_or(|n| {
@@ -53,25 +63,31 @@ pub fn best(claim: &Claim, volumes: &[Arc<Volume>], node: Option<&Node>) -> Opti
                 .is_none_or(|s| s.matches(&n.metadata.name, &n.metadata.labels))
         })
     };
-    let fitting =
-        |v: &&Arc<Volume>| !v.metadata.deleting() && suits(v, claim).is_ok() && reaches(v);
-    if let Some(v) = volumes.iter().filter(fitting).find(|v| is_for(v, claim)) {
-        return Some(v.clone());
+    let fitting = |v: &&Arc<Volume>| {
+        (v.spec.claim_ref.is_none() || v.is_for(claim))
+            && v.spec.capacity.bytes() >= claim.spec.resources.requests.bytes()
+            && same_mode(v, claim)
+            && same_attributes(v, claim)
+            && has_modes(v, claim)
+            && !v.metadata.deleting()
+    };
+    if let Some(v) = volumes.iter().filter(fitting).find(|v| v.is_for(claim)) {
+        return reaches(v).then(|| v.clone());
     }
+    let selector = claim.spec.selector.as_ref();
     volumes
         .iter()
         .filter(fitting)
         .filter(|v| {
-            v.spec.claim_ref.is_none() && !matches!(&*v.status.phase, "Released" | "Failed")
+            &*v.status.phase == "Available"
+                && selector.is_none_or(|s| s.matches(&v.metadata.labels))
+                && v.class() == claim.class().unwrap_or("")
+                && reaches(v)
         })
-        .filter(|v| {
-            claim
-                .spec
-                .selector
-                .as_ref()
-                .is_none_or(|s| s.matches(&v.metadata.labels))
+        .min_by_key(|v| {
+            let modes = v.spec.access_modes.len();
+            (modes, v.spec.capacity.bytes(), v.metadata.name.clone())
         })
-        .min_by_key(|v| (v.spec.capacity.bytes(), v.metadata.name.clone()))
         .cloned()
 }
 
@@ -87,7 +103,7 @@ mod tests {
         }
         Arc::new(
             serde_json::from_value(
-                json!({"metadata":{"name":name,"labels":{"n":name}},"spec":spec}),
+                json!({"metadata":{"name":name,"labels":{"n":name}},"spec":spec,"status":{"phase":"Available"}}),
             )
             .unwrap(),
         )
@@ -188,6 +204,36 @@ mod tests {
                 none.clone(),
                 vec![volume("z", of("q", "old"))],
                 None,
+            ),
+            (
+                "made for it, of another class",
+                none.clone(),
+                vec![volume(
+                    "z",
+                    json!({"storageClassName":"d","claimRef":{"namespace":"n","name":"q"}}),
+                )],
+                Some("z"),
+            ),
+            (
+                "fewest modes before smallest",
+                none.clone(),
+                vec![
+                    volume(
+                        "a",
+                        json!({"accessModes":["ReadWriteOnce","ReadOnlyMany"],"capacity":{"storage":"5Gi"}}),
+                    ),
+                    volume("b", none.clone()),
+                ],
+                Some("b"),
+            ),
+            (
+                "attributes",
+                json!({"volumeAttributesClassName":"gold"}),
+                vec![
+                    volume("a", none.clone()),
+                    volume("b", json!({"volumeAttributesClassName":"gold"})),
+                ],
+                Some("b"),
             ),
             (
                 "made for it, too small",

@@ -1,8 +1,10 @@
 //! PersistentVolumes: claims are bound to volumes, volumes are made for claims (local-path) and reclaimed after (`pkg/controller/volume/persistentvolume`).
 
 mod claims;
+mod copy;
 mod directory;
 pub mod matching;
+mod provision;
 mod reclaim;
 
 use std::{path::PathBuf, sync::Arc};
@@ -77,6 +79,10 @@ pub fn start(ctx: &Context) -> BoxFuture<'static, ()> {
         if !claim.spec.volume_name.is_empty() {
             me.volume_queue.add(Key::new("", &claim.spec.volume_name));
         }
+        let bound = |c: &Arc<Claim>| &*c.status.phase == "Bound";
+        if bound(claim) && !old.is_some_and(bound) {
+            me.wake_copies_of(claim);
+        }
     });
     let me = c.clone();
     c.volumes.on_change(move |old, new| {
@@ -123,6 +129,20 @@ pub fn start(ctx: &Context) -> BoxFuture<'static, ()> {
 }
 
 impl Controller {
+    /// Claims that are to be copies of one that has come to be.
+    fn wake_copies_of(&self, claim: &Claim) {
+        let waiting = self.claims.in_namespace(&claim.metadata.namespace, |c| {
+            &*c.status.phase != "Bound"
+                && c.spec
+                    .data_source_ref
+                    .as_ref()
+                    .is_some_and(|s| s.name == claim.metadata.name)
+        });
+        for copy in waiting {
+            self.claim_queue.add(copy.metadata.key());
+        }
+    }
+
     fn wake_pending(&self) {
         self.claims.each(|c| {
             if &*c.status.phase != "Bound" {
@@ -145,6 +165,7 @@ impl Controller {
             "provisioner": PROVISIONER,
             "reclaimPolicy": "Delete",
             "volumeBindingMode": "WaitForFirstConsumer",
+            "allowVolumeExpansion": true,
         });
         match self
             .rest

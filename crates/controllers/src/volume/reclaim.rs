@@ -3,7 +3,11 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Controller, PROVISIONED_BY, PROVISIONER, SOURCE, VOLUME_PROTECTION, directory};
+use super::{
+    BOUND_BY_CONTROLLER, Controller, PROVISIONED_BY, SOURCE, VOLUME_PROTECTION, directory,
+    matching::same_mode,
+    provision::{is_ours, path},
+};
 use crate::{
     error::Result,
     machinery::{rest::Ignored, work::Next},
@@ -44,13 +48,34 @@ impl Controller {
                 self.phase(&volume, "Bound", "").await?;
                 Ok(Next::Wait)
             }
+            Some(c) if c.spec.volume_name.is_empty() && !same_mode(&volume, &c) => {
+                let message = format!(
+                    "Cannot bind PersistentVolume to requested PersistentVolumeClaim {:?} due to incompatible volumeMode.",
+                    &*c.metadata.name
+                );
+                self.recorder
+                    .warning(&*volume, SOURCE, "VolumeMismatch", message);
+                let message = format!(
+                    "Cannot bind PersistentVolume {:?} to requested PersistentVolumeClaim due to incompatible volumeMode.",
+                    &*volume.metadata.name
+                );
+                self.recorder
+                    .warning(&*c, SOURCE, "VolumeMismatch", message);
+                Ok(Next::Wait)
+            }
             // half bound: the claim's turn
             Some(c) if c.spec.volume_name.is_empty() => {
                 self.claim_queue.add(c.metadata.key());
                 Ok(Next::Wait)
             }
             // the claim took another
-            Some(_) => self.release(&volume).await,
+            Some(_) => {
+                let made = volume.metadata.annotations.get(PROVISIONED_BY).is_some();
+                if made && &*volume.spec.persistent_volume_reclaim_policy == "Delete" {
+                    return self.release(&volume).await;
+                }
+                self.unbind(&volume).await
+            }
             // the cache may lag behind: only the server's word counts
             None if self.claim_exists(claim).await? => Ok(Next::Wait),
             None => self.release(&volume).await,
@@ -92,28 +117,82 @@ impl Controller {
         Ok(Next::Wait)
     }
 
+    /// Bound to a claim that has another: whoever wants it may have it.
+    async fn unbind(&self, volume: &Volume) -> Result<Next> {
+        let meta = &volume.metadata;
+        let by_controller = meta.annotations.get(BOUND_BY_CONTROLLER).is_some();
+        let patch = if by_controller {
+            json!({
+                "metadata": {"resourceVersion": meta.resource_version, "annotations": {BOUND_BY_CONTROLLER: null}},
+                "spec": {"claimRef": null},
+            })
+        } else {
+            json!({
+                "metadata": {"resourceVersion": meta.resource_version},
+                "spec": {"claimRef": {"uid": null}},
+            })
+        };
+        let path = Volume::KIND.at(meta);
+        self.rest.merge::<Ignored>(&path, &patch).await?;
+        self.phase(volume, "Available", "").await?;
+        Ok(Next::Wait)
+    }
+
     /// Its claim is gone.
     async fn release(&self, volume: &Volume) -> Result<Next> {
         if volume.metadata.deleting() {
-            return self.unused(volume).await;
+            self.unused(volume).await?;
         }
-        let delete = &*volume.spec.persistent_volume_reclaim_policy == "Delete";
-        let ours = volume.metadata.annotations.get(PROVISIONED_BY) == Some(PROVISIONER);
-        if !delete || !ours {
+        let phase = &*volume.status.phase;
+        if !matches!(phase, "Released" | "Failed") {
             self.phase(volume, "Released", "").await?;
-            return Ok(Next::Wait);
         }
-        if let Some(path) = &volume.spec.host_path {
-            let path = std::path::PathBuf::from(&*path.path);
-            if let Err(e) = directory::remove(self.root.clone(), path).await {
-                let message = e.to_string();
-                self.recorder
-                    .warning(volume, SOURCE, "VolumeFailedDelete", message.clone());
-                self.phase(volume, "Failed", &message).await?;
-                return Err(e);
+        let name = &*volume.metadata.name;
+        match &*volume.spec.persistent_volume_reclaim_policy {
+            "" | "Retain" => Ok(Next::Wait),
+            "Delete" if is_ours(volume) => self.delete(volume).await,
+            "Delete" => {
+                let by = volume.metadata.annotations.get(PROVISIONED_BY);
+                if by.is_some_and(|b| !b.is_empty() && !b.starts_with("kubernetes.io/")) {
+                    return Ok(Next::Wait); // for whoever made it
+                }
+                let message = format!(
+                    "error getting deleter volume plugin for volume {name:?}: no deletable volume plugin matched"
+                );
+                self.failed(volume, "VolumeFailedDelete", message).await
+            }
+            "Recycle" => {
+                let message = "No recycler plugin found for the volume!".to_owned();
+                self.failed(volume, "VolumeFailedRecycle", message).await
+            }
+            _ => {
+                let message = "Volume has unrecognized PersistentVolumeReclaimPolicy".to_owned();
+                self.failed(volume, "VolumeUnknownReclaimPolicy", message)
+                    .await
             }
         }
-        self.delete_volume(volume).await?;
+    }
+
+    async fn failed(&self, volume: &Volume, reason: &'static str, message: String) -> Result<Next> {
+        if &*volume.status.phase != "Failed" {
+            self.recorder
+                .warning(volume, SOURCE, reason, message.clone());
+            self.phase(volume, "Failed", &message).await?;
+        }
+        Ok(Next::Wait)
+    }
+
+    async fn delete(&self, volume: &Volume) -> Result<Next> {
+        if let Some(path) = path(volume)
+            && let Err(e) = directory::remove(self.root.clone(), path).await
+        {
+            let message = e.to_string();
+            self.failed(volume, "VolumeFailedDelete", message).await?;
+            return Err(e);
+        }
+        if !volume.metadata.deleting() {
+            self.delete_volume(volume).await?;
+        }
         Ok(Next::Wait)
     }
 }

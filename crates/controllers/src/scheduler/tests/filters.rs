@@ -525,7 +525,8 @@ fn volumes() {
     let volume = |node: &str, extra: Value| {
         json!({"metadata":{"name":"v","labels":extra},
             "spec":{"capacity":{"storage":"1Gi"},"storageClassName":"late","accessModes":["ReadWriteOnce"],"csi":{"driver":"d","volumeHandle":"h"},
-            "nodeAffinity":{"required":{"nodeSelectorTerms":[{"matchExpressions":[{"key":"kubernetes.io/hostname","operator":"In","values":[node]}]}]}}}})
+            "nodeAffinity":{"required":{"nodeSelectorTerms":[{"matchExpressions":[{"key":"kubernetes.io/hostname","operator":"In","values":[node]}]}]}}},
+            "status":{"phase":"Available"}})
     };
     let class = |mode: &str, provisioner: &str| json!({"metadata":{"name":if mode == "Immediate" {"soon"} else {"late"}},"provisioner":provisioner,"volumeBindingMode":mode});
     let s = |claims: Vec<Value>, volumes: Vec<Value>, provisioner: &str| Setting {
