@@ -4,6 +4,7 @@ pub(crate) mod adopt;
 mod apply;
 pub(crate) mod backoff;
 mod conditions;
+mod ending;
 pub(crate) mod entry;
 pub(crate) mod jobs;
 pub(crate) mod mailbox;

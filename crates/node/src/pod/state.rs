@@ -9,7 +9,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod};
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{backoff::Crash, resize::amounts::Amounts};
@@ -111,6 +111,8 @@ pub(crate) struct Running {
     pub ready: bool,
     /// a stop job is on its way
     pub stopping: bool,
+    /// lets that job go on from the hook to the signal
+    pub turn: Option<oneshot::Sender<()>>,
     pub probes: [Option<ProbeRun>; 3],
     /// probes that sleep end with the container
     pub over: DropGuard,
@@ -125,6 +127,7 @@ impl Running {
             started: false,
             ready: false,
             stopping: false,
+            turn: None,
             probes: [None, None, None],
             over: CancellationToken::new().drop_guard(),
         }

@@ -88,7 +88,7 @@ impl Worker {
     fn status(&mut self, pod: &Pod) -> Value {
         let (mut inits, mut apps, mut ephemeral) = (Vec::new(), Vec::new(), Vec::new());
         for (index, (_, container)) in state::containers(pod).enumerate() {
-            let Some(unit) = self.units.get(index) else {
+            let Some(unit) = self.units.get(index).filter(|_| !self.rejected) else {
                 continue;
             };
             let status = self.container_status(pod, index, &container);
@@ -155,6 +155,16 @@ impl Worker {
         let (mut ready, mut started, mut id) =
             (false, false, unit.last.as_ref().map(|e| e.id.clone()));
         match &unit.state {
+            State::Waiting { .. } if self.lost(unit.kind) => {
+                current.terminated = Some(ContainerStateTerminated {
+                    exit_code: 137,
+                    reason: Some("ContainerStatusUnknown".into()),
+                    message: Some(
+                        "The container could not be located when the pod was terminated".into(),
+                    ),
+                    ..ContainerStateTerminated::default()
+                });
+            }
             State::Waiting { reason: "", .. } => current.waiting = Some(waiting(default, "")),
             State::Waiting {
                 reason, message, ..
@@ -236,6 +246,14 @@ impl Worker {
             user,
             ..ContainerStatus::default()
         }
+    }
+
+    /// Whether one of this kind that doesn't run at the end counts as failed: once the Pod was initialised, what is
+    /// missing of it is a failure (`TerminatePod`).
+    fn lost(&self, kind: Kind) -> bool {
+        let inits = |u: &Unit| matches!(u.kind, Kind::Init | Kind::Sidecar);
+        let initialized = self.conditions[1].status || !self.units.iter().any(inits);
+        kind == Kind::App && self.over && initialized && !self.units.iter().any(Unit::alive)
     }
 
     fn phase(

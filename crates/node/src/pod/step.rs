@@ -3,23 +3,18 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     backoff::Crash,
-    jobs::{self, StartRequest, StopRequest},
+    jobs::{self, StartRequest},
     restart,
     state::{self, Kind, Stage, State, Step},
     worker::Worker,
 };
 
-const GRACE_SECONDS_DEFAULT: i64 = 30;
-/// A force-deleted Pod's processes still get this long.
-const GRACE_SECONDS_MIN: i64 = 1;
 /// How long `ErrImagePull` shows before it's `ImagePullBackOff`.
 const IMAGE_ERROR_SHOWS: Duration = Duration::from_secs(2);
-/// A status that can't be written holds up the end of a Pod at most for so many tries.
-const PATCH_TRIES_MAX: u32 = 20;
 
 impl Worker {
     pub(super) fn step(&mut self) {
@@ -84,6 +79,7 @@ impl Worker {
             .events
             .pod(pod, None, true, reason, message.clone());
         let message = format!("Pod was rejected: {message}");
+        self.rejected = true;
         self.failed = Some((reason, message.into()));
     }
 
@@ -353,185 +349,5 @@ impl Worker {
             old,
         };
         self.launch(jobs::start(request));
-    }
-
-    fn grace_seconds(&self, pod: &Pod) -> u64 {
-        let given = pod.metadata.deletion_grace_period_seconds;
-        let of_spec = pod
-            .spec
-            .as_ref()
-            .and_then(|s| s.termination_grace_period_seconds);
-        let deleted = self.leaving(pod).then_some(given).flatten();
-        let seconds = deleted.or(of_spec).unwrap_or(GRACE_SECONDS_DEFAULT);
-        seconds.max(GRACE_SECONDS_MIN).unsigned_abs()
-    }
-
-    fn begin_stop(&mut self, pod: &Pod) {
-        let at = Instant::now() + Duration::from_secs(self.grace_seconds(pod));
-        self.kill_at = Some(watch::Sender::new(at));
-        self.stage = Stage::Stopping;
-        self.stopping.cancel();
-    }
-
-    fn stop_all(&mut self, pod: &std::sync::Arc<Pod>) {
-        // A second delete may shorten the patience; nothing makes it longer.
-        let wanted = Instant::now() + Duration::from_secs(self.grace_seconds(pod));
-        if let Some(kill_at) = &self.kill_at {
-            kill_at.send_if_modified(|at| {
-                let shorter = wanted < *at;
-                *at = wanted.min(*at);
-                shorter
-            });
-        }
-        let apps_alive = self
-            .units
-            .iter()
-            .any(|u| u.kind != Kind::Sidecar && u.alive());
-        for index in 0..self.units.len() {
-            if self.units[index].kind != Kind::Sidecar {
-                self.stop_one(pod, index);
-            }
-        }
-        if !apps_alive {
-            // Sidecars go in reverse order, each when the one after it is gone.
-            if let Some(last) = self
-                .units
-                .iter()
-                .rposition(|u| u.kind == Kind::Sidecar && u.alive())
-            {
-                self.stop_one(pod, last);
-            }
-        }
-        let busy = self.sandbox.is_doing() || self.volumes.is_doing();
-        if !busy && !self.units.iter().any(|u| u.alive()) {
-            self.over = true;
-            self.cleaning = Step::Todo;
-            self.stage = Stage::Cleaning;
-        }
-    }
-
-    fn stop_one(&mut self, pod: &std::sync::Arc<Pod>, index: usize) {
-        let Some(kill_at) = self.kill_at.as_ref().map(watch::Sender::subscribe) else {
-            return;
-        };
-        let message = format!("Stopping container {}", self.units[index].name);
-        self.stop_job(pod, index, kill_at, message);
-    }
-
-    fn stop_job(
-        &mut self,
-        pod: &std::sync::Arc<Pod>,
-        index: usize,
-        kill_at: watch::Receiver<Instant>,
-        message: String,
-    ) {
-        let unit = &mut self.units[index];
-        let field = Some(state::field_path(unit.kind, &unit.name));
-        let State::Running(running) = &mut unit.state else {
-            return;
-        };
-        if running.stopping {
-            return;
-        }
-        running.stopping = true;
-        let request = StopRequest {
-            context: self.context.clone(),
-            pod: pod.clone(),
-            index,
-            id: running.id.clone(),
-            pod_ip: self.pod_ip,
-            kill_at,
-        };
-        self.context
-            .events
-            .pod(pod, field, false, "Killing", message);
-        self.launch(jobs::stop(request));
-    }
-
-    /// Stops one container that will be restarted by its policy: a probe or a hook says it's unwell.
-    pub(super) fn kill(&mut self, index: usize, why: &str, grace_seconds: Option<i64>) {
-        let pod = self.pod();
-        let of_spec = pod
-            .spec
-            .as_ref()
-            .and_then(|s| s.termination_grace_period_seconds);
-        let seconds = grace_seconds
-            .or(of_spec)
-            .unwrap_or(GRACE_SECONDS_DEFAULT)
-            .max(GRACE_SECONDS_MIN);
-        let name = &self.units[index].name;
-        let message = match why {
-            "liveness" | "startup" => {
-                format!("Container {name} failed {why} probe, will be restarted")
-            }
-            "resized" => format!("Container {name} resize requires restart"),
-            "changed" => format!("Container {name} definition changed, will be restarted"),
-            why => why.to_owned(),
-        };
-        // The sender may go: the moment doesn't move.
-        let (_, kill_at) =
-            watch::channel(Instant::now() + Duration::from_secs(seconds.unsigned_abs()));
-        self.stop_job(&pod, index, kill_at, message);
-    }
-
-    /// Without hook, signal or patience.
-    pub(super) fn kill_at_once(&mut self, index: usize) {
-        let pod = self.pod();
-        let (_, kill_at) = watch::channel(Instant::now());
-        self.stop_job(&pod, index, kill_at, "killing".into());
-    }
-
-    fn clean(&mut self, pod: &std::sync::Arc<Pod>) {
-        let now = Instant::now();
-        if matches!(self.cleaning, Step::Todo)
-            && !self.reported
-            && !self.gone
-            && self.sent.tries <= PATCH_TRIES_MAX
-        {
-            // Exit codes live in the runtime until the API has them.
-            return;
-        }
-        let keep_logs = !self.leaving(pod);
-        match &self.cleaning {
-            Step::Done if self.leaving(pod) && !self.cleaned_all => {
-                self.cleaning = Step::Todo;
-                self.clean(pod);
-            }
-            Step::Done if self.leaving(pod) => self.stage = Stage::Deleting,
-            Step::Done => self.stage = Stage::Settled,
-            Step::Failed { until, .. } if now < *until => {
-                let until = *until;
-                self.wake_by(until);
-            }
-            Step::Doing { .. } => {}
-            Step::Todo | Step::Failed { .. } => {
-                self.cleaned_all = !keep_logs;
-                self.cleaning.begin();
-                self.launch(jobs::clean(
-                    self.context.clone(),
-                    self.entry.uid.clone(),
-                    keep_logs,
-                ));
-            }
-        }
-    }
-
-    fn delete(&mut self, pod: &std::sync::Arc<Pod>) {
-        // Finalizers may keep the object after our delete: then it's the others' turn, and the watch tells when it's gone.
-        if self.gone {
-            self.stage = Stage::Gone;
-            return;
-        }
-        let now = Instant::now();
-        if self.deleting.due(now) {
-            self.deleting.begin();
-            self.launch(super::status::delete_object(
-                self.context.clone(),
-                pod.clone(),
-            ));
-        } else if let Step::Failed { until, .. } = &self.deleting {
-            let until = *until;
-            self.wake_by(until);
-        }
     }
 }

@@ -72,6 +72,8 @@ pub(crate) struct Worker {
     pub(super) gone: bool,
     /// all containers are stopped and stay so
     pub(super) over: bool,
+    /// it was not taken: nothing of it will ever run here
+    pub(super) rejected: bool,
     /// a rule demands that all containers start anew
     pub(super) resetting: bool,
     /// why the Pod failed as a whole (`DeadlineExceeded`, …)
@@ -128,6 +130,7 @@ impl Worker {
             kill_at: None,
             gone: false,
             over: false,
+            rejected: false,
             resetting: false,
             failed: None,
             was_terminal: None,

@@ -3,7 +3,10 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{oneshot, watch},
+    time::Instant,
+};
 
 use super::Done;
 use crate::{context::Context, pod::state, probe, spec::build};
@@ -20,6 +23,8 @@ pub(crate) struct StopRequest {
     pub pod_ip: Option<IpAddr>,
     /// when patience ends; may move
     pub kill_at: watch::Receiver<Instant>,
+    /// resolves when it may be told to stop: those that rely on it are gone. Its hook doesn't wait for that.
+    pub turn: oneshot::Receiver<()>,
 }
 
 /// preStop hook, stop signal, patience, SIGKILL.
@@ -31,6 +36,7 @@ pub(crate) async fn stop(request: StopRequest) -> Done {
         id,
         pod_ip,
         mut kill_at,
+        turn,
     } = request;
     let container = state::container_at(&pod, index);
     let hook = container
@@ -60,6 +66,12 @@ pub(crate) async fn stop(request: StopRequest) -> Done {
             );
         }
         floor = Instant::now() + GRACE_MIN;
+    }
+    tokio::select! {
+        biased;
+        _ = turn => {}
+        _ = context.engine.wait(&id) => {}
+        () = patience(&mut kill_at, floor) => floor = Instant::now() + GRACE_MIN,
     }
     if Instant::now() < (*kill_at.borrow()).max(floor) {
         let signal = stop_signal(&context, container.as_deref(), &id);
