@@ -187,9 +187,9 @@ impl ApiServer {
         });
     }
 
-    /// From now on this one tells what a node and its Pods use (`metrics.k8s.io`).
-    pub fn set_meter(&self, node: &str, meter: Arc<dyn NodeMeter>) {
-        self.inner.meters.set(node, meter);
+    /// From now on this one answers for a node: what it and its Pods use (`metrics.k8s.io`), and `nodes/…/proxy`.
+    pub fn set_node_agent(&self, node: &str, agent: Arc<dyn NodeAgent>) {
+        self.inner.agents.set(node, agent);
     }
 
     /// Writes requests down from now on; the first log given stays.
@@ -299,5 +299,5 @@ pub use audit::{
 };
 pub use certs::{Authority, Error as CertificateError, Request as CertificateRequest};
 pub use encryption::{Encryption, Error as EncryptionError};
-pub use measured::{ContainerUse, NodeMeter, NodeUse, Use};
+pub use measured::{AgentAnswer, ContainerUse, NodeAgent, NodeUse, Use};
 pub use pki::Error as PkiError;

@@ -53,8 +53,8 @@ pub struct Inner {
     pub served: ArcSwap<Catalog>,
     /// The streams of the nodes that are there, by the nodes' names.
     pub streams: ArcSwap<BTreeMap<String, Arc<dyn PodStreams>>>,
-    /// What the nodes measure.
-    pub meters: crate::measured::Meters,
+    /// The nodes' agents.
+    pub agents: crate::measured::Agents,
     /// Snapshots of chunked lists.
     pub pages: Pages,
     /// Counters.
@@ -218,7 +218,7 @@ impl Inner {
             config,
             served: ArcSwap::from_pointee(catalog),
             streams: ArcSwap::default(),
-            meters: Default::default(),
+            agents: Default::default(),
             pages: Pages::default(),
             metrics: Arc::default(),
             openapi: OpenApi::default(),

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use common::*;
 use http::Method;
-use knarr_api::{ApiServer, ContainerUse, NodeMeter, NodeUse, Use};
+use knarr_api::{AgentAnswer, ApiServer, ContainerUse, NodeAgent, NodeUse, Use};
 use serde_json::{Value, json};
 
 struct Measured;
@@ -21,7 +21,7 @@ fn used(cpu_nano_cores: u64, working_set_bytes: u64) -> Use {
 }
 
 #[async_trait::async_trait]
-impl NodeMeter for Measured {
+impl NodeAgent for Measured {
     async fn measure(&self) -> NodeUse {
         let of = |namespace: &str, pod: &str, container: &str, used: Use| ContainerUse {
             namespace: namespace.into(),
@@ -38,6 +38,45 @@ impl NodeMeter for Measured {
                 of("other", "gone", "x", used(1, 1)),
             ],
         }
+    }
+    async fn get(&self, path: &str, query: &[(String, String)]) -> AgentAnswer {
+        let text = json!({"path": path, "query": query}).to_string();
+        let body = futures::stream::once(async move { Ok(text.into()) });
+        AgentAnswer {
+            status: 200,
+            content_type: "application/json",
+            body: Box::pin(body),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_nodes_proxy_leads_to_its_agent() {
+    let f = server().await;
+    for (method, path, code, wanted) in [
+        (
+            Method::GET,
+            "/api/v1/nodes/n1/proxy/stats/summary?only_cpu_and_memory=true&x=%2F",
+            200,
+            json!({"path": "/stats/summary", "query": [["only_cpu_and_memory", "true"], ["x", "/"]]}),
+        ),
+        (
+            Method::GET,
+            "/api/v1/nodes/n1:10250/proxy/a%20b",
+            200,
+            json!({"path": "/a b", "query": []}),
+        ),
+    ] {
+        let (got, answer) = ask(&f, method, path, Value::Null).await;
+        assert_eq!((got, answer), (code, wanted), "{path}");
+    }
+    for (method, path, code) in [
+        (Method::POST, "/api/v1/nodes/n1/proxy/run/a/b/c", 405),
+        (Method::GET, "/api/v1/nodes/n2/proxy/pods", 503),
+        (Method::GET, "/api/v1/nodes/n3/proxy/pods", 404),
+    ] {
+        let (got, answer) = ask(&f, method, path, Value::Null).await;
+        assert_eq!(got, code, "{path}: {answer}");
     }
 }
 
@@ -57,7 +96,7 @@ async fn server() -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     let api = ApiServer::for_tests(dir.path());
     let client = api.client("admin", &["system:masters"], "tester/1.0");
-    api.set_meter("n1", Arc::new(Measured));
+    api.set_node_agent("n1", Arc::new(Measured));
     let f = Fixture { api, client, dir };
     let create = async |path: &str, o: Value| {
         let (code, answer) = ask(&f, Method::POST, path, o).await;

@@ -1,8 +1,8 @@
-//! The API server's view of what the node measures.
+//! The API server's view of a node's agent.
 
-use knarr_api::NodeMeter;
+use knarr_api::NodeAgent;
 
-pub struct Meter(pub knarr_node::Node);
+pub struct Agent(pub knarr_node::Node);
 
 fn converted(used: knarr_node::Use) -> knarr_api::Use {
     knarr_api::Use {
@@ -14,7 +14,7 @@ fn converted(used: knarr_node::Use) -> knarr_api::Use {
 }
 
 #[async_trait::async_trait]
-impl NodeMeter for Meter {
+impl NodeAgent for Agent {
     async fn measure(&self) -> knarr_api::NodeUse {
         let all = self.0.usage().await;
         let containers = all.containers.into_iter().map(|c| knarr_api::ContainerUse {
@@ -26,6 +26,15 @@ impl NodeMeter for Meter {
         knarr_api::NodeUse {
             node: all.node.map(converted),
             containers: containers.collect(),
+        }
+    }
+
+    async fn get(&self, path: &str, query: &[(String, String)]) -> knarr_api::AgentAnswer {
+        let answer = self.0.kubelet(path, query).await;
+        knarr_api::AgentAnswer {
+            status: answer.status,
+            content_type: answer.content_type,
+            body: answer.body,
         }
     }
 }

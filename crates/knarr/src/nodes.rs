@@ -208,8 +208,8 @@ pub async fn start(
     common
         .api
         .set_pod_streams(&name, Arc::new(wiring::Streams(node.clone())));
-    let meter = crate::measured::Meter(node.clone());
-    common.api.set_meter(&name, Arc::new(meter));
+    let agent = crate::measured::Agent(node.clone());
+    common.api.set_node_agent(&name, Arc::new(agent));
     say_what_it_is(&common.api, which).await?;
     Ok(node)
 }

@@ -11,6 +11,8 @@ use knarr_runtime::{
 };
 use tokio::io::AsyncReadExt;
 
+use crate::measure::Operations;
+
 /// Containers and sandboxes; errors are texts meant for Pod status and events.
 #[async_trait::async_trait]
 pub(crate) trait ContainerEngine: Send + Sync + 'static {
@@ -43,6 +45,14 @@ pub(crate) trait ContainerEngine: Send + Sync + 'static {
     fn group(&self) -> Option<PathBuf> {
         None
     }
+    /// The folder with what a container has written into its own root file system.
+    fn written_dir(&self, _id: &str) -> Option<PathBuf> {
+        None
+    }
+    /// The processes in a cgroup. Blocking.
+    fn processes(&self, _group: &Path) -> Vec<i32> {
+        Vec::new()
+    }
     /// What a cgroup has used. Blocking.
     fn usage(&self, _group: &Path) -> Option<Usage> {
         None
@@ -67,7 +77,8 @@ pub(crate) trait ImageSource: Send + Sync + 'static {
     fn watch_dir(&self) -> Option<PathBuf>;
 }
 
-pub(crate) struct RuntimeEngine(pub(crate) Runtime);
+/// The real one; it counts what is asked of it.
+pub(crate) struct RuntimeEngine(pub(crate) Runtime, pub(crate) Arc<Operations>);
 
 /// Kills the process if it's dropped before it has ended.
 struct KillOnDrop(Option<ExecProcess>);
@@ -101,16 +112,25 @@ async fn read_some(
 #[async_trait::async_trait]
 impl ContainerEngine for RuntimeEngine {
     async fn create_sandbox(&self, spec: SandboxSpec) -> Result<Sandbox, String> {
-        self.0.create_sandbox(spec).await.map_err(text)
+        self.1
+            .time("run_podsandbox", self.0.create_sandbox(spec))
+            .await
+            .map_err(text)
     }
     async fn delete_sandbox(&self, id: &str) -> Result<(), String> {
-        self.0.delete_sandbox(id).await.map_err(text)
+        self.1
+            .time("remove_podsandbox", self.0.delete_sandbox(id))
+            .await
+            .map_err(text)
     }
     fn sandboxes(&self) -> Vec<Sandbox> {
         self.0.sandboxes()
     }
     async fn run(&self, spec: ContainerSpec) -> Result<Container, String> {
-        self.0.run(spec).await.map_err(text)
+        self.1
+            .time("start_container", self.0.run(spec))
+            .await
+            .map_err(text)
     }
     fn containers(&self) -> Vec<Container> {
         self.0.containers()
@@ -122,19 +142,31 @@ impl ContainerEngine for RuntimeEngine {
         self.0.wait(id).await.map_err(text)
     }
     async fn signal(&self, id: &str, signal: i32) -> Result<(), String> {
-        self.0.signal(id, signal).await.map_err(text)
+        self.1
+            .time("stop_container", self.0.signal(id, signal))
+            .await
+            .map_err(text)
     }
     async fn delete(&self, id: &str) -> Result<(), String> {
-        self.0.delete(id).await.map_err(text)
+        self.1
+            .time("remove_container", self.0.delete(id))
+            .await
+            .map_err(text)
     }
     async fn exec(&self, id: &str, spec: ExecSpec) -> Result<ExecProcess, String> {
-        self.0.exec(id, spec).await.map_err(text)
+        self.1
+            .time("exec", self.0.exec(id, spec))
+            .await
+            .map_err(text)
     }
     async fn attach(&self, id: &str) -> Result<Attachment, String> {
-        self.0.attach(id).await.map_err(text)
+        self.1.time("attach", self.0.attach(id)).await.map_err(text)
     }
     async fn update_resources(&self, id: &str, resources: Resources) -> Result<(), String> {
-        self.0.update_resources(id, resources).await.map_err(text)
+        self.1
+            .time("update_container", self.0.update_resources(id, resources))
+            .await
+            .map_err(text)
     }
     async fn set_group(&self, path: &str, resources: Resources) -> Result<(), String> {
         self.0.set_group(path, resources).await.map_err(text)
@@ -150,6 +182,12 @@ impl ContainerEngine for RuntimeEngine {
     }
     fn group(&self) -> Option<PathBuf> {
         Some(self.0.group(""))
+    }
+    fn written_dir(&self, id: &str) -> Option<PathBuf> {
+        self.0.written_dir(id).ok()
+    }
+    fn processes(&self, group: &Path) -> Vec<i32> {
+        self.0.processes(group)
     }
     fn usage(&self, group: &Path) -> Option<Usage> {
         self.0.usage(group).ok()
@@ -167,7 +205,12 @@ impl ContainerEngine for RuntimeEngine {
             args,
             ..ExecSpec::default()
         };
-        let mut guard = KillOnDrop(Some(self.0.exec(id, spec).await.map_err(text)?));
+        let mut guard = KillOnDrop(Some(
+            self.1
+                .time("exec_sync", self.0.exec(id, spec))
+                .await
+                .map_err(text)?,
+        ));
         let process = guard.0.as_mut().ok_or("process is gone")?;
         let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
         let (out, err) = tokio::join!(

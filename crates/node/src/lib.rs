@@ -11,6 +11,7 @@ mod events;
 mod eviction;
 mod id_ranges;
 mod inotify;
+mod kubelet;
 mod logs;
 mod machine;
 mod measure;
@@ -40,6 +41,7 @@ use tokio_util::{
     task::TaskTracker,
 };
 
+pub use kubelet::{KubeletAnswer, kubelet_subresources};
 pub use measure::{ContainerUse, NodeUse, Use};
 
 /// How long the API server may take to answer the first call.
@@ -82,7 +84,8 @@ pub struct Node {
 struct Inner {
     context: Arc<context::Context>,
     registry: pod::entry::Registry,
-    sampler: Arc<measure::Sampler>,
+    gatherer: Arc<measure::gather::Gatherer>,
+    operations: Arc<measure::Operations>,
     tasks: TaskTracker,
     cancel: CancellationToken,
     _stop: DropGuard,
@@ -96,6 +99,7 @@ pub(crate) struct Parts {
     pub dns_ip: Ipv4Addr,
     pub cluster_domain: String,
     pub engine: engine::Engine,
+    pub operations: Arc<measure::Operations>,
     pub images: Arc<dyn engine::ImageSource>,
     pub network: Arc<dyn PodNetwork>,
     pub client: Arc<dyn Fn() -> kube::Client + Send + Sync>,
@@ -109,13 +113,15 @@ impl Node {
     /// # Errors
     /// When the data folder can't be made, or the API server doesn't take the Node object within 30 s.
     pub async fn start(config: Config) -> Result<Node, Error> {
+        let operations = Arc::<measure::Operations>::default();
         Node::start_with(Parts {
             name: config.name,
             data_dir: config.data_dir,
             host_ip: config.host_ip,
             dns_ip: config.dns_ip,
             cluster_domain: config.cluster_domain,
-            engine: Arc::new(engine::RuntimeEngine(config.runtime)),
+            engine: Arc::new(engine::RuntimeEngine(config.runtime, operations.clone())),
+            operations,
             images: Arc::new(engine::StoreImages(config.images)),
             network: config.network,
             client: config.client,
@@ -209,9 +215,15 @@ impl Node {
         ));
         let stop = cancel.clone().drop_guard();
         let inner = Inner {
+            gatherer: Arc::new(measure::gather::Gatherer {
+                context: context.clone(),
+                registry: registry.clone(),
+                sampler,
+                folders: Arc::default(),
+            }),
+            operations: parts.operations,
             context,
             registry,
-            sampler,
             tasks,
             cancel,
             _stop: stop,
@@ -304,7 +316,7 @@ impl Node {
     /// a second for it.
     pub async fn usage(&self) -> NodeUse {
         let inner = &self.inner;
-        measure::usage(&inner.context, &inner.registry, &inner.sampler).await
+        measure::usage(&inner.context, &inner.registry, &inner.gatherer.sampler).await
     }
 
     /// Connects to a port of a Pod as its own `127.0.0.1` (then `::1`) reaches it: servers that listen there only are

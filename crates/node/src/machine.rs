@@ -34,7 +34,7 @@ const PODS_MAX: u32 = 512;
 /// kubelet's default hard eviction thresholds.
 const MEMORY_AVAILABLE_BYTES_MIN: u64 = 100 << 20;
 const DISK_AVAILABLE_PERCENT_MIN: u64 = 10;
-const VERSION: &str = "v1.36.0+knarr";
+pub(crate) const VERSION: &str = "v1.36.0+knarr";
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Machine {
@@ -52,7 +52,7 @@ impl Machine {
     }
 }
 
-fn meminfo(key: &str) -> Option<u64> {
+pub(crate) fn meminfo(key: &str) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text
         .lines()
@@ -77,7 +77,7 @@ pub(crate) struct Registrar {
     pub share: u32,
 }
 
-fn architecture() -> &'static str {
+pub(crate) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -375,7 +375,7 @@ fn huge_pages(share: u64) -> impl Iterator<Item = (String, Quantity)> {
         })
 }
 
-fn info() -> NodeSystemInfo {
+pub(crate) fn info() -> NodeSystemInfo {
     let first = |paths: &[&str]| {
         let texts = paths.iter().filter_map(|p| std::fs::read_to_string(p).ok());
         texts

@@ -124,6 +124,7 @@ impl Pods {
             units: Mutex::default(),
             ports: Mutex::default(),
             share: Mutex::default(),
+            probed: Mutex::default(),
         });
         self.registry.insert(entry.clone());
         let found = Found(found.remove(&uid).unwrap_or_default());

@@ -119,6 +119,31 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// As `/configz` shows them: the fields of a KubeletConfiguration that mean something here, with what else is set.
+    pub(crate) fn shown(&self, context: &crate::context::Context) -> serde_json::Value {
+        let seconds = |d: Duration| format!("{}s", d.as_secs());
+        serde_json::json!({
+            "kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "podPidsLimit": self.pod_pids_max,
+            "allowedUnsafeSysctls": self.allowed_unsafe_sysctls,
+            "seccompDefault": self.seccomp_default,
+            "singleProcessOOMKill": self.single_process_oom_kill,
+            "evictionPressureTransitionPeriod": seconds(self.eviction.pressure_transition),
+            "imageGCHighThresholdPercent": self.image_gc.high_percent,
+            "imageGCLowThresholdPercent": self.image_gc.low_percent,
+            "imageMinimumGCAge": seconds(self.image_gc.age_min),
+            "imageMaximumGCAge": seconds(self.image_gc.age_max),
+            "clusterDomain": context.cluster_domain,
+            "clusterDNS": [context.dns_ip.to_string()],
+            "cgroupDriver": "cgroupfs", "cgroupsPerQOS": true,
+            "authentication": {"webhook": {"enabled": true}, "anonymous": {"enabled": false}},
+            "authorization": {"mode": "Webhook"},
+            "enableDebuggingHandlers": true,
+        })
+    }
+}
+
 fn from_file(file: File) -> Result<Settings, String> {
     if (file.api_version.as_str(), file.kind.as_str())
         != ("kubelet.config.k8s.io/v1beta1", "KubeletConfiguration")

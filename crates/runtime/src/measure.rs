@@ -53,6 +53,14 @@ impl Runtime {
             .map_err(|_| Error::NotRunning(group.display().to_string()))
     }
 
+    /// The folder with what a container has written into its own root file system.
+    ///
+    /// # Errors
+    /// When there is no such container.
+    pub fn written_dir(&self, id: &str) -> Result<PathBuf, Error> {
+        Ok(self.inner.entry(id)?.dir.join("upper"))
+    }
+
     /// Processes in a cgroup and below it. Blocking.
     pub fn processes(&self, group: &Path) -> Vec<i32> {
         self.place(group).processes()

@@ -35,11 +35,23 @@ pub const GROUP: &str = "metrics.k8s.io";
 /// How often the group's priorities in discovery come before others: metrics-server's own.
 pub const PRIORITIES: (i64, i64) = (100, 100);
 
-/// What a node's agent has measured.
+/// What the API server asks of a node's agent.
 #[async_trait::async_trait]
-pub trait NodeMeter: Send + Sync + 'static {
+pub trait NodeAgent: Send + Sync + 'static {
     /// Usage of the node and of the containers that run there, over the last seconds.
     async fn measure(&self) -> NodeUse;
+    /// Answers a GET of the agent's own HTTP API, at a decoded path with decoded parameters.
+    async fn get(&self, path: &str, query: &[(String, String)]) -> AgentAnswer;
+}
+
+/// What a node's agent answers.
+pub struct AgentAnswer {
+    /// HTTP status.
+    pub status: u16,
+    /// Content-Type.
+    pub content_type: &'static str,
+    /// As it comes.
+    pub body: futures::stream::BoxStream<'static, std::io::Result<Bytes>>,
 }
 
 /// Usage over a window that ends at a time.
@@ -79,22 +91,27 @@ pub struct ContainerUse {
 
 /// The agents by their nodes' names.
 #[derive(Default)]
-pub struct Meters(arc_swap::ArcSwap<HashMap<String, Arc<dyn NodeMeter>>>);
+pub struct Agents(arc_swap::ArcSwap<HashMap<String, Arc<dyn NodeAgent>>>);
 
-impl Meters {
+impl Agents {
     /// From now on this one answers for the node.
-    pub fn set(&self, node: &str, meter: Arc<dyn NodeMeter>) {
+    pub fn set(&self, node: &str, agent: Arc<dyn NodeAgent>) {
         self.0.rcu(|old| {
             let mut new = HashMap::clone(old);
-            new.insert(node.to_owned(), meter.clone());
+            new.insert(node.to_owned(), agent.clone());
             new
         });
     }
 
+    /// Of a node; None when it has none here (yet).
+    pub fn of(&self, node: &str) -> Option<Arc<dyn NodeAgent>> {
+        self.0.load().get(node).cloned()
+    }
+
     async fn of_nodes(&self) -> HashMap<String, NodeUse> {
         let all = self.0.load_full();
-        let asked = all.iter().map(|(name, meter)| async move {
-            let answer = tokio::time::timeout(PATIENCE, meter.measure()).await;
+        let asked = all.iter().map(|(name, agent)| async move {
+            let answer = tokio::time::timeout(PATIENCE, agent.measure()).await;
             Some((name.clone(), answer.ok()?))
         });
         futures::future::join_all(asked)
@@ -200,7 +217,7 @@ async fn measured(
     behind: &Resource,
     filter: &Filter,
 ) -> Result<VecDeque<Bytes>, Failure> {
-    let nodes = inner.meters.of_nodes().await;
+    let nodes = inner.agents.of_nodes().await;
     let mut pods: HashMap<(&str, &str), Vec<&ContainerUse>> = HashMap::new();
     if t.resource.namespaced {
         for c in nodes.values().flat_map(|n| &n.containers) {

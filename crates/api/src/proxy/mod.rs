@@ -24,7 +24,7 @@ use crate::{
     catalog::{self, Target},
     identity::Identity,
     object,
-    server::{Answer, Inner},
+    server::Inner,
     status::Failure,
 };
 
@@ -67,7 +67,7 @@ where
 
     let live = live(inner, &target, name)?;
     if place.of == Of::Node {
-        return node(inner, name, &place.rest);
+        return node(inner, name, &place.rest, &parts).await;
     }
     let (ip, port) = match place.of {
         Of::Pod => pod(&live, port)?,
@@ -225,31 +225,32 @@ pub fn endpoint(
     found.choose(&mut rand::rng()).cloned().ok_or_else(none)
 }
 
-/// What the node's agent would answer: there is no kubelet port, so it is answered here.
-fn node(inner: &Inner, name: &str, rest: &str) -> Result<Response<Body>, Failure> {
-    match rest.trim_matches('/') {
-        "healthz" => {
-            let mut answer = Answer::ok("ok".to_string());
-            answer.content_type = "text/plain; charset=utf-8";
-            Ok(answer.into_response())
-        }
-        "pods" => {
-            let pods = inner
-                .catalog()
-                .find("", "v1", "pods")
-                .ok_or_else(Failure::no_such_path)?;
-            let snapshot = inner.store.snapshot();
-            let mut items = Vec::new();
-            for entry in snapshot.range(&catalog::prefix(&pods, ""), None) {
-                let pod = object::parse(&entry.value)?;
-                if pod["spec"]["nodeName"] == name {
-                    items.push(pod);
-                }
-            }
-            let list =
-                json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items});
-            Ok(Answer::ok(list.to_string()).into_response())
-        }
-        _ => Err(Failure::no_such_path()),
+/// What the node's agent answers, which lives in this process: no connection is made.
+async fn node(
+    inner: &Inner,
+    name: &str,
+    rest: &str,
+    parts: &Parts,
+) -> Result<Response<Body>, Failure> {
+    let Some(agent) = inner.agents.of(name) else {
+        let why = format!("the agent of node {name:?} is not running here");
+        return Err(Failure::new(503, "ServiceUnavailable", why));
+    };
+    if !matches!(parts.method, Method::GET | Method::HEAD) {
+        return Err(Failure::method_not_allowed());
     }
+    let path = percent_encoding::percent_decode_str(rest).decode_utf8_lossy();
+    let query = parts.uri.query().unwrap_or("");
+    let query: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes())
+        .into_owned()
+        .collect();
+    let answer = agent.get(&path, &query).await;
+    let mut response = Response::new(Body::Stream(answer.body));
+    *response.status_mut() =
+        StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let content_type = HeaderValue::from_static(answer.content_type);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, content_type);
+    Ok(response)
 }

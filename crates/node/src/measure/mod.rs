@@ -3,7 +3,17 @@
 //! Nothing is read unless somebody asks: the files of the cgroups are read then. Only a rate needs two readings; for its
 //! sake CPU times are read every ten seconds while somebody has asked lately (see [`sampler`]).
 
+pub(crate) mod cadvisor;
+mod exposition;
+mod files;
+pub(crate) mod gather;
+mod network;
+mod operations;
+pub(crate) mod own;
+mod processes;
+pub(crate) mod resource;
 mod sampler;
+pub(crate) mod summary;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -11,6 +21,7 @@ use jiff::Timestamp;
 use knarr_runtime::State;
 
 use crate::{context::Context, pod::entry::Registry};
+pub(crate) use operations::Operations;
 pub(crate) use sampler::Sampler;
 
 /// Usage over a window that ends at a time.

@@ -366,6 +366,7 @@ impl Worker {
             return;
         };
         let field = Some(state::field_path(unit.kind, &unit.name));
+        let name = unit.name.clone();
         let Some(running) = unit.running_mut(id) else {
             return;
         };
@@ -377,6 +378,13 @@ impl Worker {
             return;
         };
         let change = run.track.observe(&run.probe, outcome, now);
+        let result = match outcome {
+            Outcome::Success => "successful",
+            Outcome::Failure(_) => "failed",
+            Outcome::Unknown(_) => "unknown",
+        };
+        let counted = (name, kind.name(), result);
+        *self.entry.probed.lock().entry(counted).or_default() += 1;
         let grace = run.probe.grace_seconds;
         let errored = match outcome {
             Outcome::Unknown(text) if run.track.tell_unknown(&run.probe, now) => Some(text),

@@ -1,6 +1,9 @@
 //! What others may see of a Pod's task: enough for logs and exec.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
@@ -32,6 +35,8 @@ pub(crate) struct Entry {
     pub default_container: Mutex<Option<Box<str>>>,
     pub mailbox: Arc<Mailbox>,
     pub units: Mutex<Vec<UnitView>>,
+    /// how often which probe of which container had which result
+    pub probed: Mutex<BTreeMap<(Box<str>, &'static str, &'static str), u64>>,
     /// ports of the node that it has, until it has ended
     pub ports: Mutex<Vec<HostPort>>,
     /// CPU and memory of the node that it has, until it has ended

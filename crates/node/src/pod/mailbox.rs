@@ -23,14 +23,21 @@ pub(crate) struct Mail {
 #[derive(Default)]
 pub(crate) struct Mailbox {
     mail: Mutex<Mail>,
+    /// the newest object, for those who only look
+    latest: Mutex<Option<Arc<Pod>>>,
     gone: std::sync::atomic::AtomicBool,
     notify: Notify,
 }
 
 impl Mailbox {
     pub(crate) fn pod_changed(&self, pod: Arc<Pod>) {
+        *self.latest.lock() = Some(pod.clone());
         self.mail.lock().pod = Some(pod);
         self.notify.notify_one();
+    }
+    /// The newest object that was told of.
+    pub(crate) fn latest(&self) -> Option<Arc<Pod>> {
+        self.latest.lock().clone()
     }
     pub(crate) fn pod_gone(&self) {
         self.gone.store(true, std::sync::atomic::Ordering::Relaxed);

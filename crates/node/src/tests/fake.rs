@@ -343,6 +343,7 @@ impl World {
             host_ip: IpAddr::from([127, 0, 0, 1]),
             dns_ip: Ipv4Addr::new(10, 43, 0, 10),
             cluster_domain: "cluster.local".into(),
+            operations: Default::default(),
             engine: self.engine.clone(),
             images: self.images.clone(),
             network: self.network.clone(),

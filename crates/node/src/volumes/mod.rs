@@ -105,7 +105,7 @@ pub(crate) fn pod_dir(data_dir: &Path, uid: &str) -> PathBuf {
     data_dir.join("pods").join(uid)
 }
 
-fn volume_dir(data_dir: &Path, uid: &str, name: &str) -> PathBuf {
+pub(crate) fn volume_dir(data_dir: &Path, uid: &str, name: &str) -> PathBuf {
     pod_dir(data_dir, uid).join(".volumes").join(name)
 }
 
