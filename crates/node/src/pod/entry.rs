@@ -28,6 +28,9 @@ pub(crate) struct UnitView {
     pub waiting: Option<Box<str>>,
 }
 
+/// A container, what it was asked, and the result.
+pub(crate) type Probed = (Box<str>, &'static str, &'static str);
+
 pub(crate) struct Entry {
     pub uid: Box<str>,
     pub namespace: Box<str>,
@@ -36,7 +39,7 @@ pub(crate) struct Entry {
     pub mailbox: Arc<Mailbox>,
     pub units: Mutex<Vec<UnitView>>,
     /// how often which probe of which container had which result
-    pub probed: Mutex<BTreeMap<(Box<str>, &'static str, &'static str), u64>>,
+    pub probed: Mutex<BTreeMap<Probed, u64>>,
     /// ports of the node that it has, until it has ended
     pub ports: Mutex<Vec<HostPort>>,
     /// CPU and memory of the node that it has, until it has ended
