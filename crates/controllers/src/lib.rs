@@ -1,11 +1,12 @@
 //! Kubernetes controllers on a plain `kube::Client`.
 //!
-//! It is: Deployment, ReplicaSet, ReplicationController, StatefulSet, DaemonSet, Job, CronJob, ResourceQuota status, PodDisruptionBudget, EndpointSlice (mirrored ones, too), Endpoints, garbage collection of objects, Pods and Events, ephemeral volumes' claims, aggregated ClusterRoles, namespace deletion, service accounts, a scheduler and a local-path volume provisioner, each runnable against any Kubernetes cluster.
+//! It is: Deployment, ReplicaSet, ReplicationController, StatefulSet, DaemonSet, Job, CronJob, HorizontalPodAutoscaler, ResourceQuota status, PodDisruptionBudget, EndpointSlice (mirrored ones, too), Endpoints, garbage collection of objects, Pods and Events, ephemeral volumes' claims, aggregated ClusterRoles, namespace deletion, service accounts, a scheduler and a local-path volume provisioner, each runnable against any Kubernetes cluster.
 //! It is not: part of knarr's API server or node.
 //! It must never know: the store, the runtime, the network.
 #![forbid(unsafe_code)]
 
 mod attachdetach;
+mod autoscaler;
 mod certificates;
 mod clusterrole;
 mod cronjob;
@@ -77,6 +78,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("certificates", certificates::start),
     ("resourcequota", quota::start),
     ("disruption", disruption::start),
+    ("horizontalpodautoscaler", autoscaler::start),
     ("podgc", podgc::start),
     ("ephemeral", ephemeral::start),
     ("clusterroleaggregation", clusterrole::start),

@@ -12,6 +12,7 @@ use crate::{
     Config,
     gc::inventory::Inventory,
     objects::{
+        autoscaler::Autoscaler,
         csi::{CsiDriver, CsiNode, VolumeAttachment},
         meta::{Kind, Meta, Object},
         node::{Namespace, Node, ServiceAccount},
@@ -116,6 +117,8 @@ caches! {
     volumes: Volume,
     /// StorageClasses
     classes: StorageClass,
+    /// HorizontalPodAutoscalers
+    autoscalers: Autoscaler,
     /// CSINodes
     csi_nodes: CsiNode,
     /// CSIDrivers

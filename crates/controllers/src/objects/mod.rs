@@ -3,6 +3,7 @@
 //! A 30 KB typed Pod is about 1 KB here. Pod templates stay as the bytes they came in.
 
 pub mod affinity;
+pub mod autoscaler;
 pub mod csi;
 pub mod intstr;
 pub mod meta;

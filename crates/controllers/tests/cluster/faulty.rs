@@ -1,6 +1,7 @@
 //! A client whose requests get lost, before or after they were carried out, and whose watches break.
 
 use std::{
+    collections::HashMap,
     pin::Pin,
     sync::{
         Arc,
@@ -12,11 +13,20 @@ use std::{
 use http_body::Frame;
 use kube::{Client, client::Body};
 
+/// Answers that the test gives in place of a server, by path.
+pub type MadeUp = Arc<parking_lot::Mutex<HashMap<String, serde_json::Value>>>;
+
 /// `percent` of the requests fail: half of them before the server sees them, half after it carried them out.
-pub fn client(inner: Client, percent: Arc<AtomicU32>) -> Client {
+pub fn client(inner: Client, percent: Arc<AtomicU32>, made_up: MadeUp) -> Client {
     let service = tower::service_fn(move |request: http::Request<Body>| {
         let (inner, percent) = (inner.clone(), percent.load(Ordering::Relaxed));
+        let answer = made_up.lock().get(request.uri().path()).cloned();
         async move {
+            if let Some(answer) = answer {
+                let body = Body::from(answer.to_string().into_bytes());
+                let frames = u32::MAX;
+                return Ok(http::Response::new(Breaking { body, frames }));
+            }
             let luck = rand::random_range(0..200);
             let lost =
                 || std::io::Error::new(std::io::ErrorKind::ConnectionReset, "a test's fault");

@@ -66,6 +66,8 @@ pub struct Cluster {
     controllers: Option<AbortHandle>,
     /// per cent of the controllers' requests that fail
     pub faults: Arc<AtomicU32>,
+    /// answers to the controllers that no server gives
+    pub made_up: faulty::MadeUp,
     // last: removed when all else has stopped
     _dir: tempfile::TempDir,
 }
@@ -95,6 +97,7 @@ pub async fn bare(only: Option<Vec<String>>) -> Cluster {
         tasks: JoinSet::new(),
         controllers: None,
         faults: Arc::default(),
+        made_up: Arc::default(),
         _dir: dir,
     };
     c.start_controllers();
@@ -152,6 +155,8 @@ pub fn kind(name: &str) -> (ApiResource, bool) {
         "quota" => ("v1", "ResourceQuota", true),
         "secret" => ("v1", "Secret", true),
         "cronjob" => ("batch/v1", "CronJob", true),
+        "hpa" => ("autoscaling/v2", "HorizontalPodAutoscaler", true),
+        "crd" => ("apiextensions.k8s.io/v1", "CustomResourceDefinition", false),
         "pdb" => ("policy/v1", "PodDisruptionBudget", true),
         "clusterrole" => ("rbac.authorization.k8s.io/v1", "ClusterRole", false),
         "slice" => ("discovery.k8s.io/v1", "EndpointSlice", true),
@@ -180,11 +185,12 @@ impl Cluster {
     }
     pub fn start_controllers(&mut self) {
         let (api, faults) = (self.api.clone(), self.faults.clone());
+        let made_up = self.made_up.clone();
         let config = Config {
             client: Arc::new(move |name| {
                 let who = knarr_controllers::identity(name);
                 let client = api.client(&who.user, who.groups, name);
-                faulty::client(client, faults.clone())
+                faulty::client(client, faults.clone(), made_up.clone())
             }),
             authority: Some(Arc::new(Ca(self.api.authority()))),
             volumes_dir: self.volumes.clone(),
