@@ -41,7 +41,9 @@ use crate::{
     },
 };
 
-const NAME: &str = "horizontal-pod-autoscaler";
+const NAME: &str = "horizontalpodautoscaler";
+/// Who events are from.
+const SOURCE: &str = "horizontal-pod-autoscaler";
 /// `--horizontal-pod-autoscaler-sync-period`
 const SYNC: Duration = Duration::from_secs(15);
 /// Tries to write a scale that others write, too.
@@ -140,7 +142,7 @@ impl Controller {
             && !e.is_conflict()
         {
             self.recorder
-                .warning(&*hpa, NAME, "FailedUpdateStatus", e.to_string());
+                .warning(&*hpa, SOURCE, "FailedUpdateStatus", e.to_string());
         }
         Ok(Next::After(SYNC))
     }
@@ -163,7 +165,7 @@ impl Controller {
             Ok(s) => s,
             Err(why) => {
                 self.recorder
-                    .warning(hpa, NAME, "FailedGetScale", why.clone());
+                    .warning(hpa, SOURCE, "FailedGetScale", why.clone());
                 let message = format!(
                     "the HPA controller was unable to get the target's current scale: {why}"
                 );
@@ -200,7 +202,7 @@ impl Controller {
                     draft.status.current_replicas = current;
                     draft.status.current_metrics = seen;
                     self.recorder
-                        .warning(hpa, NAME, "FailedComputeMetricsReplicas", why.clone());
+                        .warning(hpa, SOURCE, "FailedComputeMetricsReplicas", why.clone());
                     return Err(why);
                 }
             };
@@ -226,7 +228,7 @@ impl Controller {
                     draft.condition("AbleToScale", true, "SucceededRescale", message);
                     let message = format!("New size: {desired}; reason: {reason}");
                     self.recorder
-                        .normal(hpa, NAME, "SuccessfulRescale", message);
+                        .normal(hpa, SOURCE, "SuccessfulRescale", message);
                     let behavior = hpa.spec.behavior.as_ref();
                     self.remember(key, |m| m.scaled(behavior, current, desired, at));
                     draft.status.last_scale_time = Some(rfc3339(now()).into());
@@ -235,7 +237,7 @@ impl Controller {
                 Err(e) => {
                     let why = api_message(&e);
                     let message = format!("New size: {desired}; reason: {reason}; error: {why}");
-                    self.recorder.warning(hpa, NAME, "FailedRescale", message);
+                    self.recorder.warning(hpa, SOURCE, "FailedRescale", message);
                     let message =
                         format!("the HPA controller was unable to update the target scale: {why}");
                     draft.condition("AbleToScale", false, "FailedUpdateScale", message);
@@ -286,7 +288,7 @@ impl Controller {
         draft: &mut Draft,
     ) -> Result<Vec<Arc<Pod>>, String> {
         let mut invalid = |event: &'static str, reason: &str, why: &str, message: &str| {
-            self.recorder.warning(hpa, NAME, event, why.to_owned());
+            self.recorder.warning(hpa, SOURCE, event, why.to_owned());
             draft.condition("ScalingActive", false, reason, message);
             Err(why.to_owned())
         };

@@ -12,7 +12,7 @@ use crate::objects::{
 };
 
 use super::{
-    Controller, Draft, NAME,
+    Controller, Draft, SOURCE,
     calculate::{Aim, Proposal, Scene, TOLERANCE, Tolerances, requests},
     go, metrics,
     target::Scale,
@@ -75,7 +75,7 @@ impl Controller {
                 }
                 Err(failed) => {
                     self.recorder
-                        .warning(hpa, NAME, failed.reason, failed.why.clone());
+                        .warning(hpa, SOURCE, failed.reason, failed.why.clone());
                     // a status of no type, as upstream's
                     statuses.push(json!({"type": ""}));
                     invalid += 1;
