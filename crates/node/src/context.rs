@@ -15,6 +15,7 @@ use crate::{
     services::Services,
     settings::Settings,
     sources::Sources,
+    turns::Turns,
     volumes::csi::Csi,
 };
 
@@ -36,6 +37,7 @@ pub(crate) struct Context {
     pub settings: Settings,
     pub csi: Csi,
     pub id_ranges: IdRanges,
+    pub turns: Turns,
 }
 
 impl Context {

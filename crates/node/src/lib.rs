@@ -26,6 +26,7 @@ mod spec;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod volumes;
 
 use std::{
@@ -181,6 +182,7 @@ impl Node {
             settings: parts.settings,
             csi,
             id_ranges: id_ranges::IdRanges::default(),
+            turns: turns::Turns::new(usize::try_from(machine.cpus).unwrap_or(1)),
         });
         let registry = pod::entry::Registry::default();
         let pods = Arc::new(pods::Pods {

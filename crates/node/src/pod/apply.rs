@@ -189,6 +189,14 @@ impl Worker {
                 };
                 self.watch_env();
             }
+            Err(StartFailure::Stopped) => {
+                unit.state = State::Waiting {
+                    reason: "",
+                    message: "".into(),
+                    since: now,
+                    retry_at: None,
+                };
+            }
             Err(StartFailure::Run {
                 id,
                 message,

@@ -96,7 +96,8 @@ impl Worker {
         let now = Instant::now();
         if self.sandbox.due(now) {
             self.sandbox.begin();
-            self.launch(jobs::sandbox(self.context.clone(), pod.clone()));
+            let stop = self.stopping.clone();
+            self.launch(jobs::sandbox(self.context.clone(), pod.clone(), stop));
         }
         if self.volumes.due(now) {
             self.volumes.begin();
@@ -347,6 +348,7 @@ impl Worker {
             pod_ip: self.pod_ip,
             target,
             old,
+            stop: self.stopping.clone(),
         };
         self.launch(jobs::start(request));
     }

@@ -26,6 +26,7 @@ use crate::{
     context::Context,
     probe::{self, Outcome, Probe},
     spec::{build, files, pod_resources, sysctl},
+    turns::For,
     volumes,
 };
 
@@ -93,13 +94,14 @@ async fn within<T>(
 }
 
 /// Namespaces, address and shared files. Finds what is there already.
-pub(crate) async fn sandbox(context: Arc<Context>, pod: Arc<Pod>) -> Done {
+pub(crate) async fn sandbox(context: Arc<Context>, pod: Arc<Pod>, stop: CancellationToken) -> Done {
     let work = within(
         SANDBOX_DEADLINE,
         "creating the pod sandbox",
         make_sandbox(&context, &pod),
     );
-    Done::Sandbox(work.await)
+    let done = context.turns.run(For::Sandbox, &stop, work).await;
+    Done::Sandbox(done.unwrap_or_else(|| Err("the pod is stopped".into())))
 }
 
 async fn make_sandbox(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<Option<IpAddr>, String> {

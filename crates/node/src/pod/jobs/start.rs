@@ -5,12 +5,14 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use knarr_runtime::State as RuntimeState;
+use tokio_util::sync::CancellationToken;
 
 use super::{Done, image::Asker, time};
 use crate::{
     context::Context,
     pod::{resize::amounts::Amounts, state},
     spec::build,
+    turns::For,
     volumes::Paths,
 };
 
@@ -38,6 +40,8 @@ pub(crate) enum StartFailure {
         reason: &'static str,
         message: String,
     },
+    /// the Pod is to stop, and its turn had not come
+    Stopped,
     /// a container was made and its process couldn't be started
     Run {
         id: Box<str>,
@@ -58,43 +62,30 @@ pub(crate) struct StartRequest {
     pub target: Option<Box<str>>,
     /// the container of the attempt before, to be removed
     pub old: Option<Box<str>>,
+    /// the Pod is to stop: nothing new begins
+    pub stop: CancellationToken,
 }
 
 pub(crate) async fn start(request: StartRequest) -> Done {
     let (index, attempt) = (request.index, request.attempt);
-    let id: String = hex::encode(rand::random::<[u8; 16]>());
-    let context = request.context.clone();
-    let result = match tokio::time::timeout(START_DEADLINE, make_container(request, id.clone()))
-        .await
-    {
-        Ok(result) => result,
-        Err(_) => {
-            // Whatever came of it must not run beside the next attempt.
-            let work = context.engine.delete(&id);
-            let removed = tokio::time::timeout(START_DEADLINE, work).await;
-            if !matches!(removed, Ok(Ok(()))) {
-                tracing::warn!(%id, "a container that was not started in time could not be removed, either");
-            }
-            Err(StartFailure::Config {
-                reason: "CreateContainerError",
-                message: format!(
-                    "starting the container took longer than {} s",
-                    START_DEADLINE.as_secs()
-                ),
-            })
-        }
-    };
     Done::Started {
         index,
         attempt,
-        result,
+        result: make_container(request).await,
     }
 }
 
-async fn make_container(
-    request: StartRequest,
-    id: String,
-) -> Result<StartedContainer, StartFailure> {
+fn late() -> StartFailure {
+    StartFailure::Config {
+        reason: "CreateContainerError",
+        message: format!(
+            "starting the container took longer than {} s",
+            START_DEADLINE.as_secs()
+        ),
+    }
+}
+
+async fn make_container(request: StartRequest) -> Result<StartedContainer, StartFailure> {
     let StartRequest {
         context,
         pod,
@@ -104,6 +95,7 @@ async fn make_container(
         pod_ip,
         target,
         old,
+        stop,
     } = request;
     let config = |message: String| StartFailure::Config {
         reason: "CreateContainerConfigError",
@@ -128,66 +120,91 @@ async fn make_container(
         pod: &pod,
         field: field.clone(),
     };
-    asker.pull_secrets().await;
-    let policy = container.image_pull_policy.as_deref();
-    let image = asker.image(&name, policy).await?;
     let mut paths = (*paths).clone();
-    asker.volumes(&container, &mut paths).await?;
-    if let Some(old) = old {
-        let failed = |e| StartFailure::Config {
-            reason: "CreateContainerError",
-            message: e,
-        };
-        context.engine.delete(&old).await.map_err(failed)?;
-    }
-    let spec = build::spec(build::Request {
-        context: &context,
-        pod: &pod,
-        container: &container,
-        id: id.clone(),
-        attempt,
-        image: &image,
-        paths: &paths,
-        pod_ip,
-        target: target.map(String::from),
-    })
-    .await
-    .map_err(config)?;
-    let amounts = Amounts::effective(&pod, &container);
-    let image_id = build::image_id(&image).into();
-    let image = image.name.into_boxed_str();
-    event("Created", format!("Created container: {}", container.name));
-    match context.engine.run(spec).await {
-        Ok(made) => {
-            let since = match &made.state {
-                RuntimeState::Running { since, .. } => time(*since),
-                RuntimeState::Exited {
-                    since: Some(since), ..
-                } => time(*since),
-                RuntimeState::Failed(message) => {
-                    return Err(StartFailure::Run {
-                        id: id.into(),
-                        message: message.clone(),
-                        image,
-                        image_id,
-                    });
-                }
-                _ => Timestamp::now(),
+    let prepared = async {
+        asker.pull_secrets().await;
+        let policy = container.image_pull_policy.as_deref();
+        let image = asker.image(&name, policy).await?;
+        asker.volumes(&container, &mut paths).await?;
+        Ok(image)
+    };
+    let prepared = tokio::time::timeout(START_DEADLINE, prepared).await;
+    let image = prepared.unwrap_or_else(|_| Err(late()))?;
+    let id: String = hex::encode(rand::random::<[u8; 16]>());
+    let turn = if attempt == 0 { For::First } else { For::Again };
+    let work = async {
+        if let Some(old) = old {
+            let failed = |e| StartFailure::Config {
+                reason: "CreateContainerError",
+                message: e,
             };
-            event("Started", format!("Started container {}", container.name));
-            Ok(StartedContainer {
-                id: id.into(),
-                since,
+            context.engine.delete(&old).await.map_err(failed)?;
+        }
+        let spec = build::spec(build::Request {
+            context: &context,
+            pod: &pod,
+            container: &container,
+            id: id.clone(),
+            attempt,
+            image: &image,
+            paths: &paths,
+            pod_ip,
+            target: target.map(String::from),
+        })
+        .await
+        .map_err(config)?;
+        let amounts = Amounts::effective(&pod, &container);
+        let image_id = build::image_id(&image).into();
+        let image = image.name.into_boxed_str();
+        event("Created", format!("Created container: {}", container.name));
+        match context.engine.run(spec).await {
+            Ok(made) => {
+                let since = match &made.state {
+                    RuntimeState::Running { since, .. } => time(*since),
+                    RuntimeState::Exited {
+                        since: Some(since), ..
+                    } => time(*since),
+                    RuntimeState::Failed(message) => {
+                        return Err(StartFailure::Run {
+                            id: id.as_str().into(),
+                            message: message.clone(),
+                            image,
+                            image_id,
+                        });
+                    }
+                    _ => Timestamp::now(),
+                };
+                event("Started", format!("Started container {}", container.name));
+                Ok(StartedContainer {
+                    id: id.as_str().into(),
+                    since,
+                    image,
+                    image_id,
+                    amounts,
+                })
+            }
+            Err(message) => Err(StartFailure::Run {
+                id: id.as_str().into(),
+                message,
                 image,
                 image_id,
-                amounts,
-            })
+            }),
         }
-        Err(message) => Err(StartFailure::Run {
-            id: id.into(),
-            message,
-            image,
-            image_id,
-        }),
-    }
+    };
+    let in_time = async {
+        match tokio::time::timeout(START_DEADLINE, work).await {
+            Ok(result) => result,
+            Err(_) => {
+                // Whatever came of it must not run beside the next attempt.
+                let work = context.engine.delete(&id);
+                let removed = tokio::time::timeout(START_DEADLINE, work).await;
+                if !matches!(removed, Ok(Ok(()))) {
+                    tracing::warn!(%id, "a container that was not started in time could not be removed, either");
+                }
+                Err(late())
+            }
+        }
+    };
+    let done = context.turns.run(turn, &stop, in_time).await;
+    done.unwrap_or(Err(StartFailure::Stopped))
 }
