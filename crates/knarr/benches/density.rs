@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(900);
 /// Containers that restart at once.
 const CRASHES: usize = 110;
 /// Times that they do; never the same ones, which would have to wait for their back-off.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 8;
 /// New Pods, for the delay at rest.
 const PROBES: usize = 20;
 
@@ -71,9 +71,7 @@ async fn bench() -> Result<()> {
         for pid in crashing {
             kill(*pid)?;
         }
-        for n in 0..4 {
-            storm.push(delay(&pods, &format!("storm-{round}-{n}")).await?);
-        }
+        storm.push(delay(&pods, &format!("storm-{round}")).await?);
         settled(&pods, restarts + crashing.len() as i64).await?;
     }
 
