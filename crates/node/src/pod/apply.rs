@@ -422,6 +422,13 @@ impl Worker {
                 .events
                 .pod(&pod, field.clone(), true, "Unhealthy", message);
         }
+        if let Outcome::Warning(text) = outcome {
+            let pod = self.pod();
+            let message = format!("{} probe warning: {text}", kind.name());
+            self.context
+                .events
+                .pod(&pod, field.clone(), true, "ProbeWarning", message);
+        }
         if let (Change::Failed | Change::Became(false), Outcome::Failure(text)) = (&change, outcome)
         {
             let pod = self.pod();

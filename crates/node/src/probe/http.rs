@@ -1,6 +1,6 @@
 //! HTTP probes and hooks: one request on one connection.
 //!
-//! Source: kubernetes `pkg/probe/http`: 200–399 is success, certificates aren't verified, redirects to the same host are followed, ten at most.
+//! Source: kubernetes `pkg/probe/http`: 200–399 is success, certificates aren't verified, redirects to the same host (whatever its port) are followed, ten at most; one to elsewhere is a success with a warning.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{HttpGet, Outcome};
+use super::{HttpGet, Outcome, redirect::Target};
 
 const REDIRECTS_MAX: usize = 10;
 const BODY_BYTES_MAX: usize = 10 * 1024;
@@ -40,83 +40,120 @@ pub(crate) fn plain(error: &io::Error) -> String {
 }
 
 pub(crate) async fn probe(get: &HttpGet, host: &str, timeout: Duration) -> Outcome {
-    match tokio::time::timeout(timeout, self::get(get, host)).await {
+    let first = target(get, host);
+    match tokio::time::timeout(timeout, follow(get, first.clone())).await {
         Err(_) => Outcome::Failure(format!(
             "Get {:?}: context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
-            url(get.https, host, get.port, &get.path)
+            first.url()
         )),
-        Ok(Err(error)) => Outcome::Failure(error),
-        Ok(Ok(status)) if (200..400).contains(&status) => Outcome::Success,
-        Ok(Ok(status)) => Outcome::Failure(format!("HTTP probe failed with statuscode: {status}")),
+        Ok(Err(error)) => Outcome::Failure(error.text),
+        Ok(Ok(answer)) => match answer.status {
+            200..300 => Outcome::Success,
+            300..400 => Outcome::Warning(format!(
+                "Probe terminated redirects, Response body: {}",
+                answer.body
+            )),
+            status => Outcome::Failure(format!("HTTP probe failed with statuscode: {status}")),
+        },
     }
 }
 
-fn url(https: bool, host: &str, port: u16, path: &str) -> String {
-    let scheme = if https { "https" } else { "http" };
-    format!("{scheme}://{}{path}", authority(host, port))
+/// A hook's request: any answer is one. `Ok(true)`: by plain HTTP, though HTTPS was asked for. No deadline of its own.
+pub(crate) async fn hook(get: &HttpGet, host: &str) -> Result<bool, String> {
+    let first = target(get, host);
+    let error = match follow(get, first.clone()).await {
+        Ok(_) => return Ok(false),
+        Err(error) => error,
+    };
+    if !error.plain_answer {
+        return Err(error.text);
+    }
+    let plain = Target {
+        https: false,
+        ..first
+    };
+    follow(get, plain).await.map_err(|e| e.text)?;
+    Ok(true)
 }
 
-/// The final status code. No deadline of its own.
-pub(crate) async fn get(get: &HttpGet, host: &str) -> Result<u16, String> {
-    let mut path = get.path.to_string();
+fn target(get: &HttpGet, host: &str) -> Target {
+    Target {
+        https: get.https,
+        host: host.to_owned(),
+        port: get.port,
+        path: get.path.to_string(),
+    }
+}
+
+/// The last answer.
+struct Answer {
+    status: u16,
+    location: Option<String>,
+    body: String,
+}
+
+struct Failed {
+    text: String,
+    /// there's a server, and it doesn't speak TLS
+    plain_answer: bool,
+}
+
+impl From<String> for Failed {
+    fn from(text: String) -> Failed {
+        Failed {
+            text,
+            plain_answer: false,
+        }
+    }
+}
+
+async fn follow(get: &HttpGet, first: Target) -> Result<Answer, Failed> {
+    let mut at = first.clone();
     for _ in 0..=REDIRECTS_MAX {
-        let shown = url(get.https, host, get.port, &path);
-        let failed = |e: String| format!("Get {shown:?}: {e}");
-        let (status, location) = once(get, host, &path).await.map_err(failed)?;
-        if !(300..400).contains(&status) {
-            return Ok(status);
+        let answer = once(get, &at).await.map_err(|failed| Failed {
+            text: format!("Get {:?}: {}", at.url(), failed.text),
+            ..failed
+        })?;
+        if !matches!(answer.status, 301 | 302 | 303 | 307 | 308) {
+            return Ok(answer);
         }
-        match location.and_then(|l| same_host(&l, get, host)) {
-            Some(next) => path = next,
-            // Elsewhere, or nowhere: a redirect is a success in itself.
-            None => return Ok(status),
+        let next = answer.location.as_deref().and_then(|l| at.resolve(l));
+        match next.filter(|next| next.host == first.host) {
+            Some(next) => at = next,
+            // Elsewhere, or nowhere.
+            None => return Ok(answer),
         }
     }
-    Err(format!(
-        "Get {:?}: stopped after 10 redirects",
-        url(get.https, host, get.port, &get.path)
-    ))
+    Err(format!("Get {:?}: stopped after 10 redirects", at.url()).into())
 }
 
-fn same_host(location: &str, get: &HttpGet, host: &str) -> Option<String> {
-    if location.starts_with('/') && !location.starts_with("//") {
-        return Some(location.to_owned());
-    }
-    let uri: http::Uri = location.parse().ok()?;
-    let scheme = if get.https { "https" } else { "http" };
-    let port = uri.port_u16().unwrap_or(if get.https { 443 } else { 80 });
-    let same = uri.scheme_str() == Some(scheme) && uri.host() == Some(host) && port == get.port;
-    same.then(|| {
-        uri.path_and_query()
-            .map_or("/".to_owned(), |p| p.as_str().to_owned())
-    })
-}
-
-async fn once(get: &HttpGet, host: &str, path: &str) -> Result<(u16, Option<String>), String> {
-    let target = authority(host, get.port);
-    let stream = TcpStream::connect((host, get.port))
+async fn once(get: &HttpGet, at: &Target) -> Result<Answer, Failed> {
+    let target = authority(&at.host, at.port);
+    let stream = TcpStream::connect((at.host.as_str(), at.port))
         .await
         .map_err(|e| format!("dial tcp {target}: connect: {}", plain(&e)))?;
     let _ = stream.set_nodelay(true);
-    if !get.https {
-        return exchange(get, &target, path, stream).await;
+    if !at.https {
+        return Ok(exchange(get, &target, &at.path, stream).await?);
     }
     let name =
-        rustls::pki_types::ServerName::try_from(host.to_owned()).map_err(|e| e.to_string())?;
+        rustls::pki_types::ServerName::try_from(at.host.clone()).map_err(|e| e.to_string())?;
     let connector = TlsConnector::from(trusting()?);
-    let stream = connector
-        .connect(name, stream)
-        .await
-        .map_err(|e| e.to_string())?;
-    exchange(get, &target, path, stream).await
+    let stream = connector.connect(name, stream).await.map_err(|error| {
+        let inner = error.get_ref().and_then(|e| e.downcast_ref());
+        // What begins a plain answer is no TLS record.
+        match inner {
+            Some(rustls::Error::InvalidMessage(_)) => Failed {
+                text: "http: server gave HTTP response to HTTPS client".into(),
+                plain_answer: true,
+            },
+            _ => error.to_string().into(),
+        }
+    })?;
+    Ok(exchange(get, &target, &at.path, stream).await?)
 }
 
-async fn exchange<S>(
-    get: &HttpGet,
-    target: &str,
-    path: &str,
-    stream: S,
-) -> Result<(u16, Option<String>), String>
+async fn exchange<S>(get: &HttpGet, target: &str, path: &str, stream: S) -> Result<Answer, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -156,15 +193,20 @@ where
             .get("location")
             .and_then(|l| l.to_str().ok())
             .map(str::to_owned);
-        let mut body = response.into_body();
-        let mut read = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            read += frame.data_ref().map_or(0, Bytes::len);
-            if read > BODY_BYTES_MAX {
+        let mut rest = response.into_body();
+        let mut body = Vec::new();
+        while let Some(Ok(frame)) = rest.frame().await {
+            body.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+            if body.len() > BODY_BYTES_MAX {
+                body.truncate(BODY_BYTES_MAX);
                 break;
             }
         }
-        Ok((status, location))
+        Ok(Answer {
+            status,
+            location,
+            body: String::from_utf8_lossy(&body).into_owned(),
+        })
     };
     tokio::pin!(work);
     tokio::select! {
@@ -293,7 +335,23 @@ mod tests {
         assert!(seen[1].starts_with("GET /next "));
         let away =
             "HTTP/1.1 302 Found\r\nlocation: http://other.example/\r\ncontent-length: 0\r\n\r\n";
-        check(vec![away], Outcome::Success).await;
+        let warning = Outcome::Warning("Probe terminated redirects, Response body: ".into());
+        check(vec![away], warning).await;
+    }
+
+    #[tokio::test]
+    async fn a_hook_takes_any_answer_also_a_plain_one() {
+        let answer = "HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n";
+        let (port, task) = server(vec![answer]).await;
+        assert_eq!(hook(&get_of(port), "127.0.0.1").await, Ok(false));
+        task.await.unwrap();
+        let (port, task) = server(vec!["HTTP/1.1 400 Bad Request\r\n\r\n", answer]).await;
+        let secure = HttpGet {
+            https: true,
+            ..get_of(port)
+        };
+        assert_eq!(hook(&secure, "127.0.0.1").await, Ok(true));
+        assert!(task.await.unwrap()[1].starts_with("GET /healthz "));
     }
 
     #[tokio::test]

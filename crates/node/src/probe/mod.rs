@@ -4,6 +4,7 @@
 
 pub(crate) mod grpc;
 pub(crate) mod http;
+mod redirect;
 mod track;
 
 use std::{net::IpAddr, time::Duration};
@@ -72,6 +73,8 @@ pub(crate) struct Probe {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Outcome {
     Success,
+    /// a success that should be told
+    Warning(String),
     Failure(String),
     /// The probe itself couldn't be run (exec failed to start): it neither succeeds nor fails.
     Unknown(String),
@@ -287,7 +290,12 @@ pub(crate) async fn hook(
             (None, Some(ip)) => ip.to_string(),
             (None, None) => return Err("the pod has no address".into()),
         };
-        return Box::pin(http::get(&get, &host)).await.map(|_| ());
+        let plain = Box::pin(http::hook(&get, &host)).await?;
+        if plain {
+            let host = http::authority(&host, get.port);
+            tracing::warn!(%host, "an HTTPS lifecycle hook got an HTTP response; its retry with HTTP succeeded");
+        }
+        return Ok(());
     }
     if let Some(sleep) = &handler.sleep {
         let seconds = u64::try_from(sleep.seconds).unwrap_or(0);

@@ -79,7 +79,7 @@ impl Track {
     pub(crate) fn observe(&mut self, probe: &Probe, outcome: &Outcome, now: Instant) -> Change {
         self.next_at = now + probe.period;
         let good = match outcome {
-            Outcome::Success => true,
+            Outcome::Success | Outcome::Warning(_) => true,
             Outcome::Failure(_) => false,
             Outcome::Unknown(_) => {
                 self.step_quickly(probe, now);

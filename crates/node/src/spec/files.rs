@@ -10,6 +10,8 @@ const NAMESERVERS_MAX: usize = 3;
 const SEARCHES_MAX: usize = 32;
 const SEARCH_CHARS_MAX: usize = 2048;
 const HOSTNAME_CHARS_MAX: usize = 63;
+/// `HOST_NAME_MAX` of Linux.
+const KERNEL_HOSTNAME_BYTES_MAX: usize = 64;
 
 /// The Pod's host name and its cluster domain (`sub.ns.svc.cluster.local`), which is empty without a subdomain.
 pub(crate) fn hostname(pod: &Pod, cluster_domain: &str) -> (String, String) {
@@ -31,6 +33,22 @@ pub(crate) fn hostname(pod: &Pod, cluster_domain: &str) -> (String, String) {
         .map(|s| format!("{s}.{namespace}.svc.{cluster_domain}"))
         .unwrap_or_default();
     (name, domain)
+}
+
+/// What `hostname` says inside, if the kernel takes a name that long.
+pub(crate) fn fitting_hostname(
+    pod: &Pod,
+    cluster_domain: &str,
+    node_name: &str,
+) -> Result<String, String> {
+    let name = kernel_hostname(pod, cluster_domain, node_name);
+    if name.len() <= KERNEL_HOSTNAME_BYTES_MAX {
+        return Ok(name);
+    }
+    Err(format!(
+        "Failed to construct FQDN from pod hostname and cluster domain, FQDN {name} is too long ({KERNEL_HOSTNAME_BYTES_MAX} characters is the max, {} characters requested)",
+        name.len()
+    ))
 }
 
 /// What `hostname` says inside: the short name, or the full one with `setHostnameAsFQDN`.
@@ -240,6 +258,14 @@ mod tests {
         );
         let sub = pod(json!({"hostname": "h", "subdomain": "db", "setHostnameAsFQDN": true}));
         let text = hosts(&sub, ip, "cluster.local", "");
+        let fits = fitting_hostname(&sub, "cluster.local", "n");
+        assert_eq!(fits.as_deref(), Ok("h.db.shop.svc.cluster.local"));
+        let domain = "a-cluster-domain-that-is-rather-long.example.com.net";
+        let refused = fitting_hostname(&sub, domain, "n").unwrap_err();
+        assert_eq!(
+            refused,
+            "Failed to construct FQDN from pod hostname and cluster domain, FQDN h.db.shop.svc.a-cluster-domain-that-is-rather-long.example.com.net is too long (64 characters is the max, 66 characters requested)"
+        );
         assert!(
             text.contains("10.1.0.7\th.db.shop.svc.cluster.local\th\n"),
             "{text}"

@@ -133,7 +133,7 @@ async fn make_sandbox(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<Option<I
             };
             let request = SandboxSpec {
                 id: uid.to_owned(),
-                hostname: files::kernel_hostname(pod, &context.cluster_domain, &context.name),
+                hostname: files::fitting_hostname(pod, &context.cluster_domain, &context.name)?,
                 host_network,
                 host_ipc: spec.host_ipc.unwrap_or(false),
                 host_pid: spec.host_pid.unwrap_or(false),
