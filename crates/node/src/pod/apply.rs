@@ -403,9 +403,13 @@ impl Worker {
                 running.started = true;
                 running.probes[0] = None;
                 running.ready = running.probes[2].is_none();
+                let age = Timestamp::now()
+                    .duration_since(running.since)
+                    .unsigned_abs();
+                let born = now.checked_sub(age).unwrap_or(now);
                 for kind in [probe::Kind::Liveness, probe::Kind::Readiness] {
                     if let Some(run) = &mut running.probes[kind as usize] {
-                        run.track = Track::new(kind, &run.probe, now, now, None);
+                        run.track = Track::new(kind, &run.probe, born, now, None);
                     }
                 }
                 self.ask(index, probe::Kind::Liveness);

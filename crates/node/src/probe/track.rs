@@ -39,7 +39,7 @@ pub(crate) struct Track {
 }
 
 impl Track {
-    /// `started`: when the container's process (for liveness and readiness after a startup probe: that probe's success) came to be. `result`: what's known from before a restart of the platform.
+    /// `started`: when the container's process came to be; the initial delay counts from there, also after a startup probe. `result`: what's known from before a restart of the platform.
     pub(crate) fn new(
         kind: Kind,
         probe: &Probe,
@@ -52,11 +52,9 @@ impl Track {
             _ => QUICK_MIN,
         };
         let quick = kind != Kind::Liveness && probe.initial_delay.is_zero() && result != Some(true);
-        let head_start = match kind {
-            Kind::Liveness => LIVENESS_HEAD_START
-                .min(probe.period)
-                .max(probe.initial_delay),
-            _ => probe.initial_delay,
+        let from = match kind {
+            Kind::Liveness => now + LIVENESS_HEAD_START.min(probe.period),
+            _ => now,
         };
         Track {
             kind,
@@ -67,7 +65,7 @@ impl Track {
             told_at: None,
             quick: quick.then_some(quick_min),
             counted_at: now,
-            next_at: (started + head_start).max(now),
+            next_at: (started + probe.initial_delay).max(from),
         }
     }
 
@@ -77,7 +75,8 @@ impl Track {
 
     /// Takes in an answer that came at `now` and sets when to ask next.
     pub(crate) fn observe(&mut self, probe: &Probe, outcome: &Outcome, now: Instant) -> Change {
-        self.next_at = now + probe.period;
+        // As a ticker: how long the answer took doesn't move the next time, unless that has passed.
+        self.next_at = (self.next_at + probe.period).max(now);
         let good = match outcome {
             Outcome::Success | Outcome::Warning(_) => true,
             Outcome::Failure(_) => false,
@@ -231,6 +230,36 @@ mod tests {
             track.observe(&probe, &Outcome::Success, at),
             Change::Became(true)
         );
+    }
+
+    #[test]
+    fn slow_answers_do_not_move_the_beat() {
+        let probe = probe(10, 1, 3, 3);
+        let start = Instant::now();
+        let seconds = Duration::from_secs;
+        let mut track = Track::new(Kind::Liveness, &probe, start, start, None);
+        for (answered_after, next) in [(0, 13), (9, 23), (10, 33), (25, 58), (0, 68)] {
+            let at = track.next_at();
+            track.observe(&probe, &Outcome::Success, at + seconds(answered_after));
+            assert_eq!(track.next_at() - start, seconds(next), "{answered_after}");
+        }
+    }
+
+    #[test]
+    fn the_delay_counts_from_the_start_of_the_process() {
+        let start = Instant::now();
+        let after = |kind: Kind, delay: u64, now: u64| {
+            let probe = probe(10, 1, 3, delay);
+            let now = start + Duration::from_secs(now);
+            let track = Track::new(kind, &probe, start, now, None);
+            (track.next_at() - start).as_secs()
+        };
+        // a startup probe took 20 s
+        assert_eq!(after(Kind::Readiness, 5, 20), 20);
+        assert_eq!(after(Kind::Readiness, 30, 20), 30);
+        assert_eq!(after(Kind::Liveness, 5, 20), 21);
+        assert_eq!(after(Kind::Liveness, 30, 20), 30);
+        assert_eq!(after(Kind::Startup, 7, 0), 7);
     }
 
     #[test]
