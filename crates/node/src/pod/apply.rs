@@ -387,7 +387,7 @@ impl Worker {
         };
         let change = run.track.observe(&run.probe, outcome, now);
         let result = match outcome {
-            Outcome::Success => "successful",
+            Outcome::Success | Outcome::Warning(_) => "successful",
             Outcome::Failure(_) => "failed",
             Outcome::Unknown(_) => "unknown",
         };
