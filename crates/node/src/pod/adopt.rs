@@ -114,6 +114,8 @@ impl Worker {
             unit.made = known.container_id.is_some();
             unit.image = known.image.as_str().into();
             unit.image_id = known.image_id.as_str().into();
+            let user = known.user.as_ref().and_then(|u| u.linux.clone());
+            unit.user = user.map(Box::new);
             let last = known
                 .last_state
                 .as_ref()
@@ -178,6 +180,7 @@ impl Worker {
         };
         unit.image = label(labels::IMAGE).into();
         unit.image_id = label(labels::IMAGE_ID).into();
+        unit.user = Some(Box::new(jobs::linux_user(&container.spec.user)));
         let id: Box<str> = container.spec.id.as_str().into();
         match &container.state {
             RuntimeState::Running { since, .. } => {

@@ -133,6 +133,7 @@ impl Worker {
                 unit.amounts = started.amounts;
                 unit.image = started.image;
                 unit.image_id = started.image_id;
+                unit.user = Some(started.user);
                 let container = state::container_at(&pod, index);
                 let hook = container
                     .as_ref()

@@ -8,7 +8,7 @@
 use std::{borrow::Cow, sync::Arc};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, LinuxContainerUser, Pod};
 use tokio::{sync::oneshot, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -184,6 +184,8 @@ pub(crate) struct Unit {
     pub missing_image: Box<str>,
     pub image: Box<str>,
     pub image_id: Box<str>,
+    /// as whom the newest one was started
+    pub user: Option<Box<LinuxContainerUser>>,
 }
 
 impl Unit {
@@ -212,6 +214,7 @@ impl Unit {
             missing_image: "".into(),
             image: "".into(),
             image_id: "".into(),
+            user: None,
         }
     }
     pub(crate) fn running(&self) -> Option<&Running> {

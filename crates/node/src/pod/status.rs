@@ -11,8 +11,7 @@ use std::{
 use k8s_openapi::{
     api::core::v1::{
         Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
-        ContainerStateWaiting, ContainerStatus, ContainerUser, LinuxContainerUser, Pod,
-        VolumeMountStatus,
+        ContainerStateWaiting, ContainerStatus, ContainerUser, Pod, VolumeMountStatus,
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
@@ -216,13 +215,6 @@ impl Worker {
         } else {
             given.clone()
         };
-        // as whom its first process was started
-        let user = id
-            .as_deref()
-            .and_then(|id| self.context.engine.container(id))
-            .map(|made| ContainerUser {
-                linux: Some(linux_user(&made.spec.user)),
-            });
         ContainerStatus {
             name: container.name.clone(),
             state: Some(current),
@@ -243,7 +235,9 @@ impl Worker {
             resources: Some(resources),
             allocated_resources: given.requests,
             volume_mounts: mounts(container),
-            user,
+            user: unit.user.as_deref().map(|user| ContainerUser {
+                linux: Some(user.clone()),
+            }),
             ..ContainerStatus::default()
         }
     }
@@ -306,16 +300,6 @@ fn terminated(ended: &Ended) -> ContainerStateTerminated {
         signal: None,
         started_at: ended.started_at.map(Time),
         finished_at: Some(Time(ended.finished_at)),
-    }
-}
-
-/// The groups begin with the primary one, as containerd tells them.
-fn linux_user(user: &knarr_runtime::User) -> LinuxContainerUser {
-    let groups = std::iter::once(user.gid).chain(user.additional_gids.iter().copied());
-    LinuxContainerUser {
-        uid: user.uid.into(),
-        gid: user.gid.into(),
-        supplemental_groups: Some(groups.map(i64::from).collect()),
     }
 }
 

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::{
     exit::{Words, exit, time},
-    start::{StartFailure, StartRequest, StartedContainer, start},
+    start::{StartFailure, StartRequest, StartedContainer, linux_user, start},
     stop::{StopRequest, signal_number, stop},
 };
 use super::{

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{LinuxContainerUser, Pod};
 use knarr_runtime::State as RuntimeState;
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +25,17 @@ pub(crate) struct StartedContainer {
     pub image_id: Box<str>,
     /// what it may use
     pub amounts: Amounts,
+    pub user: Box<LinuxContainerUser>,
+}
+
+/// The groups begin with the primary one, as containerd tells them.
+pub(crate) fn linux_user(user: &knarr_runtime::User) -> LinuxContainerUser {
+    let groups = std::iter::once(user.gid).chain(user.additional_gids.iter().copied());
+    LinuxContainerUser {
+        uid: user.uid.into(),
+        gid: user.gid.into(),
+        supplemental_groups: Some(groups.map(i64::from).collect()),
+    }
 }
 
 pub(crate) enum StartFailure {
@@ -181,6 +192,7 @@ async fn make_container(request: StartRequest) -> Result<StartedContainer, Start
                     image,
                     image_id,
                     amounts,
+                    user: Box::new(linux_user(&made.spec.user)),
                 })
             }
             Err(message) => Err(StartFailure::Run {
