@@ -10,6 +10,7 @@ use crate::{
     PodNetwork,
     engine::{Engine, ImageSource},
     events::Events,
+    eviction,
     id_ranges::IdRanges,
     pod::resize::share::Requests,
     services::Services,
@@ -35,6 +36,8 @@ pub(crate) struct Context {
     pub sources: Sources,
     pub services: Services,
     pub settings: Settings,
+    /// what the node is short of, as it was last seen
+    pub pressure: tokio::sync::watch::Sender<eviction::Conditions>,
     pub csi: Csi,
     pub id_ranges: IdRanges,
     pub turns: Turns,

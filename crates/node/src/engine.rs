@@ -75,6 +75,14 @@ pub(crate) trait ImageSource: Send + Sync + 'static {
     fn resolve(&self, name: &str) -> Result<Option<knarr_image::Image>, String>;
     /// A folder that changes whenever an image is added, when there is one to watch.
     fn watch_dir(&self) -> Option<PathBuf>;
+    /// All of them, one for each name. Blocks on files.
+    fn list(&self) -> Result<Vec<knarr_image::Image>, String> {
+        Ok(Vec::new())
+    }
+    /// Takes a name away, and with its last one the image, but for the layers in `used`. Blocks on files.
+    fn remove(&self, _name: &str, _used: &[PathBuf]) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// The real one; it counts what is asked of it.
@@ -238,6 +246,12 @@ impl ImageSource for StoreImages {
     }
     fn watch_dir(&self) -> Option<PathBuf> {
         Some(self.0.names_dir())
+    }
+    fn list(&self) -> Result<Vec<knarr_image::Image>, String> {
+        self.0.list().map_err(|e| e.to_string())
+    }
+    fn remove(&self, name: &str, used: &[PathBuf]) -> Result<(), String> {
+        self.0.remove_keeping(name, used).map_err(|e| e.to_string())
     }
 }
 

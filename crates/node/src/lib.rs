@@ -10,6 +10,7 @@ mod engine;
 mod events;
 mod eviction;
 mod id_ranges;
+mod image_gc;
 mod inotify;
 mod kubelet;
 mod logs;
@@ -148,6 +149,7 @@ impl Node {
         csi.prepare()
             .map_err(|source| Error::DataDir { dir, source })?;
         let machine = machine::Machine::read();
+        let pressure = tokio::sync::watch::Sender::new(eviction::Conditions::new());
         let registrar = machine::Registrar {
             client: (parts.client)(),
             name: parts.name.clone(),
@@ -155,6 +157,7 @@ impl Node {
             data_dir: parts.data_dir.clone(),
             machine: machine.clone(),
             share: parts.share,
+            pressure: pressure.subscribe(),
         };
         let uid = tokio::time::timeout(REGISTER_DEADLINE, registrar.register())
             .await
@@ -180,6 +183,7 @@ impl Node {
             sources: sources::Sources::new((parts.client)()),
             services: services::Services::start((parts.client)(), cancel.clone()),
             settings: parts.settings,
+            pressure,
             csi,
             id_ranges: id_ranges::IdRanges::default(),
             turns: turns::Turns::new(usize::try_from(machine.cpus).unwrap_or(1)),
@@ -209,6 +213,14 @@ impl Node {
         };
         until(Box::pin(plugins.run()));
         until(Box::pin(registrar.run(uid)));
+        let image_gc = Arc::new(image_gc::ImageGc::new(context.clone()));
+        let evictions = eviction::Manager {
+            context: context.clone(),
+            registry: registry.clone(),
+            images: image_gc.clone(),
+        };
+        until(Box::pin(evictions.run()));
+        until(Box::pin(image_gc.run()));
         until(Box::pin(pods.clone().run()));
         until(Box::pin(pods.run_images()));
         let sampler = Arc::new(measure::Sampler::default());

@@ -23,6 +23,9 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 use serde_json::json;
+use tokio::sync::watch;
+
+use crate::eviction::Conditions;
 
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 const LEASE_SECONDS: i32 = 40;
@@ -32,9 +35,6 @@ const STATUS_EVERY: u32 = 30;
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
 /// Ten times the kubelet's: what a machine of 4 processors and 24 GB is shown to hold (BENCHMARKS.md).
 const PODS_MAX: u32 = 1100;
-/// kubelet's default hard eviction thresholds.
-const MEMORY_AVAILABLE_BYTES_MIN: u64 = 100 << 20;
-const DISK_AVAILABLE_PERCENT_MIN: u64 = 10;
 pub(crate) const VERSION: &str = "v1.36.0+knarr";
 
 #[derive(Debug, Clone, PartialEq)]
@@ -76,6 +76,8 @@ pub(crate) struct Registrar {
     pub machine: Machine,
     /// how many nodes share the machine
     pub share: u32,
+    /// what the node is short of
+    pub pressure: watch::Receiver<Conditions>,
 }
 
 pub(crate) fn architecture() -> &'static str {
@@ -131,9 +133,12 @@ impl Registrar {
         let (host_ip, data_dir, machine) =
             (self.host_ip, self.data_dir.clone(), self.machine.clone());
         let before = before.cloned().unwrap_or_default();
+        let short_of = self.pressure.borrow().clone();
         let share = self.share;
         let status = tokio::task::spawn_blocking(move || {
-            status(&name, host_ip, &data_dir, &machine, share, &before)
+            status(
+                &name, host_ip, &data_dir, &machine, share, &before, &short_of,
+            )
         })
         .await;
         let Ok(status) = status else { return Ok(()) };
@@ -153,9 +158,14 @@ impl Registrar {
         let mut beat = tokio::time::interval(HEARTBEAT);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut since_status = 0;
-        let mut pressure = self.pressure();
+        let mut pressure = self.pressure.clone();
         loop {
-            beat.tick().await;
+            // a change of what the node is short of is told at once
+            let news = tokio::select! {
+                _ = beat.tick() => pressure.has_changed().unwrap_or(false),
+                changed = pressure.changed() => changed.is_ok(),
+            };
+            pressure.mark_unchanged();
             match tokio::time::timeout(CALL_DEADLINE, self.renew(&uid)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
@@ -164,10 +174,8 @@ impl Registrar {
                 Err(_) => tracing::debug!("the node lease was not renewed in time"),
             }
             since_status += 1;
-            let now = self.pressure();
-            if since_status >= STATUS_EVERY || now != pressure {
+            if since_status >= STATUS_EVERY || news {
                 since_status = 0;
-                pressure = now;
                 let again = async {
                     let api: Api<Node> = Api::all(self.client.clone());
                     match api.get_opt(&self.name).await? {
@@ -180,10 +188,6 @@ impl Registrar {
                 }
             }
         }
-    }
-
-    fn pressure(&self) -> (bool, bool) {
-        pressure(&self.data_dir)
     }
 
     async fn renew(&self, uid: &str) -> Result<(), kube::Error> {
@@ -220,15 +224,6 @@ impl Registrar {
     }
 }
 
-/// (memory, disk)
-fn pressure(data_dir: &Path) -> (bool, bool) {
-    let memory = meminfo("MemAvailable").is_some_and(|b| b < MEMORY_AVAILABLE_BYTES_MIN);
-    let full = disk(data_dir).is_some_and(|(total, free)| {
-        free.saturating_mul(100) < total.saturating_mul(DISK_AVAILABLE_PERCENT_MIN)
-    });
-    (memory, full)
-}
-
 fn status(
     name: &str,
     host_ip: IpAddr,
@@ -236,8 +231,10 @@ fn status(
     machine: &Machine,
     share: u32,
     before: &[NodeCondition],
+    short_of: &Conditions,
 ) -> NodeStatus {
-    let (memory, full) = pressure(data_dir);
+    let [memory, full, pids] =
+        ["MemoryPressure", "DiskPressure", "PIDPressure"].map(|c| short_of.contains(c));
     let now = Time(Timestamp::now());
     let condition = |type_: &str, status: bool, reason: &str, message: &str| {
         let text = if status { "True" } else { "False" };
@@ -284,12 +281,21 @@ fn status(
                 "kubelet has no disk pressure",
             )
         },
-        condition(
-            "PIDPressure",
-            false,
-            "KubeletHasSufficientPID",
-            "kubelet has sufficient PID available",
-        ),
+        if pids {
+            condition(
+                "PIDPressure",
+                true,
+                "KubeletHasInsufficientPID",
+                "kubelet has insufficient PID available",
+            )
+        } else {
+            condition(
+                "PIDPressure",
+                false,
+                "KubeletHasSufficientPID",
+                "kubelet has sufficient PID available",
+            )
+        },
         condition(
             "Ready",
             true,
@@ -430,6 +436,7 @@ mod tests {
             &machine,
             3,
             &[old],
+            &Conditions::new(),
         );
         let capacity = status.capacity.unwrap();
         assert_eq!(capacity["cpu"].0, machine.cpus.to_string());

@@ -20,6 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     context::Context,
+    eviction,
     inotify::Watcher,
     pod::{
         adopt::Found,
@@ -30,7 +31,7 @@ use crate::{
         resize::share::Requests,
         worker::Worker,
     },
-    spec::{build::labels, security, sysctl},
+    spec::{build::labels, resources, security, sysctl},
 };
 
 /// A default container may be named for `kubectl logs` and `exec`.
@@ -125,6 +126,8 @@ impl Pods {
             ports: Mutex::default(),
             share: Mutex::default(),
             probed: Mutex::default(),
+            burstable: resources::qos_class(&pod) == "Burstable",
+            storage: eviction::StorageLimits::of(&pod),
         });
         self.registry.insert(entry.clone());
         let found = Found(found.remove(&uid).unwrap_or_default());
@@ -161,6 +164,8 @@ impl Pods {
                 worker.refuse(&pod, sysctl::FORBIDDEN, why);
             } else if let Some(why) = security::app_armor_refusal(&pod) {
                 worker.refuse(&pod, "AppArmor", why);
+            } else if let Some(why) = eviction::refusal(&pod, &self.context.pressure.borrow()) {
+                worker.refuse(&pod, "Evicted", why);
             }
         }
         let pods = self.clone();

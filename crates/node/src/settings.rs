@@ -109,6 +109,15 @@ struct File {
 }
 
 impl Settings {
+    /// The defaults, but that no shortage of the machine's makes a Pod go: for tests that are to pass on a full disk.
+    #[cfg(test)]
+    pub(crate) fn without_evictions() -> Settings {
+        let mut settings = Settings::default();
+        settings.eviction.thresholds.clear();
+        settings.image_gc.high_percent = 100;
+        settings
+    }
+
     /// A KubeletConfiguration in YAML or JSON.
     ///
     /// # Errors

@@ -72,6 +72,17 @@ impl Worker {
             }));
         }
         out.extend(self.resize_conditions());
+        if let Some((verdict, since)) = self.evicted.as_ref().filter(|(v, _)| v.disrupted) {
+            out.push(json!({
+                "type": "DisruptionTarget",
+                "status": "True",
+                "lastProbeTime": null,
+                "lastTransitionTime": Time(*since),
+                "reason": "TerminationByKubelet",
+                "message": verdict.message,
+                "observedGeneration": generation,
+            }));
+        }
         out
     }
 

@@ -29,7 +29,14 @@ impl Worker {
             .and_then(|s| s.termination_grace_period_seconds);
         let deleted = self.leaving(pod).then_some(given).flatten();
         let seconds = deleted.or(of_spec).unwrap_or(GRACE_SECONDS_DEFAULT);
-        seconds.max(GRACE_SECONDS_MIN).unsigned_abs()
+        let seconds = seconds.max(GRACE_SECONDS_MIN).unsigned_abs();
+        let evicted = self
+            .evicted
+            .as_ref()
+            .map(|(verdict, _)| verdict.grace_seconds);
+        evicted.map_or(seconds, |least| {
+            seconds.min(least.max(GRACE_SECONDS_MIN.unsigned_abs()))
+        })
     }
 
     pub(super) fn begin_stop(&mut self, pod: &Pod) {

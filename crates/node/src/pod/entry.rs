@@ -13,6 +13,7 @@ use super::{
     resize::share::{Lack, Requests, Share, Waiting},
     state::Kind,
 };
+use crate::eviction::StorageLimits;
 
 #[derive(Debug, Clone)]
 pub(crate) struct UnitView {
@@ -44,6 +45,10 @@ pub(crate) struct Entry {
     pub ports: Mutex<Vec<HostPort>>,
     /// CPU and memory of the node that it has, until it has ended
     pub share: Mutex<Share>,
+    /// its class of quality of service is Burstable
+    pub burstable: bool,
+    /// on what it writes to the node's disk
+    pub storage: Option<Box<StorageLimits>>,
 }
 
 /// A port of the node that a container wants.

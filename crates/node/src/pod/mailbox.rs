@@ -6,6 +6,8 @@ use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::eviction::Verdict;
+
 #[derive(Default)]
 pub(crate) struct Mail {
     /// the newest object, when it has changed
@@ -18,6 +20,8 @@ pub(crate) struct Mail {
     pub images: bool,
     /// there may be room for a resize that waits
     pub room: bool,
+    /// the node has no room for it any more
+    pub verdict: Option<Verdict>,
 }
 
 #[derive(Default)]
@@ -26,6 +30,7 @@ pub(crate) struct Mailbox {
     /// the newest object, for those who only look
     latest: Mutex<Option<Arc<Pod>>>,
     gone: std::sync::atomic::AtomicBool,
+    evicted: std::sync::atomic::AtomicBool,
     notify: Notify,
 }
 
@@ -55,6 +60,19 @@ impl Mailbox {
     pub(crate) fn room_made(&self) {
         self.mail.lock().room = true;
         self.notify.notify_one();
+    }
+    /// The Pod has to go. False: it was told already, or is gone.
+    pub(crate) fn evict(&self, verdict: Verdict) -> bool {
+        if self.is_gone()
+            || self
+                .evicted
+                .swap(true, std::sync::atomic::Ordering::Relaxed)
+        {
+            return false;
+        }
+        self.mail.lock().verdict = Some(verdict);
+        self.notify.notify_one();
+        true
     }
     /// The object is no longer in the API.
     pub(crate) fn is_gone(&self) -> bool {

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     context::Context,
+    eviction::Verdict,
     sources::Subscription,
     volumes::{self, Paths},
 };
@@ -78,6 +79,8 @@ pub(crate) struct Worker {
     pub(super) resetting: bool,
     /// why the Pod failed as a whole (`DeadlineExceeded`, …)
     pub(super) failed: Option<(&'static str, Box<str>)>,
+    /// the node has no room for it any more: how, and since when
+    pub(super) evicted: Option<(Verdict, Timestamp)>,
     /// its phase was terminal when it was found
     pub(super) was_terminal: Option<Box<str>>,
     /// running containers taken over, with (started, ready) as the API has them
@@ -133,6 +136,7 @@ impl Worker {
             rejected: false,
             resetting: false,
             failed: None,
+            evicted: None,
             was_terminal: None,
             resume: Vec::new(),
             exits_to_learn: Vec::new(),
@@ -249,6 +253,9 @@ impl Worker {
 
     fn read(&mut self, mail: Mail) {
         self.gone |= mail.gone;
+        if let Some(verdict) = mail.verdict {
+            self.evict(verdict);
+        }
         if let Some(pod) = mail.pod {
             let bytes = pack(&pod);
             if bytes != self.bytes {
@@ -283,6 +290,18 @@ impl Worker {
                 )
             });
         }
+    }
+
+    fn evict(&mut self, verdict: Verdict) {
+        let pod = self.pod();
+        if self.failed.is_some() || self.was_terminal.is_some() || self.over {
+            return;
+        }
+        self.context
+            .events
+            .pod(&pod, None, true, "Evicted", verdict.message.clone());
+        self.failed = Some(("Evicted", verdict.message.as_str().into()));
+        self.evicted = Some((verdict, Timestamp::now()));
     }
 
     fn retry_now(&mut self, of: impl Fn(&str) -> bool) {

@@ -300,6 +300,7 @@ pub(crate) struct World {
     pub images: Arc<FakeImages>,
     pub network: Arc<FakeNetwork>,
     api: knarr_api::ApiServer,
+    pub settings: crate::Settings,
     pub node: Option<Node>,
 }
 
@@ -329,6 +330,7 @@ impl World {
             }),
             network: Arc::default(),
             api,
+            settings: crate::Settings::without_evictions(),
             node: None,
             dir,
         }
@@ -348,7 +350,7 @@ impl World {
             images: self.images.clone(),
             network: self.network.clone(),
             client: Arc::new(move || api.client("system:node:n1", &["system:masters"], "kubelet")),
-            settings: crate::Settings::default(),
+            settings: self.settings.clone(),
         };
         self.node = Some(Node::start_with(parts).await.unwrap());
     }

@@ -8,6 +8,7 @@ mod ephemeral;
 mod fake;
 mod lifecycle;
 mod material;
+mod pressure;
 mod probes;
 mod resize;
 mod restarts;

@@ -78,7 +78,7 @@ pub async fn start_node(
         images,
         network: Arc::new(NoNetwork),
         client: Arc::new(move || api.client("system:node:n1", &["system:masters"], "kubelet")),
-        settings: knarr_node::Settings::default(),
+        settings: settings(),
     })
     .await
     .unwrap();
@@ -395,4 +395,11 @@ impl Drop for World {
             assert!(traces.is_empty(), "left behind: {traces:#?}");
         }
     }
+}
+
+/// No shortage of the machine's makes a Pod go: the tests are to pass on a full disk.
+fn settings() -> knarr_node::Settings {
+    let text = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n\
+        evictionHard: {memory.available: 0%}\nimageGCHighThresholdPercent: 100\n";
+    knarr_node::Settings::parse(text).expect("a configuration")
 }
