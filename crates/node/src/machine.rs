@@ -34,6 +34,12 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 const STATUS_EVERY: u32 = 30;
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
 /// Ten times the kubelet's: what a machine of 4 processors and 24 GB is shown to hold (BENCHMARKS.md).
+/// What newer parts of a Pod the node understands, sorted: k8s.io/component-helpers `nodedeclaredfeatures`.
+const DECLARED_FEATURES: [&str; 3] = [
+    "InPlacePodLevelResourcesVerticalScaling",
+    "InPlacePodVerticalScalingInitContainers",
+    "RestartAllContainersOnContainerExits",
+];
 const PODS_MAX: u32 = 1100;
 pub(crate) const VERSION: &str = "v1.36.0+knarr";
 
@@ -347,6 +353,7 @@ fn status(
                 user_namespaces: Some(true),
             }),
         }]),
+        declared_features: Some(DECLARED_FEATURES.map(str::to_owned).into()),
         features: Some(NodeFeatures {
             supplemental_groups_policy: Some(true),
         }),
