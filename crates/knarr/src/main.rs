@@ -13,6 +13,7 @@ mod error;
 mod exec;
 mod image;
 mod lean;
+mod links;
 mod logs;
 mod measured;
 mod netlink;

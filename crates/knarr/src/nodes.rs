@@ -5,6 +5,7 @@
 
 use crate::{
     error::{Error, io},
+    links::{Links, host_addresses},
     paths::{Paths, Settings},
     wiring,
 };
@@ -61,6 +62,7 @@ impl Which<'_> {
             hostname: self.name(),
             number: self.number,
             machine_ip: Which { number: 1, ..*self }.node_ip(),
+            machine_ip6: self.settings.ipv6(1).map(|ipv6| ipv6.node_ip()),
         })
     }
 
@@ -83,6 +85,7 @@ impl Which<'_> {
         })?;
         Ok(knarr_network::Config {
             instance: settings.instance.clone(),
+            node: self.name(),
             state_dir: self.sub("network"),
             pod_cidr: settings.pod_cidr,
             node_cidr,
@@ -90,6 +93,9 @@ impl Which<'_> {
             service_cidr: settings.service_cidr,
             dns_ip: settings.dns_ip(),
             cluster_domain: settings.cluster_domain.clone(),
+            ipv6: settings
+                .ipv6(self.number)
+                .filter(|_| knarr_network::has_ipv6()),
         })
     }
 
@@ -178,27 +184,41 @@ pub async fn start(
     let (services, dns) = (network.clone(), network.clone());
     let services_client = common.api.client("system:kube-proxy", &[], "kube-proxy");
     tasks.spawn(async move { services.run_services(services_client).await });
+    let policies = network.clone();
+    let policies_client = common
+        .api
+        .client("system:network-policies", wiring::MASTERS, "policies");
+    tasks.spawn(async move { policies.run_policies(policies_client).await });
     tasks.spawn(async move {
         if let Err(e) = dns.run_dns().await {
             tracing::error!(error = %e, "cluster DNS ended");
         }
     });
     let name = which.name();
-    let host_ip = match (which.number, wiring::host_address()) {
-        (1, address) if !address.is_loopback() => address,
+    let own = network.addresses(network.node_ip());
+    let host_ips = match (which.number, host_addresses(own.len() > 1)) {
+        (1, machine) if !machine[0].is_loopback() => {
+            // In a family that the machine has no address of, the node has one among its Pods.
+            let missing = own.into_iter().filter(|ip| {
+                let same = |other: &IpAddr| other.is_ipv4() == ip.is_ipv4();
+                !machine.iter().any(same)
+            });
+            let missing = missing.collect::<Vec<_>>();
+            [machine, missing].concat()
+        }
         // the machine has no network, or the node has one of its own
-        _ => IpAddr::V4(network.node_ip()),
+        _ => own,
     };
     let (api, user) = (common.api.clone(), format!("system:node:{name}"));
     let node = Node::start(knarr_node::Config {
         name: name.clone(),
         data_dir: which.data_dir(),
-        host_ip,
+        host_ip: host_ips[0],
         dns_ip: which.settings.dns_ip(),
         cluster_domain: which.settings.cluster_domain.clone(),
         runtime,
         images: common.images.clone(),
-        network: Arc::new(wiring::Links(network)),
+        network: Arc::new(Links::new(network, host_ips)),
         client: Arc::new(move || api.client(&user, NODES, "kubelet")),
         share: u32::from(which.settings.nodes),
         settings: common.settings.clone(),
@@ -234,7 +254,12 @@ async fn say_what_it_is(api: &ApiServer, which: Which<'_>) -> Result<(), Error> 
         .filter(|_| !has_range)
     {
         let cidr = format!("{base}/{bits}");
-        patch["spec"] = serde_json::json!({ "podCIDR": cidr, "podCIDRs": [cidr] });
+        let second = which.network_config()?.ipv6.map(|ipv6| {
+            let (base, bits) = ipv6.node_cidr;
+            format!("{base}/{bits}")
+        });
+        let all: Vec<&String> = std::iter::once(&cidr).chain(&second).collect();
+        patch["spec"] = serde_json::json!({ "podCIDR": cidr, "podCIDRs": all });
     }
     let done = nodes
         .patch(&name, &PatchParams::default(), &Patch::Merge(&patch))

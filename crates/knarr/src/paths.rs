@@ -88,6 +88,9 @@ fn one() -> u8 {
     1
 }
 
+/// Of the second family's Service addresses, as many as upstream's API server takes at most are more than enough.
+const SERVICE_BITS6: u8 = 112;
+
 impl Settings {
     /// The part of the Pods' range that a node gives out, counted from 1: an eighth, for as many nodes as there can be. A
     /// range too small to be shared is the first node's.
@@ -98,6 +101,25 @@ impl Settings {
         }
         let offset = u32::from(number).checked_sub(1)? << (32 - (bits + 3));
         (number <= NODES_MAX).then(|| (Ipv4Addr::from(u32::from(base) + offset), bits + 3))
+    }
+
+    /// The second family's ranges for a node, made from the first's, so that instances which differ in one differ in the
+    /// other: unique local addresses (RFC 4193) whose last bits are those of the first family.
+    pub fn ipv6(&self, number: u8) -> Option<knarr_network::Ipv6> {
+        let wide = |base: Ipv4Addr, kind: u128| {
+            const PREFIX: u128 = 0xfd6b_6e61_0000_0000_0000_0000_0000_0000;
+            PREFIX | u128::from(u32::from(base)) << 64 | kind << 48
+        };
+        let ((pods, _), (services, _)) = (self.pod_cidr, self.service_cidr);
+        let (node, bits) = self.node_cidr(number)?;
+        let offset = u128::from(u32::from(node) - u32::from(pods));
+        let (pods, services) = (wide(pods, 0), wide(services, 1));
+        Some(knarr_network::Ipv6 {
+            pod_cidr: (pods.into(), 96),
+            node_cidr: ((pods + offset).into(), bits + 96),
+            service_cidr: (services.into(), SERVICE_BITS6),
+            dns_ip: (services + 10).into(),
+        })
     }
 
     /// The tenth address of the service range, as is custom.

@@ -2,15 +2,16 @@
 
 use crate::{
     error::Error,
+    links::host_addresses,
     nodes::{self, Which},
     paths::{Paths, Settings},
     serve::ServeArguments,
 };
 use knarr_api::ApiServer;
-use knarr_node::{LogRequest, Node, PodNetwork};
+use knarr_node::{LogRequest, Node};
 use knarr_runtime::ExecSpec;
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -69,7 +70,7 @@ pub async fn start(
         service_cidr: settings.service_cidr,
         addresses: vec![
             match settings.api.ip() {
-                any if any.is_unspecified() => host_address(),
+                any if any.is_unspecified() => host_addresses(false)[0],
                 one => one,
             },
             node_ip.into(),
@@ -119,7 +120,7 @@ pub async fn start(
         volumes_dir: paths.sub("volumes"),
         only: None,
     }));
-    let host_ip = host_address();
+    let host_ip = host_addresses(false)[0];
     tasks.spawn(knarr_gateway::run(
         knarr_gateway::Config {
             bind: arguments.bind,
@@ -241,38 +242,6 @@ pub fn open_runtime(
         || knarr_runtime::Runtime::open(config.clone()),
         |error| matches!(error, knarr_runtime::Error::Locked(_)),
     )
-}
-
-/// The address this machine would use towards the outside; loopback when it has none. Sends nothing.
-pub fn host_address() -> IpAddr {
-    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let Ok(socket) = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) else {
-        return loopback;
-    };
-    // A documentation address (RFC 5737): connecting a UDP socket only asks for the route.
-    match socket
-        .connect((Ipv4Addr::new(192, 0, 2, 1), 9))
-        .and_then(|()| socket.local_addr())
-    {
-        Ok(address) => address.ip(),
-        Err(_) => loopback,
-    }
-}
-
-/// The node's view of the network.
-pub struct Links(pub knarr_network::Network);
-
-#[async_trait::async_trait]
-impl PodNetwork for Links {
-    async fn attach(&self, pod_uid: &str, netns: &Path) -> Result<Ipv4Addr, String> {
-        self.0
-            .attach(pod_uid, netns)
-            .await
-            .map_err(|e| e.to_string())
-    }
-    async fn detach(&self, pod_uid: &str) -> Result<(), String> {
-        self.0.detach(pod_uid).await.map_err(|e| e.to_string())
-    }
 }
 
 /// The API server's view of the node.

@@ -1,4 +1,5 @@
-//! Pod addresses: one file a pod, named by the pod and holding its address, so that a lease outlives the process.
+//! Pod addresses: one file a pod, named by the pod and holding its address, so that a lease outlives the process; the
+//! lines after the first are notes for the next one.
 
 use crate::{Error, error::io};
 use parking_lot::Mutex;
@@ -35,7 +36,7 @@ impl Leases {
         for entry in fs::read_dir(dir).map_err(io(dir))?.flatten() {
             let address = fs::read_to_string(entry.path())
                 .ok()
-                .and_then(|t| t.trim().parse::<Ipv4Addr>().ok());
+                .and_then(|t| t.lines().next()?.trim().parse::<Ipv4Addr>().ok());
             let slot = address
                 .map(|a| u32::from(a).wrapping_sub(base))
                 .filter(|s| (2..size).contains(s));
@@ -82,6 +83,29 @@ impl Leases {
         Ok((address, slot))
     }
 
+    /// Keeps notes with a pod's lease.
+    pub fn note(&self, pod: &str, notes: &str) -> Result<(), Error> {
+        let state = self.state.lock();
+        let Some(slot) = state.by_pod.get(pod) else {
+            return Ok(());
+        };
+        let address = Ipv4Addr::from(self.base + slot);
+        let (path, temp) = (self.dir.join(pod), self.dir.join(format!("{pod}.tmp")));
+        fs::write(&temp, format!("{address}\n{notes}"))
+            .and_then(|()| fs::rename(&temp, &path))
+            .map_err(io(path))
+    }
+
+    /// Pods that have notes, with their addresses.
+    pub fn all_notes(&self) -> Vec<(String, Ipv4Addr, String)> {
+        let noted = self.all().into_iter().filter_map(|(pod, address)| {
+            let text = fs::read_to_string(self.dir.join(&pod)).ok()?;
+            let (_, notes) = text.split_once('\n')?;
+            (!notes.is_empty()).then(|| (pod, address, notes.to_string()))
+        });
+        noted.collect()
+    }
+
     pub fn slot(&self, pod: &str) -> Option<u32> {
         self.state.lock().by_pod.get(pod).copied()
     }
@@ -117,10 +141,13 @@ mod tests {
         let a = leases.take("a").unwrap().0;
         assert_eq!(leases.take("a").unwrap().0, a);
         let b = leases.take("b").unwrap().0;
+        leases.note("b", "some\nlines\n").unwrap();
         leases.give_back("a").unwrap();
         assert_ne!(leases.take("c").unwrap().0, a);
         let again = Leases::open(dir.path(), range).unwrap();
         assert_eq!(again.take("b").unwrap().0, b);
+        let notes = [("b".to_string(), b, "some\nlines\n".to_string())];
+        assert_eq!(again.all_notes(), notes);
         for pod in ["d", "e", "f"] {
             again.take(pod).unwrap();
         }

@@ -4,59 +4,40 @@
 //! It is not: a proxy of bytes.
 //! It must never know: HTTP.
 
+mod config;
 mod dns;
 mod error;
+mod fronts;
 mod keeper;
+mod kernel;
 mod lease;
 mod link;
 // Raw netlink sockets: the one module that must speak to the kernel.
 #[allow(unsafe_code)]
 mod nft;
 mod place;
+mod pod;
+mod policy;
 mod services;
 mod state;
 
+pub use config::{Config, Ipv6, has_ipv6};
 pub use error::Error;
 pub use place::Place;
+pub use pod::{HostPort, Pod};
 
 use arc_swap::ArcSwap;
 use keeper::Keeper;
 use lease::Leases;
 use std::{
-    net::Ipv4Addr,
-    path::{Path, PathBuf},
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
     sync::Arc,
 };
 use tokio::sync::watch;
 
 /// The gateway of every Pod, on the node's `lo` (link-local, RFC 3927).
 pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
-
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// Short id of this instance, at most 6 characters: names its links.
-    pub instance: String,
-    /// Address leases (`pods/`, one file a pod), and what the node's set-up must remember (`node`).
-    pub state_dir: PathBuf,
-    /// The range of all nodes' Pods and of the nodes' addresses among them.
-    pub pod_cidr: (Ipv4Addr, u8),
-    /// This node's part of it.
-    pub node_cidr: (Ipv4Addr, u8),
-    /// Where the node is, when it isn't in the machine's own network.
-    pub place: Option<Place>,
-    pub service_cidr: (Ipv4Addr, u8),
-    /// VIP of cluster DNS.
-    pub dns_ip: Ipv4Addr,
-    pub cluster_domain: String,
-}
-
-impl Config {
-    /// The node's own address among its Pods' (the first of their range, which no Pod gets): where Pods reach what
-    /// listens for them on the node, and others don't.
-    pub fn node_ip(&self) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.node_cidr.0).wrapping_add(1))
-    }
-}
 
 /// Shared handle on the node's network.
 #[derive(Clone)]
@@ -65,6 +46,7 @@ pub struct Network {
     leases: Arc<Leases>,
     state: Arc<state::State>,
     keeper: Arc<Keeper>,
+    policies: Arc<policy::feed::Policies>,
     /// What DNS answers from and the rule set is made of.
     views: Arc<ArcSwap<services::view::Views>>,
     /// Turns true when `views` holds everything the API had.
@@ -85,12 +67,18 @@ impl Network {
         place::open(&config).await?;
         link::set_up_node(&config, &state).await?;
         let (c, s) = (config.clone(), state.clone());
-        let keeper = blocking(move || Keeper::start(c, s)).await?;
+        let ports = leases.all_notes();
+        let ports = ports
+            .into_iter()
+            .map(|(pod, address, notes)| (pod, pod::fronts(&c, address, &pod::parse(&notes))))
+            .collect();
+        let keeper = blocking(move || Keeper::start(c, s, ports)).await?;
         Ok(Network {
             config,
             leases: Arc::new(leases),
             state,
             keeper: Arc::new(keeper),
+            policies: Arc::default(),
             views: Arc::default(),
             synced: Arc::new(watch::Sender::new(false)),
         })
@@ -101,17 +89,37 @@ impl Network {
         self.config.node_ip()
     }
 
-    /// Gives the namespace at `netns` its address and routes; same pod id, same address while leased. Idempotent.
+    /// The addresses of a Pod whose first one this is: with IPv6, one of either family.
+    pub fn addresses(&self, pod: Ipv4Addr) -> Vec<IpAddr> {
+        let second = self.config.ipv6_of(pod).map(IpAddr::V6);
+        std::iter::once(IpAddr::V4(pod)).chain(second).collect()
+    }
+
+    /// Gives the namespace at `netns` its addresses and routes, and the Pod its ports on the node; the same Pod keeps its
+    /// address while leased. The network policies about the Pod hold when this returns (or after ten seconds, if the API
+    /// is away). Idempotent.
     ///
     /// # Errors
     /// [`Error::Full`] when no address is left; otherwise as [`Network::open`].
-    pub async fn attach(&self, pod: &str, netns: &Path) -> Result<Ipv4Addr, Error> {
-        let (address, slot) = self.leases.take(pod)?;
+    pub async fn attach(&self, pod: &Pod, netns: &Path) -> Result<Ipv4Addr, Error> {
+        let (address, slot) = self.leases.take(&pod.uid)?;
         let name = self.link_name(slot);
-        if let Err(error) = link::attach(self.config.place.as_ref(), &name, address, netns).await {
-            let _ = self.leases.give_back(pod);
+        let all = self.addresses(address);
+        let nodes = self.config.plans().into_iter().map(|plan| plan.node);
+        let pairs = all.iter().copied().zip(nodes).collect::<Vec<_>>();
+        if let Err(error) = link::attach(self.config.place.as_ref(), &name, &pairs, netns).await {
+            let _ = self.leases.give_back(&pod.uid);
             return Err(error);
         }
+        let ports = pod::fronts(&self.config, address, &pod.host_ports);
+        if !ports.is_empty() {
+            self.leases.note(&pod.uid, &pod::format(&pod.host_ports))?;
+            // The thread lives as long as this handle.
+            let _ = self.keeper.host_ports(&pod.uid, ports).await;
+        }
+        let facts = pod.facts(all);
+        let name = (pod.namespace.clone(), pod.name.clone());
+        self.policies.admit(&self.keeper, name, facts).await;
         Ok(address)
     }
 
@@ -122,10 +130,18 @@ impl Network {
     /// As [`Network::open`].
     pub async fn detach(&self, pod: &str) -> Result<(), Error> {
         if let Some(slot) = self.leases.slot(pod) {
+            drop(self.keeper.host_ports(pod, Vec::new()));
+            self.policies.dismiss(&self.keeper, pod);
             self.leases.give_back(pod)?;
             link::remove_later(self.config.place.clone(), self.link_name(slot)).await?;
         }
         Ok(())
+    }
+
+    /// Watches NetworkPolicies, and what they select, and enforces them on this node's Pods. Runs until dropped.
+    pub async fn run_policies(&self, client: kube::Client) {
+        let node = &self.config.node;
+        self.policies.run(client, node, &self.keeper).await;
     }
 
     fn link_name(&self, slot: u32) -> String {
@@ -140,8 +156,12 @@ impl Network {
     /// Watches Services and EndpointSlices and keeps their VIPs and node ports in the kernel, and [`Network::run_dns`]
     /// current. Runs until dropped; retries with back-off when the API or the kernel refuses.
     pub async fn run_services(&self, client: kube::Client) {
-        services::run(client, &self.views, |whole, changes| {
-            self.keeper.post(whole, changes);
+        let here = services::view::Here {
+            node: self.config.node.as_str().into(),
+            zone: None,
+        };
+        services::run(client, here, &self.views, |burst| {
+            self.keeper.post(burst);
             self.synced.send_replace(true);
         })
         .await;
@@ -153,13 +173,13 @@ impl Network {
     /// # Errors
     /// [`Error::Dns`] when the address can't be bound.
     pub async fn run_dns(&self) -> Result<(), Error> {
+        let plans = self.config.plans();
         let options = dns::Options {
             place: self.config.place.clone(),
-            listen: (self.config.dns_ip, 53).into(),
+            listen: plans.iter().map(|p| (p.dns_ip, 53).into()).collect(),
             cluster_domain: self.config.cluster_domain.clone(),
-            pod_cidr: self.config.pod_cidr,
-            service_cidr: self.config.service_cidr,
-            gateway: GATEWAY,
+            ranges: plans.iter().flat_map(|p| [p.cluster, p.services]).collect(),
+            own: plans.iter().map(|p| p.node).collect(),
         };
         dns::run(self.views.clone(), self.synced.subscribe(), options).await?;
         Ok(())
@@ -180,7 +200,7 @@ impl Network {
         let (keeper, config) = (self.keeper.clone(), self.config.clone());
         let shared = blocking(move || {
             keeper.stop();
-            place::within(config.place.as_ref(), || keeper::remove_table(&config))
+            place::within(config.place.as_ref(), || keeper::remove_tables(&config))
         })
         .await?;
         link::tear_down_node(&self.config, shared).await?;

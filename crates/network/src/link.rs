@@ -1,4 +1,7 @@
-//! Links, addresses and routes (DESIGN 4.5): a veth a pod, a /32 each, no bridge.
+//! Links, addresses and routes (DESIGN 4.5): a veth a pod, a /32 (and a /128) each, no bridge.
+//!
+//! IPv4's gateway is one address on the node's `lo`; IPv6's is the same link-local address on each Pod's link, for a node
+//! answers neighbours only for addresses of the link they ask on.
 //!
 //! The pod's side is set up from a thread that has entered its namespace; the thread ends, so nothing else moves there.
 
@@ -13,11 +16,20 @@ pub(crate) use rtnetlink::Handle;
 use rtnetlink::{
     LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
     packet_route::{
+        address::AddressHeaderFlags,
         link::{InfoData, InfoKind, InfoVeth, LinkAttribute},
-        route::{RouteMessage, RouteScope},
+        route::{RouteMessage, RouteScope, RouteType},
     },
 };
-use std::{net::Ipv4Addr, os::fd::AsRawFd, path::Path, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::AsRawFd,
+    path::Path,
+    time::Duration,
+};
+
+/// What a Pod's IPv6 packets are sent to: this end of its link.
+const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
 /// How long a link may outlive its pod's namespace.
 const LINGER: Duration = Duration::from_secs(5);
@@ -63,13 +75,14 @@ pub(crate) async fn up(handle: &Handle, index: u32) -> Result<(), Error> {
         .map_err(netlink("bringing a link up"))
 }
 
-pub(crate) async fn address(handle: &Handle, index: u32, address: Ipv4Addr) -> Result<(), Error> {
-    match handle
-        .address()
-        .add(index, address.into(), 32)
-        .execute()
-        .await
-    {
+/// A single address, at once: it is nobody else's, so nobody is asked.
+pub(crate) async fn address(handle: &Handle, index: u32, address: IpAddr) -> Result<(), Error> {
+    let bits = if address.is_ipv4() { 32 } else { 128 };
+    let mut request = handle.address().add(index, address, bits);
+    if address.is_ipv6() {
+        request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+    }
+    match request.execute().await {
         Err(e) if !is(&e, libc::EEXIST) => Err(netlink(format!("adding address {address}"))(e)),
         _ => Ok(()),
     }
@@ -78,32 +91,78 @@ pub(crate) async fn address(handle: &Handle, index: u32, address: Ipv4Addr) -> R
 /// A route to a range through a neighbour on that link, whom nothing else needs to lead to.
 pub(crate) async fn route_via(
     handle: &Handle,
-    (to, bits): (Ipv4Addr, u8),
-    via: Ipv4Addr,
+    (to, bits): (IpAddr, u8),
+    via: IpAddr,
     index: u32,
-    source: Ipv4Addr,
+    source: Option<IpAddr>,
 ) -> Result<(), Error> {
-    let route = RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(to, bits)
-        .gateway(via)
-        .output_interface(index)
-        .pref_source(source)
-        .onlink()
-        .build();
-    match handle.route().add(route).replace().execute().await {
-        Err(e) if !is(&e, libc::EEXIST) => Err(netlink(format!("adding the route to {to}"))(e)),
-        _ => Ok(()),
-    }
+    let route = match (to, via) {
+        (IpAddr::V4(to), IpAddr::V4(via)) => {
+            let route = RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(to, bits)
+                .gateway(via)
+                .output_interface(index)
+                .onlink();
+            match source {
+                Some(IpAddr::V4(source)) => route.pref_source(source).build(),
+                _ => route.build(),
+            }
+        }
+        (IpAddr::V6(to), IpAddr::V6(via)) => {
+            let route = RouteMessageBuilder::<Ipv6Addr>::new()
+                .destination_prefix(to, bits)
+                .gateway(via)
+                .output_interface(index)
+                .onlink();
+            match source {
+                Some(IpAddr::V6(source)) => route.pref_source(source).build(),
+                _ => route.build(),
+            }
+        }
+        // Never asked for: a route is of one family.
+        _ => return Ok(()),
+    };
+    add_route(handle, route, || format!("adding the route to {to}")).await
 }
 
-pub(crate) async fn host_route(handle: &Handle, to: Ipv4Addr, index: u32) -> Result<(), Error> {
-    let route = RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(to, 32)
-        .output_interface(index)
-        .scope(RouteScope::Link)
-        .build();
+/// A route to one address on that link; `source` is what this side calls itself towards it.
+pub(crate) async fn host_route(
+    handle: &Handle,
+    to: IpAddr,
+    index: u32,
+    source: Option<IpAddr>,
+) -> Result<(), Error> {
+    let route = match to {
+        IpAddr::V4(to) => {
+            let route = RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(to, 32)
+                .output_interface(index)
+                .scope(RouteScope::Link);
+            match source {
+                Some(IpAddr::V4(source)) => route.pref_source(source).build(),
+                _ => route.build(),
+            }
+        }
+        IpAddr::V6(to) => {
+            let route = RouteMessageBuilder::<Ipv6Addr>::new()
+                .destination_prefix(to, 128)
+                .output_interface(index);
+            match source {
+                Some(IpAddr::V6(source)) => route.pref_source(source).build(),
+                _ => route.build(),
+            }
+        }
+    };
+    add_route(handle, route, || format!("adding the route to {to}")).await
+}
+
+async fn add_route(
+    handle: &Handle,
+    route: RouteMessage,
+    doing: impl FnOnce() -> String,
+) -> Result<(), Error> {
     match handle.route().add(route).replace().execute().await {
-        Err(e) if !is(&e, libc::EEXIST) => Err(netlink(format!("adding the route to {to}"))(e)),
+        Err(e) if !is(&e, libc::EEXIST) => Err(netlink(doing())(e)),
         _ => Ok(()),
     }
 }
@@ -118,31 +177,76 @@ pub(crate) async fn set_up_node(config: &Config, state: &State) -> Result<(), Er
     let done = async {
         let lo = index(&handle, "lo").await?.unwrap_or(1);
         up(&handle, lo).await?;
-        address(&handle, lo, GATEWAY).await?;
-        address(&handle, lo, config.dns_ip).await?;
-        address(&handle, lo, config.node_ip()).await?;
-        let route = service_route(config, lo);
-        match handle.route().add(route).replace().execute().await {
-            Err(e) if !is(&e, libc::EEXIST) => {
-                Err(netlink("adding the route of the service range")(e))
-            }
-            _ => place::within(place, || {
-                state.set_sysctl("/proc/sys/net/ipv4/ip_forward", "1")
-            }),
+        for own in own_addresses(config) {
+            address(&handle, lo, own).await?;
         }
+        address(&handle, lo, GATEWAY.into()).await?;
+        for route in service_routes(config, lo) {
+            add_route(&handle, route, || {
+                "adding the route of the service range".into()
+            })
+            .await?;
+        }
+        place::within(place, || {
+            state.set_sysctl("/proc/sys/net/ipv4/ip_forward", "1")?;
+            match &config.ipv6 {
+                Some(_) => forward_ipv6(state),
+                None => Ok(()),
+            }
+        })
     };
     let result = done.await;
     task.abort();
     result
 }
 
-fn service_route(config: &Config, lo: u32) -> RouteMessage {
-    RouteMessageBuilder::<Ipv4Addr>::new()
+/// The node's addresses that are this instance's alone.
+fn own_addresses(config: &Config) -> Vec<IpAddr> {
+    let mut all = vec![config.dns_ip.into(), config.node_ip().into()];
+    if let Some(ipv6) = &config.ipv6 {
+        all.extend([IpAddr::V6(ipv6.dns_ip), ipv6.node_ip().into()]);
+    }
+    all
+}
+
+/// A router heeds no advertisements of others unless told so: hosts that have their address and route from one would
+/// lose them.
+fn forward_ipv6(state: &State) -> Result<(), Error> {
+    let conf = Path::new("/proc/sys/net/ipv6/conf");
+    for link in std::fs::read_dir(conf).map_err(io(conf))?.flatten() {
+        let knob = link.path().join("accept_ra");
+        let heeds = std::fs::read_to_string(&knob).is_ok_and(|value| value.trim() == "1");
+        let name = link.file_name().into_string().unwrap_or_default();
+        // Pods' links come and go, and nobody advertises there.
+        let none = matches!(&*name, "all" | "default" | "lo") || name.starts_with("kn");
+        if let (true, false, Some(knob)) = (heeds, none, knob.to_str()) {
+            match state.set_sysctl(knob, "2") {
+                // The link has just gone.
+                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+                done => done?,
+            }
+        }
+    }
+    state.set_sysctl("/proc/sys/net/ipv6/conf/all/forwarding", "1")
+}
+
+fn service_routes(config: &Config, lo: u32) -> Vec<RouteMessage> {
+    let first = RouteMessageBuilder::<Ipv4Addr>::new()
         .destination_prefix(config.service_cidr.0, config.service_cidr.1)
         .output_interface(lo)
         .pref_source(GATEWAY)
         .scope(RouteScope::Link)
-        .build()
+        .build();
+    let second = config.ipv6.as_ref().map(|ipv6| {
+        // The kernel makes a refusal of any other route to `lo`.
+        RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(ipv6.service_cidr.0, ipv6.service_cidr.1)
+            .output_interface(lo)
+            .pref_source(ipv6.node_ip())
+            .kind(RouteType::Local)
+            .build()
+    });
+    std::iter::once(first).chain(second).collect()
 }
 
 /// Removes what [`set_up_node`] added; the gateway's address stays while it is `shared` with another instance.
@@ -150,21 +254,19 @@ pub(crate) async fn tear_down_node(config: &Config, shared: bool) -> Result<(), 
     let (handle, task) = connect(config.place.as_ref())?;
     let done = async {
         let lo = index(&handle, "lo").await?.unwrap_or(1);
-        match handle
-            .route()
-            .del(service_route(config, lo))
-            .execute()
-            .await
-        {
-            Err(e) if !is(&e, libc::ESRCH) => {
-                return Err(netlink("removing the route of the service range")(e));
+        for route in service_routes(config, lo) {
+            match handle.route().del(route).execute().await {
+                Err(e) if !is(&e, libc::ESRCH) => {
+                    return Err(netlink("removing the route of the service range")(e));
+                }
+                _ => {}
             }
-            _ => {}
         }
-        remove_address(&handle, config.dns_ip).await?;
-        remove_address(&handle, config.node_ip()).await?;
+        for own in own_addresses(config) {
+            remove_address(&handle, own).await?;
+        }
         if !shared {
-            remove_address(&handle, GATEWAY).await?;
+            remove_address(&handle, GATEWAY.into()).await?;
         }
         Ok(())
     };
@@ -173,11 +275,11 @@ pub(crate) async fn tear_down_node(config: &Config, shared: bool) -> Result<(), 
     result
 }
 
-async fn remove_address(handle: &Handle, address: Ipv4Addr) -> Result<(), Error> {
+async fn remove_address(handle: &Handle, address: IpAddr) -> Result<(), Error> {
     let found = handle
         .address()
         .get()
-        .set_address_filter(address.into())
+        .set_address_filter(address)
         .execute()
         .try_next()
         .await
@@ -191,15 +293,15 @@ async fn remove_address(handle: &Handle, address: Ipv4Addr) -> Result<(), Error>
         .map_err(netlink(format!("removing address {address}")))
 }
 
-/// Makes the pair, its far end inside `netns` as `eth0`.
+/// Makes the pair, its far end inside `netns` as `eth0`; `pod` are its addresses, each with the node's towards it.
 pub(crate) async fn attach(
     place: Option<&Place>,
     name: &str,
-    pod: Ipv4Addr,
+    pod: &[(IpAddr, IpAddr)],
     netns: &Path,
 ) -> Result<(), Error> {
     let (handle, task) = connect(place)?;
-    let result = attach_with(&handle, name, pod, netns).await;
+    let result = attach_with(&handle, place, name, pod, netns).await;
     if result.is_err() {
         let _ = remove_with(&handle, name).await;
     }
@@ -209,21 +311,33 @@ pub(crate) async fn attach(
 
 async fn attach_with(
     handle: &Handle,
+    place: Option<&Place>,
     name: &str,
-    pod: Ipv4Addr,
+    pod: &[(IpAddr, IpAddr)],
     netns: &Path,
 ) -> Result<(), Error> {
     let namespace = std::fs::File::open(netns).map_err(io(netns))?;
     if index(handle, name).await?.is_none() {
         add_pair(handle, name, "eth0", &namespace).await?;
     }
-    tokio::task::spawn_blocking(move || std::thread::spawn(move || inside(&namespace, pod)).join())
+    let addresses = pod.iter().map(|(ip, _)| *ip).collect::<Vec<_>>();
+    let work = move || inside(&namespace, &addresses);
+    tokio::task::spawn_blocking(move || std::thread::spawn(work).join())
         .await
         .map_err(|e| Error::Worker(e.to_string()))?
         .map_err(|_| Error::Worker("it panicked".into()))??;
     let near = wanted(handle, name).await?;
+    if pod.iter().any(|(ip, _)| ip.is_ipv6()) {
+        address(handle, near, GATEWAY6.into()).await?;
+    }
     up(handle, near).await?;
-    host_route(handle, pod, near).await
+    // For node ports at 127.0.0.1; a rule keeps others from it.
+    let knob = format!("/proc/sys/net/ipv4/conf/{name}/route_localnet");
+    place::within(place, || std::fs::write(&knob, "1").map_err(io(&knob)))?;
+    for (address, node) in pod {
+        host_route(handle, *address, near, Some(*node)).await?;
+    }
+    Ok(())
 }
 
 /// Adds a pair of links, its far end in another namespace.
@@ -248,7 +362,7 @@ pub(crate) async fn add_pair(
 }
 
 /// On a thread of its own: enters the namespace and sets its side up.
-fn inside(namespace: &std::fs::File, pod: Ipv4Addr) -> Result<(), Error> {
+fn inside(namespace: &std::fs::File, pod: &[IpAddr]) -> Result<(), Error> {
     rustix::thread::move_into_link_name_space(
         std::os::fd::AsFd::as_fd(namespace),
         Some(rustix::thread::LinkNameSpaceType::Network),
@@ -266,21 +380,19 @@ fn inside(namespace: &std::fs::File, pod: Ipv4Addr) -> Result<(), Error> {
         let eth = index(&handle, "eth0")
             .await?
             .ok_or_else(|| Error::Worker("the pod has no eth0".into()))?;
-        address(&handle, eth, pod).await?;
+        for own in pod {
+            address(&handle, eth, *own).await?;
+        }
         up(&handle, eth).await?;
-        host_route(&handle, GATEWAY, eth).await?;
-        let default = RouteMessageBuilder::<Ipv4Addr>::new()
-            .gateway(GATEWAY)
-            .output_interface(eth)
-            .onlink()
-            .build();
-        let result = handle
-            .route()
-            .add(default)
-            .replace()
-            .execute()
-            .await
-            .map_err(netlink("adding the default route"));
+        host_route(&handle, GATEWAY.into(), eth, None).await?;
+        let mut routes = vec![((Ipv4Addr::UNSPECIFIED.into(), 0), IpAddr::V4(GATEWAY))];
+        if pod.iter().any(IpAddr::is_ipv6) {
+            routes.push(((Ipv6Addr::UNSPECIFIED.into(), 0), GATEWAY6.into()));
+        }
+        let mut result = Ok(());
+        for (everywhere, via) in routes {
+            result = result.and(route_via(&handle, everywhere, via, eth, None).await);
+        }
         task.abort();
         result
     })

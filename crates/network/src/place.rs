@@ -19,7 +19,7 @@ use rustix::{
 };
 use std::{
     fs::{self, File},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::AsFd,
     path::{Path, PathBuf},
 };
@@ -37,6 +37,7 @@ pub struct Place {
     pub number: u8,
     /// The first node's address among Pods ([`Config::node_ip`]).
     pub machine_ip: Ipv4Addr,
+    pub machine_ip6: Option<Ipv6Addr>,
 }
 
 impl Place {
@@ -165,16 +166,40 @@ async fn join(
     }
     let near = link::wanted(machine, name).await?;
     let far = link::wanted(node, UPLINK).await?;
-    let (machine_ip, node_ip) = (place.machine_ip, config.node_ip());
-    // On the link, so that what is masqueraded has an address that is known on the other side.
-    link::address(machine, near, machine_ip).await?;
-    link::address(node, far, node_ip).await?;
     link::up(machine, near).await?;
     link::up(node, far).await?;
-    link::route_via(machine, config.node_cidr, node_ip, near, machine_ip).await?;
-    link::host_route(node, machine_ip, far).await?;
-    let all = (Ipv4Addr::UNSPECIFIED, 0);
-    link::route_via(node, all, machine_ip, far, node_ip).await
+    let first = Ends {
+        machine: place.machine_ip.into(),
+        node: config.node_ip().into(),
+        pods: (config.node_cidr.0.into(), config.node_cidr.1),
+    };
+    let second = config.ipv6.as_ref().zip(place.machine_ip6);
+    let second = second.map(|(ipv6, machine_ip)| Ends {
+        machine: machine_ip.into(),
+        node: ipv6.node_ip().into(),
+        pods: (ipv6.node_cidr.0.into(), ipv6.node_cidr.1),
+    });
+    for ends in std::iter::once(first).chain(second) {
+        // On the link, so that what is masqueraded has an address that is known on the other side.
+        link::address(machine, near, ends.machine).await?;
+        link::address(node, far, ends.node).await?;
+        let source = Some(ends.machine);
+        link::route_via(machine, ends.pods, ends.node, near, source).await?;
+        link::host_route(node, ends.machine, far, Some(ends.node)).await?;
+        let all = match ends.machine {
+            IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), 0),
+            IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), 0),
+        };
+        link::route_via(node, all, ends.machine, far, Some(ends.node)).await?;
+    }
+    Ok(())
+}
+
+/// The ends of the link in one family, and what is behind the further one.
+struct Ends {
+    machine: IpAddr,
+    node: IpAddr,
+    pods: (IpAddr, u8),
 }
 
 /// Removes the place with all that is in its network.

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! sysctl <path> <former value>     to be restored by purge
-//! digest <hex> <kind> <name>       how a chain or set of our table looked when we left it
+//! digest <hex> <family>/<kind> <name>   how a chain or set of our table looked when we left it
 //! ```
 
 use std::{
@@ -14,7 +14,15 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::{Error, error::io};
+use crate::{Error, error::io, nft::family::Family};
+
+/// What the names of a family's chains and sets begin with in the file.
+fn prefix(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ip/",
+        Family::V6 => "ip6/",
+    }
+}
 
 #[derive(Default, Clone)]
 struct Facts {
@@ -59,12 +67,30 @@ impl State {
         })
     }
 
-    pub(crate) fn digests(&self) -> Option<BTreeMap<String, u64>> {
-        self.facts.lock().digests.clone()
+    /// Digests of the table of a family.
+    pub(crate) fn digests(&self, family: Family) -> Option<BTreeMap<String, u64>> {
+        let facts = self.facts.lock();
+        let ours = facts.digests.as_ref()?.iter().filter_map(|(name, digest)| {
+            Some((name.strip_prefix(prefix(family))?.to_string(), *digest))
+        });
+        Some(ours.collect())
     }
 
-    pub(crate) fn set_digests(&self, digests: BTreeMap<String, u64>) -> Result<(), Error> {
-        self.change(|facts| facts.digests = Some(digests))
+    pub(crate) fn set_digests(
+        &self,
+        family: Family,
+        digests: BTreeMap<String, u64>,
+    ) -> Result<(), Error> {
+        let prefix = prefix(family);
+        self.change(|facts| {
+            let all = facts.digests.get_or_insert_default();
+            all.retain(|name, _| !name.starts_with(prefix));
+            all.extend(
+                digests
+                    .into_iter()
+                    .map(|(name, digest)| (format!("{prefix}{name}"), digest)),
+            );
+        })
     }
 
     /// Sets a sysctl of the current network namespace, noting its former value the first time.
@@ -138,11 +164,15 @@ mod tests {
             ("set eps".to_string(), u64::MAX),
         ]);
         let state = State::open(dir.path()).unwrap();
-        assert_eq!(state.digests(), None);
+        assert_eq!(state.digests(Family::V4), None);
         state.set_sysctl(knob, "1").unwrap();
-        state.set_digests(digests.clone()).unwrap();
+        state.set_digests(Family::V4, digests.clone()).unwrap();
+        state
+            .set_digests(Family::V6, BTreeMap::from([("set eps".to_string(), 1)]))
+            .unwrap();
         let again = State::open(dir.path()).unwrap();
-        assert_eq!(again.digests(), Some(digests));
+        assert_eq!(again.digests(Family::V4), Some(digests));
+        assert_eq!(again.digests(Family::V6).unwrap().len(), 1);
         again.set_sysctl(knob, "2").unwrap();
         again.restore_sysctls().unwrap();
         assert_eq!(
@@ -151,6 +181,6 @@ mod tests {
             "the first former value counts"
         );
         fs::write(dir.path().join("node"), "digest zz x\nsysctl\nnonsense\n").unwrap();
-        assert_eq!(State::open(dir.path()).unwrap().digests(), None);
+        assert_eq!(State::open(dir.path()).unwrap().digests(Family::V4), None);
     }
 }

@@ -23,6 +23,12 @@ fn second(first: &Config) -> Config {
             hostname: "n-2".into(),
             number: 2,
             machine_ip: first.node_ip(),
+            machine_ip6: first.ipv6.as_ref().map(knarr_network::Ipv6::node_ip),
+        }),
+        node: "n2".into(),
+        ipv6: first.ipv6.clone().map(|ipv6| knarr_network::Ipv6 {
+            node_cidr: ("fd00:2a::1:0".parse().unwrap(), 112),
+            ..ipv6
         }),
         ..first.clone()
     }

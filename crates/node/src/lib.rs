@@ -31,7 +31,7 @@ mod turns;
 mod volumes;
 
 use std::{
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -53,8 +53,17 @@ const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// What the node asks of the network (knarr wires it to `knarr-network`).
 #[async_trait::async_trait]
 pub trait PodNetwork: Send + Sync + 'static {
-    /// Gives the namespace at `netns` its address. Idempotent: the same Pod keeps its address.
-    async fn attach(&self, pod_uid: &str, netns: &Path) -> Result<Ipv4Addr, String>;
+    /// Gives the namespace at `netns` its address, and the Pod its ports on the node; what network policies say about
+    /// the Pod holds from then on. Idempotent: the same Pod keeps its address.
+    async fn attach(
+        &self,
+        pod: &k8s_openapi::api::core::v1::Pod,
+        netns: &Path,
+    ) -> Result<Ipv4Addr, String>;
+    /// All addresses of the Pod, or of the node, whose first one this is: one a family.
+    fn addresses(&self, first: IpAddr) -> Vec<IpAddr> {
+        vec![first]
+    }
     /// Takes it back. Idempotent; a Pod that has none is no error.
     async fn detach(&self, pod_uid: &str) -> Result<(), String>;
 }
@@ -64,7 +73,7 @@ pub struct Config {
     pub name: String,
     pub data_dir: PathBuf,
     /** host address for status.hostIP */
-    pub host_ip: std::net::IpAddr,
+    pub host_ip: IpAddr,
     pub dns_ip: Ipv4Addr,
     pub cluster_domain: String,
     pub runtime: knarr_runtime::Runtime,
@@ -97,7 +106,7 @@ struct Inner {
 pub(crate) struct Parts {
     pub name: String,
     pub data_dir: PathBuf,
-    pub host_ip: std::net::IpAddr,
+    pub host_ip: IpAddr,
     pub dns_ip: Ipv4Addr,
     pub cluster_domain: String,
     pub engine: engine::Engine,
@@ -153,7 +162,7 @@ impl Node {
         let registrar = machine::Registrar {
             client: (parts.client)(),
             name: parts.name.clone(),
-            host_ip: parts.host_ip,
+            host_ips: parts.network.addresses(parts.host_ip),
             data_dir: parts.data_dir.clone(),
             machine: machine.clone(),
             share: parts.share,

@@ -77,7 +77,8 @@ fn disk(dir: &Path) -> Option<(u64, u64)> {
 pub(crate) struct Registrar {
     pub client: kube::Client,
     pub name: String,
-    pub host_ip: IpAddr,
+    /// One a family, the first family first.
+    pub host_ips: Vec<IpAddr>,
     pub data_dir: std::path::PathBuf,
     pub machine: Machine,
     /// how many nodes share the machine
@@ -136,14 +137,17 @@ impl Registrar {
     async fn put_status(&self, node: &Node) -> Result<(), kube::Error> {
         let before = node.status.as_ref().and_then(|s| s.conditions.as_ref());
         let name = self.name.clone();
-        let (host_ip, data_dir, machine) =
-            (self.host_ip, self.data_dir.clone(), self.machine.clone());
+        let (host_ips, data_dir, machine) = (
+            self.host_ips.clone(),
+            self.data_dir.clone(),
+            self.machine.clone(),
+        );
         let before = before.cloned().unwrap_or_default();
         let short_of = self.pressure.borrow().clone();
         let share = self.share;
         let status = tokio::task::spawn_blocking(move || {
             status(
-                &name, host_ip, &data_dir, &machine, share, &before, &short_of,
+                &name, &host_ips, &data_dir, &machine, share, &before, &short_of,
             )
         })
         .await;
@@ -232,7 +236,7 @@ impl Registrar {
 
 fn status(
     name: &str,
-    host_ip: IpAddr,
+    host_ips: &[IpAddr],
     data_dir: &Path,
     machine: &Machine,
     share: u32,
@@ -341,10 +345,13 @@ fn status(
         allocatable: Some(resources(u64::from(share.max(1)))),
         capacity: Some(resources(1)),
         conditions: Some(conditions),
-        addresses: Some(vec![
-            address("InternalIP", host_ip.to_string()),
-            address("Hostname", name.to_owned()),
-        ]),
+        addresses: Some(
+            host_ips
+                .iter()
+                .map(|ip| address("InternalIP", ip.to_string()))
+                .chain([address("Hostname", name.to_owned())])
+                .collect(),
+        ),
         node_info: Some(info()),
         runtime_handlers: Some(vec![NodeRuntimeHandler {
             name: Some(String::new()),
@@ -438,7 +445,7 @@ mod tests {
         };
         let status = status(
             "n1",
-            IpAddr::from([10, 0, 0, 1]),
+            &[IpAddr::from([10, 0, 0, 1])],
             dir.path(),
             &machine,
             3,

@@ -6,7 +6,7 @@ mod forward;
 mod zone;
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     path::Path,
     sync::Arc,
     time::Duration,
@@ -55,12 +55,13 @@ pub enum Error {
 pub(crate) struct Options {
     /// Where it listens; other servers are asked from here.
     pub(crate) place: Option<crate::Place>,
-    pub(crate) listen: SocketAddr,
+    /// One address a family.
+    pub(crate) listen: Vec<SocketAddr>,
     pub(crate) cluster_domain: String,
-    pub(crate) pod_cidr: (Ipv4Addr, u8),
-    pub(crate) service_cidr: (Ipv4Addr, u8),
-    /// The gateway's address: as our own, never asked.
-    pub(crate) gateway: Ipv4Addr,
+    /// Ranges whose reverse names are the cluster's: Pods and Services.
+    pub(crate) ranges: Vec<(IpAddr, u8)>,
+    /// As our own, never asked.
+    pub(crate) own: Vec<IpAddr>,
 }
 
 struct Server {
@@ -80,7 +81,8 @@ pub(crate) async fn run(
     synced: watch::Receiver<bool>,
     options: Options,
 ) -> Result<(), Error> {
-    let own = vec![options.listen.ip(), IpAddr::V4(options.gateway)];
+    let own = options.listen.iter().map(SocketAddr::ip);
+    let own = own.chain(options.own.iter().copied()).collect();
     let upstreams = Upstreams::host(Path::new("/etc/resolv.conf"), own);
     serve(views, synced, options, upstreams).await
 }
@@ -91,26 +93,26 @@ async fn serve(
     options: Options,
     upstreams: Upstreams,
 ) -> Result<(), Error> {
-    let address = options.listen;
-    let bind = |source| Error::Bind { address, source };
-    let dns_ip = match address.ip() {
-        IpAddr::V4(ip) => ip,
-        IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
-    };
-    let (udp, tcp) = listen(options.place.as_ref(), address).map_err(bind)?;
-    let udp = Arc::new(udp);
     let server = Arc::new(Server {
         zone: Zone::new(
             &options.cluster_domain,
-            dns_ip,
-            [options.pod_cidr, options.service_cidr],
+            options.listen.iter().map(SocketAddr::ip).collect(),
+            options.ranges,
         ),
         views,
         synced,
         upstreams,
         forwards: Semaphore::new(FORWARDS_MAX),
     });
-    tokio::join!(udp_loop(&server, &udp), tcp_loop(&server, &tcp));
+    let mut loops = Vec::new();
+    for address in options.listen {
+        let bind = |source| Error::Bind { address, source };
+        let (udp, tcp) = listen(options.place.as_ref(), address).map_err(bind)?;
+        let udp = Arc::new(udp);
+        let server = server.clone();
+        loops.push(async move { tokio::join!(udp_loop(&server, &udp), tcp_loop(&server, &tcp)) });
+    }
+    futures::future::join_all(loops).await;
     Ok(())
 }
 

@@ -4,6 +4,7 @@ mod handling;
 
 use super::*;
 use hickory_proto::rr::{RData, Record, rdata::A};
+use std::net::Ipv4Addr;
 
 /// A loopback address that no other server here has, so that its port is free over UDP and TCP.
 fn place() -> SocketAddr {
@@ -60,11 +61,12 @@ async fn start(synced: bool, upstreams: Vec<SocketAddr>) -> SocketAddr {
     let listen = place();
     let options = Options {
         place: None,
-        listen,
+        listen: vec![listen],
         cluster_domain: "cluster.local".into(),
-        pod_cidr: (Ipv4Addr::new(10, 42, 0, 0), 16),
-        service_cidr: (Ipv4Addr::new(10, 43, 0, 0), 16),
-        gateway: Ipv4Addr::new(169, 254, 1, 1),
+        ranges: [42, 43]
+            .map(|n| (Ipv4Addr::new(10, n, 0, 0).into(), 16))
+            .to_vec(),
+        own: vec![Ipv4Addr::new(169, 254, 1, 1).into()],
     };
     let views = Arc::new(ArcSwap::from_pointee(zone::tests::views()));
     tokio::spawn(async move {

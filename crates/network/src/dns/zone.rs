@@ -2,17 +2,23 @@
 //!
 //! Source: kubernetes/dns "Kubernetes DNS-Based Service Discovery" 1.1.0; where it is silent, CoreDNS' kubernetes plugin.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use hickory_proto::{
     op::{Query, ResponseCode},
     rr::{
         DNSClass, Name, RData, Record, RecordType,
-        rdata::{A, CNAME, NS, PTR, SOA, SRV, TXT},
+        rdata::{A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT},
     },
 };
 
-use crate::services::view::{Address, Endpoint, View, Views};
+use crate::{
+    nft::family::within,
+    services::view::{Address, Endpoint, View, Views},
+};
 
 /// Seconds an answer may be kept, as CoreDNS does.
 const TTL: u32 = 5;
@@ -24,9 +30,9 @@ pub(super) struct Zone {
     /// Labels of the cluster domain, lower case, from the left.
     domain: Vec<String>,
     domain_name: String,
-    dns_ip: Ipv4Addr,
+    dns_ips: Vec<IpAddr>,
     /// Ranges whose reverse names are ours.
-    ranges: [(Ipv4Addr, u8); 2],
+    ranges: Vec<(IpAddr, u8)>,
 }
 
 #[derive(Debug)]
@@ -48,12 +54,12 @@ enum Found {
 }
 
 impl Zone {
-    pub(super) fn new(domain: &str, dns_ip: Ipv4Addr, ranges: [(Ipv4Addr, u8); 2]) -> Zone {
+    pub(super) fn new(domain: &str, dns_ips: Vec<IpAddr>, ranges: Vec<(IpAddr, u8)>) -> Zone {
         let domain_name = domain.trim_matches('.').to_ascii_lowercase();
         Zone {
             domain: domain_name.split('.').map(str::to_string).collect(),
             domain_name,
-            dns_ip,
+            dns_ips,
             ranges,
         }
     }
@@ -138,12 +144,12 @@ impl Zone {
                 Found::Records(vec![RData::TXT(TXT::new(vec![VERSION.into()]))])
             }
             ["dns-version"] | ["svc"] | ["pod"] | ["dns"] => Found::NoData,
-            ["ns", "dns"] => addresses(kind, [self.dns_ip]),
+            ["ns", "dns"] => addresses(kind, self.dns_ips.iter().copied()),
             [ref inner @ .., "svc"] => self.service(views, inner, kind),
             [namespace, "pod"] if views.contains_key(namespace) => Found::NoData,
-            [ip, _, "pod"] => match ip.replace('-', ".").parse() {
-                Ok(ip) => addresses(kind, [ip]),
-                Err(_) => Found::NoName,
+            [ip, _, "pod"] => match dashed(ip) {
+                Some(ip) => addresses(kind, [ip]),
+                None => Found::NoName,
             },
             _ => Found::NoName,
         }
@@ -182,7 +188,7 @@ impl Zone {
                         _ => Found::NoName,
                     }
                 }
-                (_, Address::Virtual(ip)) => addresses(kind, [*ip]),
+                (_, Address::Virtual(ips)) => addresses(kind, ips.iter().copied()),
                 _ => {
                     let ips = ready(view).map(|e| e.ip).collect::<BTreeSet<_>>();
                     match ips.is_empty() {
@@ -259,12 +265,12 @@ impl Zone {
         records.into_iter().filter_map(record).collect()
     }
 
-    fn backward(&self, views: &Views, ip: Ipv4Addr, kind: RecordType) -> Found {
+    fn backward(&self, views: &Views, ip: IpAddr, kind: RecordType) -> Found {
         let mut names = Vec::new();
         for (namespace, services) in views {
             for (name, view) in services.iter() {
                 match &view.service.address {
-                    Address::Virtual(vip) if *vip == ip => {
+                    Address::Virtual(vips) if vips.contains(&ip) => {
                         names.extend(self.name(&format!("{name}.{namespace}.svc.")));
                     }
                     Address::Headless => names.extend(
@@ -289,13 +295,24 @@ impl Zone {
     }
 }
 
-fn addresses(kind: RecordType, ips: impl IntoIterator<Item = Ipv4Addr>) -> Found {
-    match kind {
-        RecordType::A | RecordType::ANY => {
-            Found::Records(ips.into_iter().map(|ip| RData::A(A(ip))).collect())
-        }
-        _ => Found::NoData,
+/// The addresses of the kind that is asked for.
+fn addresses(kind: RecordType, ips: impl IntoIterator<Item = IpAddr>) -> Found {
+    let records = ips.into_iter().filter_map(|ip| match (ip, kind) {
+        (IpAddr::V4(ip), RecordType::A | RecordType::ANY) => Some(RData::A(A(ip))),
+        (IpAddr::V6(ip), RecordType::AAAA | RecordType::ANY) => Some(RData::AAAA(AAAA(ip))),
+        _ => None,
+    });
+    let records = records.collect::<Vec<_>>();
+    match records.is_empty() {
+        true => Found::NoData,
+        false => Found::Records(records),
     }
+}
+
+/// The address in a Pod's name, `10-0-0-1` or `fd00--1`.
+fn dashed(label: &str) -> Option<IpAddr> {
+    let four = label.replace('-', ".").parse().ok().map(IpAddr::V4);
+    four.or_else(|| label.replace('-', ":").parse().ok().map(IpAddr::V6))
 }
 
 fn ready(view: &View) -> impl Iterator<Item = &Endpoint> {
@@ -308,7 +325,7 @@ fn ready(view: &View) -> impl Iterator<Item = &Endpoint> {
 fn host_name(endpoint: &Endpoint) -> String {
     match &endpoint.hostname {
         Some(name) => name.to_string(),
-        None => endpoint.ip.to_string().replace('.', "-"),
+        None => endpoint.ip.to_string().replace(['.', ':'], "-"),
     }
 }
 
@@ -320,20 +337,22 @@ fn protocol_name(number: u8) -> &'static str {
     }
 }
 
-fn within((base, prefix): (Ipv4Addr, u8), ip: Ipv4Addr) -> bool {
-    let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-    u32::from(ip) & mask == u32::from(base) & mask
-}
-
-/// The address in `d.c.b.a.in-addr.arpa`.
-fn reverse(labels: &[String]) -> Option<Ipv4Addr> {
-    let [d, c, b, a, arpa @ ..] = labels else {
-        return None;
-    };
-    if arpa != ["in-addr", "arpa"] {
-        return None;
+/// The address in `d.c.b.a.in-addr.arpa`, or in the 32 digits before `ip6.arpa`.
+fn reverse(labels: &[String]) -> Option<IpAddr> {
+    let (_, rest) = labels.split_last().filter(|(last, _)| *last == "arpa")?;
+    let (family, digits) = rest.split_last()?;
+    match (&**family, digits) {
+        ("in-addr", [d, c, b, a]) => format!("{a}.{b}.{c}.{d}").parse().ok().map(IpAddr::V4),
+        ("ip6", digits) if digits.len() == 32 => {
+            digits.iter().rev().try_fold(0u128, |all, digit| {
+                let mut one = digit.chars();
+                let value = one.next()?.to_digit(16)?;
+                one.next().is_none().then_some(all << 4 | u128::from(value))
+            })
+        }
+        .map(|bits| IpAddr::V6(Ipv6Addr::from(bits))),
+        _ => None,
     }
-    format!("{a}.{b}.{c}.{d}").parse().ok()
 }
 
 #[cfg(test)]

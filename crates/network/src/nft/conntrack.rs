@@ -2,11 +2,11 @@
 //! sent to the dead address for as long as it keeps sending.
 //! (TCP needs none: its flows end with their connection.)
 
-use std::{collections::HashSet, net::Ipv4Addr};
+use std::collections::HashSet;
 
 use super::{
-    FAMILY,
-    elements::{Endpoint, Front},
+    family::Family,
+    front::{Endpoint, Front, Scope},
     netlink::{Messages, Refusal, Socket, attribute},
 };
 
@@ -25,13 +25,14 @@ struct Tuple {
     destination: Endpoint,
 }
 
-fn parse(tuple: &[u8]) -> Option<Tuple> {
-    let (ip, protocol) = (attribute(tuple, 1)?, attribute(tuple, 2)?);
-    let address = |kind| {
-        attribute(ip, kind)
-            .and_then(|value| <[u8; 4]>::try_from(value).ok())
-            .map(Ipv4Addr::from)
+fn parse(family: Family, tuple: &[u8]) -> Option<Tuple> {
+    // CTA_IP_V4_SRC, _DST, CTA_IP_V6_SRC, _DST
+    let (from, to) = match family {
+        Family::V4 => (1, 2),
+        Family::V6 => (3, 4),
     };
+    let (ip, protocol) = (attribute(tuple, 1)?, attribute(tuple, 2)?);
+    let address = |kind| attribute(ip, kind).and_then(|value| family.read(value));
     let port = |kind| {
         attribute(protocol, kind)
             .and_then(|value| <[u8; 2]>::try_from(value).ok())
@@ -39,21 +40,25 @@ fn parse(tuple: &[u8]) -> Option<Tuple> {
     };
     Some(Tuple {
         protocol: *attribute(protocol, 1)?.first()?,
-        source: (address(1)?, port(2)?),
-        destination: (address(2)?, port(3)?),
+        source: (address(from)?, port(2)?),
+        destination: (address(to)?, port(3)?),
     })
 }
+
+/// A front, and an endpoint that left it; None: the front is new, and flows to it went nowhere.
+pub(crate) type Gone = (Front, Option<Endpoint>);
 
 /// Deletes the UDP flows from any client through a front to an endpoint, for each pair in `gone`.
 /// Answers how many there were.
 pub(crate) fn forget(
     socket: &mut Socket,
-    gone: &HashSet<(Front, Endpoint)>,
+    family: Family,
+    gone: &HashSet<Gone>,
 ) -> Result<usize, Refusal> {
     let mut found = Vec::new();
     socket.dump(
         GET,
-        FAMILY,
+        family.number(),
         |_| {},
         |_, body| {
             let (Some(original), Some(reply)) = (
@@ -62,21 +67,23 @@ pub(crate) fn forget(
             ) else {
                 return;
             };
-            let (Some(to), Some(back)) = (parse(original), parse(reply)) else {
+            let (Some(to), Some(back)) = (parse(family, original), parse(family, reply)) else {
                 return;
             };
             if i32::from(to.protocol) != libc::IPPROTO_UDP {
                 return;
             }
-            let front = |ip| Front {
-                ip,
-                protocol: to.protocol,
-                port: to.destination.1,
-            };
-            if [to.destination.0, Ipv4Addr::UNSPECIFIED]
+            let end = (back.source != to.destination).then_some(back.source);
+            let fronts = [to.destination.0, family.unspecified()]
                 .into_iter()
-                .any(|ip| gone.contains(&(front(ip), back.source)))
-            {
+                .flat_map(|ip| [Scope::All, Scope::Outside].map(|scope| (ip, scope)))
+                .map(|(ip, scope)| Front {
+                    ip,
+                    protocol: to.protocol,
+                    port: to.destination.1,
+                    scope,
+                });
+            if fronts.into_iter().any(|front| gone.contains(&(front, end))) {
                 found.push((original.to_vec(), attribute(body, ID).map(<[u8]>::to_vec)));
             }
         },
@@ -84,7 +91,7 @@ pub(crate) fn forget(
     let count = found.len();
     for (original, id) in found {
         let mut request = Messages::default();
-        request.message(DELETE, 0, FAMILY, 0, |m| {
+        request.message(DELETE, 0, family.number(), 0, |m| {
             m.attr(TUPLE_ORIGINAL | 1 << 15, &original);
             if let Some(id) = &id {
                 m.attr(ID, id);

@@ -14,27 +14,49 @@ use kube::{
 
 use super::{
     objects,
-    view::{Key, Service, Slice, View, Views},
+    view::{Here, Key, Service, Slice, View, Views},
 };
 
 /// What changed since the last burst: None for a Service that is gone.
 pub(crate) type Changes = HashMap<Key, Option<Arc<View>>>;
 
+/// A node's label.
+const ZONE: &str = "topology.kubernetes.io/zone";
+
 /// Events taken in one go before they are handed on; a bound on the delay of the first of them.
 const BURST_MAX: usize = 4096;
 
-/// Watches until dropped. Keeps `views` current, and calls `changed` after each burst; the flag
-/// tells that the changes are everything there is (the first burst, once both lists are in).
-pub(crate) async fn run(client: Client, views: &ArcSwap<Views>, changed: impl Fn(bool, Changes)) {
-    let services = watch::<objects::Service>(client.clone());
-    let slices = watch::<objects::EndpointSlice>(client);
-    tokio::pin!(services, slices);
-    let mut model = Model::default();
+/// What a burst brought.
+pub(crate) struct Burst {
+    /// The changes are everything there is: the first burst, once all lists are in, and whenever `here` changes.
+    pub(crate) whole: bool,
+    pub(crate) changes: Changes,
+    pub(crate) here: Here,
+}
+
+/// Watches until dropped, from the node `here`. Keeps `views` current, and calls `changed` after each burst.
+pub(crate) async fn run(
+    client: Client,
+    here: Here,
+    views: &ArcSwap<Views>,
+    changed: impl Fn(Burst),
+) {
+    let services = watch::<objects::Service>(Api::all(client.clone()), watcher::Config::default());
+    let slices =
+        watch::<objects::EndpointSlice>(Api::all(client.clone()), watcher::Config::default());
+    let own = watcher::Config::default().fields(&format!("metadata.name={}", here.node));
+    let nodes = watch::<objects::Node>(Api::all(client), own);
+    tokio::pin!(services, slices, nodes);
+    let mut model = Model {
+        here,
+        ..Model::default()
+    };
     let mut first = true;
     loop {
         tokio::select! {
             Some(event) = services.next() => model.service(event),
             Some(event) = slices.next() => model.slice(event),
+            Some(event) = nodes.next() => model.node(event),
             else => return,
         }
         for _ in 0..BURST_MAX {
@@ -42,26 +64,38 @@ pub(crate) async fn run(client: Client, views: &ArcSwap<Views>, changed: impl Fn
                 model.service(event);
             } else if let Some(Some(event)) = slices.next().now_or_never() {
                 model.slice(event);
+            } else if let Some(Some(event)) = nodes.next().now_or_never() {
+                model.node(event);
             } else {
                 break;
             }
         }
-        if model.services.synced && model.slices.synced && (first || !model.dirty.is_empty()) {
+        if !model.services.synced || !model.slices.synced {
+            continue;
+        }
+        let whole = first || std::mem::take(&mut model.moved);
+        if whole || !model.dirty.is_empty() {
+            if whole {
+                model.dirty.extend(model.services.all.keys().cloned());
+            }
             let changes = model.take_changes();
-            let next = if first {
-                build(&Views::new(), &changes)
-            } else {
-                build(&views.load(), &changes)
+            let next = match first {
+                true => build(&Views::new(), &changes),
+                false => build(&views.load(), &changes),
             };
             views.store(Arc::new(next));
-            changed(first, changes);
+            changed(Burst {
+                whole,
+                changes,
+                here: model.here.clone(),
+            });
             first = false;
         }
     }
 }
 
 /// The events of one kind, for ever; errors are logged and retried with back-off.
-fn watch<K>(client: Client) -> impl Stream<Item = Event<K>>
+pub(crate) fn watch<K>(api: Api<K>, config: watcher::Config) -> impl Stream<Item = Event<K>>
 where
     K: Resource<DynamicType = ()>
         + Clone
@@ -70,21 +104,21 @@ where
         + Send
         + 'static,
 {
-    watcher(Api::<K>::all(client), watcher::Config::default()).default_backoff().filter_map(|event| async {
+    watcher(api, config).default_backoff().filter_map(|event| async {
         event.inspect_err(|error| tracing::warn!(kind = %K::kind(&()), %error, "watch failed, trying again")).ok()
     })
 }
 
 /// The objects of one kind, and which of them the current relist has shown.
-struct Known<T> {
-    all: HashMap<Key, T>,
+pub(crate) struct Table<T> {
+    pub(crate) all: HashMap<Key, T>,
     unseen: Option<HashSet<Key>>,
-    synced: bool,
+    pub(crate) synced: bool,
 }
 
-impl<T> Default for Known<T> {
+impl<T> Default for Table<T> {
     fn default() -> Self {
-        Known {
+        Table {
             all: HashMap::new(),
             unseen: None,
             synced: false,
@@ -92,14 +126,14 @@ impl<T> Default for Known<T> {
     }
 }
 
-enum Step<K> {
+pub(crate) enum Step<K> {
     Apply(Key, K),
     Delete(Key),
 }
 
-impl<T> Known<T> {
+impl<T> Table<T> {
     /// The single steps in an event; a finished relist deletes what it didn't show.
-    fn steps<K: Resource<DynamicType = ()>>(&mut self, event: Event<K>) -> Vec<Step<K>> {
+    pub(crate) fn steps<K: Resource<DynamicType = ()>>(&mut self, event: Event<K>) -> Vec<Step<K>> {
         match event {
             Event::Init => {
                 self.unseen = Some(self.all.keys().cloned().collect());
@@ -135,8 +169,11 @@ fn key<K: Resource<DynamicType = ()>>(object: &K) -> Key {
 
 #[derive(Default)]
 struct Model {
-    services: Known<Arc<Service>>,
-    slices: Known<Arc<Slice>>,
+    here: Here,
+    /// `here` has changed.
+    moved: bool,
+    services: Table<Arc<Service>>,
+    slices: Table<Arc<Slice>>,
     /// Service → its slices
     slices_of: HashMap<Key, Vec<Key>>,
     dirty: HashSet<Key>,
@@ -191,6 +228,21 @@ impl Model {
                     .push(key);
                 self.dirty.insert(new.service.clone());
             }
+        }
+    }
+
+    /// The node's zone, which it may be told late.
+    fn node(&mut self, event: Event<objects::Node>) {
+        let zone = match event {
+            Event::Apply(node) | Event::InitApply(node) => {
+                let labels = node.metadata.labels.unwrap_or_default();
+                labels.get(ZONE).map(|zone| zone.as_str().into())
+            }
+            _ => return,
+        };
+        if zone != self.here.zone {
+            self.here.zone = zone;
+            self.moved = true;
         }
     }
 

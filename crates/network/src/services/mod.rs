@@ -3,7 +3,8 @@
 
 mod feed;
 pub(crate) mod fronts;
-mod objects;
+pub(crate) mod objects;
 pub(crate) mod view;
 
-pub(crate) use feed::run;
+pub(crate) use feed::{Burst, Step, Table, run, watch};
+pub(crate) use objects::resource;

@@ -1,13 +1,12 @@
 //! Services and EndpointSlices as they come over the wire, with only the fields this room needs:
 //! a typed object is ten times its size.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::core::v1 as core, api::discovery::v1 as discovery,
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kube::Resource;
 use serde::{Deserialize, Deserializer};
 
 /// The metadata fields we read; managed fields and annotations aren't even parsed.
@@ -17,15 +16,17 @@ use serde::{Deserialize, Deserializer};
 struct Meta {
     name: Option<String>,
     namespace: Option<String>,
+    uid: Option<String>,
     resource_version: Option<String>,
     labels: Option<BTreeMap<String, String>>,
 }
 
-fn meta<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> {
+pub(crate) fn meta<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> {
     let meta = Meta::deserialize(from)?;
     Ok(ObjectMeta {
         name: meta.name,
         namespace: meta.namespace,
+        uid: meta.uid,
         resource_version: meta.resource_version,
         labels: meta.labels,
         ..ObjectMeta::default()
@@ -38,6 +39,8 @@ pub(crate) struct Service {
     pub(crate) metadata: ObjectMeta,
     #[serde(default)]
     pub(crate) spec: ServiceSpec,
+    #[serde(default)]
+    pub(crate) status: ServiceStatus,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -47,9 +50,49 @@ pub(crate) struct ServiceSpec {
     pub(crate) cluster_ip: Option<String>,
     #[serde(rename = "type")]
     pub(crate) kind: Option<String>,
+    #[serde(rename = "clusterIPs")]
+    pub(crate) cluster_ips: Option<Vec<String>>,
+    #[serde(rename = "externalIPs")]
+    pub(crate) external_ips: Option<Vec<String>>,
     pub(crate) external_name: Option<String>,
     pub(crate) session_affinity: Option<String>,
+    pub(crate) session_affinity_config: Option<AffinityConfig>,
+    pub(crate) internal_traffic_policy: Option<String>,
+    pub(crate) external_traffic_policy: Option<String>,
+    pub(crate) load_balancer_source_ranges: Option<Vec<String>>,
     pub(crate) ports: Option<Vec<ServicePort>>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct AffinityConfig {
+    #[serde(rename = "clientIP")]
+    pub(crate) client_ip: Option<ClientIp>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ClientIp {
+    pub(crate) timeout_seconds: Option<i32>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ServiceStatus {
+    pub(crate) load_balancer: Option<Balancer>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Balancer {
+    pub(crate) ingress: Option<Vec<BalancerIngress>>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct BalancerIngress {
+    pub(crate) ip: Option<String>,
+    pub(crate) ip_mode: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -75,11 +118,33 @@ pub(crate) struct EndpointSlice {
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub(crate) struct Endpoint {
     pub(crate) addresses: Vec<String>,
     pub(crate) hostname: Option<String>,
+    pub(crate) node_name: Option<String>,
+    pub(crate) hints: Option<Hints>,
     pub(crate) conditions: Option<Conditions>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Hints {
+    pub(crate) for_zones: Option<Vec<Named>>,
+    pub(crate) for_nodes: Option<Vec<Named>>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Named {
+    pub(crate) name: String,
+}
+
+/// A Node, of which only the labels matter.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Node {
+    #[serde(deserialize_with = "meta", default)]
+    pub(crate) metadata: ObjectMeta,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -98,32 +163,41 @@ pub(crate) struct EndpointPort {
     pub(crate) port: Option<i32>,
 }
 
-/// Implements [`Resource`] by what the typed kind says of itself.
+/// Implements [`kube::Resource`] by what the typed kind says of itself.
 macro_rules! resource {
-    ($ours:ty, $typed:ty) => {
-        impl Resource for $ours {
+    ($ours:ty, $typed:ty, $scope:ty) => {
+        impl kube::Resource for $ours {
             type DynamicType = ();
-            type Scope = k8s_openapi::NamespaceResourceScope;
-            fn kind(_: &()) -> Cow<'_, str> {
-                <$typed as Resource>::kind(&())
+            type Scope = $scope;
+            fn kind(_: &()) -> std::borrow::Cow<'_, str> {
+                <$typed as kube::Resource>::kind(&())
             }
-            fn group(_: &()) -> Cow<'_, str> {
-                <$typed as Resource>::group(&())
+            fn group(_: &()) -> std::borrow::Cow<'_, str> {
+                <$typed as kube::Resource>::group(&())
             }
-            fn version(_: &()) -> Cow<'_, str> {
-                <$typed as Resource>::version(&())
+            fn version(_: &()) -> std::borrow::Cow<'_, str> {
+                <$typed as kube::Resource>::version(&())
             }
-            fn plural(_: &()) -> Cow<'_, str> {
-                <$typed as Resource>::plural(&())
+            fn plural(_: &()) -> std::borrow::Cow<'_, str> {
+                <$typed as kube::Resource>::plural(&())
             }
-            fn meta(&self) -> &ObjectMeta {
+            fn meta(&self) -> &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
                 &self.metadata
             }
-            fn meta_mut(&mut self) -> &mut ObjectMeta {
+            fn meta_mut(
+                &mut self,
+            ) -> &mut k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
                 &mut self.metadata
             }
         }
     };
 }
-resource!(Service, core::Service);
-resource!(EndpointSlice, discovery::EndpointSlice);
+pub(crate) use resource;
+
+resource!(Service, core::Service, k8s_openapi::NamespaceResourceScope);
+resource!(
+    EndpointSlice,
+    discovery::EndpointSlice,
+    k8s_openapi::NamespaceResourceScope
+);
+resource!(Node, core::Node, k8s_openapi::ClusterResourceScope);

@@ -2,20 +2,21 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    net::Ipv4Addr,
+    net::IpAddr,
     sync::Arc,
 };
 
 use super::objects;
+use crate::nft::family::Family;
 
 /// namespace, name
 pub(crate) type Key = (Box<str>, Box<str>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Address {
-    /// A virtual address, balanced.
-    Virtual(Ipv4Addr),
-    /// `clusterIP: None`, or no IPv4 address: DNS names its endpoints.
+    /// Virtual addresses, balanced: one a family.
+    Virtual(Box<[IpAddr]>),
+    /// `clusterIP: None`, or no address yet: DNS names its endpoints.
     Headless,
     /// An alias in DNS.
     External(Box<str>),
@@ -35,16 +36,26 @@ pub(crate) struct ServicePort {
 pub(crate) struct Service {
     pub(crate) address: Address,
     pub(crate) ports: Box<[ServicePort]>,
-    /// `sessionAffinity: ClientIP`
-    pub(crate) affinity: bool,
+    /// `externalIPs`, and addresses that a load balancer sends whole packets to (`ipMode: VIP`)
+    pub(crate) more: Box<[IpAddr]>,
+    /// Seconds of `sessionAffinity: ClientIP`; 0 for none.
+    pub(crate) sticky_seconds: u32,
+    /// `internalTrafficPolicy: Local`
+    pub(crate) internal_local: bool,
+    /// `externalTrafficPolicy: Local`
+    pub(crate) external_local: bool,
     /// Another proxy serves its address (`service.kubernetes.io/service-proxy-name`).
     pub(crate) foreign: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Endpoint {
-    pub(crate) ip: Ipv4Addr,
+    pub(crate) ip: IpAddr,
     pub(crate) hostname: Option<Box<str>>,
+    pub(crate) node: Option<Box<str>>,
+    /// Names of zones and of nodes whose clients it is meant for.
+    pub(crate) for_zones: Box<[Box<str>]>,
+    pub(crate) for_nodes: Box<[Box<str>]>,
     pub(crate) ready: bool,
     /// Serves while it terminates.
     pub(crate) draining: bool,
@@ -71,6 +82,30 @@ pub(crate) struct View {
     pub(crate) slices: Box<[Arc<Slice>]>,
 }
 
+/// The node that traffic is sent from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Here {
+    pub(crate) node: Box<str>,
+    /// `topology.kubernetes.io/zone`
+    pub(crate) zone: Option<Box<str>>,
+}
+
+/// Which endpoints come into question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    Cluster,
+    /// Those of this node.
+    Local,
+}
+
+/// How hints narrow the choice.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Topology {
+    Any,
+    Zone,
+    Node,
+}
+
 impl View {
     /// Every endpoint with the ports of its slice.
     pub(crate) fn endpoints(&self) -> impl Iterator<Item = (&Endpoint, &[SlicePort])> {
@@ -82,29 +117,76 @@ impl View {
         })
     }
 
-    /// Where traffic for a port goes: ready endpoints, or, when there is none, those that still
-    /// serve while terminating (KEP-1669, as kube-proxy does).
-    pub(crate) fn targets(&self, port: &ServicePort) -> Vec<(Ipv4Addr, u16)> {
-        let of = |wanted: fn(&Endpoint) -> bool| {
-            self.endpoints()
-                .filter(|(endpoint, _)| wanted(endpoint))
-                .flat_map(|(endpoint, ports)| {
-                    ports
-                        .iter()
-                        .filter(|candidate| {
-                            candidate.name == port.name && candidate.protocol == port.protocol
-                        })
-                        .map(|candidate| (endpoint.ip, candidate.port))
-                })
+    /// Where traffic for a port goes: ready endpoints that the hints allow, or, when there is none, those that still
+    /// serve while terminating (KEP-1669, as kube-proxy's CategorizeEndpoints does).
+    pub(crate) fn targets(
+        &self,
+        port: &ServicePort,
+        family: Family,
+        reach: Reach,
+        here: &Here,
+    ) -> Vec<(IpAddr, u16)> {
+        let candidates = self
+            .endpoints()
+            .filter(|(endpoint, _)| Family::of(endpoint.ip) == family)
+            .flat_map(|(endpoint, ports)| {
+                let ports = ports.iter().filter(|candidate| {
+                    candidate.name == port.name && candidate.protocol == port.protocol
+                });
+                ports.map(move |candidate| (endpoint, candidate.port))
+            })
+            .filter(|(endpoint, _)| {
+                reach == Reach::Cluster || endpoint.node.as_ref() == Some(&here.node)
+            })
+            .collect::<Vec<_>>();
+        let topology = match reach {
+            Reach::Cluster => topology(candidates.iter().map(|(e, _)| *e), here),
+            Reach::Local => Topology::Any,
+        };
+        let of = |wanted: &dyn Fn(&Endpoint) -> bool| {
+            let chosen = candidates.iter().filter(|(endpoint, _)| wanted(endpoint));
+            chosen
+                .map(|(endpoint, port)| (endpoint.ip, *port))
                 .collect::<BTreeSet<_>>()
         };
-        let ready = of(|endpoint| endpoint.ready);
-        let chosen = if ready.is_empty() {
-            of(|endpoint| endpoint.draining)
-        } else {
-            ready
+        let ready = of(&|endpoint| {
+            endpoint.ready
+                && match topology {
+                    Topology::Any => true,
+                    Topology::Zone => here
+                        .zone
+                        .as_ref()
+                        .is_some_and(|zone| endpoint.for_zones.contains(zone)),
+                    Topology::Node => endpoint.for_nodes.contains(&here.node),
+                }
+        });
+        let chosen = match ready.is_empty() {
+            true => of(&|endpoint| endpoint.draining),
+            false => ready,
         };
         chosen.into_iter().collect()
+    }
+}
+
+/// Hints count only when every ready endpoint has one of the kind, and one is for here (kube-proxy's
+/// topologyModeFromHints).
+fn topology<'a>(endpoints: impl Iterator<Item = &'a Endpoint>, here: &Here) -> Topology {
+    let (mut any, mut all_zones, mut all_nodes) = (false, true, true);
+    let (mut our_zone, mut our_node) = (false, false);
+    for endpoint in endpoints.filter(|endpoint| endpoint.ready) {
+        any = true;
+        all_nodes &= !endpoint.for_nodes.is_empty();
+        all_zones &= !endpoint.for_zones.is_empty();
+        our_node |= endpoint.for_nodes.contains(&here.node);
+        our_zone |= here
+            .zone
+            .as_ref()
+            .is_some_and(|zone| endpoint.for_zones.contains(zone));
+    }
+    match any {
+        true if all_nodes && our_node => Topology::Node,
+        true if all_zones && our_zone => Topology::Zone,
+        _ => Topology::Any,
     }
 }
 
@@ -131,13 +213,49 @@ fn text(value: Option<&String>) -> Box<str> {
 impl Service {
     pub(crate) fn of(object: &objects::Service) -> Service {
         let spec = &object.spec;
-        let address = match (spec.kind.as_deref(), &spec.external_name, &spec.cluster_ip) {
-            (Some("ExternalName"), Some(name), _) => {
+        let virtual_ips = || {
+            let listed = spec.cluster_ips.iter().flatten();
+            let all = listed
+                .chain(&spec.cluster_ip)
+                .filter_map(|ip| ip.parse().ok())
+                .fold(Vec::<IpAddr>::new(), |mut all, ip| {
+                    if !all.contains(&ip) {
+                        all.push(ip);
+                    }
+                    all
+                });
+            match all.is_empty() {
+                true => Address::Headless,
+                false => Address::Virtual(all.into()),
+            }
+        };
+        let address = match (spec.kind.as_deref(), &spec.external_name) {
+            (Some("ExternalName"), Some(name)) => {
                 Address::External(name.trim_end_matches('.').into())
             }
-            (_, _, Some(ip)) => ip.parse().map_or(Address::Headless, Address::Virtual),
-            _ => Address::Headless,
+            _ => virtual_ips(),
         };
+        let balancer = object.status.load_balancer.iter();
+        let balanced = balancer
+            .flat_map(|b| b.ingress.iter().flatten())
+            .filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"))
+            .filter(|_| spec.kind.as_deref() == Some("LoadBalancer"))
+            .filter_map(|ingress| ingress.ip.as_ref());
+        let more = spec
+            .external_ips
+            .iter()
+            .flatten()
+            .chain(balanced)
+            .filter_map(|ip| ip.parse().ok())
+            .filter(|ip: &IpAddr| !ip.is_loopback() && !ip.is_unspecified())
+            .collect::<BTreeSet<_>>();
+        let timeout = spec
+            .session_affinity_config
+            .as_ref()
+            .and_then(|config| config.client_ip.as_ref()?.timeout_seconds)
+            .and_then(|seconds| u32::try_from(seconds).ok())
+            .filter(|seconds| *seconds > 0);
+        let local = |policy: &Option<String>| policy.as_deref() == Some("Local");
         let ports = spec.ports.iter().flatten().filter_map(|port| {
             Some(ServicePort {
                 name: text(port.name.as_ref()),
@@ -150,7 +268,14 @@ impl Service {
         Service {
             address,
             ports: ports.collect(),
-            affinity: spec.session_affinity.as_deref() == Some("ClientIP"),
+            more: more.into_iter().collect(),
+            sticky_seconds: match spec.session_affinity.as_deref() {
+                // The API's default, three hours.
+                Some("ClientIP") => timeout.unwrap_or(10800),
+                _ => 0,
+            },
+            internal_local: local(&spec.internal_traffic_policy),
+            external_local: local(&spec.external_traffic_policy),
             foreign: labels.is_some_and(|labels| {
                 labels.contains_key("service.kubernetes.io/service-proxy-name")
             }),
@@ -159,9 +284,9 @@ impl Service {
 }
 
 impl Slice {
-    /// None for a slice without a Service, or of another address family.
+    /// None for a slice without a Service, or of names.
     pub(crate) fn of(object: &objects::EndpointSlice) -> Option<Slice> {
-        if object.address_type != "IPv4" {
+        if !matches!(&*object.address_type, "IPv4" | "IPv6") {
             return None;
         }
         let service = object
@@ -174,7 +299,17 @@ impl Slice {
             let conditions = endpoint.conditions.clone().unwrap_or_default();
             // "A nil value should be interpreted as true" (discovery/v1), serving as ready.
             let ready = conditions.ready.unwrap_or(true);
+            let hints = endpoint.hints.clone().unwrap_or_default();
+            let names = |list: Option<Vec<objects::Named>>| {
+                list.into_iter()
+                    .flatten()
+                    .map(|named| named.name.into())
+                    .collect()
+            };
             Some(Endpoint {
+                node: endpoint.node_name.as_deref().map(Box::from),
+                for_zones: names(hints.for_zones),
+                for_nodes: names(hints.for_nodes),
                 ip: endpoint.addresses.first()?.parse().ok()?,
                 hostname: endpoint
                     .hostname

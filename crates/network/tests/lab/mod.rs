@@ -3,7 +3,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::PathBuf,
     sync::mpsc,
     time::Duration,
@@ -25,6 +25,8 @@ use serde_json::{Value, json};
 pub const DEADLINE: Duration = Duration::from_secs(30);
 pub const WEB: u16 = 8080;
 pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 43, 7, 7);
+const POD_CIDR6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x2a, 0, 0, 0, 0, 0, 0);
+pub const VIP6: Ipv6Addr = Ipv6Addr::new(0xfd00, 43, 0, 0, 0, 0, 7, 7);
 pub const DNS: Ipv4Addr = Ipv4Addr::new(10, 43, 0, 10);
 
 fn own_namespace() {
@@ -57,6 +59,7 @@ type Work = Box<dyn FnOnce() + Send>;
 pub struct Pod {
     pub name: String,
     pub ip: Ipv4Addr,
+    pub ip6: Option<Ipv6Addr>,
     netns: PathBuf,
     work: mpsc::SyncSender<Work>,
 }
@@ -79,11 +82,28 @@ fn namespace() -> (mpsc::SyncSender<Work>, PathBuf) {
 
 impl Pod {
     pub async fn start(network: &Network, name: &str) -> Pod {
+        Pod::start_with(network, name, knarr_network::Pod::default()).await
+    }
+
+    /// With ports, or more labels.
+    pub async fn start_with(network: &Network, name: &str, more: knarr_network::Pod) -> Pod {
         let (work, netns) = namespace();
-        let ip = network.attach(name, &netns).await.unwrap();
+        let pod = knarr_network::Pod {
+            uid: name.into(),
+            namespace: "default".into(),
+            name: name.into(),
+            labels: [("app".to_string(), name.to_string())].into(),
+            ..more
+        };
+        let ip = network.attach(&pod, &netns).await.unwrap();
+        let ip6 = network.addresses(ip).into_iter().find_map(|ip| match ip {
+            IpAddr::V6(ip) => Some(ip),
+            IpAddr::V4(_) => None,
+        });
         let pod = Pod {
             name: name.into(),
             ip,
+            ip6,
             netns,
             work,
         };
@@ -105,6 +125,7 @@ impl Pod {
         let pod = Pod {
             name: "outside".into(),
             ip: Ipv4Addr::new(192, 0, 2, 2),
+            ip6: None,
             netns,
             work,
         };
@@ -131,8 +152,8 @@ impl Pod {
 }
 
 fn serve(name: &str) {
-    let tcp = TcpListener::bind((Ipv4Addr::UNSPECIFIED, WEB)).unwrap();
-    let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, WEB)).unwrap();
+    let tcp = TcpListener::bind((Ipv6Addr::UNSPECIFIED, WEB)).unwrap();
+    let udp = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, WEB)).unwrap();
     let title = name.to_string();
     // These threads end with the test's process.
     std::thread::spawn(move || {
@@ -145,7 +166,10 @@ fn serve(name: &str) {
     std::thread::spawn(move || {
         let mut buffer = [0; 100];
         while let Ok((_, from)) = udp.recv_from(&mut buffer) {
-            let _ = udp.send_to(format!("{title} {}", from.ip()).as_bytes(), from);
+            let _ = udp.send_to(
+                format!("{title} {}", from.ip().to_canonical()).as_bytes(),
+                from,
+            );
         }
     });
 }
@@ -156,7 +180,7 @@ fn answer(mut stream: TcpStream, name: &str) {
     let mut byte = [0];
     while stream.read_exact(&mut byte).is_ok() {
         if stream
-            .write_all(format!("{name} {}\n", peer.ip()).as_bytes())
+            .write_all(format!("{name} {}\n", peer.ip().to_canonical()).as_bytes())
             .is_err()
         {
             return;
@@ -233,6 +257,7 @@ impl Cluster {
     pub fn config(&self) -> Config {
         Config {
             instance: "t".into(),
+            node: "n1".into(),
             state_dir: self.dir.path().join("network"),
             pod_cidr: (Ipv4Addr::new(10, 42, 0, 0), 16),
             node_cidr: (Ipv4Addr::new(10, 42, 0, 0), 19),
@@ -240,6 +265,12 @@ impl Cluster {
             service_cidr: (Ipv4Addr::new(10, 43, 0, 0), 16),
             dns_ip: DNS,
             cluster_domain: "cluster.local".into(),
+            ipv6: Some(knarr_network::Ipv6 {
+                pod_cidr: (POD_CIDR6, 64),
+                node_cidr: (POD_CIDR6, 112),
+                service_cidr: (Ipv6Addr::new(0xfd00, 43, 0, 0, 0, 0, 0, 0), 112),
+                dns_ip: Ipv6Addr::new(0xfd00, 43, 0, 0, 0, 0, 0, 10),
+            }),
         }
     }
 
@@ -247,7 +278,9 @@ impl Cluster {
     pub async fn network(&self) -> (Network, Running) {
         let network = Network::open(self.config()).await.unwrap();
         let (services, dns, client) = (network.clone(), network.clone(), self.client());
+        let (policies, other) = (network.clone(), self.client());
         let tasks = vec![
+            tokio::spawn(async move { policies.run_policies(other).await }),
             tokio::spawn(async move { services.run_services(client).await }),
             tokio::spawn(async move { dns.run_dns().await.unwrap() }),
         ];

@@ -101,12 +101,14 @@ impl Worker {
         let conditions = self.conditions(pod, phase);
         let generation = pod.metadata.generation.filter(|g| *g > 0);
         let why = self.failed.as_ref().filter(|_| phase == "Failed");
-        let host_ip = self.context.host_ip.to_string();
+        let addresses = |first| self.context.network.addresses(first).into_iter();
+        let host_ip = self.context.host_ip;
+        let host_ips = addresses(host_ip).map(|ip| json!({"ip": ip}));
         let mut status = json!({
             "phase": phase,
             "conditions": conditions,
             "hostIP": host_ip,
-            "hostIPs": [{"ip": host_ip}],
+            "hostIPs": host_ips.collect::<Vec<_>>(),
             "startTime": Time(self.start_time),
             "qosClass": resources::qos_class(pod),
             "containerStatuses": apps,
@@ -129,9 +131,10 @@ impl Worker {
         if let Some(generation) = generation {
             status["observedGeneration"] = json!(generation);
         }
-        if let Some(ip) = self.pod_ip.map(|ip| ip.to_string()) {
-            let mut ips = vec![json!({"ip": ip})];
-            if let Some(old) = self.old_ip.as_deref().filter(|old| *old != ip) {
+        if let Some(ip) = self.pod_ip {
+            let mut ips: Vec<_> = addresses(ip).map(|ip| json!({"ip": ip})).collect();
+            let old = self.old_ip.as_deref().and_then(|old| old.parse().ok());
+            for old in old.into_iter().filter(|old| *old != ip).flat_map(addresses) {
                 ips.push(json!({"ip": old, "$patch": "delete"}));
             }
             status["podIP"] = json!(ip);

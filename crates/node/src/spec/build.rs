@@ -87,10 +87,12 @@ pub(crate) async fn spec(request: Request<'_>) -> Result<ContainerSpec, String> 
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    let host_ips = context.network.addresses(context.host_ip);
+    let pod_ips = pod_ip.map_or_else(Vec::new, |ip| context.network.addresses(ip));
     let facts = Facts {
         node_name: &context.name,
-        host_ip: context.host_ip,
-        pod_ip,
+        host_ips: &host_ips,
+        pod_ips: &pod_ips,
         cpus_milli: context.cpus_milli,
         memory_bytes: context.memory_bytes,
     };
@@ -441,10 +443,11 @@ pub(crate) fn write_shared_files(
     let domain = &context.cluster_domain;
     let host = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let dns = IpAddr::V4(context.dns_ip);
+    let pod_ips = pod_ip.map_or_else(Vec::new, |ip| context.network.addresses(ip));
     let wanted = [
         (
             "hosts",
-            files::hosts(pod, pod_ip, domain, &host("/etc/hosts")),
+            files::hosts(pod, &pod_ips, domain, &host("/etc/hosts")),
         ),
         (
             "hostname",

@@ -15,8 +15,10 @@ use crate::quantity;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Facts<'a> {
     pub node_name: &'a str,
-    pub host_ip: IpAddr,
-    pub pod_ip: Option<IpAddr>,
+    /// One a family, the first family first.
+    pub host_ips: &'a [IpAddr],
+    /// None before the Pod has them.
+    pub pod_ips: &'a [IpAddr],
     pub cpus_milli: i64,
     pub memory_bytes: i64,
 }
@@ -43,12 +45,17 @@ pub(crate) fn field(pod: &Pod, path: &str, facts: &Facts<'_>) -> Result<String, 
         "spec.serviceAccountName" => spec
             .and_then(|s| s.service_account_name.clone())
             .unwrap_or_default(),
-        "status.hostIP" | "status.hostIPs" => facts.host_ip.to_string(),
-        "status.podIP" | "status.podIPs" => {
-            facts.pod_ip.map(|ip| ip.to_string()).unwrap_or_default()
-        }
+        "status.hostIP" => joined(facts.host_ips.first()),
+        "status.hostIPs" => joined(facts.host_ips),
+        "status.podIP" => joined(facts.pod_ips.first()),
+        "status.podIPs" => joined(facts.pod_ips),
         _ => return Err(format!("unsupported fieldPath: {path}")),
     })
+}
+
+fn joined<'a>(ips: impl IntoIterator<Item = &'a IpAddr>) -> String {
+    let all: Vec<_> = ips.into_iter().map(IpAddr::to_string).collect();
+    all.join(",")
 }
 
 /// `metadata.labels['a']` → (`metadata.labels`, `a`).
@@ -138,12 +145,18 @@ pub(crate) fn resource(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
     fn facts() -> Facts<'static> {
         Facts {
             node_name: "n1",
-            host_ip: IpAddr::from([10, 0, 0, 1]),
-            pod_ip: Some(IpAddr::from([10, 1, 0, 1])),
+            host_ips: const { &[IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1))] },
+            pod_ips: const {
+                &[
+                    IpAddr::V4(Ipv4Addr::new(10, 1, 0, 1)),
+                    IpAddr::V6(Ipv6Addr::LOCALHOST),
+                ]
+            },
             cpus_milli: 4000,
             memory_bytes: 8 << 30,
         }
@@ -169,6 +182,8 @@ mod tests {
         check("spec.nodeName", "n1");
         check("spec.serviceAccountName", "sa");
         check("status.podIP", "10.1.0.1");
+        check("status.podIPs", "10.1.0.1,::1");
+        check("status.hostIPs", "10.0.0.1");
         check("status.hostIP", "10.0.0.1");
         assert!(field(&pod, "spec.containers", &facts()).is_err());
         assert!(field(&pod, "spec.x['a']", &facts()).is_err());

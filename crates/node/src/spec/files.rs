@@ -71,7 +71,7 @@ pub(crate) fn kernel_hostname(pod: &Pod, cluster_domain: &str, node_name: &str) 
 /// `host_file` is the node's own `/etc/hosts`, used with hostNetwork.
 pub(crate) fn hosts(
     pod: &Pod,
-    pod_ip: Option<IpAddr>,
+    pod_ips: &[IpAddr],
     cluster_domain: &str,
     host_file: &str,
 ) -> String {
@@ -84,7 +84,7 @@ pub(crate) fn hosts(
             "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
         );
         let (name, domain) = hostname(pod, cluster_domain);
-        if let Some(ip) = pod_ip {
+        for ip in pod_ips {
             if domain.is_empty() {
                 out.push_str(&format!("{ip}\t{name}\n"));
             } else {
@@ -248,16 +248,19 @@ mod tests {
     #[test]
     fn hosts_and_names() {
         let plain = pod(json!({"hostAliases": [{"ip": "1.2.3.4", "hostnames": ["a", "b"]}]}));
-        let ip = Some("10.1.0.7".parse().unwrap());
-        let text = hosts(&plain, ip, "cluster.local", "");
+        let ip = ["10.1.0.7".parse().unwrap(), "fd00::7".parse().unwrap()];
+        let text = hosts(&plain, &ip, "cluster.local", "");
         assert!(text.starts_with("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n"));
-        assert!(text.contains("\n10.1.0.7\tweb-0\n"), "{text}");
+        assert!(
+            text.contains("\n10.1.0.7\tweb-0\nfd00::7\tweb-0\n"),
+            "{text}"
+        );
         assert!(
             text.ends_with("\n# Entries added by HostAliases.\n1.2.3.4\ta\tb\n"),
             "{text}"
         );
         let sub = pod(json!({"hostname": "h", "subdomain": "db", "setHostnameAsFQDN": true}));
-        let text = hosts(&sub, ip, "cluster.local", "");
+        let text = hosts(&sub, &ip, "cluster.local", "");
         let fits = fitting_hostname(&sub, "cluster.local", "n");
         assert_eq!(fits.as_deref(), Ok("h.db.shop.svc.cluster.local"));
         let domain = "a-cluster-domain-that-is-rather-long.example.com.net";

@@ -280,7 +280,8 @@ pub(crate) struct FakeNetwork(Mutex<BTreeMap<String, Ipv4Addr>>);
 
 #[async_trait::async_trait]
 impl PodNetwork for FakeNetwork {
-    async fn attach(&self, uid: &str, _netns: &Path) -> Result<Ipv4Addr, String> {
+    async fn attach(&self, pod: &Pod, _netns: &Path) -> Result<Ipv4Addr, String> {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         let mut leases = self.0.lock();
         // Loopback, so that network probes reach what a test listens on.
         let next = Ipv4Addr::from(0x7f00_0101 + leases.len() as u32);

@@ -190,10 +190,11 @@ async fn one(
         client: &context.client,
         present: &present,
     };
+    let host_ips = context.network.addresses(context.host_ip);
     let facts = Facts {
         node_name: &context.name,
-        host_ip: context.host_ip,
-        pod_ip: None,
+        host_ips: &host_ips,
+        pod_ips: &[],
         cpus_milli: context.cpus_milli,
         memory_bytes: context.memory_bytes,
     };

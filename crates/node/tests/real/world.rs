@@ -30,7 +30,8 @@ pub struct NoNetwork;
 
 #[async_trait::async_trait]
 impl PodNetwork for NoNetwork {
-    async fn attach(&self, uid: &str, netns: &Path) -> Result<Ipv4Addr, String> {
+    async fn attach(&self, pod: &Pod, netns: &Path) -> Result<Ipv4Addr, String> {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         if !netns.exists() {
             return Err(format!("{} does not exist", netns.display()));
         }

@@ -2,15 +2,22 @@
 
 use super::*;
 use crate::services::view::{Service, ServicePort, Slice, SlicePort};
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, net::Ipv4Addr, sync::Arc};
 
 fn endpoint(last: u8, hostname: Option<&str>, ready: bool) -> Endpoint {
     Endpoint {
-        ip: Ipv4Addr::new(10, 42, 0, last),
+        ip: Ipv4Addr::new(10, 42, 0, last).into(),
         hostname: hostname.map(Into::into),
+        node: None,
+        for_zones: Box::default(),
+        for_nodes: Box::default(),
         ready,
         draining: false,
     }
+}
+
+fn virtual_ips(ips: &[&str]) -> Address {
+    Address::Virtual(ips.iter().map(|ip| ip.parse().unwrap()).collect())
 }
 
 fn view(address: Address, endpoints: Vec<Endpoint>) -> Arc<View> {
@@ -23,7 +30,10 @@ fn view(address: Address, endpoints: Vec<Endpoint>) -> Arc<View> {
     let service = Service {
         address,
         ports: [port].into(),
-        affinity: false,
+        more: Box::default(),
+        sticky_seconds: 0,
+        internal_local: false,
+        external_local: false,
         foreign: false,
     };
     let slice = Slice {
@@ -44,7 +54,7 @@ fn view(address: Address, endpoints: Vec<Endpoint>) -> Arc<View> {
 
 pub(in crate::dns) fn views() -> Views {
     let web = view(
-        Address::Virtual(Ipv4Addr::new(10, 43, 0, 7)),
+        virtual_ips(&["10.43.0.7", "fd00:43::7"]),
         vec![endpoint(2, None, true)],
     );
     let db = view(
@@ -86,7 +96,7 @@ pub(in crate::dns) fn views() -> Views {
     });
     let ports = |of: &Arc<View>, ports: Vec<ServicePort>| {
         let service = Service {
-            address: Address::Virtual(Ipv4Addr::new(10, 43, 0, 8)),
+            address: virtual_ips(&["10.43.0.8"]),
             ports: ports.into(),
             ..(*of.service).clone()
         };
@@ -124,11 +134,16 @@ pub(in crate::dns) fn views() -> Views {
 }
 
 pub(in crate::dns) fn zone() -> Zone {
-    let ip = |a, b| Ipv4Addr::new(10, a, 0, b);
+    let ip = |text: &str| text.parse().unwrap();
     Zone::new(
         "cluster.local",
-        ip(43, 10),
-        [(ip(42, 0), 16), (ip(43, 0), 16)],
+        vec![ip("10.43.0.10"), ip("fd00:43::a")],
+        vec![
+            (ip("10.42.0.0"), 16),
+            (ip("10.43.0.0"), 16),
+            (ip("fd00:42::"), 64),
+            (ip("fd00:43::"), 112),
+        ],
     )
 }
 
@@ -162,7 +177,7 @@ fn names_and_their_answers() {
     let web = "web.shop.svc.cluster.local.";
     check(web, T::A, "NoError 10.43.0.7");
     check("WEB.Shop.svc.Cluster.LOCAL.", T::A, "NoError 10.43.0.7");
-    check(web, T::AAAA, "NoError");
+    check(web, T::AAAA, "NoError fd00:43::7");
     check(web, T::MX, "NoError");
     check(
         "_http._tcp.web.shop.svc.cluster.local.",
@@ -227,6 +242,25 @@ fn names_and_their_answers() {
     check("1.1.1.1.in-addr.arpa.", T::PTR, "foreign");
     check("example.org.", T::A, "foreign");
     check("notcluster.local.", T::A, "foreign");
+}
+
+#[test]
+fn both_families_have_names() {
+    use RecordType as T;
+    let web = "web.shop.svc.cluster.local.";
+    check(web, T::ANY, "NoError 10.43.0.7 | fd00:43::7");
+    let reverse = |last: char, net: &str| {
+        let zeros = "0.".repeat(23);
+        format!("{last}.{zeros}{net}0.0.d.f.ip6.arpa.")
+    };
+    check(&reverse('7', "3.4.0.0."), T::PTR, &format!("NoError {web}"));
+    check(&reverse('8', "3.4.0.0."), T::PTR, "NXDomain");
+    check(&reverse('8', "9.4.0.0."), T::PTR, "foreign");
+    check("7.ip6.arpa.", T::PTR, "foreign");
+    let pod = "fd00-42--9.shop.pod.cluster.local.";
+    check(pod, T::AAAA, "NoError fd00:42::9");
+    check(pod, T::A, "NoError");
+    check("ns.dns.cluster.local.", T::AAAA, "NoError fd00:43::a");
 }
 
 #[test]

@@ -160,7 +160,7 @@ async fn make_sandbox(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<Option<I
     };
     let ip = match (&sandbox.netns, host_network) {
         (Some(netns), false) => {
-            let attached = context.network.attach(uid, netns).await;
+            let attached = context.network.attach(pod, netns).await;
             let failed =
                 |e| format!("Failed to create pod sandbox: failed to set up the network: {e}");
             Some(IpAddr::V4(attached.map_err(failed)?))

@@ -1,0 +1,149 @@
+//! The node's view of the network.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
+};
+
+use k8s_openapi::api::core::v1::Pod;
+use knarr_network::{HostPort, Network};
+use knarr_node::PodNetwork;
+
+pub struct Links {
+    network: Network,
+    /// The machine's addresses, one a family.
+    host: Vec<IpAddr>,
+}
+
+impl Links {
+    pub fn new(network: Network, host: Vec<IpAddr>) -> Links {
+        Links { network, host }
+    }
+}
+
+#[async_trait::async_trait]
+impl PodNetwork for Links {
+    async fn attach(&self, pod: &Pod, netns: &Path) -> Result<Ipv4Addr, String> {
+        let attached = self.network.attach(&facts(pod), netns).await;
+        attached.map_err(|e| e.to_string())
+    }
+
+    async fn detach(&self, pod_uid: &str) -> Result<(), String> {
+        let detached = self.network.detach(pod_uid).await;
+        detached.map_err(|e| e.to_string())
+    }
+
+    fn addresses(&self, first: IpAddr) -> Vec<IpAddr> {
+        match first {
+            ip if self.host.first() == Some(&ip) => self.host.clone(),
+            IpAddr::V4(ip) => self.network.addresses(ip),
+            ip => vec![ip],
+        }
+    }
+}
+
+fn protocol(name: Option<&str>) -> u8 {
+    match name {
+        Some("UDP") => 17,
+        Some("SCTP") => 132,
+        _ => 6,
+    }
+}
+
+/// What the network needs to know of a Pod.
+fn facts(pod: &Pod) -> knarr_network::Pod {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let spec = pod.spec.as_ref();
+    let sidecars = spec.and_then(|s| s.init_containers.as_ref());
+    let sidecars = sidecars
+        .into_iter()
+        .flatten()
+        .filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    let containers = spec.map_or(&[][..], |s| &s.containers).iter();
+    let all = containers
+        .chain(sidecars)
+        .flat_map(|c| c.ports.iter().flatten())
+        .filter_map(|port| Some((port, u16::try_from(port.container_port).ok()?)));
+    let mut facts = knarr_network::Pod {
+        uid: text(&pod.metadata.uid),
+        namespace: text(&pod.metadata.namespace),
+        name: text(&pod.metadata.name),
+        labels: pod.metadata.labels.clone().unwrap_or_default(),
+        ..knarr_network::Pod::default()
+    };
+    for (port, number) in all {
+        let protocol = protocol(port.protocol.as_deref());
+        if let Some(name) = port.name.clone().filter(|name| !name.is_empty()) {
+            facts.ports.push((name, protocol, number));
+        }
+        let on_node = port.host_port.and_then(|port| u16::try_from(port).ok());
+        if let Some(host_port) = on_node.filter(|port| *port != 0) {
+            let asked = port.host_ip.as_deref().and_then(|ip| ip.parse().ok());
+            facts.host_ports.push(HostPort {
+                host_ip: asked.filter(|ip: &IpAddr| !ip.is_unspecified()),
+                protocol,
+                host_port,
+                container_port: number,
+            });
+        }
+    }
+    facts
+}
+
+/// The addresses this machine would use towards the outside, the first family's first: loopback when it has none there,
+/// nothing of the second family when it has none. Sends nothing.
+pub fn host_addresses(ipv6: bool) -> Vec<IpAddr> {
+    let towards = |any: IpAddr, to: IpAddr| {
+        let socket = std::net::UdpSocket::bind((any, 0)).ok()?;
+        // Connecting a UDP socket only asks for the route.
+        socket.connect((to, 9)).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    // Documentation addresses (RFC 5737, RFC 3849).
+    let first = towards(
+        Ipv4Addr::UNSPECIFIED.into(),
+        Ipv4Addr::new(192, 0, 2, 1).into(),
+    );
+    let second = towards(
+        Ipv6Addr::UNSPECIFIED.into(),
+        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+    );
+    let second = second.filter(|ip| ipv6 && !ip.is_loopback());
+    let first = first.unwrap_or(Ipv4Addr::LOCALHOST.into());
+    std::iter::once(first).chain(second).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_pods_ports() {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"uid": "u", "namespace": "ns", "name": "p", "labels": {"a": "b"}},
+            "spec": {
+                "initContainers": [
+                    {"name": "once", "ports": [{"name": "no", "containerPort": 1}]},
+                    {"name": "side", "restartPolicy": "Always", "ports": [{"name": "m", "containerPort": 9}]},
+                ],
+                "containers": [{"name": "c", "ports": [
+                    {"name": "web", "containerPort": 80, "hostPort": 8080, "hostIP": "127.0.0.1"},
+                    {"containerPort": 53, "hostPort": 53, "protocol": "UDP", "hostIP": "0.0.0.0"},
+                ]}],
+            },
+        }))
+        .unwrap();
+        let facts = facts(&pod);
+        assert_eq!(
+            facts.ports,
+            [("web".to_string(), 6, 80), ("m".to_string(), 6, 9)]
+        );
+        let loopback = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let ports = facts.host_ports.iter();
+        let ports: Vec<_> = ports
+            .map(|p| (p.host_ip, p.protocol, p.host_port, p.container_port))
+            .collect();
+        assert_eq!(ports, [(loopback, 6, 8080, 80), (None, 17, 53, 53)]);
+    }
+}
