@@ -156,11 +156,8 @@ impl Strategy for StatefulSet {
             if update["type"] == "RollingUpdate"
                 && let Some(rolling) = child(update, "rollingUpdate")
             {
+                // maxUnavailable is kept, but has no default: upstream's MaxUnavailableStatefulSet is off unless asked for
                 default(rolling, "partition", 0);
-                // MaxUnavailableStatefulSet is off by default
-                if let Some(map) = rolling.as_object_mut() {
-                    map.remove("maxUnavailable");
-                }
             }
         }
         for claim in super::json::items_mut(spec, "volumeClaimTemplates") {

@@ -285,7 +285,7 @@ impl Controller {
     /// Writes the status if it changed; says when the deadline is.
     async fn write_status(&self, r: &mut Rollout, new: DeploymentStatus) -> Result<Next> {
         if new != r.d.status {
-            r.d = Arc::new(status::write(&self.rest, &*r.d, &new, &[]).await?);
+            r.d = Arc::new(status::write(&self.rest, &*r.d, &new, &["terminatingReplicas"]).await?);
         }
         Ok(progress::deadline(&r.d, &new))
     }

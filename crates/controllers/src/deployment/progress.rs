@@ -63,6 +63,14 @@ pub fn note_pause(d: &Deployment, s: &mut DeploymentStatus) {
     );
 }
 
+/// Pods that go away; None when a set that has been looked at doesn't say.
+fn terminating(all: &[Arc<ReplicaSet>]) -> Option<i32> {
+    all.iter()
+        .filter(|s| s.status.observed_generation != 0 || s.status.terminating_replicas.is_some())
+        .map(|s| s.status.terminating_replicas)
+        .sum()
+}
+
 /// Counts, and whether enough is available (`calculateStatus`). `before` has the conditions so far.
 pub fn count(
     d: &Deployment,
@@ -80,6 +88,7 @@ pub fn count(
         ready_replicas: sum(|s| s.status.ready_replicas),
         available_replicas: available,
         unavailable_replicas: (wanted - available).max(0),
+        terminating_replicas: terminating(all),
         collision_count: before.collision_count,
         conditions: before.conditions.clone(),
     };

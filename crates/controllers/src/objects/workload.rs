@@ -93,6 +93,9 @@ pub struct DeploymentStatus {
     pub available_replicas: i32,
     /// pods missing
     pub unavailable_replicas: i32,
+    /// pods that go away; None: not every set says
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub terminating_replicas: Option<i32>,
     /// hash collisions met
     #[serde(skip_serializing_if = "Option::is_none")]
     pub collision_count: Option<i32>,
@@ -144,6 +147,9 @@ pub struct ReplicaSetStatus {
     pub ready_replicas: i32,
     /// pods ready for long enough
     pub available_replicas: i32,
+    /// pods that go away; None for ReplicationControllers
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub terminating_replicas: Option<i32>,
     /// generation that this status is of
     pub observed_generation: i64,
     /// conditions

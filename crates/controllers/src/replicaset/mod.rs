@@ -37,6 +37,8 @@ pub trait Replicator: Object {
     const NAME: &'static str;
     /// Events' source
     const SOURCE: &'static str;
+    /// its status counts pods that go away
+    const COUNTS_TERMINATING: bool;
     /// spec
     fn spec(&self) -> &ReplicaSetSpec;
     /// status
@@ -45,6 +47,7 @@ pub trait Replicator: Object {
 impl Replicator for ReplicaSet {
     const NAME: &'static str = "replicaset";
     const SOURCE: &'static str = "replicaset-controller";
+    const COUNTS_TERMINATING: bool = true;
     fn spec(&self) -> &ReplicaSetSpec {
         &self.spec
     }
@@ -55,6 +58,7 @@ impl Replicator for ReplicaSet {
 impl Replicator for ReplicationController {
     const NAME: &'static str = "replicationcontroller";
     const SOURCE: &'static str = "replication-controller";
+    const COUNTS_TERMINATING: bool = false;
     fn spec(&self) -> &ReplicaSetSpec {
         &self.spec
     }
@@ -190,9 +194,16 @@ impl<R: Replicator> Controller<R> {
         } else {
             Ok(())
         };
-        let (status, next) = status::of(&*set, &pods, managed.as_ref().err(), now());
+        let (mut status, next) = status::of(&*set, &pods, managed.as_ref().err(), now());
+        if R::COUNTS_TERMINATING {
+            let going = self.pods.in_namespace(&key.namespace, |p| {
+                p.metadata.deleting() && !p.terminal() && p.metadata.controlled_by(&set.meta().uid)
+            });
+            status.terminating_replicas = Some(going.len() as i32);
+        }
         if &status != set.status() {
-            write_status::write(&self.rest, &*set, &status, &["replicas"]).await?;
+            let keep = ["replicas", "terminatingReplicas"];
+            write_status::write(&self.rest, &*set, &status, &keep).await?;
         }
         managed.map(|()| next)
     }

@@ -181,6 +181,9 @@ impl Controller {
             }
             self.control.delete(set, pod).await?;
         }
+        for n in &plan.claims {
+            self.ensure_claims(set, *n).await?;
+        }
         let old_template: Option<Template> = plan
             .create
             .iter()

@@ -17,6 +17,8 @@ use crate::{
 pub struct Plan {
     /// ordinals to make a pod for, and whether of the update revision
     pub create: Vec<(i32, bool)>,
+    /// ordinals whose pods are pending, perhaps for a claim that has gone
+    pub claims: Vec<i32>,
     /// pods to delete, and why
     pub delete: Vec<(Arc<Pod>, Why)>,
     /// when time alone brings the next step
@@ -72,6 +74,42 @@ fn partition(set: &StatefulSet) -> i32 {
         .map_or(0, |r| r.partition)
 }
 
+/// How many may be away at a time during an update; None: one, and each waits for those above it (`getStatefulSetMaxUnavailable`).
+fn max_unavailable(set: &StatefulSet) -> Option<i32> {
+    let rolling = set.spec.update_strategy.rolling_update.as_ref()?;
+    let n = rolling.max_unavailable.as_ref()?;
+    Some(n.of(set.spec.replicas, false).unwrap_or(1).max(1))
+}
+
+/// Outdated ones, highest first, as many as may be away (`updateStatefulSetAfterInvariantEstablished`).
+fn several(
+    view: &mut View,
+    plan: &mut Plan,
+    by_ordinal: &BTreeMap<i32, &Arc<Pod>>,
+    update: &str,
+    max: i32,
+) {
+    let (start, end) = (first(view.set), first(view.set) + view.set.spec.replicas);
+    let mut away = 0;
+    for n in start..end {
+        let there = by_ordinal.get(&n).is_some_and(|p| view.healthy(p));
+        away += i32::from(!there);
+    }
+    for n in (start + partition(view.set)..end).rev() {
+        if away >= max {
+            return;
+        }
+        if let Some(pod) = by_ordinal.get(&n)
+            && revision(pod) != update
+            && !pod.metadata.deleting()
+            && !plan.delete.iter().any(|(p, _)| Arc::ptr_eq(p, pod))
+        {
+            plan.delete.push(((*pod).clone(), Why::Outdated));
+            away += 1;
+        }
+    }
+}
+
 /// `pods`: all of the set's. `update`: name of the update revision.
 pub fn plan(set: &StatefulSet, pods: &[Arc<Pod>], update: &str, now: Seconds) -> Plan {
     let mut view = View {
@@ -113,6 +151,13 @@ fn step(view: &mut View, plan: &mut Plan, pods: &[Arc<Pod>], update: &str) {
                     return;
                 }
             }
+            // one that's pending may be so for want of its claims
+            Some(pod) if pod.status.phase == Phase::Pending && !pod.metadata.deleting() => {
+                plan.claims.push(n);
+                if one_by_one {
+                    return;
+                }
+            }
             // each waits for the one before it
             Some(pod) if one_by_one && !view.healthy(pod) => return,
             Some(_) => {}
@@ -150,6 +195,9 @@ fn step(view: &mut View, plan: &mut Plan, pods: &[Arc<Pod>], update: &str) {
     }
     if !rolling(set) {
         return;
+    }
+    if let Some(max) = max_unavailable(set) {
+        return several(view, plan, &by_ordinal, update, max);
     }
     // outdated ones, highest first, one at a time
     for n in (start + partition(set)..end).rev() {
@@ -266,6 +314,7 @@ mod tests {
         let none = json!({});
         let parallel = json!({"podManagementPolicy":"Parallel"});
         let part = |n: i32| json!({"updateStrategy":{"type":"RollingUpdate","rollingUpdate":{"partition":n}}});
+        let max = |n: Value| json!({"updateStrategy":{"type":"RollingUpdate","rollingUpdate":{"maxUnavailable":n}}});
         let cases = [
             ("first", none.clone(), "", "+0"),
             ("waits for the first", none.clone(), "0p", ""),
@@ -305,6 +354,26 @@ mod tests {
             ("partition reached", part(2), "0o 1o 2", ""),
             ("below the partition: old ones", part(2), "0o 2", "+1o"),
             ("above: new ones", part(2), "0o 1o", "+2"),
+            ("several at a time", max(json!(2)), "0o 1o 2o", "-2 -1"),
+            ("several, one is away", max(json!(2)), "0o 1o 2t", ""),
+            (
+                "several, one is unwell, all at once",
+                json!({"updateStrategy":max(json!(2))["updateStrategy"],"podManagementPolicy":"Parallel"}),
+                "0o 1o 2p",
+                "-1",
+            ),
+            (
+                "several: a part, rounded down",
+                max(json!("70%")),
+                "0o 1o 2o",
+                "-2 -1",
+            ),
+            (
+                "several: a small part is one",
+                max(json!("1%")),
+                "0o 1o 2o",
+                "-2",
+            ),
             (
                 "on delete",
                 json!({"updateStrategy":{"type":"OnDelete"}}),
