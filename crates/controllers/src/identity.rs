@@ -18,6 +18,7 @@ const ACCOUNTS: &[&str] = &[
 
 /// Controllers by name, and their service accounts in `kube-system`.
 const NAMES: &[(&str, &str)] = &[
+    ("attachdetach", "attachdetach-controller"),
     ("certificates", "certificate-controller"),
     (
         "clusterroleaggregation",
