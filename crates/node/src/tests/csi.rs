@@ -243,6 +243,13 @@ async fn a_volume_waits_for_its_attachment_and_grows() {
         .body(serde_json::to_vec(&json!({"status": {"attached": true}})).unwrap())
         .unwrap();
     world.client.request::<Value>(request).await.unwrap();
+    let unique = crate::volumes::csi::record::unique(NAME, "handle-one");
+    let attached = json!({"status": {"volumesAttached": [{"name": unique, "devicePath": ""}]}});
+    let request = http::Request::patch("/api/v1/nodes/n1/status")
+        .header("content-type", "application/merge-patch+json")
+        .body(serde_json::to_vec(&attached).unwrap())
+        .unwrap();
+    world.client.request::<Value>(request).await.unwrap();
     world.until_ready("p").await;
     let in_use = json!([format!("kubernetes.io/csi/{NAME}^handle-one")]);
     let node = world.read("/api/v1/nodes/n1").await;

@@ -81,11 +81,10 @@ pub(crate) async fn set_up(
         } else {
             "MountVolume.SetUp"
         };
-        let (source, again) = csi
-            .mount(request, of_csi(), group)
+        let (source, again) = Box::pin(csi.mount(request, of_csi(), group))
             .await
             .map_err(failed(what))?;
-        csi.expand(request, &of_csi(), &claim, &object).await?;
+        Box::pin(csi.expand(request, &of_csi(), &claim, &object)).await?;
         ready.come_again(again);
         return Ok(source);
     }

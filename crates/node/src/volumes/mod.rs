@@ -122,11 +122,16 @@ pub(crate) async fn set_up(request: &Request<'_>) -> Result<Ready, String> {
             continue;
         }
         let source = match claim::name(request.pod, volume) {
-            Some(claim) => claim::set_up(request, volume, claim, group, &mut ready).await?,
-            None => one(request, volume, group, &mut ready).await.map_err(|e| {
-                let name = &volume.name;
-                format!("MountVolume.SetUp failed for volume {name:?} : {e}")
-            })?,
+            // Boxed: each is large, and most Pods have only small ones.
+            Some(claim) => {
+                Box::pin(claim::set_up(request, volume, claim, group, &mut ready)).await?
+            }
+            None => Box::pin(one(request, volume, group, &mut ready))
+                .await
+                .map_err(|e| {
+                    let name = &volume.name;
+                    format!("MountVolume.SetUp failed for volume {name:?} : {e}")
+                })?,
         };
         ready.paths.insert(volume.name.as_str().into(), source);
     }
@@ -180,7 +185,7 @@ async fn one(
         let csi = &context.csi;
         let inline =
             csi::mount::Volume::inline(request.uid(), request.namespace(), &volume.name, source);
-        let (source, again) = csi.mount(request, inline, group).await?;
+        let (source, again) = Box::pin(csi.mount(request, inline, group)).await?;
         ready.come_again(again);
         return Ok(source);
     }

@@ -187,7 +187,7 @@ pub(crate) async fn volumes(
         again,
         stop: &stop,
     };
-    let work = volumes::set_up(&request);
+    let work = Box::pin(volumes::set_up(&request));
     Done::Volumes(within(VOLUMES_DEADLINE, "setting up volumes", work).await)
 }
 
@@ -281,5 +281,5 @@ pub(crate) async fn clean_up(context: &Context, uid: &str, keep_logs: bool) -> R
     // After the sandbox: the links of a namespace go with it at once, deleting one by itself waits 25 ms for a grace
     // period. Also without a sandbox: a lease may have outlived it (a reboot). It does nothing where there's nothing.
     context.network.detach(uid).await?;
-    volumes::tear_down(context, uid, keep_logs).await
+    Box::pin(volumes::tear_down(context, uid, keep_logs)).await
 }

@@ -11,7 +11,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::Csi;
+use super::{Csi, record};
 use crate::{
     context::Context,
     volumes::{READ_DEADLINE, blocking},
@@ -30,7 +30,7 @@ impl Csi {
             let all = layout.all().into_iter().map(|(_, record)| record);
             Ok(all
                 .filter(|r| !r.attachment.is_empty())
-                .map(|r| format!("kubernetes.io/csi/{}^{}", r.driver, r.handle))
+                .map(|r| record::unique(&r.driver, &r.handle))
                 .collect())
         })
         .await?;

@@ -155,8 +155,11 @@ impl Csi {
         let mut attachment = String::new();
         let mut publish_context = Map::new();
         if volume.persistent.is_some() && rules.attach_required() {
-            attachment = record::attachment(&volume.handle, volume.driver, &request.context.name);
-            let waiting = objects::attached(client, &attachment, PATIENCE);
+            let node = &request.context.name;
+            attachment = record::attachment(&volume.handle, volume.driver, node);
+            let unique = record::unique(volume.driver, &volume.handle);
+            let waiting = objects::attached(client, node, &unique, &attachment, PATIENCE);
+            let waiting = Box::pin(waiting);
             publish_context = request.unless_stopped(waiting).await??;
         }
         if driver.abilities.mount_group {

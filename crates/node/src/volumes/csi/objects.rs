@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use futures::TryStreamExt;
 use k8s_openapi::api::{
-    core::v1::{Pod, Secret, SecretReference},
+    core::v1::{Node, Pod, Secret, SecretReference},
     storage::v1::{CSIDriver, CSIDriverSpec, VolumeAttachment},
 };
 use kube::{
@@ -123,41 +123,46 @@ pub(crate) async fn secrets(
         .collect())
 }
 
-/// Waits until the volume is attached; what the attacher left for the driver.
+/// Waits until this node has the volume attached (its `volumesAttached` says so: attachments themselves can't be
+/// watched by a node); what the attacher left for the driver.
 ///
 /// # Errors
 /// The attacher's own, or that it has not come to an end within `patience`.
 pub(crate) async fn attached(
     client: &kube::Client,
-    name: &str,
+    node: &str,
+    volume: &str,
+    attachment: &str,
     patience: Duration,
 ) -> Result<Map, String> {
-    let api: Api<VolumeAttachment> = Api::all(client.clone());
-    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let mut stream = Box::pin(watcher(api, config).default_backoff());
-    let mut last = None;
+    let attachments: Api<VolumeAttachment> = Api::all(client.clone());
+    let nodes: Api<Node> = Api::all(client.clone());
+    let config = watcher::Config::default().fields(&format!("metadata.name={node}"));
+    let mut stream = Box::pin(watcher(nodes, config).default_backoff());
     let wait = async {
         loop {
             let found = match stream.try_next().await {
-                Ok(Some(watcher::Event::Apply(a) | watcher::Event::InitApply(a))) => a,
+                Ok(Some(watcher::Event::Apply(n) | watcher::Event::InitApply(n))) => n,
                 Ok(Some(_)) | Err(_) => continue,
-                Ok(None) => return Map::new(),
+                Ok(None) => return,
             };
-            if found.metadata.deletion_timestamp.is_some() {
-                continue;
+            let attached = found.status.and_then(|s| s.volumes_attached);
+            if attached.iter().flatten().any(|v| v.name == volume) {
+                return;
             }
-            let status = found.status.unwrap_or_default();
-            if status.attached {
-                return status.attachment_metadata.unwrap_or_default();
-            }
-            last = status.attach_error.and_then(|e| e.message);
         }
     };
-    let ended = tokio::time::timeout(patience, wait).await;
-    ended.map_err(|_| match last {
-        Some(error) => error,
-        None => format!("volume attachment {name} is not attached yet"),
-    })
+    let in_time = tokio::time::timeout(patience, wait).await.is_ok();
+    drop(stream);
+    let status = read(attachments.get_opt(attachment))
+        .await?
+        .and_then(|a| a.status)
+        .unwrap_or_default();
+    if in_time && status.attached {
+        return Ok(status.attachment_metadata.unwrap_or_default());
+    }
+    let told = status.attach_error.and_then(|e| e.message);
+    Err(told.unwrap_or_else(|| format!("volume attachment {attachment} is not attached yet")))
 }
 
 /// The attributes that tell a driver of the Pod.

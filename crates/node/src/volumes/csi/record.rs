@@ -34,6 +34,11 @@ pub(crate) fn attachment(handle: &str, driver: &str, node: &str) -> String {
     format!("csi-{}", sha256(&format!("{handle}{driver}{node}")))
 }
 
+/// How the Node's status names a volume.
+pub(crate) fn unique(driver: &str, handle: &str) -> String {
+    format!("kubernetes.io/csi/{driver}^{handle}")
+}
+
 /// The handle of a volume that lives and dies with its Pod.
 pub(crate) fn inline_handle(uid: &str, volume: &str) -> String {
     format!("csi-{}", sha256(&format!("{uid}{volume}")))
