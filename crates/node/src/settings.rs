@@ -67,7 +67,7 @@ impl Default for Settings {
                 low_percent: 80,
                 age_min: Duration::from_secs(120),
                 age_max: Duration::ZERO,
-                free_bytes_max: Some(15 << 30),
+                free_bytes_max: Some(5 << 30),
             },
         }
     }

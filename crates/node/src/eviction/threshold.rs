@@ -112,7 +112,7 @@ impl Threshold {
     }
 }
 
-/// Upstream's, but that shares of a disk are capped: a tenth of a developer's large disk is room enough for a long time.
+/// Upstream's, but that shares of a disk are capped: a tenth of a developer's large, well-filled disk is room enough for a long time.
 pub(crate) fn defaults() -> Vec<Threshold> {
     const GIB: u64 = 1 << 30;
     let share = |percent: u32, most: Option<u64>| Amount::Share {
@@ -121,9 +121,9 @@ pub(crate) fn defaults() -> Vec<Threshold> {
     };
     with_allocatable(vec![
         Threshold::hard(Signal::MemoryAvailable, Amount::Units(100 << 20)),
-        Threshold::hard(Signal::NodeFsAvailable, share(10, Some(5 * GIB))),
+        Threshold::hard(Signal::NodeFsAvailable, share(10, Some(GIB))),
         Threshold::hard(Signal::NodeFsInodesFree, share(5, Some(100_000))),
-        Threshold::hard(Signal::ImageFsAvailable, share(15, Some(10 * GIB))),
+        Threshold::hard(Signal::ImageFsAvailable, share(15, Some(2 * GIB))),
         Threshold::hard(Signal::ImageFsInodesFree, share(5, Some(100_000))),
     ])
 }
@@ -234,7 +234,7 @@ mod tests {
                 .find(|t| t.signal == Signal::NodeFsAvailable);
             found.unwrap().amount.of(1000 << 30)
         };
-        assert_eq!(find(defaults()), 5 << 30);
+        assert_eq!(find(defaults()), 1 << 30);
         let none = Statements::new();
         let given = statements(&[("nodefs.available", "10%")]);
         assert_eq!(
