@@ -34,6 +34,7 @@ impl Strategy for PodStrategy {
     ) -> Result<(), Vec<FieldError>> {
         new["status"] = old["status"].clone();
         pod_prepare::drop_disabled(&mut new["spec"]);
+        pod_prepare::grace(&mut new["spec"]);
         Ok(())
     }
 
