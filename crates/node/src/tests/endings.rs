@@ -221,3 +221,38 @@ async fn a_port_of_the_node_is_one_pods() {
     world.create("third", spec).await;
     world.until_ready("third").await;
 }
+
+#[tokio::test]
+async fn the_hooks_of_sidecars_run_at_once_and_their_signals_wait() {
+    let world = World::new().await;
+    let hook = |word: &str| json!({"preStop": {"exec": {"command": ["hook", word]}}});
+    let spec = json!({
+        "terminationGracePeriodSeconds": 40,
+        "initContainers": [
+            {"name": "s1", "image": "app:1", "command": ["run"], "restartPolicy": "Always", "lifecycle": hook("first")},
+            {"name": "s2", "image": "app:1", "command": ["run"], "restartPolicy": "Always"},
+        ],
+        "containers": [{"name": "main", "image": "app:1", "command": ["stubborn"]}],
+    });
+    world.create("p", spec).await;
+    world.until_ready("p").await;
+    world.delete("p", None).await;
+    world
+        .until_true("the hook runs", || {
+            world
+                .engine
+                .execs
+                .lock()
+                .iter()
+                .any(|e| e.ends_with("first"))
+        })
+        .await;
+    world
+        .until_true("main is asked", || !world.engine.signals.lock().is_empty())
+        .await;
+    assert_eq!(*world.engine.signals.lock(), ["main 15"]);
+    let main = world.engine.id_of("main").unwrap();
+    world.engine.end(&main, 0, None, false);
+    world.until("p", |p| p.is_null()).await;
+    assert_eq!(*world.engine.signals.lock(), ["main 15", "s2 15", "s1 15"]);
+}

@@ -6,6 +6,7 @@ mod csi_driver;
 mod endings;
 mod ephemeral;
 mod fake;
+mod images;
 mod lifecycle;
 mod material;
 mod pressure;

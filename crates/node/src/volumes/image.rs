@@ -31,7 +31,7 @@ pub(super) fn mount(dir: &Path, layers: &[PathBuf]) -> Result<Source, String> {
         device: false,
     };
     fs::create_dir_all(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-    if mounts::is_mount_point(dir) {
+    if layers.is_empty() || mounts::is_mount_point(dir) {
         return Ok(source);
     }
     // An overlay without an upper layer needs two lower ones. No volume's name begins with a dot.
