@@ -42,6 +42,9 @@ pub struct State {
     preempting: HashMap<Box<str>, bool>,
     /// pods no node would take since the last change
     hopeless: Vec<(Arc<Pod>, Diagnosis)>,
+    /// turns for which nodes were looked at
+    #[cfg(test)]
+    looked: usize,
 }
 
 /// It is scheduled here.
@@ -268,6 +271,10 @@ impl State {
             budgets,
         };
         let decision = cycle::decide(pod, &world);
+        #[cfg(test)]
+        {
+            self.looked += 1;
+        }
         if let Decision::Wait(diagnosis, _) = &decision
             && !self.nominated_at.contains_key(&pod.metadata.uid)
         {
@@ -298,5 +305,97 @@ impl State {
     /// When there's something to do, if nothing happens.
     pub fn due(&self) -> Option<Instant> {
         self.pending.due()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn pod(i: usize, node: &str, requests: Value) -> Arc<Pod> {
+        let name = format!("p{i}");
+        Arc::new(
+            serde_json::from_value(json!({
+                "metadata": {"name": name, "uid": name, "namespace": "n", "labels": {"index": name}},
+                "spec": {"nodeName": node, "containers": [{"resources": {"requests": requests}}]}}))
+            .unwrap(),
+        )
+    }
+    fn one_node(cpu: &str) -> State {
+        let mut s = State::default();
+        let node = json!({"metadata": {"name": "n1"}, "status": {"allocatable": {"cpu": cpu, "pods": "1000"}}});
+        s.node(None, Some(&Arc::new(serde_json::from_value(node).unwrap())));
+        s
+    }
+    fn storage() -> Storage {
+        Storage {
+            claims: Default::default(),
+            volumes: Default::default(),
+            classes: Default::default(),
+            drivers: Default::default(),
+        }
+    }
+    /// Takes turns until there is none left: pods bound, and those that wait.
+    fn settle(s: &mut State) -> (Vec<Arc<Pod>>, usize) {
+        let (mut bound, mut waits) = (vec![], 0);
+        while let Some((pod, decision)) = s.turn(&storage(), &|_| None, &|| vec![]) {
+            match decision {
+                Decision::Bind(..) => bound.push(pod),
+                _ => waits += 1,
+            }
+        }
+        (bound, waits)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_that_wait_are_looked_at_once() {
+        let mut s = one_node("10");
+        let cpu = || json!({"cpu": "1"});
+        for i in 0..1000 {
+            s.pod(None, Some(&pod(i, "", cpu())));
+        }
+        let (bound, waits) = settle(&mut s);
+        assert_eq!((bound.len(), waits), (10, 990));
+        // each that was bound, and one that wasn't
+        assert_eq!(s.looked, 11);
+        for (i, p) in bound.iter().enumerate() {
+            s.pod(Some(p), Some(&pod(i, "n1", cpu())));
+        }
+        s.looked = 0;
+        s.pod(Some(&pod(3, "n1", cpu())), None);
+        let (bound, waits) = settle(&mut s);
+        assert_eq!((bound.len(), waits, s.looked), (1, 989, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_assumed_and_failed_is_given_back() {
+        let mut s = one_node("1");
+        for i in 0..2 {
+            s.pod(None, Some(&pod(i, "", json!({"cpu": "1"}))));
+        }
+        let (bound, waits) = settle(&mut s);
+        assert_eq!((bound.len(), waits), (1, 1));
+        // its binding failed: the other has the room, it waits out a pause
+        s.failed(&bound[0]);
+        let (next, waits) = settle(&mut s);
+        assert_eq!((&*next[0].metadata.name, waits), ("p1", 0));
+        assert!(s.due().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_is_not_looked_at_while_others_are_told_to_go_for_it() {
+        let mut s = one_node("1");
+        s.pod(None, Some(&pod(0, "n1", json!({"cpu": "1"}))));
+        let mut important = (*pod(1, "", json!({"cpu": "1"}))).clone();
+        important.spec.priority = 5;
+        s.pod(None, Some(&Arc::new(important)));
+        let (bound, waits) = settle(&mut s);
+        assert_eq!((bound.len(), waits), (0, 1));
+        // the victim is gone before its deletion was answered
+        s.pod(Some(&pod(0, "n1", json!({}))), None);
+        assert_eq!(settle(&mut s).0.len(), 0);
+        s.preempted("p1", true);
+        assert_eq!(&*settle(&mut s).0[0].metadata.name, "p1");
     }
 }
