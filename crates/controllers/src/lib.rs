@@ -1,6 +1,6 @@
 //! Kubernetes controllers on a plain `kube::Client`.
 //!
-//! It is: Deployment, ReplicaSet, ReplicationController, StatefulSet, DaemonSet, Job, CronJob, HorizontalPodAutoscaler, ResourceQuota status, PodDisruptionBudget, EndpointSlice (mirrored ones, too), Endpoints, garbage collection of objects, Pods and Events, ephemeral volumes' claims, aggregated ClusterRoles, namespace deletion, service accounts, a scheduler and a local-path volume provisioner, each runnable against any Kubernetes cluster.
+//! It is: Deployment, ReplicaSet, ReplicationController, StatefulSet, DaemonSet, Job, CronJob, HorizontalPodAutoscaler, ResourceQuota status, PodDisruptionBudget, EndpointSlice (mirrored ones, too), Endpoints, garbage collection of objects, Pods and Events, ephemeral volumes' claims, aggregated ClusterRoles, namespace deletion, service accounts, attachment and protection of volumes, a scheduler and a local-path volume provisioner, each runnable against any Kubernetes cluster.
 //! It is not: part of knarr's API server or node.
 //! It must never know: the store, the runtime, the network.
 #![forbid(unsafe_code)]
@@ -32,6 +32,7 @@ mod scheduler;
 mod serviceaccount;
 
 mod statefulset;
+mod vacprotection;
 mod volume;
 
 pub use certificates::{CertificateAuthority, Subject};
@@ -75,6 +76,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("nodelifecycle", nodelifecycle::start),
     ("volume", volume::start),
     ("attachdetach", attachdetach::start),
+    ("vacprotection", vacprotection::start),
     ("certificates", certificates::start),
     ("resourcequota", quota::start),
     ("disruption", disruption::start),

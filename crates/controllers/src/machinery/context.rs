@@ -19,7 +19,7 @@ use crate::{
         pod::Pod,
         policy::Budget,
         service::{EndpointSlice, Endpoints, Service},
-        volume::{Claim, StorageClass, Volume},
+        volume::{AttributesClass, Claim, StorageClass, Volume},
         workload::{
             ControllerRevision, CronJob, DaemonSet, Deployment, Job, ReplicaSet,
             ReplicationController, StatefulSet,
@@ -121,6 +121,8 @@ caches! {
     autoscalers: Autoscaler,
     /// CSINodes
     csi_nodes: CsiNode,
+    /// VolumeAttributesClasses
+    attributes_classes: AttributesClass,
     /// CSIDrivers
     csi_drivers: CsiDriver,
     /// VolumeAttachments

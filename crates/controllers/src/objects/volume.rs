@@ -100,6 +100,18 @@ pub struct ClaimStatus {
     /// modes of its volume
     #[serde(deserialize_with = "nullable")]
     pub access_modes: Vec<Box<str>>,
+    /// VolumeAttributesClass that it has
+    pub current_volume_attributes_class_name: Option<Box<str>>,
+    /// VolumeAttributesClass that it is to get
+    pub modify_volume_status: Option<ModifyVolumeStatus>,
+}
+
+/// `v1.ModifyVolumeStatus`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ModifyVolumeStatus {
+    /// VolumeAttributesClass
+    pub target_volume_attributes_class_name: Box<str>,
 }
 
 /// `v1.PersistentVolume`
@@ -229,7 +241,35 @@ impl StorageClass {
 /// Name of a class before it had a field.
 const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 
+/// `storage.k8s.io/v1.VolumeAttributesClass`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct AttributesClass {
+    /// metadata
+    pub metadata: Meta,
+}
+object!(
+    AttributesClass,
+    "storage.k8s.io",
+    "v1",
+    "volumeattributesclasses",
+    "VolumeAttributesClass"
+);
+
 impl Claim {
+    /// VolumeAttributesClasses that it has, wants or is getting.
+    pub fn attributes_classes(&self) -> impl Iterator<Item = &str> {
+        let status = &self.status;
+        let target = status.modify_volume_status.as_ref();
+        [
+            self.spec.volume_attributes_class_name.as_deref(),
+            status.current_volume_attributes_class_name.as_deref(),
+            target.map(|m| &*m.target_volume_attributes_class_name),
+        ]
+        .into_iter()
+        .flatten()
+        .filter(|n| !n.is_empty())
+    }
     /// Its class; None: the default one, "": none.
     pub fn class(&self) -> Option<&str> {
         let old = self.metadata.annotations.get(OLD_CLASS);
