@@ -8,6 +8,7 @@
 mod access;
 mod admission;
 mod advertise;
+mod agent_port;
 mod aggregate;
 mod audit;
 mod body;
@@ -225,7 +226,34 @@ impl ApiServer {
             .ready()
             .await
             .map_err(|f| Error::Bootstrap(f.message().to_string()))?;
-        serve::serve(self.inner.clone(), listener, stop).await;
+        serve::serve(self.inner.clone(), serve::Door::Api, listener, stop).await;
+        Ok(())
+    }
+    /// The HTTPS port of a node's agent, until dropped: with a certificate of the cluster's CA for these addresses and the
+    /// node's name. Who may ask for what is decided as by the kubelet, by subresources of the node.
+    pub async fn serve_agent(
+        &self,
+        node: &str,
+        addresses: &[IpAddr],
+        listener: tokio::net::TcpListener,
+    ) -> Result<(), Error> {
+        let (inner, name, addresses) = (self.inner.clone(), node.to_owned(), addresses.to_vec());
+        let tls = tokio::task::spawn_blocking(move || {
+            let names = addresses
+                .iter()
+                .map(IpAddr::to_string)
+                .chain([name.clone()]);
+            inner
+                .pki
+                .for_node(&inner.config.pki_dir, &name, names.collect())
+        })
+        .await
+        .map_err(|e| Error::Bootstrap(e.to_string()))??;
+        let door = serve::Door::Agent {
+            node: node.into(),
+            tls: Arc::new(tls),
+        };
+        serve::serve(self.inner.clone(), door, listener, std::future::pending()).await;
         Ok(())
     }
 

@@ -124,6 +124,21 @@ impl Pki {
         })
     }
 
+    /// TLS of a node's agent: a certificate for these names, made when there is none; blocking.
+    pub fn for_node(
+        &self,
+        dir: &Path,
+        node: &str,
+        names: Vec<String>,
+    ) -> Result<rustls::ServerConfig, Error> {
+        let (ca_pem, ca_key, new_ca) = authority(dir, "ca", "knarr-ca")?;
+        let issuer = Issuer::from_ca_cert_pem(&ca_pem, ca_key).map_err(crypto)?;
+        // names of nodes are DNS names, so that they can't lead out of the folder
+        let file = format!("kubelet-{node}");
+        let (cert, key) = leaf(dir, &file, &issuer, new_ca, Use::Server(names))?;
+        server_config(&ca_pem, &cert, &key)
+    }
+
     /// The certificate and key by which aggregated servers know this one; the key is read when asked, not kept.
     pub fn front_proxy(
         &self,

@@ -11,6 +11,7 @@ use hyper_util::{
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 
 use crate::{
+    agent_port,
     audit::Peer,
     pki,
     server::{self, Inner},
@@ -35,10 +36,32 @@ const H2_STREAMS_MAX: u32 = 250;
 /// Time that requests under way have when the server ends.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// What is behind a port.
+pub enum Door {
+    /// The API.
+    Api,
+    /// A node's agent, with a certificate of its own.
+    Agent {
+        /// its name
+        node: Arc<str>,
+        /// its certificate
+        tls: Arc<rustls::ServerConfig>,
+    },
+}
+
 /// Serves until `stop` is ready, then lets requests under way end (watches are ended at once; streams have five seconds).
 /// When dropped, connections end with it.
-pub async fn serve(inner: Arc<Inner>, listener: TcpListener, stop: impl Future<Output = ()>) {
-    let acceptor = tokio_rustls::TlsAcceptor::from(inner.pki.tls.clone());
+pub async fn serve(
+    inner: Arc<Inner>,
+    door: Door,
+    listener: TcpListener,
+    stop: impl Future<Output = ()>,
+) {
+    let (tls, node) = match door {
+        Door::Api => (inner.pki.tls.clone(), None),
+        Door::Agent { node, tls } => (tls, Some(node)),
+    };
+    let acceptor = tokio_rustls::TlsAcceptor::from(tls);
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let turns = Arc::new(Semaphore::new(REQUESTS_MAX));
     // dropping the set ends the connections' tasks
@@ -66,7 +89,7 @@ pub async fn serve(inner: Arc<Inner>, listener: TcpListener, stop: impl Future<O
             },
         };
         let acceptor = acceptor.clone();
-        let inner = inner.clone();
+        let (inner, node) = (inner.clone(), node.clone());
         let turns = turns.clone();
         connections.spawn(async move {
             let _slot = slot;
@@ -84,7 +107,7 @@ pub async fn serve(inner: Arc<Inner>, listener: TcpListener, stop: impl Future<O
                 .and_then(<[_]>::first)
                 .and_then(pki::identity_of);
             let service = service_fn(move |mut request: Request<Incoming>| {
-                let inner = inner.clone();
+                let (inner, node) = (inner.clone(), node.clone());
                 request.extensions_mut().insert(Peer(peer.ip()));
                 if let Some(who) = &who {
                     request.extensions_mut().insert(who.clone());
@@ -93,7 +116,10 @@ pub async fn serve(inner: Arc<Inner>, listener: TcpListener, stop: impl Future<O
                 async move {
                     let turn = tokio::time::timeout(TURN_PATIENCE, turns.acquire()).await;
                     Ok::<_, std::convert::Infallible>(match turn {
-                        Ok(_turn) => inner.handle(request).await,
+                        Ok(_turn) => match &node {
+                            Some(node) => agent_port::handle(&inner, node, request).await,
+                            None => inner.handle(request).await,
+                        },
                         Err(_) => server::failure_response(
                             &Failure::new(
                                 429,
@@ -130,7 +156,9 @@ pub async fn serve(inner: Arc<Inner>, listener: TcpListener, stop: impl Future<O
         });
     }
     drop(listener);
-    inner.stopping.cancel();
+    if node.is_none() {
+        inner.stopping.cancel();
+    }
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN, drained).await.is_err() {
         tracing::debug!("API connections cut after {DRAIN:?}");

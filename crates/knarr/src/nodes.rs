@@ -13,11 +13,11 @@ use knarr_api::ApiServer;
 use knarr_network::{Network, Place};
 use knarr_node::Node;
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
 };
-use tokio::task::JoinSet;
+use tokio::{net::TcpListener, task::JoinSet};
 
 /// A node sees and does what the node authorizer lets it.
 const NODES: &[&str] = &["system:nodes"];
@@ -173,6 +173,31 @@ pub struct Common {
     pub settings: knarr_node::Settings,
 }
 
+/// The kubelet's port.
+const AGENT_PORT: u16 = 10250;
+
+/// Listeners on the same port of each address: the kubelet's own, or another one when somebody has that.
+fn agent_listeners(network: &Network, ips: &[IpAddr]) -> Result<(u16, Vec<TcpListener>), Error> {
+    let all = |mut port: u16| {
+        let mut listeners = Vec::new();
+        for ip in ips {
+            let listener = network
+                .listen(SocketAddr::new(*ip, port))
+                .map_err(|e| Error::Platform(format!("the node agent's port: {e}")))?;
+            let converted = listener
+                .set_nonblocking(true)
+                .and_then(|()| listener.local_addr())
+                .and_then(|at| {
+                    port = at.port();
+                    TcpListener::from_std(listener)
+                });
+            listeners.push(converted.map_err(|e| Error::Platform(e.to_string()))?);
+        }
+        Ok((port, listeners))
+    };
+    all(AGENT_PORT).or_else(|_| all(0))
+}
+
 /// Starts a node's network tasks and its agent.
 pub async fn start(
     which: Which<'_>,
@@ -209,6 +234,17 @@ pub async fn start(
         // the machine has no network, or the node has one of its own
         _ => own,
     };
+    let mut ips = vec![host_ip, IpAddr::V4(network.node_ip())];
+    ips.dedup();
+    let (port, listeners) = agent_listeners(&network, &ips)?;
+    for listener in listeners {
+        let (api, name, ips) = (common.api.clone(), name.clone(), ips.clone());
+        tasks.spawn(async move {
+            if let Err(e) = api.serve_agent(&name, &ips, listener).await {
+                tracing::error!(error = %e, node = name, "the node agent's port is closed");
+            }
+        });
+    }
     let (api, user) = (common.api.clone(), format!("system:node:{name}"));
     let node = Node::start(knarr_node::Config {
         name: name.clone(),
@@ -220,6 +256,7 @@ pub async fn start(
         images: common.images.clone(),
         network: Arc::new(Links::new(network, host_ips)),
         client: Arc::new(move || api.client(&user, NODES, "kubelet")),
+        port,
         share: u32::from(which.settings.nodes),
         settings: common.settings.clone(),
     })

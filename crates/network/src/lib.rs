@@ -89,6 +89,17 @@ impl Network {
         self.config.node_ip()
     }
 
+    /// A TCP listener in the node's network.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the address can't be had.
+    pub fn listen(&self, address: std::net::SocketAddr) -> Result<std::net::TcpListener, Error> {
+        place::within(self.config.place.as_ref(), || {
+            let what = std::path::PathBuf::from(address.to_string());
+            std::net::TcpListener::bind(address).map_err(error::io(what))
+        })
+    }
+
     /// The addresses of a Pod whose first one this is: with IPv6, one of either family.
     pub fn addresses(&self, pod: Ipv4Addr) -> Vec<IpAddr> {
         let second = self.config.ipv6_of(pod).map(IpAddr::V6);

@@ -46,35 +46,6 @@ impl KubeletAnswer {
     }
 }
 
-/// The subresources of nodes, any of which a user must be allowed for a path: the fine-grained one first.
-///
-/// Source: kubernetes `pkg/kubelet/server/auth.go` (GetRequestAttributes), KEP-2862.
-pub fn kubelet_subresources(path: &str) -> Vec<&'static str> {
-    let below = |base: &str| {
-        path == base
-            || path
-                .strip_prefix(base)
-                .is_some_and(|rest| rest.starts_with('/'))
-    };
-    let mut all = Vec::new();
-    match () {
-        () if below("/pods") || below("/runningpods") => all.push("pods"),
-        () if below("/healthz") => all.push("healthz"),
-        () if below("/configz") => all.push("configz"),
-        () => {}
-    }
-    all.push(match () {
-        () if below("/stats") => "stats",
-        () if below("/metrics") => "metrics",
-        () if below("/logs") => "log",
-        () if below("/checkpoint") => "checkpoint",
-        () if below("/statusz") => "statusz",
-        () if below("/flagz") => "configz",
-        () => "proxy",
-    });
-    all
-}
-
 fn parameter<'a>(query: &'a [(String, String)], key: &str) -> Option<&'a str> {
     let found = query.iter().find(|(k, _)| k == key);
     found.map(|(_, v)| v.as_str())
@@ -228,33 +199,6 @@ impl LogRequest {
             timestamps: flag("timestamps"),
             previous: flag("previous"),
             limit_bytes: number("limitBytes"),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_are_subresources_of_nodes() {
-        for (path, wanted) in [
-            ("/stats/summary", &["stats"][..]),
-            ("/metrics", &["metrics"]),
-            ("/metrics/cadvisor", &["metrics"]),
-            ("/metricsx", &["proxy"]),
-            ("/logs/", &["log"]),
-            ("/checkpoint/a/b/c", &["checkpoint"]),
-            ("/pods", &["pods", "proxy"]),
-            ("/runningpods/", &["pods", "proxy"]),
-            ("/healthz", &["healthz", "proxy"]),
-            ("/healthz/ping", &["healthz", "proxy"]),
-            ("/configz", &["configz", "proxy"]),
-            ("/containerLogs/a/b/c", &["proxy"]),
-            ("/exec/a/b/c", &["proxy"]),
-            ("/", &["proxy"]),
-        ] {
-            assert_eq!(kubelet_subresources(path), wanted, "{path}");
         }
     }
 }

@@ -43,7 +43,7 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-pub use kubelet::{KubeletAnswer, kubelet_subresources};
+pub use kubelet::KubeletAnswer;
 pub use measure::{ContainerUse, NodeUse, Use};
 
 /// How long the API server may take to answer the first call.
@@ -83,6 +83,8 @@ pub struct Config {
     pub client: Arc<dyn Fn() -> kube::Client + Send + Sync>,
     /// how many nodes share this machine: each offers Pods its part of it
     pub share: u32,
+    /// port of the agent on `host_ip`, which others serve; 0: none
+    pub port: u16,
     pub settings: Settings,
 }
 
@@ -115,6 +117,7 @@ pub(crate) struct Parts {
     pub network: Arc<dyn PodNetwork>,
     pub client: Arc<dyn Fn() -> kube::Client + Send + Sync>,
     pub share: u32,
+    pub port: u16,
     pub settings: Settings,
 }
 
@@ -137,6 +140,7 @@ impl Node {
             network: config.network,
             client: config.client,
             share: config.share.max(1),
+            port: config.port,
             settings: config.settings,
         })
         .await
@@ -167,6 +171,7 @@ impl Node {
             machine: machine.clone(),
             share: parts.share,
             pressure: pressure.subscribe(),
+            port: parts.port,
         };
         let uid = tokio::time::timeout(REGISTER_DEADLINE, registrar.register())
             .await

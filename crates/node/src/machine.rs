@@ -9,8 +9,8 @@ use k8s_openapi::{
     api::{
         coordination::v1::{Lease, LeaseSpec},
         core::v1::{
-            Node, NodeAddress, NodeCondition, NodeFeatures, NodeRuntimeHandler,
-            NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus, NodeSystemInfo,
+            DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures,
+            NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus, NodeSystemInfo,
         },
     },
     apimachinery::pkg::{
@@ -85,6 +85,8 @@ pub(crate) struct Registrar {
     pub share: u32,
     /// what the node is short of
     pub pressure: watch::Receiver<Conditions>,
+    /// of the agent; 0: none
+    pub port: u16,
 }
 
 pub(crate) fn architecture() -> &'static str {
@@ -151,7 +153,14 @@ impl Registrar {
             )
         })
         .await;
-        let Ok(status) = status else { return Ok(()) };
+        let Ok(mut status) = status else {
+            return Ok(());
+        };
+        status.daemon_endpoints = Some(NodeDaemonEndpoints {
+            kubelet_endpoint: Some(DaemonEndpoint {
+                port: i32::from(self.port),
+            }),
+        });
         let api: Api<Node> = Api::all(self.client.clone());
         let patch = json!({"status": status});
         api.patch_status(

@@ -67,7 +67,7 @@ where
 
     let live = live(inner, &target, name)?;
     if place.of == Of::Node {
-        return node(inner, name, &place.rest, &parts).await;
+        return agent(inner, name, &place.rest, &parts).await;
     }
     let (ip, port) = match place.of {
         Of::Pod => pod(&live, port)?,
@@ -226,10 +226,10 @@ pub fn endpoint(
 }
 
 /// What the node's agent answers, which lives in this process: no connection is made.
-async fn node(
+pub async fn agent(
     inner: &Inner,
     name: &str,
-    rest: &str,
+    path: &str,
     parts: &Parts,
 ) -> Result<Response<Body>, Failure> {
     let Some(agent) = inner.agents.of(name) else {
@@ -239,7 +239,7 @@ async fn node(
     if !matches!(parts.method, Method::GET | Method::HEAD) {
         return Err(Failure::method_not_allowed());
     }
-    let path = percent_encoding::percent_decode_str(rest).decode_utf8_lossy();
+    let path = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
     let query = parts.uri.query().unwrap_or("");
     let query: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes())
         .into_owned()

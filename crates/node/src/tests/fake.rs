@@ -341,6 +341,7 @@ impl World {
         let api = self.api.clone();
         let parts = Parts {
             share: 1,
+            port: 0,
             name: "n1".into(),
             data_dir: self.dir.path().join("node"),
             host_ip: IpAddr::from([127, 0, 0, 1]),

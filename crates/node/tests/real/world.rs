@@ -70,6 +70,7 @@ pub async fn start_node(
     let api = api.clone();
     let node = Node::start(knarr_node::Config {
         share: 1,
+        port: 0,
         name: "n1".into(),
         data_dir: dir.join("node"),
         host_ip: IpAddr::from([127, 0, 0, 1]),
