@@ -235,7 +235,7 @@ impl ApiServer {
         &self,
         node: &str,
         addresses: &[IpAddr],
-        listener: tokio::net::TcpListener,
+        listeners: Vec<tokio::net::TcpListener>,
     ) -> Result<(), Error> {
         let (inner, name, addresses) = (self.inner.clone(), node.to_owned(), addresses.to_vec());
         let tls = tokio::task::spawn_blocking(move || {
@@ -249,11 +249,15 @@ impl ApiServer {
         })
         .await
         .map_err(|e| Error::Bootstrap(e.to_string()))??;
-        let door = serve::Door::Agent {
-            node: node.into(),
-            tls: Arc::new(tls),
-        };
-        serve::serve(self.inner.clone(), door, listener, std::future::pending()).await;
+        let tls = Arc::new(tls);
+        let all = listeners.into_iter().map(|listener| {
+            let door = serve::Door::Agent {
+                node: node.into(),
+                tls: tls.clone(),
+            };
+            serve::serve(self.inner.clone(), door, listener, std::future::pending())
+        });
+        futures::future::join_all(all).await;
         Ok(())
     }
 

@@ -42,7 +42,7 @@ async fn open() -> Port {
     let served = api.clone();
     tokio::spawn(async move {
         served
-            .serve_agent("n1", &[address.ip()], listener)
+            .serve_agent("n1", &[address.ip()], vec![listener])
             .await
             .unwrap()
     });

@@ -234,17 +234,15 @@ pub async fn start(
         // the machine has no network, or the node has one of its own
         _ => own,
     };
-    let mut ips = vec![host_ip, IpAddr::V4(network.node_ip())];
+    let mut ips = vec![host_ips[0], IpAddr::V4(network.node_ip())];
     ips.dedup();
     let (port, listeners) = agent_listeners(&network, &ips)?;
-    for listener in listeners {
-        let (api, name, ips) = (common.api.clone(), name.clone(), ips.clone());
-        tasks.spawn(async move {
-            if let Err(e) = api.serve_agent(&name, &ips, listener).await {
-                tracing::error!(error = %e, node = name, "the node agent's port is closed");
-            }
-        });
-    }
+    let (server, agent) = (common.api.clone(), name.clone());
+    tasks.spawn(async move {
+        if let Err(e) = server.serve_agent(&agent, &ips, listeners).await {
+            tracing::error!(error = %e, node = agent, "the node agent's port is closed");
+        }
+    });
     let (api, user) = (common.api.clone(), format!("system:node:{name}"));
     let node = Node::start(knarr_node::Config {
         name: name.clone(),
