@@ -30,8 +30,8 @@ const LEAF_DAYS: i64 = 365;
 const RENEW_DAYS: i64 = 30;
 /// Name of this server towards aggregated ones.
 pub const FRONT_PROXY: &str = "front-proxy-client";
-/// Clocks may differ by this much.
-const SKEW_SECONDS: i64 = 3600;
+/// Clocks may differ by this much: certificates made while one was ahead hold when it has been set back.
+const SKEW_SECONDS: i64 = 7 * 86_400;
 
 /// What goes wrong with keys.
 #[derive(Debug, thiserror::Error)]

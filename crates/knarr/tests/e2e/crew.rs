@@ -186,7 +186,7 @@ impl Crew {
         fs::read_to_string(self.data.join("knarr.log")).unwrap_or_default()
     }
 
-    fn cgroup(&self) -> Option<String> {
+    pub fn cgroup(&self) -> Option<String> {
         let text = fs::read(self.data.join("settings.json")).ok()?;
         let settings: Value = serde_json::from_slice(&text).ok()?;
         Some(format!("knarr-{}", settings["instance"].as_str()?))
@@ -269,6 +269,25 @@ impl Crew {
 
     /// The platform in the foreground, as the test's child.
     pub fn serve(&self) {
+        self.serve_with(&[]);
+    }
+
+    /// The same, with more arguments.
+    pub fn serve_with(&self, arguments: &[&str]) {
+        let mut command = self.command(&["serve"]);
+        command.args(arguments);
+        self.serve_as(command);
+    }
+
+    /// The same, with more in its environment.
+    pub fn serve_env(&self, environment: &[(&str, &str)]) {
+        let mut command = self.command(&["serve"]);
+        command.envs(environment.iter().copied());
+        self.serve_as(command);
+    }
+
+    /// The platform as this command starts it.
+    pub fn serve_as(&self, mut command: Command) {
         let log = || {
             let path = self.data.join("knarr.log");
             fs::create_dir_all(&self.data).unwrap();
@@ -278,12 +297,7 @@ impl Crew {
                 .open(path)
                 .unwrap()
         };
-        let child = self
-            .command(&["serve"])
-            .stdout(log())
-            .stderr(log())
-            .spawn()
-            .unwrap();
+        let child = command.stdout(log()).stderr(log()).spawn().unwrap();
         *self.served.lock().unwrap() = Some(child);
         eventually("the API answers", || {
             let output = self.kubectl(&["get", "--raw", "/readyz"]);
@@ -364,13 +378,14 @@ impl Crew {
         all
     }
 
-    /// Kills the processes of that name in this test's containers.
-    pub fn kill_process(&self, name: &str) {
+    /// The processes of that name in this test's containers.
+    pub fn processes(&self, name: &str) -> BTreeSet<String> {
         let cgroup = self.cgroup().unwrap();
+        // groups come and go meanwhile
         let lists = shell(&format!(
-            "find /sys/fs/cgroup -path '*/{cgroup}/*' -name cgroup.procs"
+            "find /sys/fs/cgroup -path '*/{cgroup}/*' -name cgroup.procs 2>/dev/null || true"
         ));
-        let pids = lists
+        lists
             .lines()
             .filter_map(|list| fs::read_to_string(list).ok())
             .flat_map(|text| text.lines().map(str::to_string).collect::<Vec<_>>())
@@ -378,7 +393,12 @@ impl Crew {
                 let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
                 comm.trim() == name
             })
-            .collect::<BTreeSet<_>>();
+            .collect()
+    }
+
+    /// Kills the processes of that name in this test's containers.
+    pub fn kill_process(&self, name: &str) {
+        let pids = self.processes(name);
         assert!(!pids.is_empty(), "no {name} runs");
         for pid in pids {
             shell(&format!("kill -9 {pid}"));

@@ -1,8 +1,10 @@
 //! The real program, real containers, real clients. Needs root; see `.ci/run` for the Debian packages.
 
 mod attach;
+mod chaos;
 mod crash;
 mod crew;
+mod faults;
 mod forward;
 mod input;
 mod kubectl;
