@@ -115,7 +115,7 @@ fn what_a_container_does_is_its_own_affair() {
             s["state"]["running"].is_object() || s["lastState"]["terminated"].is_object()
         });
         undisturbed(crew, &keeper, "bomb");
-        let most = shell(&format!("ps -e -o comm= | grep -c '^sh$' || true"));
+        let most = shell("ps -e -o comm= | grep -c '^sh$' || true");
         assert!(
             most.parse::<u32>().unwrap() < 8 * PIDS_MAX,
             "{most} shells: the bomb isn't held"
