@@ -2,15 +2,20 @@
 //!
 //! A start costs some tens of milliseconds of a processor. Without turns, a hundred restarts at once (a broken dependency,
 //! an update) or a thousand new Pods share the machine, and each is done when all are. Here as many begin as the machine has
-//! use for, in the order of their asking; what starts for the first time doesn't wait behind what starts again.
+//! use for, in the order of their asking; what starts for the first time doesn't wait behind what starts again, which lets
+//! it pass for a while.
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 /// What hangs (a slow disk, a stuck mount) holds its turn for so long, and then the next goes ahead beside it.
 const HELD_MAX: Duration = Duration::from_secs(20);
+
+/// What starts again waits for so long until nothing starts for the first time: a new Pod's whole start, and not for ever
+/// where new ones come all the time.
+const DEFERENCE_MAX: Duration = Duration::from_millis(200);
 
 /// The node's turns. Cheap to clone.
 #[derive(Clone)]
@@ -18,6 +23,8 @@ pub(crate) struct Turns {
     sandboxes: Arc<Semaphore>,
     first: Arc<Semaphore>,
     again: Arc<Semaphore>,
+    /// how many start for the first time, or wait for it
+    new: Arc<watch::Sender<usize>>,
     held_max: Duration,
 }
 
@@ -32,6 +39,22 @@ pub(crate) enum For {
     Again,
 }
 
+/// Something that starts for the first time, while it does.
+struct New<'a>(&'a watch::Sender<usize>);
+
+impl<'a> New<'a> {
+    fn begin(new: &'a watch::Sender<usize>) -> New<'a> {
+        new.send_modify(|n| *n += 1);
+        New(new)
+    }
+}
+
+impl Drop for New<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|n| *n = n.saturating_sub(1));
+    }
+}
+
 impl Turns {
     /// For a machine of so many processors.
     pub(crate) fn new(cpus: usize) -> Turns {
@@ -39,7 +62,8 @@ impl Turns {
         Turns {
             sandboxes: of(2 * cpus.max(1)),
             first: of(2 * cpus.max(1)),
-            again: of(cpus.div_ceil(2)),
+            again: of(cpus.div_ceil(4)),
+            new: Arc::default(),
             held_max: HELD_MAX,
         }
     }
@@ -56,8 +80,14 @@ impl Turns {
             For::First => &self.first,
             For::Again => &self.again,
         };
+        let _new = (kind != For::Again).then(|| New::begin(&self.new));
         // an error would mean that they are closed, which they never are
         let turn = stop.run_until_cancelled(turns.acquire()).await?.ok()?;
+        if kind == For::Again {
+            let mut new = self.new.subscribe();
+            let quiet = stop.run_until_cancelled(new.wait_for(|n| *n == 0));
+            let _ = tokio::time::timeout(DEFERENCE_MAX, quiet).await;
+        }
         let mut work = std::pin::pin!(work);
         match tokio::time::timeout(self.held_max, &mut work).await {
             Ok(done) => Some(done),
@@ -93,7 +123,7 @@ mod tests {
                 turns.run(For::Again, &CancellationToken::new(), work).await
             });
         }
-        while running.load(Relaxed) < 2 {
+        while running.load(Relaxed) < 1 {
             tokio::task::yield_now().await;
         }
         // all restarts hold still, and this one goes ahead
@@ -103,7 +133,32 @@ mod tests {
         while let Some(done) = all.join_next().await {
             assert_eq!(done.unwrap(), Some(()));
         }
-        assert_eq!(most.load(Relaxed), 2);
+        assert_eq!(most.load(Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn a_restart_lets_what_is_new_pass_but_not_for_ever() {
+        let turns = Turns::new(4);
+        let (never, end) = (CancellationToken::new(), CancellationToken::new());
+        let begun = Arc::new(tokio::sync::Notify::new());
+        let new = tokio::spawn({
+            let (turns, never) = (turns.clone(), never.clone());
+            let (end, begun) = (end.clone(), begun.clone());
+            async move {
+                let work = async {
+                    begun.notify_one();
+                    end.cancelled().await;
+                };
+                turns.run(For::Sandbox, &never, work).await
+            }
+        });
+        begun.notified().await;
+        let begin = std::time::Instant::now();
+        assert_eq!(turns.run(For::Again, &never, async {}).await, Some(()));
+        assert!(begin.elapsed() >= DEFERENCE_MAX);
+        end.cancel();
+        assert_eq!(new.await.unwrap(), Some(()));
+        assert_eq!(*turns.new.borrow(), 0);
     }
 
     #[tokio::test]
