@@ -162,8 +162,12 @@ impl ImageGc {
         let containers = self.context.engine.containers();
         let used: HashSet<&str> = containers
             .iter()
-            .filter_map(|c| c.spec.labels.get(labels::IMAGE_ID))
-            .map(|id| id.rsplit('@').next().unwrap_or_default())
+            .flat_map(|c| {
+                let label = |key: &str| c.spec.labels.get(key).map_or("", String::as_str);
+                let own = label(labels::IMAGE_ID).rsplit('@').next();
+                own.into_iter()
+                    .chain(label(labels::IMAGE_VOLUMES).split(' '))
+            })
             .collect();
         let now = Instant::now();
         let mut records = self.records.lock();

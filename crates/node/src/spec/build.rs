@@ -27,6 +27,8 @@ pub(crate) mod labels {
     pub(crate) const GRACE_SECONDS: &str = "io.kubernetes.pod.terminationGracePeriod";
     pub(crate) const IMAGE: &str = "knarr.io/image";
     pub(crate) const IMAGE_ID: &str = "knarr.io/image-id";
+    /// digests of the images that are its volumes
+    pub(crate) const IMAGE_VOLUMES: &str = "knarr.io/image-volumes";
     pub(crate) const STOP_SIGNAL: &str = "knarr.io/stop-signal";
 }
 
@@ -45,6 +47,8 @@ pub(crate) struct Request<'a> {
     pub pod_ip: Option<IpAddr>,
     /// the container whose processes it is to see
     pub target: Option<String>,
+    /// digests of the images that are its volumes
+    pub image_volumes: Vec<String>,
 }
 
 pub(crate) fn log_path(data_dir: &Path, uid: &str, container: &str, attempt: u32) -> PathBuf {
@@ -216,7 +220,7 @@ pub(crate) async fn spec(request: Request<'_>) -> Result<ContainerSpec, String> 
         .or_else(|| image.config.stop_signal.clone())
         .unwrap_or_default();
     let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-    let labels = BTreeMap::from([
+    let mut labels = BTreeMap::from([
         label(labels::POD_UID, uid),
         label(labels::POD_NAME, name),
         label(labels::POD_NAMESPACE, namespace),
@@ -227,6 +231,12 @@ pub(crate) async fn spec(request: Request<'_>) -> Result<ContainerSpec, String> 
         label(labels::IMAGE_ID, &image_id(image)),
         label(labels::STOP_SIGNAL, &stop_signal),
     ]);
+    if !request.image_volumes.is_empty() {
+        labels.extend([label(
+            labels::IMAGE_VOLUMES,
+            &request.image_volumes.join(" "),
+        )]);
+    }
     Ok(ContainerSpec {
         cgroup: format!("{}/{}", pod_resources::cgroup_path(pod), request.id),
         id: request.id,
@@ -430,45 +440,6 @@ fn managed_mounts(pod_dir: &Path, message: &Path, message_target: &str, out: &mu
             });
         }
     }
-}
-
-/// Writes the files that all containers of the Pod share. Blocking; keeps what is right already.
-pub(crate) fn write_shared_files(
-    context: &Context,
-    pod: &Pod,
-    pod_ip: Option<IpAddr>,
-) -> Result<(), String> {
-    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-    let dir = volumes::pod_dir(&context.data_dir, uid).join(".etc");
-    let domain = &context.cluster_domain;
-    let host = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let dns = IpAddr::V4(context.dns_ip);
-    let pod_ips = pod_ip.map_or_else(Vec::new, |ip| context.network.addresses(ip));
-    let wanted = [
-        (
-            "hosts",
-            files::hosts(pod, &pod_ips, domain, &host("/etc/hosts")),
-        ),
-        (
-            "hostname",
-            format!("{}\n", files::kernel_hostname(pod, domain, &context.name)),
-        ),
-        (
-            "resolv.conf",
-            files::resolv(pod, dns, domain, &host("/etc/resolv.conf")),
-        ),
-    ];
-    let failed = |e: std::io::Error| format!("cannot write the pod's files: {e}");
-    std::fs::create_dir_all(&dir).map_err(failed)?;
-    for (name, text) in wanted {
-        let path = dir.join(name);
-        if std::fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
-            continue;
-        }
-        // In place: the file itself is bind-mounted into containers.
-        std::fs::write(&path, text).map_err(failed)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -124,7 +124,7 @@ pub(crate) async fn container_variables(
                 } else if let Some(selector) = &from.resource_field_ref {
                     let target = selector.container_name.as_deref().unwrap_or_default();
                     let owner = find(pod, target).unwrap_or(container);
-                    fields::resource(selector, owner, facts)?
+                    fields::resource(selector, pod, owner, facts)?
                 } else if let Some(key) = &from.config_map_key_ref {
                     let optional = key.optional.unwrap_or(false);
                     let data = sources.config_map(namespace, &key.name, optional).await?;

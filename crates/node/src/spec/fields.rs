@@ -100,13 +100,16 @@ fn quoted(value: &str) -> String {
     out
 }
 
-/// The value of a `resourceFieldRef` for `container`; a limit that isn't set is the node's capacity.
+/// The value of a `resourceFieldRef` for `container`; a limit that isn't set is its Pod's, or the node's capacity.
 pub(crate) fn resource(
     selector: &ResourceFieldSelector,
+    pod: &Pod,
     container: &Container,
     facts: &Facts<'_>,
 ) -> Result<String, String> {
     let resources = container.resources.as_ref();
+    let of_pod = pod.spec.as_ref().and_then(|s| s.resources.as_ref());
+    let pod_limits = of_pod.and_then(|r| r.limits.as_ref());
     let get = |map: Option<&BTreeMap<String, Quantity>>, name: &str| -> Option<i128> {
         map.and_then(|m| m.get(name))
             .and_then(|q| quantity::milli(&q.0))
@@ -128,6 +131,9 @@ pub(crate) fn resource(
     };
     let milli = match (get(map, name), list, name) {
         (Some(milli), ..) => milli,
+        (None, "limits", "cpu" | "memory") if get(pod_limits, name).is_some() => {
+            get(pod_limits, name).unwrap_or(0)
+        }
         (None, "limits", "cpu") => i128::from(facts.cpus_milli),
         (None, "limits", "memory") => i128::from(facts.memory_bytes) * 1000,
         (None, _, "cpu" | "memory" | "ephemeral-storage") => 0,
@@ -195,19 +201,23 @@ mod tests {
             "name": "c", "resources": {"limits": {"memory": "64Mi"}, "requests": {"cpu": "250m"}},
         }))
         .unwrap();
+        let pod: Pod = serde_json::from_value(serde_json::json!({
+            "spec": {"containers": [], "resources": {"limits": {"cpu": "3"}}},
+        }))
+        .unwrap();
         let check = |resource_name: &str, divisor: Option<&str>, want: &str| {
             let selector = ResourceFieldSelector {
                 resource: resource_name.into(),
                 divisor: divisor.map(|d| Quantity(d.into())),
                 container_name: None,
             };
-            let got = resource(&selector, &container, &facts()).unwrap();
+            let got = resource(&selector, &pod, &container, &facts()).unwrap();
             assert_eq!(got, want, "{resource_name} {divisor:?}");
         };
         check("limits.memory", None, "67108864");
         check("limits.memory", Some("1Mi"), "64");
-        check("limits.cpu", None, "4");
-        check("limits.cpu", Some("1m"), "4000");
+        check("limits.cpu", None, "3");
+        check("limits.cpu", Some("1m"), "3000");
         check("requests.cpu", None, "1");
         check("requests.cpu", Some("1m"), "250");
         check("requests.memory", None, "0");

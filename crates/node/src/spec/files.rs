@@ -6,6 +6,8 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Pod;
 
+use crate::{context::Context, volumes};
+
 const NAMESERVERS_MAX: usize = 3;
 const SEARCHES_MAX: usize = 32;
 const SEARCH_CHARS_MAX: usize = 2048;
@@ -195,6 +197,42 @@ pub(crate) fn resolv(pod: &Pod, dns_ip: IpAddr, cluster_domain: &str, host_file:
 fn dedup(list: &mut Vec<String>) {
     let mut seen = std::collections::HashSet::new();
     list.retain(|item| seen.insert(item.clone()));
+}
+
+/// Writes the files that all containers of the Pod share. Blocking; keeps what is right already.
+pub(crate) fn write_shared_files(
+    context: &Context,
+    pod: &Pod,
+    pod_ip: Option<IpAddr>,
+) -> Result<(), String> {
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    let dir = volumes::pod_dir(&context.data_dir, uid).join(".etc");
+    let domain = &context.cluster_domain;
+    let host = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let dns = IpAddr::V4(context.dns_ip);
+    let pod_ips = pod_ip.map_or_else(Vec::new, |ip| context.network.addresses(ip));
+    let wanted = [
+        ("hosts", hosts(pod, &pod_ips, domain, &host("/etc/hosts"))),
+        (
+            "hostname",
+            format!("{}\n", kernel_hostname(pod, domain, &context.name)),
+        ),
+        (
+            "resolv.conf",
+            resolv(pod, dns, domain, &host("/etc/resolv.conf")),
+        ),
+    ];
+    let failed = |e: std::io::Error| format!("cannot write the pod's files: {e}");
+    std::fs::create_dir_all(&dir).map_err(failed)?;
+    for (name, text) in wanted {
+        let path = dir.join(name);
+        if std::fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
+            continue;
+        }
+        // In place: the file itself is bind-mounted into containers.
+        std::fs::write(&path, text).map_err(failed)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

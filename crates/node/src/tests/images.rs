@@ -95,6 +95,11 @@ async fn a_volume_is_an_image() {
     world.images.added.lock().push("missing-data:1".into());
     std::fs::write(world.images.dir.as_ref().unwrap().join("new"), "").unwrap();
     world.until_ready("p").await;
+    let labels = world.engine.spec_of("c").unwrap().labels;
+    assert_eq!(
+        labels["knarr.io/image-volumes"], "sha256:0123",
+        "it is in use"
+    );
     let mounts = world.engine.spec_of("c").unwrap().mounts;
     let mount = mounts
         .iter()

@@ -191,7 +191,7 @@ fn downward(
             let name = selector.container_name.as_deref().unwrap_or_default();
             let container = find(pod, name)
                 .ok_or_else(|| format!("resourceFieldRef: no container {name:?} in the pod"))?;
-            fields::resource(selector, container, facts)?
+            fields::resource(selector, pod, container, facts)?
         } else {
             String::new()
         };

@@ -70,12 +70,13 @@ impl Asker<'_> {
         Err(failure("ErrImagePull", name, message))
     }
 
-    /// Makes the image volumes that the container mounts, and adds them to `paths`.
+    /// Makes the image volumes that the container mounts, and adds them to `paths`; gives the digests of the images.
     pub(super) async fn volumes(
         &self,
         container: &Container,
         paths: &mut Paths,
-    ) -> Result<(), StartFailure> {
+    ) -> Result<Vec<String>, StartFailure> {
+        let mut digests = Vec::new();
         let spec = self.pod.spec.as_ref();
         let volumes = spec.and_then(|s| s.volumes.as_ref());
         for volume in volumes.into_iter().flatten() {
@@ -95,8 +96,9 @@ impl Asker<'_> {
                 message: format!("mount of image volume {:?} failed: {error}", volume.name),
             })?;
             paths.insert(volume.name.as_str().into(), found);
+            digests.push(image.digest);
         }
-        Ok(())
+        Ok(digests)
     }
 
     /// Secrets for registries that aren't there are told, and are no obstacle.

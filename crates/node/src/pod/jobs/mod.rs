@@ -168,7 +168,7 @@ async fn make_sandbox(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<Option<I
         _ => Some(context.host_ip),
     };
     let (context, pod) = (context.clone(), pod.clone());
-    tokio::task::spawn_blocking(move || build::write_shared_files(&context, &pod, ip))
+    tokio::task::spawn_blocking(move || files::write_shared_files(&context, &pod, ip))
         .await
         .unwrap_or_else(|e| Err(format!("a file task failed: {e}")))?;
     Ok(ip)

@@ -136,11 +136,11 @@ async fn make_container(request: StartRequest) -> Result<StartedContainer, Start
         asker.pull_secrets().await;
         let policy = container.image_pull_policy.as_deref();
         let image = asker.image(&name, policy).await?;
-        asker.volumes(&container, &mut paths).await?;
-        Ok(image)
+        let image_volumes = asker.volumes(&container, &mut paths).await?;
+        Ok((image, image_volumes))
     };
     let prepared = tokio::time::timeout(START_DEADLINE, prepared).await;
-    let image = prepared.unwrap_or_else(|_| Err(late()))?;
+    let (image, image_volumes) = prepared.unwrap_or_else(|_| Err(late()))?;
     let id: String = hex::encode(rand::random::<[u8; 16]>());
     let turn = if attempt == 0 { For::First } else { For::Again };
     let work = async {
@@ -161,6 +161,7 @@ async fn make_container(request: StartRequest) -> Result<StartedContainer, Start
             paths: &paths,
             pod_ip,
             target: target.map(String::from),
+            image_volumes,
         })
         .await
         .map_err(config)?;
