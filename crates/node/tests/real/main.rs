@@ -2,6 +2,7 @@
 //!
 //! Started with `platform`, this binary is a whole small platform (API, runtime, node) that a test can kill.
 
+mod changes;
 mod crash;
 mod platform;
 mod scenarios;
@@ -28,13 +29,13 @@ fn main() -> ExitCode {
     );
     let names: Vec<&String> = args.iter().filter(|a| !a.starts_with('-')).collect();
     if args.iter().any(|a| a == "--list") {
-        for (name, _) in scenarios::ALL.iter().chain(crash::ALL) {
+        for (name, _) in scenarios::ALL.iter().chain(changes::ALL).chain(crash::ALL) {
             println!("{name}: test");
         }
         return ExitCode::SUCCESS;
     }
     let mut failed = Vec::new();
-    for (name, test) in scenarios::ALL.iter().chain(crash::ALL) {
+    for (name, test) in scenarios::ALL.iter().chain(changes::ALL).chain(crash::ALL) {
         if !names.is_empty() && !names.iter().any(|n| name.contains(n.as_str())) {
             continue;
         }
