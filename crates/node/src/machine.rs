@@ -25,7 +25,7 @@ use kube::{
 use serde_json::json;
 use tokio::sync::watch;
 
-use crate::eviction::Conditions;
+use crate::{eviction::Conditions, pod::jobs::handler::ORDINARY};
 
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 const LEASE_SECONDS: i32 = 40;
@@ -350,6 +350,13 @@ fn status(
         type_: type_.into(),
         address,
     };
+    let handler = |name: &str| NodeRuntimeHandler {
+        name: Some(name.to_owned()),
+        features: Some(NodeRuntimeHandlerFeatures {
+            recursive_read_only_mounts: Some(true),
+            user_namespaces: Some(true),
+        }),
+    };
     NodeStatus {
         allocatable: Some(resources(u64::from(share.max(1)))),
         capacity: Some(resources(1)),
@@ -362,13 +369,7 @@ fn status(
                 .collect(),
         ),
         node_info: Some(info()),
-        runtime_handlers: Some(vec![NodeRuntimeHandler {
-            name: Some(String::new()),
-            features: Some(NodeRuntimeHandlerFeatures {
-                recursive_read_only_mounts: Some(true),
-                user_namespaces: Some(true),
-            }),
-        }]),
+        runtime_handlers: Some(["", ORDINARY].map(handler).into()),
         declared_features: Some(DECLARED_FEATURES.map(str::to_owned).into()),
         features: Some(NodeFeatures {
             supplemental_groups_policy: Some(true),

@@ -312,3 +312,31 @@ async fn a_new_image_replaces_the_container_whatever_the_policy() {
         })
         .await;
 }
+
+#[tokio::test]
+async fn a_runtime_class_may_name_the_ordinary_runtime_only() {
+    let world = World::new().await;
+    for (name, handler) in [("plain", "runc"), ("other", "kata")] {
+        let class = json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": name}, "handler": handler});
+        let request = http::Request::post("/apis/node.k8s.io/v1/runtimeclasses")
+            .header("content-type", "application/json")
+            .body(serde_json::to_vec(&class).unwrap())
+            .unwrap();
+        world
+            .client
+            .request::<serde_json::Value>(request)
+            .await
+            .unwrap();
+        let container = json!({"name": "c", "image": "app:1", "command": ["run"]});
+        let spec = json!({"runtimeClassName": name, "containers": [container]});
+        world.create(name, spec).await;
+    }
+    world.until_ready("plain").await;
+    world
+        .until_event("other", |reason, message| {
+            reason == "FailedCreatePodSandBox"
+                && message.contains("no runtime for \"kata\" is configured")
+        })
+        .await;
+    assert_eq!(world.get("other").await["status"]["phase"], "Pending");
+}

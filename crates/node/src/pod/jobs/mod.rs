@@ -1,6 +1,7 @@
 //! What a Pod's task has others do for it: futures that always end, whose results come back as `Done`.
 
 mod exit;
+pub(crate) mod handler;
 mod image;
 mod start;
 mod stop;
@@ -121,6 +122,7 @@ async fn make_sandbox(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<Option<I
                 .iter()
                 .flat_map(|c| c.sysctls.iter().flatten());
             let failed = |e| format!("Failed to create pod sandbox: {e}");
+            handler::check(context, spec).await.map_err(failed)?;
             let ids = match spec.host_users {
                 Some(false) => {
                     let held = context.id_ranges.hold(uid, || context.engine.sandboxes());
