@@ -4,7 +4,12 @@
 
 use k8s_openapi::api::core::v1::{Container, PersistentVolume, PersistentVolumeClaim, Pod, Volume};
 
-use super::{Ready, Request, Source, blocking, csi, host_path, local, ownership::Group};
+use super::{
+    Ready, Request, Source, blocking, csi,
+    csi::expand::{self, Wish},
+    host_path, local,
+    ownership::Group,
+};
 
 /// Name of the claim that the volume is of, with whether it must be mounted read-only; None: of no claim.
 pub(crate) fn name(pod: &Pod, volume: &Volume) -> Option<(String, bool)> {
@@ -104,11 +109,15 @@ pub(crate) async fn set_up(
                 group,
             })
         });
-        return found.await.map_err(failed(if block {
+        let found = found.await.map_err(failed(if block {
             "MapVolume.SetUpDevice"
         } else {
             "MountVolume.SetUp"
-        }));
+        }))?;
+        if let Wish::Grow(size) = expand::wish(&claim, &object) {
+            grow(request, &claim, &object, &size).await?;
+        }
+        return Ok(found);
     }
     if let Some(source) = spec.host_path {
         let path = host_path::on_machine(
@@ -129,6 +138,38 @@ pub(crate) async fn set_up(
     Err(failed("MountVolume.NewMounter initialization")(
         "no volume plugin matched: this node mounts csi, local and hostPath volumes".into(),
     ))
+}
+
+/// A local volume's file system takes the room that its device has got.
+async fn grow(
+    request: &Request<'_>,
+    claim: &PersistentVolumeClaim,
+    object: &PersistentVolume,
+    size: &str,
+) -> Result<(), String> {
+    let name = object.metadata.name.clone().unwrap_or_default();
+    let spec = object.spec.as_ref();
+    let block = spec.and_then(|s| s.volume_mode.as_deref()) == Some("Block");
+    if let Some(source) = spec.and_then(|s| s.local.clone()).filter(|_| !block) {
+        let (kubelet_dir, volume) = (request.context.kubelet_dir(), name.clone());
+        let grown = blocking(move || local::grow(&kubelet_dir, &volume, &source)).await;
+        if let Err(error) = grown {
+            let message =
+                format!("MountVolume.NodeExpandVolume failed for volume {name:?} : {error}");
+            expand::tell(request, claim, true, "VolumeResizeFailed", &message);
+            return Err(message);
+        }
+    }
+    let node = &request.context.name;
+    let message = format!("MountVolume.NodeExpandVolume succeeded for volume {name:?} {node}");
+    expand::tell(
+        request,
+        claim,
+        false,
+        "FileSystemResizeSuccessful",
+        &message,
+    );
+    expand::finish(request, claim, size).await
 }
 
 /// The claim and its volume, when both say so.

@@ -92,7 +92,8 @@ pub(crate) fn set_up(wanted: &Wanted<'_>) -> Result<Source, String> {
             mount_device(&path, &dir, kind, read_only, wanted.options)?;
             dir
         }
-        (_, true) => path,
+        // the folder itself, not a link to it, is what gets the group
+        (_, true) => fs::canonicalize(&path).map_err(|e| format!("{}: {e}", path.display()))?,
         _ => return Err("only directory and block device are supported".into()),
     };
     if let Some(group) = wanted.group.filter(|_| !read_only) {
@@ -103,6 +104,33 @@ pub(crate) fn set_up(wanted: &Wanted<'_>) -> Result<Source, String> {
         read_only,
         device: false,
     })
+}
+
+/// Grows the file system of a device to the device's size; a folder has none.
+///
+/// # Errors
+/// What the tool said.
+pub(crate) fn grow(
+    kubelet_dir: &Path,
+    volume: &str,
+    source: &LocalVolumeSource,
+) -> Result<(), String> {
+    let device = Path::new(&source.path);
+    let meta = fs::metadata(device).map_err(|e| format!("{}: {e}", device.display()))?;
+    if !meta.file_type().is_block_device() {
+        return Ok(());
+    }
+    match source.fs_type.as_deref().unwrap_or("ext4") {
+        kind if kind.starts_with("ext") => run(Command::new("resize2fs").arg(device)),
+        "xfs" => run(Command::new("xfs_growfs").arg(mounted_at(kubelet_dir, volume))),
+        "btrfs" => {
+            let dir = mounted_at(kubelet_dir, volume);
+            run(Command::new("btrfs")
+                .args(["filesystem", "resize", "max"])
+                .arg(dir))
+        }
+        other => Err(format!("resize of format {other} is not supported")),
+    }
 }
 
 /// Lets go of the devices that a Pod has; the last one's file system is unmounted.
@@ -226,11 +254,16 @@ mod tests {
                 group: None,
             });
             match want {
-                Ok(()) => assert_eq!(got.unwrap().path, Path::new(&source.path)),
+                Ok(()) => {
+                    let real = fs::canonicalize(&source.path).unwrap();
+                    assert_eq!(got.unwrap().path, real);
+                }
                 Err(text) => assert!(got.unwrap_err().contains(text), "{path}"),
             }
         };
+        std::os::unix::fs::symlink(dir.path(), dir.path().join("link")).unwrap();
         check(".", false, Ok(()));
+        check("link", false, Ok(()));
         check("none", false, Err("does not exist"));
         check(
             "file",

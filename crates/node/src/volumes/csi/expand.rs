@@ -37,13 +37,14 @@ const ERROR: &str = "NodeResizeError";
 
 /// What the claim's status asks the node for.
 #[derive(Debug, PartialEq, Eq)]
-enum Wish {
+pub(crate) enum Wish {
     Nothing,
     /// to a quantity
     Grow(String),
 }
 
-fn wish(claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> Wish {
+/// What is to be done for a claim whose volume is this.
+pub(crate) fn wish(claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> Wish {
     let status = claim.status.as_ref();
     let state = status
         .and_then(|s| s.allocated_resource_statuses.as_ref())
@@ -100,7 +101,7 @@ impl Csi {
                 "MountVolume.NodeExpandVolume failed for volume {:?} requested read-only file system",
                 volume.place.volume
             );
-            self.tell(request, claim, true, "FileSystemResizeFailed", &message);
+            tell(request, claim, true, "FileSystemResizeFailed", &message);
             self.published.lock().insert(key, bytes);
             return Ok(());
         }
@@ -138,7 +139,7 @@ impl Csi {
                     "MountVolume.NodeExpandVolume succeeded for volume {:?} {}",
                     volume.place.volume, request.context.name
                 );
-                self.tell(
+                tell(
                     request,
                     claim,
                     false,
@@ -154,7 +155,7 @@ impl Csi {
                     "MountVolume.NodeExpandVolume failed for volume {:?} : Expander.NodeExpand failed to expand the volume : {status}",
                     volume.place.volume
                 );
-                self.tell(request, claim, true, "VolumeResizeFailed", &message);
+                tell(request, claim, true, "VolumeResizeFailed", &message);
                 if !status.unfinished() {
                     patch(request, claim, failure(claim, &status)).await?;
                 }
@@ -166,31 +167,31 @@ impl Csi {
             }
         }
     }
+}
 
-    fn tell(
-        &self,
-        request: &Request<'_>,
-        claim: &PersistentVolumeClaim,
-        warning: bool,
-        reason: &'static str,
-        message: &str,
-    ) {
-        let events = &request.context.events;
-        events.pod(request.pod, None, warning, reason, message.to_owned());
-        events.send(Note {
-            object: ObjectReference {
-                api_version: Some("v1".into()),
-                kind: Some("PersistentVolumeClaim".into()),
-                name: claim.metadata.name.clone(),
-                namespace: claim.metadata.namespace.clone(),
-                uid: claim.metadata.uid.clone(),
-                ..ObjectReference::default()
-            },
-            warning,
-            reason,
-            message: message.to_owned(),
-        });
-    }
+/// An event on the Pod and one on the claim.
+pub(crate) fn tell(
+    request: &Request<'_>,
+    claim: &PersistentVolumeClaim,
+    warning: bool,
+    reason: &'static str,
+    message: &str,
+) {
+    let events = &request.context.events;
+    events.pod(request.pod, None, warning, reason, message.to_owned());
+    events.send(Note {
+        object: ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("PersistentVolumeClaim".into()),
+            name: claim.metadata.name.clone(),
+            namespace: claim.metadata.namespace.clone(),
+            uid: claim.metadata.uid.clone(),
+            ..ObjectReference::default()
+        },
+        warning,
+        reason,
+        message: message.to_owned(),
+    });
 }
 
 fn infeasible(status: &Status) -> bool {
@@ -227,7 +228,7 @@ fn conditions(claim: &PersistentVolumeClaim) -> Vec<PersistentVolumeClaimConditi
 }
 
 /// The claim has the new size, and waits for nothing more.
-async fn finish(
+pub(crate) async fn finish(
     request: &Request<'_>,
     claim: &PersistentVolumeClaim,
     size: &str,

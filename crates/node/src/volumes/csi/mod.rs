@@ -4,7 +4,7 @@
 //! their socket ([`service`] over [`rpc`] over [`proto`]). What is mounted is written down first ([`record`]).
 
 pub(crate) mod drivers;
-mod expand;
+pub(crate) mod expand;
 mod in_use;
 pub(crate) mod mount;
 pub(crate) mod node_info;
