@@ -13,7 +13,7 @@ use crate::{
     gc::inventory::Inventory,
     objects::{
         autoscaler::Autoscaler,
-        csi::{CsiDriver, CsiNode, VolumeAttachment},
+        csi::{CsiDriver, CsiNode, StorageCapacity, VolumeAttachment},
         meta::{Kind, Meta, Object},
         node::{Namespace, Node, ServiceAccount},
         pod::Pod,
@@ -125,6 +125,8 @@ caches! {
     attributes_classes: AttributesClass,
     /// CSIDrivers
     csi_drivers: CsiDriver,
+    /// CSIStorageCapacities
+    capacities: StorageCapacity,
     /// VolumeAttachments
     attachments: VolumeAttachment,
     /// PodDisruptionBudgets

@@ -2,7 +2,11 @@
 
 use serde::Deserialize;
 
-use super::meta::{Meta, nullable, object};
+use super::{
+    meta::{Meta, nullable, object},
+    quantity::Quantity,
+    selector::Selector,
+};
 
 /// `storage.k8s.io/v1.CSINode`
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -100,6 +104,39 @@ object!(CsiDriver, "storage.k8s.io", "v1", "csidrivers", "CSIDriver");
 pub struct CsiDriverSpec {
     /// volumes are attached to nodes; None: so they are
     pub attach_required: Option<bool>,
+    /// it says how much room there is
+    pub storage_capacity: Option<bool>,
+}
+
+/// `storage.k8s.io/v1.CSIStorageCapacity`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StorageCapacity {
+    /// metadata
+    pub metadata: Meta,
+    /// nodes from which it can be used; None: none
+    pub node_topology: Option<Selector>,
+    /// class of the volumes
+    pub storage_class_name: Box<str>,
+    /// room; None: not known
+    pub capacity: Option<Quantity>,
+    /// the largest volume; None: not known
+    pub maximum_volume_size: Option<Quantity>,
+}
+object!(
+    StorageCapacity,
+    "storage.k8s.io",
+    "v1",
+    "csistoragecapacities",
+    "CSIStorageCapacity"
+);
+
+impl StorageCapacity {
+    /// A volume of so many bytes can be made.
+    pub fn has(&self, bytes: i64) -> bool {
+        let limit = self.maximum_volume_size.as_ref().or(self.capacity.as_ref());
+        limit.is_some_and(|l| l.value() >= bytes)
+    }
 }
 
 /// `storage.k8s.io/v1.VolumeAttachment`

@@ -72,6 +72,9 @@ pub fn start(ctx: &Context) -> BoxFuture<'static, ()> {
             volumes: caches.volumes.clone(),
             classes: caches.classes.clone(),
             drivers: caches.csi_nodes.clone(),
+            all_drivers: caches.csi_drivers.clone(),
+            capacities: caches.capacities.clone(),
+            attachments: caches.attachments.clone(),
         },
         budgets: caches.budgets.clone(),
         services: caches.services.clone(),
@@ -116,6 +119,9 @@ pub fn start(ctx: &Context) -> BoxFuture<'static, ()> {
     s.storage.volumes.on_change(s.clone().on_storage());
     s.storage.classes.on_change(s.clone().on_storage());
     s.storage.drivers.on_change(s.clone().on_storage());
+    s.storage.all_drivers.on_change(s.clone().on_storage());
+    s.storage.capacities.on_change(s.clone().on_storage());
+    s.storage.attachments.on_change(s.clone().on_storage());
     let ready = [
         caches.pods.clone().ready(),
         caches.nodes.clone().ready(),
@@ -124,6 +130,9 @@ pub fn start(ctx: &Context) -> BoxFuture<'static, ()> {
         caches.volumes.clone().ready(),
         caches.classes.clone().ready(),
         caches.csi_nodes.clone().ready(),
+        caches.csi_drivers.clone().ready(),
+        caches.capacities.clone().ready(),
+        caches.attachments.clone().ready(),
         caches.budgets.clone().ready(),
     ];
     Box::pin(async move {

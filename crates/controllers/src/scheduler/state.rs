@@ -334,6 +334,9 @@ mod tests {
             volumes: Default::default(),
             classes: Default::default(),
             drivers: Default::default(),
+            all_drivers: Default::default(),
+            capacities: Default::default(),
+            attachments: Default::default(),
         }
     }
     /// Takes turns until there is none left: pods bound, and those that wait.

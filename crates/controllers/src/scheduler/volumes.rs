@@ -9,7 +9,7 @@ use std::{
 use crate::{
     machinery::cache::Cache,
     objects::{
-        csi::CsiNode,
+        csi::{CsiDriver, CsiNode, StorageCapacity, VolumeAttachment},
         node::Node,
         pod::Pod,
         volume::{Claim, StorageClass, Volume},
@@ -45,6 +45,12 @@ pub struct Storage {
     pub classes: Arc<Cache<StorageClass>>,
     /// drivers on nodes
     pub drivers: Arc<Cache<CsiNode>>,
+    /// drivers
+    pub all_drivers: Arc<Cache<CsiDriver>>,
+    /// room that drivers have
+    pub capacities: Arc<Cache<StorageCapacity>>,
+    /// volumes on nodes
+    pub attachments: Arc<Cache<VolumeAttachment>>,
 }
 
 /// The claim has its volume.
@@ -82,6 +88,29 @@ fn same_zone(volume: &Volume, node: &Node) -> bool {
         let has = labels.get(key).or_else(|| labels.get(newer));
         has.is_some_and(|v| want.split("__").any(|w| w == v))
     })
+}
+
+impl Storage {
+    /// The driver has room for the claim where the node can use it, or doesn't say how much it has (`hasEnoughCapacity`).
+    fn has_room(&self, claim: &Claim, class: &StorageClass, node: &Node) -> bool {
+        let says = self
+            .all_drivers
+            .get("", &class.provisioner)
+            .is_some_and(|d| d.spec.storage_capacity == Some(true));
+        let bytes = claim.spec.resources.requests.bytes();
+        if !says || bytes == 0 {
+            return true;
+        }
+        let mut found = false;
+        self.capacities.each(|c| {
+            found |= c.storage_class_name == class.metadata.name
+                && c.has(bytes)
+                && c.node_topology
+                    .as_ref()
+                    .is_some_and(|t| t.matches(&node.metadata.labels));
+        });
+        found
+    }
 }
 
 /// What is to be done for the claims once the node is chosen.
@@ -233,7 +262,7 @@ impl Claims {
             return Err(Refusal::passing(Rule::VolumeRestrictions, reason));
         }
         self.limits(node, place, storage)?;
-        let plan = self.binding(node)?;
+        let plan = self.binding(node, storage)?;
         let volumes = self.bound.iter().filter_map(|(_, v)| v.as_deref());
         if !volumes.into_iter().all(|v| same_zone(v, node)) {
             let reason = "node(s) had no available volume zone";
@@ -242,7 +271,7 @@ impl Claims {
         Ok(plan)
     }
 
-    fn binding(&self, node: &Node) -> Result<Plan, Refusal> {
+    fn binding(&self, node: &Node, storage: &Storage) -> Result<Plan, Refusal> {
         let mut refusal = Refusal {
             rule: Rule::VolumeBinding,
             reasons: vec![],
@@ -257,7 +286,7 @@ impl Claims {
             refusal.reasons.push(reason.into());
         }
         let mut plan = Plan::default();
-        let mut found = true;
+        let (mut found, mut room) = (true, true);
         let mut chosen: HashSet<Box<str>> = HashSet::new();
         for (claim, class) in &self.delayed {
             let annotations = &claim.metadata.annotations;
@@ -266,6 +295,7 @@ impl Claims {
                     found = false;
                     break;
                 }
+                room &= storage.has_room(claim, class, node);
                 plan.provision.push(claim.clone());
                 continue;
             }
@@ -286,10 +316,14 @@ impl Claims {
             let topologies = &class.allowed_topologies;
             found &= !matches!(&*class.provisioner, "" | NO_PROVISIONER)
                 && (topologies.is_empty() || topologies.iter().any(|t| t.matches(labels)));
+            room &= storage.has_room(claim, class, node);
             plan.provision.push(claim.clone());
         }
         if !found {
             let reason = "node(s) didn't find available persistent volumes to bind";
+            refusal.reasons.push(reason.into());
+        } else if !room {
+            let reason = "node(s) did not have enough free storage";
             refusal.reasons.push(reason.into());
         }
         if self.bound.iter().any(|(_, v)| v.is_none()) {
@@ -346,6 +380,13 @@ impl Claims {
             }
         }
         new.retain(|v| !there.contains(v));
+        storage.attachments.each(|a| {
+            if a.spec.node_name == node.metadata.name {
+                let volume = &a.spec.source.persistent_volume_name;
+                let volume = storage.volumes.get("", volume);
+                there.extend(volume.and_then(|v| csi(&v)));
+            }
+        });
         for (driver, _) in &new {
             let of = |set: &HashSet<(Box<str>, Box<str>)>| {
                 set.iter().filter(|(d, _)| d == driver).count() as i64

@@ -1,8 +1,10 @@
 //! Upstream's cases as data: nodes, the pods on them, a pod, and where it goes or why not.
 
+mod company;
 mod filters;
 mod preemption;
 mod spreading;
+mod volumes;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -22,7 +24,7 @@ use crate::{
 };
 
 /// What a case is decided on.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub struct Setting {
     pub nodes: Vec<Value>,
     pub pods: Vec<Value>,
@@ -32,6 +34,9 @@ pub struct Setting {
     pub volumes: Vec<Value>,
     pub classes: Vec<Value>,
     pub drivers: Vec<Value>,
+    pub all_drivers: Vec<Value>,
+    pub capacities: Vec<Value>,
+    pub attachments: Vec<Value>,
     pub budgets: Vec<Value>,
     pub like: Option<Value>,
 }
@@ -99,6 +104,9 @@ impl Setting {
             volumes: cache(&self.volumes),
             classes: cache(&self.classes),
             drivers: cache(&self.drivers),
+            all_drivers: cache(&self.all_drivers),
+            capacities: cache(&self.capacities),
+            attachments: cache(&self.attachments),
         };
         let mut nominated: Nominated = HashMap::new();
         for (node, pod) in &self.nominated {
