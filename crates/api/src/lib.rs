@@ -34,6 +34,7 @@ mod json_patch6902;
 pub mod kinds;
 mod list;
 mod local;
+mod log_options;
 mod measured;
 mod metrics;
 mod names;

@@ -59,6 +59,7 @@ fn must_exist(inner: &Inner, t: &Target) -> Result<(), Failure> {
 /// `GET …/log`: the node's stream, as it comes.
 pub async fn log(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Failure> {
     must_exist(inner, t)?;
+    crate::log_options::check(&t.name, &call.query)?;
     let query = call.parts.uri.query().unwrap_or("");
     let stream = streams(inner, t)?
         .log(&t.namespace, &t.name, query)

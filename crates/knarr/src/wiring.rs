@@ -274,9 +274,6 @@ impl Query {
     fn flag(&self, key: &str) -> bool {
         self.get(key).is_some_and(|v| matches!(v, "true" | "1"))
     }
-    fn number(&self, key: &str) -> Option<i64> {
-        self.get(key)?.parse().ok()
-    }
 }
 
 type StatusParts = (u16, String, String);
@@ -295,21 +292,7 @@ impl knarr_api::PodStreams for Streams {
     ) -> Result<futures::stream::BoxStream<'static, std::io::Result<bytes::Bytes>>, StatusParts>
     {
         let query = Query::parse(query);
-        let request = LogRequest {
-            namespace: namespace.into(),
-            pod: pod.into(),
-            container: query
-                .get("container")
-                .map(String::from)
-                .filter(|c| !c.is_empty()),
-            follow: query.flag("follow"),
-            tail_lines: query.number("tailLines"),
-            since_seconds: query.number("sinceSeconds"),
-            since_time: query.get("sinceTime").and_then(|t| t.parse().ok()),
-            timestamps: query.flag("timestamps"),
-            previous: query.flag("previous"),
-            limit_bytes: query.number("limitBytes"),
-        };
+        let request = LogRequest::read(namespace, pod, &query.0);
         self.0.logs(request).await.map_err(parts)
     }
 

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use crate::{
-    LogRequest, Node, StreamError,
+    LogRequest, LogStream, Node, StreamError,
     measure::{cadvisor, gather::Depth, own, resource, summary},
 };
 
@@ -199,6 +199,11 @@ impl LogRequest {
             timestamps: flag("timestamps"),
             previous: flag("previous"),
             limit_bytes: number("limitBytes"),
+            stream: match get("stream") {
+                Some("Stdout") => Some(LogStream::Stdout),
+                Some("Stderr") => Some(LogStream::Stderr),
+                _ => None,
+            },
         }
     }
 }

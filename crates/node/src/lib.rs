@@ -386,6 +386,14 @@ pub struct LogRequest {
     pub timestamps: bool,
     pub previous: bool,
     pub limit_bytes: Option<i64>,
+    /// one of the two only
+    pub stream: Option<LogStream>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogStream {
+    Stdout,
+    Stderr,
 }
 
 /// A `metav1.Status` to send.

@@ -122,22 +122,6 @@ pub(crate) async fn logs(
     registry: &Registry,
     request: LogRequest,
 ) -> Result<BoxStream<'static, std::io::Result<bytes::Bytes>>, StreamError> {
-    if request.tail_lines.is_some_and(|n| n < 0) {
-        return Err(bad_request(
-            "tailLines must be greater than or equal to 0".into(),
-        ));
-    }
-    if request.limit_bytes.is_some_and(|n| n < 1) {
-        return Err(bad_request("limitBytes must be greater than 0".into()));
-    }
-    if request.since_seconds.is_some() && request.since_time.is_some() {
-        return Err(bad_request(
-            "at most one of `sinceTime` or `sinceSeconds` may be specified".into(),
-        ));
-    }
-    if request.since_seconds.is_some_and(|n| n < 1) {
-        return Err(bad_request("sinceSeconds must be greater than 0".into()));
-    }
     let entry = entry(context, registry, &request.namespace, &request.pod).await?;
     let unit = unit(&entry, request.container.as_deref(), false)?;
     let (name, pod) = (&unit.name, &entry.name);
@@ -178,6 +162,7 @@ pub(crate) async fn logs(
         since,
         timestamps: request.timestamps,
         limit_bytes: request.limit_bytes.and_then(|n| u64::try_from(n).ok()),
+        stream: request.stream,
     };
     let running = unit
         .running

@@ -2,8 +2,11 @@
 
 use jiff::Timestamp;
 
+use crate::LogStream;
+
 pub(super) struct Line<'a> {
     pub timestamp: &'a [u8],
+    pub stream: LogStream,
     pub partial: bool,
     pub content: &'a [u8],
 }
@@ -16,12 +19,15 @@ impl<'a> Line<'a> {
         let stream = parts.next()?;
         let tags = parts.next()?;
         let content = parts.next()?;
-        if !matches!(stream, b"stdout" | b"stderr") {
-            return None;
-        }
+        let stream = match stream {
+            b"stdout" => LogStream::Stdout,
+            b"stderr" => LogStream::Stderr,
+            _ => return None,
+        };
         let partial = tags.split(|b| *b == b':').next() == Some(b"P");
         Some(Line {
             timestamp,
+            stream,
             partial,
             content,
         })

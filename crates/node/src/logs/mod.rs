@@ -17,7 +17,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 use jiff::Timestamp;
 
 use self::{files::Files, line::Line};
-use crate::inotify::Watcher;
+use crate::{LogStream, inotify::Watcher};
 
 /// A chunk of output is about this long.
 const CHUNK_BYTES: usize = 32 * 1024;
@@ -28,6 +28,7 @@ pub(crate) struct Options {
     pub since: Option<Timestamp>,
     pub timestamps: bool,
     pub limit_bytes: Option<u64>,
+    pub stream: Option<LogStream>,
 }
 
 type End = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -115,6 +116,9 @@ impl Reader {
             let Some(line) = Line::parse(text) else {
                 continue;
             };
+            if self.options.stream.is_some_and(|only| only != line.stream) {
+                continue;
+            }
             if let Some(since) = self.options.since
                 && line.time().is_some_and(|at| at < since)
             {
@@ -220,6 +224,23 @@ mod tests {
             text(&dir.path().join("none.log"), Options::default()).await,
             ""
         );
+    }
+
+    #[tokio::test]
+    async fn streams_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        std::fs::write(&path, "2026-01-01T00:00:00Z stdout P o\n2026-01-01T00:00:00Z stderr F e1\n2026-01-01T00:00:01Z stdout F ut\n2026-01-01T00:00:02Z stderr F e2\n").unwrap();
+        for (stream, wanted) in [
+            (LogStream::Stdout, "out\n"),
+            (LogStream::Stderr, "e1\ne2\n"),
+        ] {
+            let options = Options {
+                stream: Some(stream),
+                ..Options::default()
+            };
+            assert_eq!(text(&path, options).await, wanted);
+        }
     }
 
     #[tokio::test]
