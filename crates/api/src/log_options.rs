@@ -96,7 +96,7 @@ mod tests {
             (
                 "stream=Stdout&tailLines=3",
                 Some(
-                    ": Forbidden: `tailLines` and specific `stream` are mutually exclusive for now",
+                    "[]: Forbidden: `tailLines` and specific `stream` are mutually exclusive for now",
                 ),
             ),
         ] {
