@@ -127,7 +127,7 @@ fn try_become(process: &Process, seccomp: &Programs) -> Result<Never, String> {
         // without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go
         install(seccomp)?;
     }
-    let as_root = rustix::process::chdir(&process.cwd);
+    let as_root = enter_folder(&process.cwd);
 
     let own = sys::permitted_capabilities().map_err(failed("reading the capabilities"))?;
     let wanted = process.capabilities & own;
@@ -152,11 +152,11 @@ fn try_become(process: &Process, seccomp: &Programs) -> Result<Never, String> {
     .map_err(failed("setting user and groups"))?;
     if let Err(first) = as_root {
         // root may lack access that the user has (root-squashed volumes)
-        rustix::process::chdir(&process.cwd).map_err(|_| {
+        enter_folder(&process.cwd).map_err(|_| {
             format!(
                 "chdir to cwd ({:?}) set in config.json failed: {}",
                 process.cwd,
-                os_text(&first.into())
+                os_text(&first)
             )
         })?;
     }
@@ -176,6 +176,19 @@ fn try_become(process: &Process, seccomp: &Programs) -> Result<Never, String> {
     let path_c = sys::c_string(&path).map_err(failed("the program's path"))?;
     let error = sys::execve(&path_c, &args, &env_strings);
     Err(format!("exec {}: {}", path.display(), os_text(&error)))
+}
+
+/// Makes it the working directory, and sees that it is one of the container's: a name like `/proc/self/fd/7` could lead out through a descriptor that is open until exec (CVE-2024-21626).
+fn enter_folder(path: &Path) -> io::Result<()> {
+    rustix::process::chdir(path)?;
+    let reached = rustix::process::getcwd(Vec::new());
+    if reached.is_ok_and(|at| at.as_bytes().starts_with(b"/")) {
+        return Ok(());
+    }
+    rustix::process::chdir("/")?;
+    Err(io::Error::other(
+        "current working directory is outside of container mount namespace root -- possible container breakout detected",
+    ))
 }
 
 fn install(seccomp: &Programs) -> Result<(), String> {

@@ -168,6 +168,7 @@ fn build(
         let is_dir =
             file_type(source).told(|| "reading a mount source".into())? == FileType::Directory;
         let target = root.make(&mount.destination, is_dir)?;
+        not_over_proc(&target, mount)?;
         move_onto(source, &target).told(|| {
             format!(
                 "mounting {} to {}",
@@ -186,6 +187,46 @@ fn build(
         .transpose()?;
     drop(console);
     Ok(root)
+}
+
+/// Nothing is mounted into /proc but the few files that only tell of usage. SOURCE: runc checkProcMount.
+fn not_over_proc(target: &OwnedFd, mount: &Mount) -> Result<(), String> {
+    const PROC_MAGIC: u64 = 0x9fa0;
+    const HARMLESS: [&str; 8] = [
+        "/proc/cpuinfo",
+        "/proc/diskstats",
+        "/proc/meminfo",
+        "/proc/stat",
+        "/proc/swaps",
+        "/proc/uptime",
+        "/proc/loadavg",
+        "/proc/slabinfo",
+    ];
+    let stat = rustix::fs::fstatfs(target).told(|| "reading a mount point".into())?;
+    let harmless = HARMLESS.iter().any(|p| mount.destination == Path::new(p));
+    if stat.f_type as u64 == PROC_MAGIC && !harmless {
+        return Err(format!(
+            "{:?} cannot be mounted because it is inside /proc",
+            mount.destination
+        ));
+    }
+    Ok(())
+}
+
+/// A place for a file system of the kernel's: a folder of the image itself, as what is mounted there is later found again by its name (CVE-2019-19921). SOURCE: runc mountToRootfs.
+fn plain(root: &Root, name: &str) -> Result<(), String> {
+    let link = rustix::fs::statat(
+        &root.fd,
+        name.trim_start_matches('/'),
+        rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+    )
+    .is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Symlink);
+    if link {
+        return Err(format!(
+            "{name} in the image is a symbolic link: it must be an ordinary directory"
+        ));
+    }
+    Ok(())
 }
 
 /// What is done to the finished tree once it is `/`.
@@ -379,6 +420,9 @@ fn usual_mounts(
     cgroups: &Group,
     mapping: Option<&Mapping>,
 ) -> Result<(), String> {
+    for name in ["/proc", "/sys", "/dev"] {
+        plain(root, name)?;
+    }
     let strict = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let read_only = if spec.privileged {
         MountFlags::empty()
@@ -514,7 +558,7 @@ fn restrict(spec: &ContainerSpec) -> Result<(), String> {
         let is_dir = file_type(&target).told(told)? == FileType::Directory;
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let tree = match (&cover, is_dir) {
-            (_, false) => rustix::mount::open_tree(CWD, "/dev/null", flags).told(told)?,
+            (_, false) => null_device(flags).told(told)?,
             (Some(at), true) => rustix::mount::open_tree(CWD, at, flags).told(told)?,
             (None, true) => {
                 cover = Some(path.clone());
@@ -524,6 +568,18 @@ fn restrict(spec: &ContainerSpec) -> Result<(), String> {
         move_onto(&tree, &target).told(told)?;
     }
     Ok(())
+}
+
+/// The null device, and nothing that a volume over /dev may have in its place (CVE-2025-31133).
+fn null_device(flags: OpenTreeFlags) -> io::Result<OwnedFd> {
+    let tree =
+        rustix::mount::open_tree(CWD, "/dev/null", flags | OpenTreeFlags::AT_SYMLINK_NOFOLLOW)?;
+    let stat = rustix::fs::fstat(&tree)?;
+    let device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+    if !device || stat.st_rdev != rustix::fs::makedev(1, 3) {
+        return Err(io::Error::other("/dev/null is not the null device"));
+    }
+    Ok(tree)
 }
 
 /// A read-only tmpfs that hangs nowhere yet.

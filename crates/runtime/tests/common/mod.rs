@@ -31,7 +31,7 @@ pub fn busybox(dir: &Path) {
     for applet in [
         "sh", "true", "false", "sleep", "cat", "echo", "id", "ls", "ps", "env", "mount", "dd",
         "head", "tail", "mkdir", "touch", "hostname", "stty", "seq", "yes", "kill", "mknod",
-        "chroot", "readlink", "grep", "wc", "tty", "date", "unshare", "chmod", "rm", "stat",
+        "chroot", "readlink", "grep", "wc", "tty", "date", "unshare", "chmod", "rm", "stat", "cp",
         "chown", "ip", "umount", "ln", "mv", "find", "nsenter",
     ] {
         std::os::unix::fs::symlink("busybox", dir.join("bin").join(applet)).unwrap();
