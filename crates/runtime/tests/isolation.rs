@@ -403,6 +403,65 @@ async fn limits_hold_and_running_out_of_memory_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_of_a_sandbox_hold_for_all_in_it_and_go_with_it() {
+    let w = World::new();
+    w.sandbox_with("s", |s| {
+        s.cgroup = "kubepods/burstable/pod1".into();
+        s.resources.memory_limit_bytes = Some(40 << 20);
+        s.resources.pids_limit = Some(8);
+    })
+    .await;
+    let spec = |id: &str, script: &str| {
+        let mut spec = w.spec(id, script);
+        spec.cgroup = format!("kubepods/burstable/pod1/{id}");
+        spec
+    };
+    // not the first process, which goes on: it's told all the same
+    w.run(spec(
+        "child",
+        "dd if=/dev/zero of=/dev/null bs=200M count=1; echo went on",
+    ))
+    .await;
+    let exit = w.wait("child").await;
+    let v1 = !std::path::Path::new("/sys/fs/cgroup/cgroup.procs").exists();
+    assert!(exit.oom_killed, "{exit:?}");
+    if v1 {
+        assert_eq!(exit.code, 0);
+        assert!(w.log("child").contains("went on"), "{}", w.log("child"));
+    }
+    let (code, out) = w
+        .output(spec(
+            "forks",
+            "for i in $(seq 20); do sleep 5 & done; echo all",
+        ))
+        .await;
+    assert!(code != 0 || out.contains("fork"), "{code} {out}");
+    w.rt()
+        .set_group(
+            "kubepods/burstable",
+            knarr_runtime::Resources {
+                cpu_shares: Some(512),
+                ..Default::default()
+            },
+        )
+        .await
+        .unwrap();
+    for id in ["child", "forks"] {
+        w.rt().delete(id).await.unwrap();
+    }
+    w.rt().delete_sandbox("s").await.unwrap();
+    let class = format!("/sys/fs/cgroup/cpu{}/kubepods/burstable", w.cgroup_parent);
+    if let Ok(shares) = std::fs::read_to_string(format!("{class}/cpu.shares")) {
+        assert_eq!(shares.trim(), "512");
+        assert!(!std::path::Path::new(&class).join("pod1").exists());
+    }
+    for path in ["../x", "", "a//b"] {
+        let refused = w.rt().set_group(path, Default::default()).await;
+        assert!(refused.is_err(), "{path:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn terminals_and_standard_input_of_containers() {
     let w = World::new();
     w.sandbox("s").await;
