@@ -1,4 +1,4 @@
-//! What every cluster has from its first moment: the four namespaces, the Service `kubernetes`, and the CA
+//! What every cluster has from its first moment: the four namespaces, the Service `kubernetes`, its range, and the CA
 //! that clients verify it by, in `kube-public`, from where a controller brings it to every namespace.
 
 use serde_json::{Value, json};
@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::{
     access,
     identity::Identity,
+    own,
     query::WriteOptions,
     registry::Resource,
     server::Inner,
@@ -48,10 +49,43 @@ pub async fn run(inner: &Inner) -> Result<(), Failure> {
         });
         ensure(inner, &r, "default", o).await?;
     }
+    service_range(inner).await?;
     access::bootstrap::run(inner).await?;
     crate::measured::bootstrap(inner).await?;
     crate::fairness::bootstrap(inner).await?;
     crate::aggregate::bootstrap(inner).await
+}
+
+/// The ServiceCIDR `kubernetes`, and that it is ready (upstream `pkg/controlplane/controller/defaultservicecidr`).
+async fn service_range(inner: &Inner) -> Result<(), Failure> {
+    const READY: &str = "Kubernetes default Service CIDR is ready";
+    let Some(r) = inner
+        .catalog()
+        .preferred("networking.k8s.io", "servicecidrs")
+    else {
+        return Ok(());
+    };
+    let (base, bits) = inner.config.service_cidr;
+    let o = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
+        "metadata": {"name": "kubernetes"},
+        "spec": {"cidrs": [format!("{base}/{bits}")]},
+    });
+    ensure(inner, &r, "", o).await?;
+    let manager = "kubernetes-service-cidr-controller";
+    let place = ("", "kubernetes");
+    own::change_if_there(inner, &r, place, Part::Status, manager, |range| {
+        let status = &mut range["status"];
+        let told = status["conditions"].as_array();
+        if told.is_some_and(|all| all.iter().any(|c| c["type"] == "Ready")) {
+            return;
+        }
+        *status = json!({"conditions": [{
+            "type": "Ready", "status": "True", "reason": "", "message": READY,
+            "lastTransitionTime": crate::object::now(),
+        }]});
+    })
+    .await
 }
 
 /// Creates the object unless one of its name is there.

@@ -257,3 +257,24 @@ async fn pods_are_bound_once_and_evicted() {
     assert_eq!((a.code, &a.json()["status"]), (201, &json!("Success")));
     assert!(f.get(&format!("{PODS}/p")).await.json()["metadata"]["deletionTimestamp"].is_string());
 }
+
+#[tokio::test]
+async fn the_range_of_services_is_an_object_that_is_ready() {
+    let f = builtin();
+    const RANGE: &str = "/apis/networking.k8s.io/v1/servicecidrs/kubernetes";
+    let range = f.get(RANGE).await.json();
+    let cidr = range["spec"]["cidrs"][0].as_str().unwrap().to_string();
+    let service = f
+        .get("/api/v1/namespaces/default/services/kubernetes")
+        .await;
+    let address = service.json()["spec"]["clusterIP"]
+        .as_str()
+        .unwrap()
+        .to_string();
+    let network = address.strip_suffix(".1").unwrap();
+    assert!(cidr.starts_with(network), "{address} is of {cidr}");
+    let ready = &range["status"]["conditions"][0];
+    assert_eq!(ready["type"], "Ready");
+    assert_eq!(ready["status"], "True");
+    assert_eq!(ready["message"], "Kubernetes default Service CIDR is ready");
+}
