@@ -102,7 +102,7 @@ async fn confinement() {
     let world = World::new().await;
     let script = "id; grep -E 'NoNewPrivs|CapEff|CapBnd|Seccomp:' /proc/self/status; touch /x || echo read-only; ls -ln / | grep data; touch /data/mine && ls -ln /data";
     let mut strict = shell("c", script);
-    strict["securityContext"] = json!({"runAsUser": 1000, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}});
+    strict["securityContext"] = json!({"runAsUser": 1000, "readOnlyRootFilesystem": true, "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
     strict["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
     let spec = json!({
         "restartPolicy": "Never", "securityContext": {"fsGroup": 4711, "supplementalGroups": [77]},
@@ -134,7 +134,7 @@ async fn confinement() {
     for want in [
         "0\n",
         "CapEff:\t00000000a80425fb",
-        "NoNewPrivs:\t1",
+        "NoNewPrivs:\t0",
         "Seccomp:\t2",
         "writable",
     ] {
