@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     jobs,
+    phase::RESTARTING_ALL,
     state::{Ended, Kind, Running, State},
     worker::Worker,
 };
@@ -41,6 +42,7 @@ impl Worker {
                 self.conditions[slot].since = condition.last_transition_time.as_ref().map(|t| t.0);
             }
         }
+        self.resetting = self.conditions[5].status;
         let phase = status.and_then(|s| s.phase.as_deref());
         if let Some(phase @ ("Succeeded" | "Failed")) = phase {
             self.was_terminal = Some(phase.into());
@@ -121,6 +123,12 @@ impl Worker {
                 .as_ref()
                 .and_then(|s| s.terminated.as_ref());
             unit.last = last.map(|t| Box::new(remembered(t, now)));
+        }
+        let waits_for = known.and_then(|k| k.state.as_ref()?.waiting.as_ref()?.reason.as_deref());
+        if waits_for == Some(RESTARTING_ALL) && newest.is_none_or(|c| attempt_of(c) <= unit.attempt)
+        {
+            unit.await_reset();
+            return;
         }
         let Some(container) = newest else {
             let current = known.and_then(|k| k.state.as_ref());

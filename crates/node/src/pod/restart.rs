@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     phase::RESTARTING_ALL,
-    state::{self, Ended, Kind, State},
+    state::{self, Ended, Kind, State, Unit},
     worker::Worker,
 };
 
@@ -70,6 +70,20 @@ pub(super) fn could_restart_all(pod: &Pod) -> bool {
         })
 }
 
+impl Unit {
+    /// It was taken away to be started with all others.
+    pub(super) fn await_reset(&mut self) {
+        // Removed containers leave no back-off behind.
+        self.uncounted = true;
+        self.state = State::Waiting {
+            reason: RESTARTING_ALL,
+            message: REMOVED.into(),
+            since: Instant::now(),
+            retry_at: None,
+        };
+    }
+}
+
 impl Worker {
     /// A container has ended: perhaps that restarts all.
     pub(super) fn note_end(&mut self, pod: &Pod, index: usize, exit_code: i32) {
@@ -110,14 +124,7 @@ impl Worker {
                 message: Some(REMOVED.into()),
                 ..(**ended).clone()
             }));
-            // Removed containers leave no back-off behind.
-            unit.uncounted = true;
-            unit.state = State::Waiting {
-                reason: RESTARTING_ALL,
-                message: REMOVED.into(),
-                since: Instant::now(),
-                retry_at: None,
-            };
+            unit.await_reset();
         }
         self.resetting = false;
         false

@@ -91,3 +91,39 @@ async fn a_changed_image_restarts_at_once_whatever_the_back_off_is() {
         })
         .await;
 }
+
+#[tokio::test]
+async fn a_restart_of_all_goes_on_after_one_of_the_node() {
+    let mut world = World::new().await;
+    let all = json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]);
+    let spec = json!({
+        "restartPolicy": "Never",
+        "initContainers": [{"name": "i", "image": "app:1", "command": ["run"]}],
+        "containers": [{"name": "a", "image": "app:1", "command": ["run"], "restartPolicy": "Never", "restartPolicyRules": all}],
+    });
+    world.create("p", spec).await;
+    let init_runs = |n: usize| {
+        let engine = world.engine.clone();
+        move || engine.runs.lock().iter().filter(|r| *r == "i").count() == n
+    };
+    world.until_true("init runs", init_runs(1)).await;
+    let id = world.engine.id_of("i").unwrap();
+    world.engine.end(&id, 0, None, false);
+    world.until_ready("p").await;
+    let id = world.engine.id_of("a").unwrap();
+    world.engine.end(&id, 42, None, false);
+    world.until_true("init runs again", init_runs(2)).await;
+    world
+        .until("p", |p| {
+            let waiting = &p["status"]["containerStatuses"][0]["state"]["waiting"];
+            waiting["reason"] == "RestartingAllContainers"
+        })
+        .await;
+    world.stop_node().await;
+    world.start_node().await;
+    let id = world.engine.id_of("i").unwrap();
+    world.engine.end(&id, 0, None, false);
+    let pod = world.until_ready("p").await;
+    assert_eq!(restarts(&pod, "containerStatuses"), [1]);
+    assert_eq!(*world.engine.runs.lock(), ["i", "a", "i", "a"]);
+}
