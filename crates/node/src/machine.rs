@@ -162,7 +162,8 @@ impl Registrar {
             }),
         });
         let api: Api<Node> = Api::all(self.client.clone());
-        let patch = json!({"status": status});
+        let mut patch = json!({"status": status});
+        replace_addresses(&mut patch);
         api.patch_status(
             &self.name,
             &PatchParams::default(),
@@ -438,9 +439,34 @@ pub(crate) fn info() -> NodeSystemInfo {
     }
 }
 
+/// A strategic merge takes one address of a type, but a node of two families has two: the list goes in as a whole.
+///
+/// Source: kubernetes `pkg/util/node` (fixupPatchForNodeStatusAddresses).
+fn replace_addresses(patch: &mut serde_json::Value) {
+    if let Some(list) = patch
+        .pointer_mut("/status/addresses")
+        .and_then(serde_json::Value::as_array_mut)
+    {
+        list.insert(0, json!({"$patch": "replace"}));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_of_two_families_go_in_as_a_whole() {
+        let all = json!([{"type": "InternalIP", "address": "10.0.0.1"}, {"type": "InternalIP", "address": "fd00::1"}]);
+        let mut patch = json!({"status": {"addresses": all}});
+        replace_addresses(&mut patch);
+        let got = patch["status"]["addresses"].as_array().unwrap();
+        assert_eq!(got[0], json!({"$patch": "replace"}));
+        assert_eq!(got[1..], all.as_array().unwrap()[..]);
+        let mut none = json!({"status": {}});
+        replace_addresses(&mut none);
+        assert_eq!(none, json!({"status": {}}));
+    }
 
     #[test]
     fn says_what_the_machine_is() {

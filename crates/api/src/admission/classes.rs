@@ -39,7 +39,7 @@ fn default_class(inner: &Inner, (group, plural): (&str, &str), marks: &[&str]) -
     classes.first().map(|c| meta(c, "name").to_string())
 }
 
-/// A claim or Ingress that asks for no class gets the default one; claims and volumes are protected while in use.
+/// A claim or Ingress that asks for no class gets the default one; claims, volumes and their attributes' classes are protected while in use.
 pub fn admit(inner: &Inner, a: &mut Attributes<'_>) {
     if a.operation != Operation::Create {
         return;
@@ -57,6 +57,10 @@ pub fn admit(inner: &Inner, a: &mut Attributes<'_>) {
     } else if a.is("", "persistentvolumes") {
         if let Some(volume) = a.object.as_mut() {
             protect(volume, "kubernetes.io/pv-protection");
+        }
+    } else if a.is("storage.k8s.io", "volumeattributesclasses") {
+        if let Some(class) = a.object.as_mut() {
+            protect(class, "kubernetes.io/vac-protection");
         }
     } else if a.is("networking.k8s.io", "ingresses") {
         let Some(ingress) = a.object.as_mut() else {
