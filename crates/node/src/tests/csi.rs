@@ -46,7 +46,11 @@ impl World {
 
     /// A claim bound to a volume of the driver.
     async fn csi_volume(&self, name: &str) {
-        let modes = json!(["ReadWriteOnce"]);
+        self.csi_volume_of(name, "ReadWriteOnce").await;
+    }
+
+    async fn csi_volume_of(&self, name: &str, mode: &str) {
+        let modes = json!([mode]);
         self.put(
             "persistentvolumeclaims",
             json!({"metadata": {"name": name}, "spec": {"volumeName": name, "accessModes": modes,
@@ -282,4 +286,24 @@ async fn a_volume_waits_for_its_attachment_and_grows() {
         })
         .await;
     world.nothing_is_mounted().await;
+}
+
+#[tokio::test]
+async fn a_volume_for_one_pod_is_one_pods() {
+    let world = World::new().await;
+    world.csi_driver(json!({"attachRequired": false})).await;
+    world.csi_volume_of("one", "ReadWriteOncePod").await;
+    let _driver = FakeDriver::start(&world.dir.path().join("node"));
+    let claim = json!({"persistentVolumeClaim": {"claimName": "one"}});
+    world.create("p", user_of(claim.clone())).await;
+    world.until_ready("p").await;
+    world.create("q", user_of(claim)).await;
+    world
+        .until_event("q", |r, m| {
+            r == "FailedMount"
+                && m.ends_with("volume uses the ReadWriteOncePod access mode and is already in use by another pod")
+        })
+        .await;
+    world.delete("p", None).await;
+    world.until_ready("q").await;
 }

@@ -77,6 +77,16 @@ pub(crate) async fn set_up(
         let text = format!("{what} failed for volume {name:?} : ");
         move |e: String| format!("{text}{e}")
     };
+    if spec
+        .access_modes
+        .iter()
+        .flatten()
+        .any(|m| m == "ReadWriteOncePod")
+    {
+        let csi = &request.context.csi;
+        csi.claim_alone(&name, request.uid())
+            .map_err(failed("MountVolume.SetUp"))?;
+    }
     if let Some(source) = &spec.csi {
         let uid = request.uid();
         let of_csi = || csi::mount::Volume::persistent(uid, &name, &object, source, read_only);

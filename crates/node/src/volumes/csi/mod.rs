@@ -42,6 +42,8 @@ pub(crate) struct Csi {
     published: Mutex<BTreeMap<(String, String), i64>>,
     /// what the Node's `volumesInUse` says
     reported: tokio::sync::Mutex<Option<BTreeSet<String>>>,
+    /// volumes that one Pod alone may have → its uid
+    alone: Mutex<HashMap<String, String>>,
     /// one at a time for one volume of one driver
     locks: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
 }
@@ -54,6 +56,7 @@ impl Csi {
             staged: Mutex::default(),
             published: Mutex::default(),
             reported: Default::default(),
+            alone: Mutex::default(),
             locks: Mutex::default(),
         }
     }
@@ -68,6 +71,24 @@ impl Csi {
         let lock = Arc::new(tokio::sync::Mutex::new(()));
         locks.insert(key, Arc::downgrade(&lock));
         lock
+    }
+
+    /// Takes a volume of access mode ReadWriteOncePod, of whatever kind, for a Pod; it has it until it's torn down.
+    ///
+    /// # Errors
+    /// In upstream's words, when another Pod has it: one that was put here past the scheduler.
+    pub(crate) fn claim_alone(&self, volume: &str, uid: &str) -> Result<(), String> {
+        let mut alone = self.alone.lock();
+        let owner = alone
+            .entry(volume.to_owned())
+            .or_insert_with(|| uid.to_owned());
+        if owner == uid {
+            return Ok(());
+        }
+        Err(
+            "volume uses the ReadWriteOncePod access mode and is already in use by another pod"
+                .into(),
+        )
     }
 
     /// Folders that drivers and their registrars put sockets in; they must be there before any of them is.

@@ -24,6 +24,14 @@ impl Csi {
     /// # Errors
     /// When a driver isn't there or doesn't let go: what is left is known, and the next try goes on there.
     pub(crate) async fn tear_down(&self, context: &Context, uid: &str) -> Result<(), String> {
+        let result = self.take_all_out(context, uid).await;
+        if result.is_ok() {
+            self.alone.lock().retain(|_, owner| owner != uid);
+        }
+        result
+    }
+
+    async fn take_all_out(&self, context: &Context, uid: &str) -> Result<(), String> {
         let layout = self.layout.clone();
         let pod = uid.to_owned();
         let places = blocking(move || Ok(layout.of_pod(&pod))).await?;
