@@ -336,9 +336,14 @@ impl Reader {
             },
             Scalar::IntOrString if numbers[1] == 1 => utf8(texts[3].unwrap_or_default())?.into(),
             Scalar::IntOrString => (numbers[2] as i32).into(),
-            Scalar::Time | Scalar::MicroTime if numbers[1] == 0 && numbers[2] == 0 => Value::Null,
+            // `Time.Unmarshal`: no bytes are no time, zeros are 1970; only MicroTime looks at the fraction
+            Scalar::Time | Scalar::MicroTime if bytes.is_empty() => Value::Null,
             Scalar::Time | Scalar::MicroTime => {
-                let at = jiff::Timestamp::new(numbers[1] as i64, numbers[2] as i32)
+                let nanos = match scalar {
+                    Scalar::MicroTime => numbers[2] as i32,
+                    _ => 0,
+                };
+                let at = jiff::Timestamp::new(numbers[1] as i64, nanos)
                     .map_err(|e| DecodeError(format!("proto: a time is out of range: {e}")))?;
                 at.to_string().into()
             }

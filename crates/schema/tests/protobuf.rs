@@ -99,3 +99,34 @@ fn what_is_no_envelope_is_told() {
         "no kind \"Spam\" is registered for version \"v1\"",
     );
 }
+
+/// `metav1.Time.Unmarshal`: a Secret's creation time, its bytes as they are after `metadata.creationTimestamp`'s tag.
+#[test]
+fn times_of_zero_are_1970_and_times_of_nothing_are_none() {
+    let check = |time: &[u8], expected: Option<&str>| {
+        let len = |bytes: &[u8]| bytes.len() as u8;
+        let meta = [&[0x42, len(time)], time].concat();
+        let secret = [&[0x0a, len(&meta)], meta.as_slice()].concat();
+        let kind = b"\x0a\x02v1\x12\x06Secret";
+        let mut whole = b"k8s\0".to_vec();
+        whole.extend([0x0a, len(kind)]);
+        whole.extend(kind);
+        whole.extend([0x12, len(&secret)]);
+        whole.extend(&secret);
+        let (api_version, kind, value) = knarr_schema::decode_protobuf(&whole).unwrap();
+        assert_eq!(
+            value["metadata"]["creationTimestamp"].as_str(),
+            expected,
+            "{time:?}"
+        );
+        let again =
+            knarr_schema::encode_protobuf(&api_version, &kind, value.to_string().as_bytes());
+        let (.., again) = knarr_schema::decode_protobuf(&again.unwrap()).unwrap();
+        assert_eq!(again, value, "{time:?}");
+    };
+    check(&[], None);
+    check(&[0x08, 0x00, 0x10, 0x00], Some("1970-01-01T00:00:00Z"));
+    // only the fraction, which a Time does not have
+    check(&[0x10, 0x05], Some("1970-01-01T00:00:00Z"));
+    check(&[0x08, 0x01], Some("1970-01-01T00:00:01Z"));
+}
