@@ -1,8 +1,8 @@
 //! The verbs and their flags.
 
 use crate::{
-    connect, doctor, down, error::Error, exec, image, logs, paths::Paths, scale, serve, status,
-    stop, up,
+    check, connect, doctor, down, error::Error, exec, image, logs, paths::Paths, scale, serve,
+    status, stop, up,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -53,6 +53,8 @@ enum Verb {
     Exec(exec::ExecArguments),
     /// Change how many replicas services have: `knarr scale web=3 worker=0`
     Scale(scale::ScaleArguments),
+    /// Check a Dockerfile: `knarr build --check`
+    Build(check::BuildArguments),
     /// Make, list, load and remove images
     #[command(subcommand)]
     Image(image::ImageVerb),
@@ -70,6 +72,13 @@ enum Verb {
     Doctor(doctor::DoctorArguments),
     /// Print a completion script for a shell
     Completions { shell: clap_complete::Shell },
+}
+
+impl Arguments {
+    /// It is the platform itself.
+    pub fn serves(&self) -> bool {
+        matches!(self.verb, Verb::Serve(_))
+    }
 }
 
 /// Flags that most verbs share.
@@ -115,6 +124,7 @@ pub fn run(arguments: Arguments) -> Result<u8, Error> {
             Verb::Logs(a) => logs::run(&paths, a).await,
             Verb::Exec(a) => exec::run(&paths, a).await,
             Verb::Scale(a) => scale::run(&paths, a).await,
+            Verb::Build(a) => check::run(&paths, a),
             Verb::Image(a) => image::run(&paths, a),
             Verb::Kubeconfig { path } => kubeconfig(&paths, path),
             Verb::Stop(a) => stop::run(&paths, a).await,

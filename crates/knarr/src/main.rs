@@ -5,6 +5,7 @@ mod apply;
 mod attach;
 mod authority;
 mod build;
+mod check;
 mod cli;
 mod connect;
 mod doctor;
@@ -39,6 +40,9 @@ fn main() -> std::process::ExitCode {
     keep_the_heap_small();
 
     let arguments = cli::Arguments::parse();
+    if !arguments.serves() {
+        end_when_nobody_reads();
+    }
     // Fails only when a provider is set already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match cli::run(arguments) {
@@ -47,6 +51,16 @@ fn main() -> std::process::ExitCode {
             eprintln!("knarr: {error}");
             error.exit_code().into()
         }
+    }
+}
+
+/// `knarr logs web | head`: a verb ends by SIGPIPE as other programs do, where Rust's runtime makes it an error of every write.
+/// Sockets are written to without the signal, so that only pipes end it.
+fn end_when_nobody_reads() {
+    // SAFETY: the default action is no code of ours, and no thread is running yet.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
     }
 }
 

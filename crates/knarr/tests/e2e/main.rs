@@ -4,6 +4,7 @@ mod attach;
 mod chaos;
 mod crash;
 mod crew;
+mod dockerfile;
 mod faults;
 mod forward;
 mod input;

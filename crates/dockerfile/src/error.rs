@@ -1,0 +1,31 @@
+//! What is wrong with a Dockerfile, and where.
+
+use crate::words::WordsError;
+
+/// The result of reading.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A mistake in a Dockerfile.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("dockerfile parse error on line {line}: {why}")]
+pub struct Error {
+    /// First line of the instruction, from 1.
+    pub line: usize,
+    /// Last line of the instruction, from 1.
+    pub last: usize,
+    /// What is wrong, in BuildKit's words where it has some.
+    pub why: String,
+}
+
+impl Error {
+    pub(crate) fn new(line: usize, last: usize, why: impl Into<String>) -> Error {
+        Error {
+            line,
+            last: last.max(line),
+            why: why.into(),
+        }
+    }
+    pub(crate) fn words(line: usize, last: usize, e: &WordsError) -> Error {
+        Error::new(line, last, e.to_string())
+    }
+}
