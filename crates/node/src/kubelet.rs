@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::{
     LogRequest, LogStream, Node, StreamError,
     measure::{cadvisor, gather::Depth, own, resource, summary},
+    system_logs::{self, Found},
 };
 
 const JSON: &str = "application/json";
@@ -49,6 +50,24 @@ impl KubeletAnswer {
 fn parameter<'a>(query: &'a [(String, String)], key: &str) -> Option<&'a str> {
     let found = query.iter().find(|(k, _)| k == key);
     found.map(|(_, v)| v.as_str())
+}
+
+async fn system_log(parts: &[&str]) -> KubeletAnswer {
+    let parts: Vec<String> = parts.iter().map(|p| (*p).to_owned()).collect();
+    let found = tokio::task::spawn_blocking(move || {
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        system_logs::find(&parts)
+    })
+    .await;
+    match found {
+        Ok(Ok(Found::Folder(page))) => KubeletAnswer::ok("text/html; charset=utf-8", page),
+        Ok(Ok(Found::File(file))) => KubeletAnswer {
+            status: 200,
+            content_type: PLAIN,
+            body: system_logs::bytes(file),
+        },
+        _ => KubeletAnswer::missing(),
+    }
 }
 
 impl Node {
@@ -89,6 +108,7 @@ impl Node {
                 KubeletAnswer::ok(METRICS, own::probes(&self.inner.registry, seen))
             }
             ["metrics", "cadvisor"] => self.cadvisor().await,
+            ["logs", rest @ ..] => system_log(rest).await,
             ["containerLogs", namespace, pod, container] => {
                 self.container_logs(namespace, pod, container, query).await
             }

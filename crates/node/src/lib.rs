@@ -25,6 +25,7 @@ mod settings;
 mod sources;
 mod spec;
 mod streams;
+mod system_logs;
 #[cfg(test)]
 mod tests;
 mod turns;
