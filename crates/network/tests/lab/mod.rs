@@ -65,7 +65,7 @@ pub struct Pod {
 }
 
 /// A thread in a network namespace of its own, and the way in.
-fn namespace() -> (mpsc::SyncSender<Work>, PathBuf) {
+fn own_thread() -> (mpsc::SyncSender<Work>, PathBuf) {
     let (work, todo) = mpsc::sync_channel::<Work>(8);
     let (ready, netns) = mpsc::sync_channel(1);
     std::thread::spawn(move || {
@@ -87,10 +87,19 @@ impl Pod {
 
     /// With ports, or more labels.
     pub async fn start_with(network: &Network, name: &str, more: knarr_network::Pod) -> Pod {
-        let (work, netns) = namespace();
+        Pod::start_in(network, "default", name, more).await
+    }
+
+    pub async fn start_in(
+        network: &Network,
+        namespace: &str,
+        name: &str,
+        more: knarr_network::Pod,
+    ) -> Pod {
+        let (work, netns) = own_thread();
         let pod = knarr_network::Pod {
             uid: name.into(),
-            namespace: "default".into(),
+            namespace: namespace.into(),
             name: name.into(),
             labels: [("app".to_string(), name.to_string())].into(),
             ..more
@@ -114,7 +123,7 @@ impl Pod {
 
     /// A machine outside of the cluster, at 192.0.2.2: it knows no way back to Pods.
     pub async fn outside() -> Pod {
-        let (work, netns) = namespace();
+        let (work, netns) = own_thread();
         let tid = netns.components().nth(4).unwrap().as_os_str();
         let tid = tid.to_str().unwrap();
         command(&format!(
