@@ -66,7 +66,7 @@ mod webhook;
 mod write;
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
 };
@@ -114,6 +114,8 @@ pub struct Config {
     /** CA, serving and admin keys live here; made at first start, 0600 */
     pub pki_dir: PathBuf,
     pub service_cidr: (Ipv4Addr, u8),
+    /// Of Services' second addresses; None on a host without IPv6
+    pub service_cidr6: Option<(Ipv6Addr, u8)>,
     /// Addresses clients use beside loopback and the Service's; the serving certificate is for them, too
     pub addresses: Vec<IpAddr>,
     pub dns_ip: Ipv4Addr,
@@ -309,6 +311,7 @@ impl Config {
             store,
             pki_dir: dir.join("pki"),
             service_cidr: (Ipv4Addr::new(10, 43, 0, 0), 16),
+            service_cidr6: None,
             addresses: vec![],
             dns_ip: Ipv4Addr::new(10, 43, 0, 10),
             cluster_domain: "cluster.local".into(),

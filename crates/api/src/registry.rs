@@ -173,6 +173,10 @@ pub trait Lookup: Send + Sync {
     fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value>;
     fn list(&self, group: &str, plural: &str, namespace: Option<&str>) -> Vec<Value>;
     fn service_cidr(&self) -> (std::net::Ipv4Addr, u8);
+    /// Range of Services' second addresses; None on a platform without IPv6.
+    fn service_cidr6(&self) -> Option<(std::net::Ipv6Addr, u8)> {
+        None
+    }
     fn node_port_range(&self) -> (u16, u16);
     /// Who makes the request, as an `authentication.k8s.io/v1` UserInfo: username, and uid, groups, extra when there are
     /// any. Empty when the server itself writes.

@@ -1,6 +1,9 @@
 //! What strategies may look up: one store snapshot.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use knarr_store::Snapshot;
 use serde_json::Value;
@@ -15,6 +18,8 @@ pub struct View<'a> {
     pub catalog: Arc<Catalog>,
     /// Range of Service addresses.
     pub service_cidr: (Ipv4Addr, u8),
+    /// Of second addresses.
+    pub service_cidr6: Option<(Ipv6Addr, u8)>,
     /// First and last node port.
     pub node_port_range: (u16, u16),
     /// Whose request it is; None for the server's own.
@@ -39,6 +44,9 @@ impl Lookup for View<'_> {
     }
     fn service_cidr(&self) -> (Ipv4Addr, u8) {
         self.service_cidr
+    }
+    fn service_cidr6(&self) -> Option<(Ipv6Addr, u8)> {
+        self.service_cidr6
     }
     fn node_port_range(&self) -> (u16, u16) {
         self.node_port_range

@@ -157,6 +157,7 @@ impl<'a> Write<'a> {
             snapshot: self.inner.store.snapshot(),
             catalog: self.inner.catalog(),
             service_cidr: self.inner.config.service_cidr,
+            service_cidr6: self.inner.config.service_cidr6,
             node_port_range: self.inner.config.node_port_range,
             who: Some(self.who),
         }

@@ -68,6 +68,7 @@ pub async fn start(
         store: store.clone(),
         pki_dir: paths.sub("pki"),
         service_cidr: settings.service_cidr,
+        service_cidr6: which(1).network_config()?.ipv6.map(|v6| v6.service_cidr),
         addresses: vec![
             match settings.api.ip() {
                 any if any.is_unspecified() => host_addresses(false)[0],

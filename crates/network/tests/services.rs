@@ -4,7 +4,7 @@ mod lab;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
-use lab::{Cluster, Pod, VIP, WEB, ask_on, command, connect, eventually, node, who};
+use lab::{Cluster, Pod, VIP, VIP6, WEB, ask_on, command, connect, eventually, node, who};
 use serde_json::json;
 
 fn at(ip: Ipv4Addr, port: u16) -> SocketAddr {
@@ -339,4 +339,84 @@ fn resolve(name: &str) -> std::io::Result<Vec<IpAddr>> {
     Ok(at
         .map(|at| IpAddr::from([buffer[at], buffer[at + 1], buffer[at + 2], buffer[at + 3]]))
         .collect())
+}
+
+#[test]
+fn both_families_lead_to_a_service() {
+    node(async || {
+        let cluster = Cluster::start();
+        let (network, _running) = cluster.network().await;
+        let a = Pod::start(&network, "a").await;
+        let b = Pod::start(&network, "b").await;
+        cluster
+            .service(
+                json!({"type":"NodePort","ipFamilyPolicy":"RequireDualStack",
+                "clusterIPs":[VIP.to_string(), VIP6.to_string()],"sessionAffinity":"ClientIP",
+                "ports":[{"name":"http","port":80,"targetPort":WEB,"nodePort":30080}]}),
+            )
+            .await;
+        cluster.endpoints(&[&a]).await;
+        let six = json!({"apiVersion":"discovery.k8s.io/v1","kind":"EndpointSlice","addressType":"IPv6",
+            "metadata":{"name":"web-6","labels":{"kubernetes.io/service-name":"web"}},
+            "ports":[{"name":"http","port":WEB,"protocol":"TCP"}],
+            "endpoints":[{"addresses":[a.ip6.unwrap().to_string()]}]});
+        cluster
+            .apply::<k8s_openapi::api::discovery::v1::EndpointSlice>(six)
+            .await;
+        let vip6 = SocketAddr::from((VIP6, 80));
+        let node6: std::net::Ipv6Addr = "fd00:2a::1".parse().unwrap();
+        for to in [at(VIP, 80), vip6, SocketAddr::from((node6, 30080))] {
+            // From the node, from another Pod, and from the endpoint itself.
+            answers(None, to, &["a"]).await;
+            answers(Some(&b), to, &["a"]).await;
+            answers(Some(&a), to, &["a"]).await;
+        }
+        assert_eq!(
+            b.ask(vip6).await.unwrap(),
+            format!("a {}", b.ip6.unwrap()),
+            "by its own address"
+        );
+        let nobody: SocketAddr = "[fd00:2b::99]:80".parse().unwrap();
+        answers(Some(&b), nobody, &[]).await;
+        answers(None, nobody, &[]).await;
+        // The node's ports are at its loopback, too, and nobody else gets there.
+        answers(None, at(Ipv4Addr::LOCALHOST, 30080), &["a"]).await;
+        network.purge().await.unwrap();
+    });
+}
+
+#[test]
+fn a_pods_port_on_the_node() {
+    node(async || {
+        let cluster = Cluster::start();
+        let (network, _running) = cluster.network().await;
+        let port = |host_ip: Option<Ipv4Addr>, protocol| knarr_network::HostPort {
+            host_ip: host_ip.map(IpAddr::V4),
+            protocol,
+            host_port: 9090,
+            container_port: WEB,
+        };
+        let with = |ports: Vec<knarr_network::HostPort>| knarr_network::Pod {
+            host_ports: ports,
+            ..Default::default()
+        };
+        // One number on two addresses.
+        let loopback = Ipv4Addr::LOCALHOST;
+        let gateway = Ipv4Addr::new(169, 254, 1, 1);
+        let a = with(vec![port(Some(loopback), 6)]);
+        let a = Pod::start_with(&network, "a", a).await;
+        let b = with(vec![port(Some(gateway), 6), port(None, 17)]);
+        let b = Pod::start_with(&network, "b", b).await;
+        answers(None, at(loopback, 9090), &["a"]).await;
+        answers(None, at(gateway, 9090), &["b"]).await;
+        answers(Some(&a), at(gateway, 9090), &["b"]).await;
+        answers(Some(&b), at(gateway, 9090), &["b"]).await;
+        // They last as long as their Pod, and no restart takes them.
+        drop(network);
+        let (network, _running) = cluster.network().await;
+        answers(None, at(loopback, 9090), &["a"]).await;
+        network.detach("a").await.unwrap();
+        answers(None, at(loopback, 9090), &[]).await;
+        network.purge().await.unwrap();
+    });
 }

@@ -8,7 +8,10 @@ use super::{
 };
 use crate::registry::{FieldError, Lookup, NameRule, Resource, Strategy};
 use serde_json::{Value, json};
-use std::{collections::HashSet, net::Ipv4Addr};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, Ipv4Addr},
+};
 
 struct Service;
 
@@ -62,7 +65,7 @@ impl Strategy for Service {
         if !text(spec, "/clusterIP").is_empty() && items(spec, "/clusterIPs").is_empty() {
             spec["clusterIPs"] = json!([spec["clusterIP"]]);
         }
-        allocate(o, lookup)
+        allocate(o, None, lookup)
     }
 
     fn prepare_update(
@@ -110,7 +113,8 @@ impl Strategy for Service {
                 default(p, "nodePort", node_port.clone());
             }
         }
-        allocate(new, lookup)
+        downgrade(&mut new["spec"], &old["spec"]);
+        allocate(new, Some(old), lookup)
     }
 
     fn validate_create(&self, o: &Value) -> Vec<FieldError> {
@@ -167,8 +171,12 @@ fn follow(new: &mut Value, old: &Value) {
     }
 }
 
-/// Which families of addresses the Service has, on a platform with IPv4 (upstream's initIPFamilyFields).
-fn families(o: &mut Value) -> Result<(), Vec<FieldError>> {
+/// Which families of addresses the Service has, of those that the platform has (upstream's initIPFamilyFields).
+fn families(
+    o: &mut Value,
+    old: Option<&Value>,
+    configured: &[&str],
+) -> Result<(), Vec<FieldError>> {
     let spec = &mut o["spec"];
     let headless = text(spec, "/clusterIP") == "None";
     let selects = spec["selector"].as_object().is_some_and(|s| !s.is_empty());
@@ -198,7 +206,7 @@ fn families(o: &mut Value) -> Result<(), Vec<FieldError>> {
             }
         }
     }
-    checks::known_families(spec, &at, &mut errors);
+    checks::known_families(spec, configured, &at, &mut errors);
     if !errors.0.is_empty() {
         return Err(errors.0);
     }
@@ -206,23 +214,27 @@ fn families(o: &mut Value) -> Result<(), Vec<FieldError>> {
         if items(spec, "/ipFamilies").is_empty() {
             spec["ipFamilies"] = json!(["IPv4"]);
         }
-        if items(spec, "/ipFamilies").len() < 2 && policy != "SingleStack" {
-            let other = if spec["ipFamilies"][0] == "IPv4" {
-                "IPv6"
-            } else {
-                "IPv4"
-            };
-            spec["ipFamilies"] = json!([spec["ipFamilies"][0], other]);
+        if policy != "SingleStack" {
+            both(spec);
         }
         return Ok(());
     }
-    if policy == "RequireDualStack" {
+    // What was preferred, and could not be had then, isn't given later unasked.
+    if policy == "PreferDualStack"
+        && let Some(old) = old
+        && ["ipFamilyPolicy", "ipFamilies", "clusterIPs"]
+            .iter()
+            .all(|key| spec[*key] == old["spec"][*key])
+    {
+        return Ok(());
+    }
+    if policy == "RequireDualStack" && configured.len() < 2 {
         let detail = "this cluster is not configured for dual-stack services";
         errors.invalid(&policy_at, policy.as_str(), detail);
     }
     let families_at = at.child("ipFamilies");
     for (i, f) in items(spec, "/ipFamilies").iter().enumerate() {
-        if f != "IPv4" {
+        if !configured.iter().any(|family| f == family) {
             errors.invalid(
                 &families_at.index(i),
                 f.clone(),
@@ -233,19 +245,143 @@ fn families(o: &mut Value) -> Result<(), Vec<FieldError>> {
     if !errors.0.is_empty() {
         return Err(errors.0);
     }
+    // Of addresses that were asked for the families follow.
+    let asked = items(spec, "/clusterIPs").iter().filter_map(Value::as_str);
+    let asked = asked.filter_map(|ip| ip.parse::<IpAddr>().ok());
+    let asked: Vec<&str> = asked.map(family_of).collect();
+    for (i, family) in asked.into_iter().enumerate() {
+        if items(spec, "/ipFamilies").len() != i {
+            continue;
+        }
+        match spec["ipFamilies"].as_array_mut() {
+            Some(families) => families.push(family.into()),
+            None => spec["ipFamilies"] = json!([family]),
+        }
+    }
     if items(spec, "/ipFamilies").is_empty() {
-        spec["ipFamilies"] = json!(["IPv4"]);
+        spec["ipFamilies"] = json!([configured.first()]);
+    }
+    if policy != "SingleStack" && configured.len() == 2 {
+        both(spec);
     }
     Ok(())
 }
 
-/// Gives the Service its address, and node ports where its type asks for them.
-fn allocate(o: &mut Value, lookup: &dyn Lookup) -> Result<(), Vec<FieldError>> {
+fn family_of(ip: IpAddr) -> &'static str {
+    match ip {
+        IpAddr::V4(_) => "IPv4",
+        IpAddr::V6(_) => "IPv6",
+    }
+}
+
+/// Adds the family that isn't there.
+fn both(spec: &mut Value) {
+    let families = items(spec, "/ipFamilies");
+    if families.len() < 2 {
+        let first = families[0].clone();
+        let other = if first == "IPv4" { "IPv6" } else { "IPv4" };
+        spec["ipFamilies"] = json!([first, other]);
+    }
+}
+
+/// A Service that wants one family again keeps the first (upstream's trimFieldsForDualStackDowngrade).
+fn downgrade(new: &mut Value, old: &Value) {
+    let dual = ["PreferDualStack", "RequireDualStack"].contains(&text(old, "/ipFamilyPolicy"));
+    if !dual || text(new, "/ipFamilyPolicy") != "SingleStack" {
+        return;
+    }
+    for key in ["clusterIPs", "ipFamilies"] {
+        if new[key] == old[key]
+            && let Some(list) = new[key].as_array_mut()
+        {
+            list.truncate(1);
+        }
+    }
+}
+
+/// Addresses that are looked through for a free one, at most.
+const CANDIDATES_MAX: u128 = 1 << 16;
+
+/// The range's first address, and how many there are but the last (which is IPv4's broadcast).
+fn size((base, bits): (IpAddr, u8)) -> (u128, u128) {
+    match base {
+        IpAddr::V4(base) => (u32::from(base).into(), (u32::MAX >> bits).into()),
+        IpAddr::V6(base) => (base.into(), u128::MAX >> bits),
+    }
+}
+
+fn number(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(ip) => u32::from(ip).into(),
+        IpAddr::V6(ip) => ip.into(),
+    }
+}
+
+/// An address of the range: the one asked for, or a free one.
+fn address(
+    asked: Option<&str>,
+    range: (IpAddr, u8),
+    taken: &HashSet<IpAddr>,
+) -> Result<IpAddr, Vec<FieldError>> {
+    let (first, size) = size(range);
+    let invalid = |value: Value, detail: String| {
+        vec![FieldError::Invalid {
+            field: "spec.clusterIPs".into(),
+            value,
+            detail,
+        }]
+    };
+    let Some(asked) = asked else {
+        // .1 is the API's, .10 the DNS server's: they are given only to who asks for them.
+        let at = |n: u128| match range.0 {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::from((first + n) as u32)),
+            IpAddr::V6(_) => IpAddr::V6((first + n).into()),
+        };
+        let free = (2..size.min(CANDIDATES_MAX)).filter(|n| *n != 10).map(at);
+        let free = free.into_iter().find(|ip| !taken.contains(ip));
+        return free.ok_or_else(|| {
+            let detail = "failed to allocate IP 0: range is full".to_string();
+            invalid(Value::Null, detail)
+        });
+    };
+    let refuse = |detail: String| {
+        let detail = format!("failed to allocate IP {asked}: {detail}");
+        Err(invalid(json!([asked]), detail))
+    };
+    let Ok(ip) = asked.parse::<IpAddr>() else {
+        let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+        return Err(invalid(json!([asked]), detail.into()));
+    };
+    let offset = number(ip).wrapping_sub(first);
+    if ip.is_ipv4() != range.0.is_ipv4() || offset == 0 || offset >= size {
+        let (base, bits) = range;
+        return refuse(format!(
+            "the provided IP ({asked}) is not in the valid range. The range of valid IPs is {base}/{bits}"
+        ));
+    }
+    if taken.contains(&ip) {
+        return refuse("provided IP is already allocated".into());
+    }
+    Ok(ip)
+}
+
+/// Gives the Service its addresses, and node ports where its type asks for them.
+fn allocate(
+    o: &mut Value,
+    old: Option<&Value>,
+    lookup: &dyn Lookup,
+) -> Result<(), Vec<FieldError>> {
     let kind = text(o, "/spec/type").to_string();
     if kind == "ExternalName" {
         return Ok(());
     }
-    families(o)?;
+    let (base, bits) = lookup.service_cidr();
+    let second = lookup.service_cidr6();
+    let ranges: Vec<(IpAddr, u8)> = std::iter::once((base.into(), bits))
+        .chain(second.map(|(base, bits)| (base.into(), bits)))
+        .collect();
+    let configured: Vec<&str> = ranges.iter().map(|(base, _)| family_of(*base)).collect();
+    families(o, old, &configured)?;
     let me = (
         text(o, "/metadata/namespace").to_string(),
         text(o, "/metadata/name").to_string(),
@@ -258,62 +394,42 @@ fn allocate(o: &mut Value, lookup: &dyn Lookup) -> Result<(), Vec<FieldError>> {
                 != (me.0.as_str(), me.1.as_str())
         })
         .collect();
-    let (base, bits) = lookup.service_cidr();
-    let (first, size) = (u32::from(base), u32::MAX >> bits);
-    let taken: HashSet<Ipv4Addr> = others
+    let taken: HashSet<IpAddr> = others
         .iter()
-        .filter_map(|s| text(s, "/spec/clusterIP").parse().ok())
+        .flat_map(|s| {
+            let listed = items(s, "/spec/clusterIPs")
+                .iter()
+                .filter_map(Value::as_str);
+            listed.chain([text(s, "/spec/clusterIP")])
+        })
+        .filter_map(|ip| ip.parse().ok())
         .collect();
-    let mut ip = text(o, "/spec/clusterIP").to_string();
-    let listed = items(o, "/spec/clusterIPs")
-        .first()
-        .and_then(Value::as_str)
-        .unwrap_or_default()
-        .to_string();
-    if ip.is_empty() {
-        ip = listed;
+    let mut asked: Vec<String> = items(o, "/spec/clusterIPs")
+        .iter()
+        .filter_map(|ip| ip.as_str().map(String::from))
+        .collect();
+    if asked.is_empty() && !text(o, "/spec/clusterIP").is_empty() {
+        asked.push(text(o, "/spec/clusterIP").into());
     }
-    if ip.is_empty() {
-        // .1 is the API's, .10 the DNS server's: they are given only to who asks for them.
-        let free = (2..size)
-            .filter(|n| *n != 10)
-            .map(|n| Ipv4Addr::from(first + n))
-            .find(|a| !taken.contains(a));
-        ip = free.map(|a| a.to_string()).ok_or_else(|| {
-            vec![FieldError::Invalid {
-                field: "spec.clusterIPs".into(),
-                value: Value::Null,
-                detail: "failed to allocate IP 0: range is full".into(),
-            }]
-        })?;
-    } else if ip != "None" {
-        let invalid = |detail: String| {
-            vec![FieldError::Invalid {
-                field: "spec.clusterIPs".into(),
-                value: json!([ip]),
-                detail,
-            }]
-        };
-        let parsed: Ipv4Addr = ip.parse().map_err(|_| {
-            invalid("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into())
-        })?;
-        let offset = u32::from(parsed).wrapping_sub(first);
-        if offset == 0 || offset >= size {
-            return Err(invalid(format!(
-                "failed to allocate IP {ip}: the provided IP ({ip}) is not in the valid range. The range of valid IPs is {base}/{bits}"
-            )));
+    let given = match asked.first().map(String::as_str) {
+        Some("None") => vec!["None".to_string()],
+        _ => {
+            let wanted = items(o, "/spec/ipFamilies").iter().enumerate();
+            let wanted = wanted.map(|(i, family)| {
+                let range = ranges.iter().find(|(base, _)| family == family_of(*base));
+                // An unknown family was refused above.
+                let range = range.copied().unwrap_or(ranges[0]);
+                let asked = asked.get(i).map(String::as_str);
+                address(asked, range, &taken).map(|ip| ip.to_string())
+            });
+            wanted.collect::<Result<Vec<_>, _>>()?
         }
-        if taken.contains(&parsed) {
-            return Err(invalid(format!(
-                "failed to allocate IP {ip}: provided IP is already allocated"
-            )));
-        }
-    }
+    };
     let wants_ports = kind == "NodePort"
         || (kind == "LoadBalancer" && o["spec"]["allocateLoadBalancerNodePorts"] != false);
     let spec = &mut o["spec"];
-    spec["clusterIP"] = json!(ip);
-    spec["clusterIPs"] = json!([ip]);
+    spec["clusterIP"] = json!(given.first());
+    spec["clusterIPs"] = json!(given);
     let mut used: HashSet<i64> = others
         .iter()
         .flat_map(|s| items(s, "/spec/ports"))

@@ -26,7 +26,8 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 pub const WEB: u16 = 8080;
 pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 43, 7, 7);
 const POD_CIDR6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x2a, 0, 0, 0, 0, 0, 0);
-pub const VIP6: Ipv6Addr = Ipv6Addr::new(0xfd00, 43, 0, 0, 0, 0, 7, 7);
+const SERVICE_CIDR6: Ipv6Addr = Ipv6Addr::new(0xfd00, 43, 0, 0, 0, 0, 0, 0);
+pub const VIP6: Ipv6Addr = Ipv6Addr::new(0xfd00, 43, 0, 0, 0, 0, 0, 7);
 pub const DNS: Ipv4Addr = Ipv4Addr::new(10, 43, 0, 10);
 
 fn own_namespace() {
@@ -254,7 +255,11 @@ impl Cluster {
     pub fn start() -> Cluster {
         let dir = tempfile::tempdir().unwrap();
         Cluster {
-            api: ApiServer::for_tests(&dir.path().join("api")),
+            api: ApiServer::new(knarr_api::Config {
+                service_cidr6: Some((SERVICE_CIDR6, 112)),
+                ..knarr_api::Config::for_tests(&dir.path().join("api"))
+            })
+            .unwrap(),
             dir,
         }
     }
@@ -277,7 +282,7 @@ impl Cluster {
             ipv6: Some(knarr_network::Ipv6 {
                 pod_cidr: (POD_CIDR6, 64),
                 node_cidr: (POD_CIDR6, 112),
-                service_cidr: (Ipv6Addr::new(0xfd00, 43, 0, 0, 0, 0, 0, 0), 112),
+                service_cidr: (SERVICE_CIDR6, 112),
                 dns_ip: Ipv6Addr::new(0xfd00, 43, 0, 0, 0, 0, 0, 10),
             }),
         }

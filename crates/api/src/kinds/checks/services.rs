@@ -249,12 +249,18 @@ pub(crate) fn cluster_ips(spec: &Value, old: Option<&Value>, at: &Path<'_>, erro
 }
 
 /// Addresses of a family there isn't, where the Service doesn't say which families it wants.
-pub(crate) fn known_families(spec: &Value, at: &Path<'_>, errors: &mut Errors) {
+pub(crate) fn known_families(
+    spec: &Value,
+    configured: &[&str],
+    at: &Path<'_>,
+    errors: &mut Errors,
+) {
     let ips = list(spec, "clusterIPs");
     let said = list(spec, "ipFamilies").len();
     for (i, ip) in ips.iter().enumerate().take_while(|(_, ip)| *ip != "None") {
-        if i >= said && ip.as_str().and_then(family) == Some("IPv6") {
-            let detail = "IPv6 is not configured on this cluster";
+        let family = ip.as_str().and_then(family);
+        if let Some(family) = family.filter(|f| i >= said && !configured.contains(f)) {
+            let detail = format!("{family} is not configured on this cluster");
             errors.invalid(&at.child("clusterIPs").index(i), ips.to_vec(), detail);
         }
     }
