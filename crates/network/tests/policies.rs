@@ -35,6 +35,9 @@ fn udp(to: SocketAddr) -> bool {
     socket.send(b"?").is_ok() && socket.recv(&mut [0; 100]).is_ok()
 }
 
+/// A name, a policy, and what then gets through.
+type Case = (&'static str, Value, Vec<(&'static str, bool)>);
+
 /// Three Pods of their own names' labels, known to the API: a and b in `default`, c in `other`.
 struct Ground {
     cluster: Cluster,
@@ -137,7 +140,7 @@ fn a_table_of_policies_and_verdicts() {
         let open = [("b > a/tcp", true), ("c > a/udp", true)];
         ground.expect("no policy", &open).await;
         let (a4, c4) = (ground.pods["a"].ip, ground.pods["c"].ip);
-        let table: Vec<(&str, Value, Vec<(&str, bool)>)> = vec![
+        let table: Vec<Case> = vec![
             (
                 "deny in",
                 json!({"podSelector":a}),
