@@ -140,6 +140,9 @@ impl ImageGc {
 
     /// All that nothing uses and that didn't come lately: the disk is short.
     pub(crate) async fn remove_unused(self: &Arc<Self>) {
+        if self.context.settings.image_gc.high_percent >= 100 {
+            return;
+        }
         let this = self.clone();
         let work = tokio::task::spawn_blocking(move || {
             let policy = &this.context.settings.image_gc;

@@ -63,7 +63,8 @@ impl Default for Settings {
                 pod_grace_max: Duration::ZERO,
             },
             image_gc: ImageGc {
-                high_percent: 85,
+                // until images can be pulled again, none that was loaded or packed goes by itself
+                high_percent: 100,
                 low_percent: 80,
                 age_min: Duration::from_secs(120),
                 age_max: Duration::ZERO,
