@@ -46,6 +46,7 @@ const NAMES: &[(&str, &str)] = &[
     ("replicationcontroller", "replication-controller"),
     ("resourcequota", "resourcequota-controller"),
     ("serviceaccount", "service-account-controller"),
+    ("tainteviction", "node-controller"),
     ("statefulset", "statefulset-controller"),
     ("volume", "persistent-volume-binder"),
 ];

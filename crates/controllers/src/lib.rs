@@ -54,7 +54,12 @@ pub struct Config {
     pub authority: Option<Arc<dyn CertificateAuthority>>,
     /** which to run; None = all */
     pub only: Option<Vec<String>>,
+    /** how long nothing may be heard of a node before it counts as lost: [`NODE_GRACE`] but in tests */
+    pub node_grace: std::time::Duration,
 }
+
+/// Upstream's `--node-monitor-grace-period`.
+pub const NODE_GRACE: std::time::Duration = std::time::Duration::from_secs(50);
 
 type Start = fn(&Context) -> BoxFuture<'static, ()>;
 
@@ -74,6 +79,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("serviceaccount", serviceaccount::start),
     ("namespace", namespace::start),
     ("nodelifecycle", nodelifecycle::start),
+    ("tainteviction", nodelifecycle::eviction),
     ("volume", volume::start),
     ("attachdetach", attachdetach::start),
     ("vacprotection", vacprotection::start),

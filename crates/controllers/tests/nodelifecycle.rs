@@ -2,7 +2,7 @@
 
 mod cluster;
 
-use cluster::{bare, eventually, same};
+use cluster::{bare, eventually, same, with_grace};
 use serde_json::{Value, json};
 
 async fn taints(c: &cluster::Cluster) -> Vec<String> {
@@ -71,4 +71,112 @@ async fn a_node_is_tainted_while_it_is_not_fit() {
     .await;
     condition(&c, "NetworkUnavailable", "False").await;
     tainted(&c, &["mine:NoSchedule"]).await;
+}
+
+/// A Pod on node `n` that bears every taint as long as `seconds` say; None: it doesn't bear `t`.
+async fn pod(c: &cluster::Cluster, name: &str, seconds: Option<i64>) {
+    let tolerations: Vec<Value> = seconds
+        .map(|s| json!({"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": s}))
+        .into_iter()
+        .collect();
+    let spec = json!({"nodeName": "n", "tolerations": tolerations, "terminationGracePeriodSeconds": 0,
+        "containers": [{"name": "c", "image": "i"}]});
+    c.create("pod", json!({"metadata": {"name": name}, "spec": spec}))
+        .await;
+}
+
+async fn pods(c: &cluster::Cluster, want: &[&str]) {
+    let want: Vec<String> = want.iter().map(|w| w.to_string()).collect();
+    eventually(&format!("pods {want:?}"), || async {
+        same(c.names("pod").await, want.clone())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_that_do_not_bear_a_taint_go() {
+    let c = bare(Some(vec!["tainteviction".into()])).await;
+    c.node("n", json!({})).await;
+    pod(&c, "none", None).await;
+    pod(&c, "short", Some(1)).await;
+    pod(&c, "long", Some(3600)).await;
+    let taint = json!({"spec": {"taints": [{"key": "t", "effect": "NoExecute"}]}});
+    c.patch("node", "n", taint.clone()).await;
+    pods(&c, &["long"]).await;
+    // one that comes later
+    pod(&c, "late", None).await;
+    pods(&c, &["long"]).await;
+    let events = c.events("none").await;
+    assert!(
+        events.iter().any(|e| e.contains("TaintManagerEviction")),
+        "{events:?}"
+    );
+    // patience ends with the taint
+    pod(&c, "patient", Some(20)).await;
+    c.patch("node", "n", json!({"spec": {"taints": null}}))
+        .await;
+    eventually("its deletion is called off", || async {
+        let events = c.events("patient").await;
+        match events.iter().any(|e| e.contains("Cancelling deletion")) {
+            true => Ok(()),
+            false => Err(format!("{events:?}")),
+        }
+    })
+    .await;
+    pods(&c, &["long", "patient"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_heard_of_no_more_loses_its_pods() {
+    let all = ["nodelifecycle", "tainteviction"].map(String::from);
+    let c = with_grace(Some(all.to_vec()), std::time::Duration::from_secs(2)).await;
+    c.node("n", json!({})).await;
+    let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+    pod(&c, "p", Some(1)).await;
+    c.api("pod")
+        .patch_status("p", &Default::default(), &kube::api::Patch::Merge(ready))
+        .await
+        .unwrap();
+    let status_of = async |kind: &str, name: &str| {
+        let object = c.get(kind, name).await.unwrap_or_default();
+        let list = object["status"]["conditions"].as_array().cloned();
+        let ready = list.into_iter().flatten().find(|o| o["type"] == "Ready");
+        ready.map(|o| o["status"].clone()).unwrap_or_default()
+    };
+    eventually("nothing is known of the node", || async {
+        same(status_of("node", "n").await, json!("Unknown"))
+    })
+    .await;
+    eventually("its Pod is not ready", || async {
+        same(status_of("pod", "p").await, json!("False"))
+    })
+    .await;
+    // alone it keeps its Pods: there is no better place for them
+    tainted(&c, &["node.kubernetes.io/unreachable:NoSchedule"]).await;
+    assert_eq!(c.names("pod").await, ["p"]);
+    // another that lives, and so long that the first's Pod had to go
+    c.node("other", json!({})).await;
+    let beat = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "other"}, "spec": {}});
+    c.create_in("lease", "kube-node-lease", beat).await;
+    let mut n = 0;
+    eventually("its Pod is gone", || {
+        n += 1;
+        let time = format!("2024-01-01T00:00:00.{n:06}Z");
+        let renewed = json!({"spec": {"renewTime": time}});
+        let c = &c;
+        async move {
+            let _ = c
+                .api_in("lease", "kube-node-lease")
+                .patch(
+                    "other",
+                    &Default::default(),
+                    &kube::api::Patch::Merge(renewed),
+                )
+                .await;
+            let taint = json!({"metadata": {"annotations": {"n": n.to_string()}}});
+            c.patch("node", "n", taint).await;
+            same(c.names("pod").await, vec![])
+        }
+    })
+    .await;
 }

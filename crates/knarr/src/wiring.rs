@@ -118,6 +118,7 @@ pub async fn start(
             controllers_api.client(&who.user, who.groups, name)
         }),
         authority: Some(Arc::new(crate::authority::Authority(api.authority()))),
+        node_grace: knarr_controllers::NODE_GRACE,
         volumes_dir: paths.sub("volumes"),
         only: None,
     }));

@@ -51,6 +51,7 @@ pub fn fit(template: &Pod, node: &Node) -> Fit {
         operator: "Exists".into(),
         value: "".into(),
         effect: (*effect).into(),
+        toleration_seconds: None,
     }));
     let bears = |t: &Taint| t.tolerated(&tolerations);
     Fit {

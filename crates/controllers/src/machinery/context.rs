@@ -14,6 +14,7 @@ use crate::{
     objects::{
         autoscaler::Autoscaler,
         csi::{CsiDriver, CsiNode, StorageCapacity, VolumeAttachment},
+        lease::Lease,
         meta::{Kind, Meta, Object},
         node::{Namespace, Node, ServiceAccount},
         pod::Pod,
@@ -85,6 +86,8 @@ caches! {
     pods: Pod,
     /// Nodes
     nodes: Node,
+    /// Leases
+    leases: Lease,
     /// Namespaces
     namespaces: Namespace,
     /// Services

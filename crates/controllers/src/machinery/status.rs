@@ -48,6 +48,7 @@ pub fn condition(kind: &str, status: &str, reason: &str, message: String) -> Con
         message: message.into(),
         last_transition_time: Some(at),
         last_update_time: None,
+        last_heartbeat_time: None,
     }
 }
 

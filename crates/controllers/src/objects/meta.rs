@@ -262,6 +262,9 @@ pub struct Condition {
     /// RFC 3339
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_update_time: Option<Box<str>>,
+    /// RFC 3339; of nodes
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_heartbeat_time: Option<Box<str>>,
 }
 
 fn str_empty(s: &str) -> bool {

@@ -6,6 +6,7 @@ pub mod affinity;
 pub mod autoscaler;
 pub mod csi;
 pub mod intstr;
+pub mod lease;
 pub mod meta;
 pub mod node;
 pub mod pod;

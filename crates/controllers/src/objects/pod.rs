@@ -132,6 +132,8 @@ pub struct Toleration {
     pub value: Box<str>,
     /// effect; empty for all
     pub effect: Box<str>,
+    /// how long a NoExecute taint is borne; without end when not given
+    pub toleration_seconds: Option<i64>,
 }
 
 /// `v1.Volume`: claims only.

@@ -61,6 +61,7 @@ pub struct Cluster {
     pub client: Client,
     pub api: ApiServer,
     only: Option<Vec<String>>,
+    node_grace: Duration,
     pub volumes: PathBuf,
     tasks: JoinSet<()>,
     controllers: Option<AbortHandle>,
@@ -82,6 +83,12 @@ pub async fn start() -> Cluster {
 
 /// Controllers alone.
 pub async fn bare(only: Option<Vec<String>>) -> Cluster {
+    // nodes here don't say that they live
+    with_grace(only, Duration::from_secs(86_400)).await
+}
+
+/// Controllers alone, which miss a node after `node_grace`.
+pub async fn with_grace(only: Option<Vec<String>>, node_grace: Duration) -> Cluster {
     // RUST_LOG=knarr_controllers=debug shows what they do
     let _ = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
@@ -93,6 +100,7 @@ pub async fn bare(only: Option<Vec<String>>) -> Cluster {
         client: api.client("admin", &["system:masters"], "test"),
         api,
         only,
+        node_grace,
         volumes: dir.path().join("volumes"),
         tasks: JoinSet::new(),
         controllers: None,
@@ -163,6 +171,7 @@ pub fn kind(name: &str) -> (ApiResource, bool) {
         "pdb" => ("policy/v1", "PodDisruptionBudget", true),
         "clusterrole" => ("rbac.authorization.k8s.io/v1", "ClusterRole", false),
         "slice" => ("discovery.k8s.io/v1", "EndpointSlice", true),
+        "lease" => ("coordination.k8s.io/v1", "Lease", true),
         other => panic!("no kind {other}"),
     };
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
@@ -197,6 +206,7 @@ impl Cluster {
             }),
             authority: Some(Arc::new(Ca(self.api.authority()))),
             volumes_dir: self.volumes.clone(),
+            node_grace: self.node_grace,
             only: self.only.clone(),
         };
         self.controllers = Some(self.tasks.spawn(knarr_controllers::run(config)));
