@@ -255,6 +255,7 @@ pub async fn start(
         network: Arc::new(Links::new(network, host_ips)),
         client: Arc::new(move || api.client(&user, NODES, "kubelet")),
         port,
+        manifests: which.sub("manifests"),
         share: u32::from(which.settings.nodes),
         settings: common.settings.clone(),
     })

@@ -123,7 +123,15 @@ fn unmount_below(data: &std::path::Path) {
 /// The entries knarr made; the folder itself only when that empties it.
 fn remove_data(paths: &Paths) -> Result<(), Error> {
     for name in [
-        "store", "pki", "images", "runtime", "node", "network", "nodes", "volumes",
+        "store",
+        "pki",
+        "images",
+        "runtime",
+        "node",
+        "network",
+        "nodes",
+        "manifests",
+        "volumes",
     ] {
         let path = paths.sub(name);
         match std::fs::remove_dir_all(&path) {

@@ -15,6 +15,7 @@ impl Watcher {
         let flags = WatchFlags::MODIFY
             | WatchFlags::CREATE
             | WatchFlags::MOVED_TO
+            | WatchFlags::MOVED_FROM
             | WatchFlags::CLOSE_WRITE
             | WatchFlags::DELETE
             | WatchFlags::ONLYDIR;

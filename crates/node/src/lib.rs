@@ -24,6 +24,7 @@ mod services;
 mod settings;
 mod sources;
 mod spec;
+mod statics;
 mod streams;
 mod system_logs;
 #[cfg(test)]
@@ -82,6 +83,8 @@ pub struct Config {
     pub network: Arc<dyn PodNetwork>,
     /// one client per concern is better than one for all (each has its own buffer worker)
     pub client: Arc<dyn Fn() -> kube::Client + Send + Sync>,
+    /// folder of static Pods' manifests, unless the settings name another
+    pub manifests: PathBuf,
     /// how many nodes share this machine: each offers Pods its part of it
     pub share: u32,
     /// port of the agent on `host_ip`, which others serve; 0: none
@@ -117,6 +120,7 @@ pub(crate) struct Parts {
     pub images: Arc<dyn engine::ImageSource>,
     pub network: Arc<dyn PodNetwork>,
     pub client: Arc<dyn Fn() -> kube::Client + Send + Sync>,
+    pub manifests: PathBuf,
     pub share: u32,
     pub port: u16,
     pub settings: Settings,
@@ -140,6 +144,7 @@ impl Node {
             images: Arc::new(engine::StoreImages(config.images)),
             network: config.network,
             client: config.client,
+            manifests: config.manifests,
             share: config.share.max(1),
             port: config.port,
             settings: config.settings,
@@ -204,11 +209,15 @@ impl Node {
             turns: turns::Turns::new(usize::try_from(machine.cpus).unwrap_or(1)),
         });
         let registry = pod::entry::Registry::default();
+        let manifests = context.settings.static_pod_path.clone();
+        let manifests = manifests.unwrap_or(parts.manifests);
+        let statics = statics::Statics::open(context.clone(), manifests).await;
         let pods = Arc::new(pods::Pods {
             context: context.clone(),
             registry: registry.clone(),
             tasks: tasks.clone(),
             cancel: cancel.clone(),
+            statics: statics.clone(),
         });
         let until = |work: futures::future::BoxFuture<'static, ()>| {
             let cancel = cancel.clone();
@@ -236,6 +245,7 @@ impl Node {
         };
         until(Box::pin(evictions.run()));
         until(Box::pin(image_gc.run()));
+        until(Box::pin(statics.run(pods.clone())));
         until(Box::pin(pods.clone().run()));
         until(Box::pin(pods.run_images()));
         let sampler = Arc::new(measure::Sampler::default());

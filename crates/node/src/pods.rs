@@ -32,6 +32,7 @@ use crate::{
         worker::Worker,
     },
     spec::{build::labels, resources, security, sysctl},
+    statics::{self, Reflection, Statics},
 };
 
 /// A default container may be named for `kubectl logs` and `exec`.
@@ -45,6 +46,7 @@ pub(crate) struct Pods {
     pub registry: Registry,
     pub tasks: TaskTracker,
     pub cancel: CancellationToken,
+    pub statics: Arc<Statics>,
 }
 
 impl Pods {
@@ -67,11 +69,13 @@ impl Pods {
                 }
                 Ok(Some(watcher::Event::InitDone)) => {
                     for entry in self.registry.all() {
-                        if !listed.contains(&entry.uid) {
+                        if !listed.contains(&entry.uid) && entry.mirror.is_none() {
                             entry.mailbox.pod_gone();
                         }
                     }
+                    self.statics.mirrors_listed(&listed);
                     if std::mem::take(&mut first) {
+                        listed.extend(self.statics.uids().into_iter().map(Into::into));
                         self.clear_orphans(&listed).await;
                         found.clear();
                         found.shrink_to_fit();
@@ -79,6 +83,9 @@ impl Pods {
                     listed = HashSet::new();
                 }
                 Ok(Some(watcher::Event::Apply(pod))) => self.upsert(pod, &mut found),
+                Ok(Some(watcher::Event::Delete(pod))) if statics::is_mirror(&pod) => {
+                    self.statics.mirror_gone(&pod);
+                }
                 Ok(Some(watcher::Event::Delete(pod))) => {
                     let uid = pod.metadata.uid.clone().unwrap_or_default();
                     if let Some(entry) = self.registry.get(&uid) {
@@ -103,7 +110,24 @@ impl Pods {
         out
     }
 
+    /// Runs a static Pod, or goes on with it.
+    pub(crate) fn take_up_static(self: &Arc<Self>, pod: Pod) {
+        self.take_up(pod, &mut self.found(), true);
+    }
+
     fn upsert(self: &Arc<Self>, pod: Pod, found: &mut HashMap<String, Vec<Container>>) {
+        match statics::is_mirror(&pod) {
+            true => self.statics.mirror_changed(&pod),
+            false => self.take_up(pod, found, false),
+        }
+    }
+
+    fn take_up(
+        self: &Arc<Self>,
+        pod: Pod,
+        found: &mut HashMap<String, Vec<Container>>,
+        is_static: bool,
+    ) {
         let Some(uid) = pod.metadata.uid.clone() else {
             return;
         };
@@ -127,8 +151,13 @@ impl Pods {
             share: Mutex::default(),
             probed: Mutex::default(),
             burstable: resources::qos_class(&pod) == "Burstable",
+            mirror: is_static.then(Reflection::default),
             storage: eviction::StorageLimits::of(&pod),
         });
+        if is_static {
+            // no watch will ever tell of it
+            entry.mailbox.pod_changed(pod.clone());
+        }
         self.registry.insert(entry.clone());
         let found = Found(found.remove(&uid).unwrap_or_default());
         let fresh = found.0.is_empty();
@@ -171,8 +200,15 @@ impl Pods {
         let pods = self.clone();
         let work = AssertUnwindSafe(Box::pin(worker.run(self.cancel.clone()))).catch_unwind();
         self.tasks.spawn(async move {
-            if work.await.is_err() {
-                pods.revive(&uid).await;
+            let failed = work.await.is_err();
+            match (failed, is_static) {
+                (true, false) => pods.revive(&uid).await,
+                // taken up again from its manifest
+                (true, true) => pods.registry.remove(&uid),
+                (false, _) => {}
+            }
+            if is_static {
+                pods.statics.ended();
             }
         });
     }

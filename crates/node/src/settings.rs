@@ -21,6 +21,8 @@ pub struct Settings {
     pub seccomp_default: bool,
     /// one process out of memory ends alone, not with its container (cgroup v2)
     pub single_process_oom_kill: bool,
+    /// folder of static Pods' manifests; without it, one in the data directory
+    pub static_pod_path: Option<std::path::PathBuf>,
     /// when Pods are evicted
     pub eviction: Eviction,
     /// when images that no container uses are removed
@@ -57,6 +59,7 @@ impl Default for Settings {
             allowed_unsafe_sysctls: Vec::new(),
             seccomp_default: true,
             single_process_oom_kill: false,
+            static_pod_path: None,
             eviction: Eviction {
                 thresholds: threshold::defaults(),
                 pressure_transition: Duration::from_secs(300),
@@ -90,6 +93,7 @@ struct File {
     seccomp_default: Option<bool>,
     #[serde(rename = "singleProcessOOMKill")]
     single_process_oom_kill: Option<bool>,
+    static_pod_path: Option<std::path::PathBuf>,
     eviction_hard: Option<BTreeMap<String, String>>,
     #[serde(default)]
     eviction_soft: BTreeMap<String, String>,
@@ -163,7 +167,10 @@ fn from_file(file: File) -> Result<Settings, String> {
             file.api_version, file.kind
         ));
     }
-    let mut out = Settings::default();
+    let mut out = Settings {
+        static_pod_path: file.static_pod_path,
+        ..Settings::default()
+    };
     if let Some(pids) = file.pod_pids_limit {
         out.pod_pids_max = pids;
     }

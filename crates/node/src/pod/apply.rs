@@ -88,7 +88,8 @@ impl Worker {
                     }
                     Err(PatchError::Gone) => {
                         self.sent.hash = hash;
-                        self.gone = true;
+                        // a mirror is made again
+                        self.gone = self.entry.mirror.is_none();
                     }
                     Err(PatchError::Failed(error)) => {
                         tracing::debug!(pod = %self.entry.name, %error, "a status patch is retried");

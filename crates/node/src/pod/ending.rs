@@ -204,7 +204,7 @@ impl Worker {
 
     pub(super) fn delete(&mut self, pod: &Arc<Pod>) {
         // Finalizers may keep the object after our delete: then it's the others' turn, and the watch tells when it's gone.
-        if self.gone {
+        if self.gone || self.entry.mirror.is_some() {
             self.stage = Stage::Gone;
             return;
         }

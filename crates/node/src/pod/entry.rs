@@ -13,7 +13,7 @@ use super::{
     resize::share::{Lack, Requests, Share, Waiting},
     state::Kind,
 };
-use crate::eviction::StorageLimits;
+use crate::{eviction::StorageLimits, statics::Reflection};
 
 #[derive(Debug, Clone)]
 pub(crate) struct UnitView {
@@ -47,6 +47,8 @@ pub(crate) struct Entry {
     pub share: Mutex<Share>,
     /// its class of quality of service is Burstable
     pub burstable: bool,
+    /// the API has a mirror of it, for it is a static Pod
+    pub mirror: Option<Reflection>,
     /// on what it writes to the node's disk
     pub storage: Option<Box<StorageLimits>>,
 }

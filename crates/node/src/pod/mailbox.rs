@@ -49,6 +49,10 @@ impl Mailbox {
         self.mail.lock().gone = true;
         self.notify.notify_one();
     }
+    /// Something that the task looks at itself has changed.
+    pub(crate) fn nudge(&self) {
+        self.notify.notify_one();
+    }
     pub(crate) fn sources_changed(&self) {
         self.mail.lock().sources = true;
         self.notify.notify_one();

@@ -64,7 +64,18 @@ impl Worker {
             return;
         }
         let status = self.status(pod);
-        let text = status.to_string();
+        let uid = match &self.entry.mirror {
+            None => pod.metadata.uid.clone(),
+            Some(mirror) => match mirror.uid() {
+                Some(uid) => Some(uid.into()),
+                // there is nobody to tell
+                None => {
+                    self.reported = true;
+                    return;
+                }
+            },
+        };
+        let text = format!("{uid:?} {status}");
         let mut hasher = DefaultHasher::new();
         text.hash(&mut hasher);
         let hash = hasher.finish();
@@ -73,7 +84,7 @@ impl Worker {
             return;
         }
         self.sent.in_flight = true;
-        let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": status});
+        let patch = json!({"metadata": {"uid": uid}, "status": status});
         let job = patch_status(
             self.context.clone(),
             self.entry.namespace.clone(),

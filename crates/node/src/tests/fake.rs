@@ -342,6 +342,7 @@ impl World {
         let parts = Parts {
             share: 1,
             port: 0,
+            manifests: self.dir.path().join("manifests"),
             name: "n1".into(),
             data_dir: self.dir.path().join("node"),
             host_ip: IpAddr::from([127, 0, 0, 1]),

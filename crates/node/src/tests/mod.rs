@@ -14,4 +14,5 @@ mod probes;
 mod resize;
 mod restarts;
 mod scale;
+mod statics;
 mod talk;

@@ -71,6 +71,7 @@ pub async fn start_node(
     let node = Node::start(knarr_node::Config {
         share: 1,
         port: 0,
+        manifests: dir.join("manifests"),
         name: "n1".into(),
         data_dir: dir.join("node"),
         host_ip: IpAddr::from([127, 0, 0, 1]),
