@@ -48,6 +48,10 @@ const NAMES: &[(&str, &str)] = &[
     ("serviceaccount", "service-account-controller"),
     ("tainteviction", "node-controller"),
     ("statefulset", "statefulset-controller"),
+    (
+        "vacprotection",
+        "volumeattributesclass-protection-controller",
+    ),
     ("volume", "persistent-volume-binder"),
 ];
 
