@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use knarr_access::Attributes;
 
 use crate::{
@@ -44,7 +44,8 @@ fn subresources(path: &str) -> Vec<&'static str> {
     all
 }
 
-fn plain(code: StatusCode, text: String) -> Response<Body> {
+/// As Go's servers answer in plain words.
+pub fn plain(code: StatusCode, text: String) -> Response<Body> {
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = code;
     let content_type = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -57,6 +58,16 @@ fn plain(code: StatusCode, text: String) -> Response<Body> {
 /// Answers one request to the agent of `node`.
 pub async fn handle<B>(inner: &Arc<Inner>, node: &str, request: Request<B>) -> Response<Body> {
     let (parts, _) = request.into_parts();
+    let head = parts.method == Method::HEAD;
+    let mut response = answer(inner, node, parts).await;
+    if head {
+        // in HTTP/2 a body would break the answer
+        *response.body_mut() = Body::empty();
+    }
+    response
+}
+
+async fn answer(inner: &Arc<Inner>, node: &str, mut parts: Parts) -> Response<Body> {
     if let Err(failure) = inner.ready().await {
         let text = failure.message().to_string();
         return plain(StatusCode::SERVICE_UNAVAILABLE, text);
@@ -96,13 +107,8 @@ pub async fn handle<B>(inner: &Arc<Inner>, node: &str, request: Request<B>) -> R
         );
         return plain(StatusCode::FORBIDDEN, text);
     }
-    if parts.method != Method::GET {
-        return plain(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "405: Method Not Allowed".into(),
-        );
-    }
-    match proxy::agent(inner, node, parts.uri.path(), &parts).await {
+    let path = parts.uri.path().to_owned();
+    match proxy::agent(inner, node, &path, &mut parts).await {
         Ok(response) => response,
         Err(failure) => plain(
             StatusCode::from_u16(failure.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),

@@ -113,11 +113,13 @@ impl Catalog {
 
     /// Reads a path; None when it looks like a resource path but nothing is served there.
     pub fn route(&self, path: &str) -> Option<Route> {
-        let mut parts: Vec<String> = Vec::with_capacity(8);
-        for part in path.split('/').filter(|p| !p.is_empty()) {
-            parts.push(percent_decode_str(part).decode_utf8().ok()?.into_owned());
+        // as Go's router: an escaped slash is a slash
+        let path = percent_decode_str(path).decode_utf8().ok()?;
+        // Exactly as what is authorized is read (`RequestInfo`): an empty part is a part, and nothing is served there.
+        let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+        if parts.len() > 1 && parts.contains(&"") {
+            return None;
         }
-        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         let (group, rest) = match parts.as_slice() {
             ["api"] => return Some(Route::LegacyVersions),
             ["apis"] => return Some(Route::Groups),
@@ -204,5 +206,60 @@ pub fn api_version(r: &Resource) -> String {
         r.version.to_string()
     } else {
         format!("{}/{}", r.group, r.version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request_info::RequestInfo;
+
+    /// Whoever may ask for one thing must not be served another: what is authorized is what is routed to.
+    #[test]
+    fn paths_are_read_as_they_are_authorized() {
+        const PARTS: [&str; 11] = [
+            "",
+            "namespaces",
+            "a",
+            "pods",
+            "nodes",
+            "exec",
+            "status",
+            "watch",
+            "proxy",
+            "a%2Fexec",
+            "%2F",
+        ];
+        let catalog = Catalog::new(crate::kinds::builtin());
+        let (mut routed, mut paths) = (0, vec![String::new()]);
+        for _ in 0..5 {
+            let longer = |path: &String| PARTS.map(|part| format!("{path}/{part}"));
+            paths = paths.iter().flat_map(longer).collect();
+            for rest in &paths {
+                for prefix in ["/api/v1", "/api//v1", "//api/v1", "/api/v1/watch"] {
+                    let path = format!("{prefix}{rest}");
+                    let Some(Route::Resource(t)) = catalog.route(&path) else {
+                        continue;
+                    };
+                    routed += 1;
+                    let info = RequestInfo::new(&http::Method::GET, &path.parse().unwrap());
+                    let namespace = match t.resource.plural {
+                        "namespaces" => t.name.clone(),
+                        _ => t.namespace.clone(),
+                    };
+                    assert_eq!(
+                        (
+                            &*info.resource,
+                            &info.namespace,
+                            &info.name,
+                            &info.subresource
+                        ),
+                        (t.resource.plural, &namespace, &t.name, &t.subresource),
+                        "{path}"
+                    );
+                }
+            }
+        }
+        assert!(routed > 1000, "{routed}");
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     query::FieldValidation,
     registry::{Custom, Resource},
     status::Failure,
+    yaml_words,
 };
 
 /// The table's type of a resource; None for kinds the schema doesn't know (kept as they come).
@@ -295,8 +296,13 @@ pub fn yaml_twice(bytes: &[u8]) -> Result<(Value, Vec<String>), Failure> {
 
 /// The same, with what a strict reader would say. The error begins with `yaml: `.
 fn yaml_value(bytes: &[u8]) -> Result<(Value, Vec<String>), String> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|e| format!("yaml: {}", yaml_words::no_utf8(bytes, e)))?;
+    read_yaml(text, true)
+}
+
+fn read_yaml(text: &str, whole: bool) -> Result<(Value, Vec<String>), String> {
     use serde_saphyr::options::DuplicateKeyPolicy;
-    let text = std::str::from_utf8(bytes).map_err(|_| "yaml: invalid UTF-8".to_string())?;
     // As sigs.k8s.io/yaml reads it: `defaultMode: 0400` is octal.
     let strict = serde_saphyr::options! { legacy_octal_numbers: true };
     let strict = match serde_saphyr::from_str_with_options(text, strict) {
@@ -307,8 +313,16 @@ fn yaml_value(bytes: &[u8]) -> Result<(Value, Vec<String>), String> {
         legacy_octal_numbers: true,
         duplicate_keys: DuplicateKeyPolicy::LastWins,
     };
-    let value = serde_saphyr::from_str_with_options(text, last_wins)
-        .map_err(|e| format!("yaml: {}", short(&e.to_string())))?;
+    let value = match serde_saphyr::from_str_with_options(text, last_wins) {
+        Ok(value) => value,
+        Err(e) => {
+            let e = e.to_string();
+            return match yaml_words::first_document(text, &e) {
+                Some(first) if whole => read_yaml(first, false),
+                _ => Err(format!("yaml: {}", yaml_words::of(text, &e))),
+            };
+        }
+    };
     let line = strict
         .split("line ")
         .nth(1)
@@ -323,19 +337,6 @@ fn yaml_value(bytes: &[u8]) -> Result<(Value, Vec<String>), String> {
         }
         _ => (value, vec![]),
     })
-}
-
-/// `error: line 1 column 5: why\n…` → `line 1: why`.
-fn short(e: &str) -> String {
-    let line = e.lines().next().unwrap_or(e);
-    let line = line.strip_prefix("error: ").unwrap_or(line);
-    match line.split_once(" column ") {
-        Some((line, rest)) => match rest.split_once(": ") {
-            Some((_, why)) => format!("{line}: {why}"),
-            None => line.to_string(),
-        },
-        None => line.to_string(),
-    }
 }
 
 const NO_TYPE_META: &str = "couldn't get version/kind; json parse error: ";
@@ -360,20 +361,34 @@ pub fn no_type_meta(bytes: &[u8], e: &serde_json::Error) -> String {
     format!("{NO_TYPE_META}{}", knarr_schema::syntax_error(bytes, e))
 }
 
-fn not_a_struct(value: &Value) -> String {
-    let word = match value {
+/// The same for a value that is no object.
+pub fn no_struct(value: &Value) -> String {
+    format!("{NO_TYPE_META}{}", not_a_struct(value))
+}
+
+/// What Go calls a JSON value that doesn't fit.
+fn go_word(value: &Value) -> Option<&'static str> {
+    Some(match value {
         Value::Array(_) => "array",
         Value::String(_) => "string",
         Value::Bool(_) => "bool",
         Value::Number(_) => "number",
-        _ => {
+        _ => return None,
+    })
+}
+
+fn not_a_struct(value: &Value) -> String {
+    let word = match go_word(value) {
+        Some(word) => word,
+        None => {
             let field = if value.get("kind").is_some_and(|k| !k.is_string()) {
                 "kind"
             } else {
                 "apiVersion"
             };
+            let found = go_word(&value[field]).unwrap_or("object");
             return format!(
-                "json: cannot unmarshal object into Go struct field .{field} of type string"
+                "json: cannot unmarshal {found} into Go struct field .{field} of type string"
             );
         }
     };

@@ -13,7 +13,7 @@ use crate::{
     catalog,
     commit::{replace, unavailable},
     decode::Raw,
-    finalizers,
+    finalizers, held_addresses,
     identity::Identity,
     namespaces::is_namespace,
     object::{self, meta_mut},
@@ -81,6 +81,10 @@ impl DeleteOptions {
             match Raw::new(headers, body)?.value()? {
                 Value::Null => json!({}),
                 value @ Value::Object(_) => {
+                    let named = |k: &str| value.get(k).is_none_or(|v| v.is_string() || v.is_null());
+                    if !named("kind") || !named("apiVersion") {
+                        return Err(Failure::bad_request(crate::decode::no_struct(&value)));
+                    }
                     if let Some(ty) = knarr_schema::kind("", "v1", "DeleteOptions") {
                         knarr_schema::conform(ty, value.clone())
                             .map_err(|e| Failure::bad_request(e.0))?;
@@ -104,9 +108,11 @@ impl DeleteOptions {
         let kind = value.get("kind").and_then(Value::as_str).unwrap_or("");
         if !matches!(kind, "" | "DeleteOptions") {
             let version = value.get("apiVersion").and_then(Value::as_str);
+            let version = version
+                .filter(|v| !v.is_empty())
+                .unwrap_or("meta.k8s.io/v1");
             return Err(Failure::bad_request(format!(
-                "no kind {kind:?} is registered for version {:?} in scheme \"pkg/runtime/scheme.go:111\"",
-                version.unwrap_or("")
+                "no kind {kind:?} is registered for version {version:?} in scheme \"pkg/runtime/scheme.go:111\""
             )));
         }
         let dry_values: Vec<&str> = match value.get("dryRun").and_then(Value::as_array) {
@@ -223,13 +229,13 @@ pub struct Deleted {
     pub warnings: Vec<String>,
 }
 
-/// Lets admission judge the delete of `live`; its warnings.
+/// Lets admission judge the delete of `live`, whose bytes are `stored`; its warnings.
 async fn admit(
     inner: &Inner,
     r: &Resource,
     namespace: &str,
     name: &str,
-    live: &Value,
+    (live, stored): (&Value, &Bytes),
     options: &DeleteOptions,
     by: Requester<'_>,
 ) -> Result<Vec<String>, Failure> {
@@ -240,7 +246,14 @@ async fn admit(
     };
     let options = RequestOptions::Delete(options);
     let mut a = Attributes::new(who, Operation::Delete, r, namespace, shown, options);
-    a.old = Some(live);
+    let served: Value;
+    a.old = Some(if r.stored.is_some() || r.custom.is_some() {
+        let bytes = crate::crd::bring(inner, r, stored.clone()).await?;
+        served = versions::read(r, object::parse(&bytes)?);
+        &served
+    } else {
+        live
+    });
     if let Requester::Audited(_, span) = by {
         a.span = Some(span.clone());
     }
@@ -293,7 +306,8 @@ async fn delete_stored(
                 warnings: vec![],
             });
         }
-        let warnings = admit(inner, r, namespace, name, &live, options, by).await?;
+        let seen = (&live, &entry.value);
+        let warnings = admit(inner, r, namespace, name, seen, options, by).await?;
         match plan {
             Plan::Nothing => unreachable!("answered above"),
             Plan::Mark(new) => {
@@ -322,12 +336,14 @@ async fn delete_stored(
                 let encoded = last.as_ref().map(object::encode);
                 let mut revision = entry.mod_revision;
                 if !options.dry_run {
-                    let op = Op::Delete {
+                    // the addresses of a Service go with it
+                    let mut ops = held_addresses::ops(inner, &snapshot, r, Some(&live), None);
+                    ops.push(Op::Delete {
                         key: key.clone(),
                         expect,
                         last: encoded.as_ref().map(object::Encoded::spliced),
-                    };
-                    match inner.store.commit(vec![op]).await {
+                    });
+                    match inner.store.commit(ops).await {
                         Ok(n) => revision = n,
                         Err(CommitError::Conflict { .. }) => continue,
                         Err(e) => return Err(unavailable(e)),

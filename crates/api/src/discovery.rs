@@ -10,7 +10,7 @@ use crate::{
     aggregate::{self, Remotes},
     body::Body,
     catalog::{Catalog, Route},
-    negotiate,
+    discovery_order, negotiate,
     negotiate::Endpoint,
     registry::Resource,
     server::{Answer, Call},
@@ -30,7 +30,7 @@ const ALL_VERBS: [&str; 8] = [
 
 /// Verbs of a stored resource.
 pub fn verbs(r: &Resource) -> Vec<&'static str> {
-    if crate::measured::is(r) {
+    if crate::computed::is(r) {
         return vec!["get", "list"];
     }
     let namespaces = r.group.is_empty() && r.plural == "namespaces";
@@ -99,7 +99,7 @@ pub fn subresources(
 pub fn groups(catalog: &Catalog) -> Vec<&'static str> {
     let mut groups = catalog.groups();
     for (g, ..) in VIRTUAL {
-        if !groups.contains(&g) {
+        if !g.is_empty() && !groups.contains(&g) {
             groups.push(g);
         }
     }
@@ -140,7 +140,7 @@ pub fn answer(
                     if !legacy {
                         aggregate::aggregated(&mut document, remotes);
                     }
-                    let mut text = document.to_string();
+                    let mut text = discovery_order::text(&document);
                     text.push('\n');
                     return Ok(tagged(call, content_type, text.into()));
                 }
@@ -175,7 +175,7 @@ pub fn answer(
         }
         Route::Resource(_) | Route::Other => return Err(Failure::no_such_path()),
     };
-    let mut answer = Answer::ok(document.to_string());
+    let mut answer = Answer::ok(discovery_order::text(&document));
     answer.negotiated = Some(Endpoint::Document);
     Ok(answer.into_response())
 }
@@ -277,6 +277,12 @@ fn storage_hash(r: &Resource) -> String {
     STANDARD.encode(&hash[..8])
 }
 
+/// Among the others, which are in the order of their names.
+fn insert(all: &mut Vec<Value>, key: &str, name: &str, new: Value) {
+    let at = all.partition_point(|r| r[key].as_str().is_some_and(|n| n < name));
+    all.insert(at, new);
+}
+
 fn resource_list(catalog: &Catalog, group: &str, version: &str) -> Value {
     let mut resources = Vec::new();
     for r in catalog.of(group, version) {
@@ -288,7 +294,7 @@ fn resource_list(catalog: &Catalog, group: &str, version: &str) -> Value {
         if !r.categories.is_empty() {
             v["categories"] = json!(r.categories);
         }
-        if !crate::measured::is(&r) {
+        if !crate::computed::is(&r) {
             v["storageVersionHash"] = storage_hash(&r).into();
         }
         resources.push(v);
@@ -304,12 +310,18 @@ fn resource_list(catalog: &Catalog, group: &str, version: &str) -> Value {
     }
     for (g, v, kind, plural, namespaced) in VIRTUAL {
         if g == group && v == version {
-            resources.push(json!({"name": plural, "singularName": kind.to_lowercase(),
-                "namespaced": namespaced, "kind": kind, "verbs": ["create"]}));
+            let v = json!({"name": plural, "singularName": kind.to_lowercase(),
+                "namespaced": namespaced, "kind": kind, "verbs": ["create"]});
+            insert(&mut resources, "name", plural, v);
         }
     }
-    json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version(group, version),
-        "resources": resources})
+    let mut list = json!({"kind": "APIResourceList", "groupVersion": group_version(group, version),
+        "resources": resources});
+    if !group.is_empty() {
+        // upstream leaves it out of the core group's
+        list["apiVersion"] = "v1".into();
+    }
+    list
 }
 
 fn aggregated(catalog: &Catalog, legacy: bool, document_version: &str) -> Value {
@@ -360,8 +372,9 @@ fn aggregated_resources(catalog: &Catalog, group: &str, version: &str) -> Vec<Va
     }
     for (g, ver, kind, plural, namespaced) in VIRTUAL {
         if g == group && ver == version {
-            out.push(json!({"resource": plural, "responseKind": kind_of("", "", kind),
-                "scope": scope(namespaced), "singularResource": kind.to_lowercase(), "verbs": ["create"]}));
+            let v = json!({"resource": plural, "responseKind": kind_of("", "", kind),
+                "scope": scope(namespaced), "singularResource": kind.to_lowercase(), "verbs": ["create"]});
+            insert(&mut out, "resource", plural, v);
         }
     }
     out
@@ -378,16 +391,21 @@ pub fn root(catalog: &Catalog) -> Value {
     }
     for p in [
         "/.well-known/openid-configuration",
+        "/flagz",
         "/healthz",
         "/livez",
         "/metrics",
+        "/metrics/slis",
         "/openapi/v2",
         "/openapi/v3",
         "/openid/v1/jwks",
         "/readyz",
+        "/statusz",
         "/version",
     ] {
         paths.push(p.into());
     }
+    paths.extend(crate::health::paths());
+    paths.sort();
     json!({ "paths": paths })
 }

@@ -76,7 +76,8 @@ pub fn object(json: &[u8]) -> Result<Vec<u8>, Failure> {
     struct TypeMeta<'a> {
         #[serde(borrow)]
         kind: std::borrow::Cow<'a, str>,
-        #[serde(borrow, rename = "apiVersion")]
+        // `/api`'s list of versions has none (upstream `stripVersionEncoder`)
+        #[serde(borrow, default, rename = "apiVersion")]
         api_version: std::borrow::Cow<'a, str>,
     }
     let t: TypeMeta<'_> = serde_json::from_slice(json).map_err(no_protobuf)?;

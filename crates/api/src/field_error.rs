@@ -23,7 +23,8 @@ impl FieldError {
             | FieldError::InvalidShown { field, .. }
             | FieldError::NotSupportedShown { field, .. }
             | FieldError::DuplicateShown { field, .. }
-            | FieldError::TypeInvalid { field, .. } => field,
+            | FieldError::TypeInvalid { field, .. }
+            | FieldError::Internal { field, .. } => field,
         }
     }
 
@@ -43,7 +44,8 @@ impl FieldError {
             | FieldError::NotFoundBecause { field, .. }
             | FieldError::InvalidShown { field, .. }
             | FieldError::NotSupportedShown { field, .. }
-            | FieldError::TypeInvalid { field, .. } => field,
+            | FieldError::TypeInvalid { field, .. }
+            | FieldError::Internal { field, .. } => field,
         }
     }
 
@@ -68,6 +70,7 @@ impl FieldError {
                 "FieldValueNotFound"
             }
             FieldError::TypeInvalid { .. } => "FieldValueTypeInvalid",
+            FieldError::Internal { .. } => "InternalError",
         }
     }
 
@@ -86,6 +89,7 @@ impl FieldError {
                 (head.to_string(), detail.clone())
             }
             FieldError::Forbidden { detail, .. } => ("Forbidden".to_string(), detail.clone()),
+            FieldError::Internal { detail, .. } => ("Internal error".to_string(), detail.clone()),
             FieldError::Invalid { value, detail, .. }
             | FieldError::TypeInvalid { value, detail, .. } => {
                 (format!("Invalid value: {}", show(value)), detail.clone())

@@ -17,29 +17,67 @@ const HEALTH: u8 = 4;
 const ALL: u8 = LIVE | READY | HEALTH;
 
 /// The checks, in order, under the names that clients and probes know from upstream. `etcd` is the store; the start-up hooks
-/// are those of upstream's that have a part here, which all is begun before the first request is answered: definitions of
-/// custom resources, priority classes, roles, APIServices, and the namespaces, Service and ConfigMap that every cluster has.
-const CHECKS: [(&str, u8); 15] = [
+/// are upstream's: what they are about is all begun here by one function before the first request is answered, with definitions
+/// of custom resources, priority classes, roles, APIServices, and the namespaces, Service and ConfigMap that every cluster has.
+const CHECKS: [(&str, u8); 38] = [
     ("ping", ALL),
     ("log", ALL),
+    ("loopback-serving-certificate", LIVE | HEALTH),
     ("etcd", ALL),
     ("etcd-readiness", READY),
     ("informer-sync", READY),
+    ("poststarthook/start-apiserver-admission-initializer", ALL),
+    ("poststarthook/generic-apiserver-start-informers", ALL),
+    ("poststarthook/priority-and-fairness-config-consumer", ALL),
+    ("poststarthook/priority-and-fairness-filter", ALL),
+    ("poststarthook/storage-object-count-tracker-hook", ALL),
+    ("poststarthook/start-apiextensions-informers", ALL),
     ("poststarthook/start-apiextensions-controllers", ALL),
     ("poststarthook/crd-informer-synced", ALL),
     ("poststarthook/start-system-namespaces-controller", ALL),
+    ("poststarthook/peer-endpoint-reconciler-controller", ALL),
     (
         "poststarthook/start-cluster-authentication-info-controller",
         ALL,
     ),
+    (
+        "poststarthook/start-kube-apiserver-identity-lease-controller",
+        ALL,
+    ),
+    (
+        "poststarthook/start-kube-apiserver-identity-lease-garbage-collector",
+        ALL,
+    ),
+    ("poststarthook/storage-readiness", ALL),
+    ("poststarthook/start-legacy-token-tracking-controller", ALL),
+    ("poststarthook/start-service-ip-repair-controllers", ALL),
     ("poststarthook/rbac/bootstrap-roles", ALL),
     (
         "poststarthook/scheduling/bootstrap-system-priority-classes",
         ALL,
     ),
+    ("poststarthook/priority-and-fairness-config-producer", ALL),
     ("poststarthook/bootstrap-controller", ALL),
+    (
+        "poststarthook/start-kubernetes-service-cidr-controller",
+        ALL,
+    ),
+    ("poststarthook/aggregator-reload-proxy-client-cert", ALL),
+    ("poststarthook/start-kube-aggregator-informers", ALL),
+    (
+        "poststarthook/apiservice-status-local-available-controller",
+        ALL,
+    ),
+    (
+        "poststarthook/apiservice-status-remote-available-controller",
+        ALL,
+    ),
     ("poststarthook/apiservice-registration-controller", ALL),
+    ("poststarthook/apiservice-discovery-controller", ALL),
+    ("poststarthook/kube-apiserver-autoregistration", ALL),
     ("autoregister-completion", ALL),
+    ("poststarthook/apiservice-openapi-controller", ALL),
+    ("poststarthook/apiservice-openapiv3-controller", ALL),
     ("shutdown", READY),
 ];
 
@@ -62,15 +100,15 @@ pub async fn answer(
         Some((e, one)) => (e, Some(one)),
         None => (path, None),
     };
-    let group = match endpoint {
-        "livez" => LIVE,
-        "readyz" => READY,
-        _ => HEALTH,
+    let (endpoint, group) = match endpoint {
+        "livez" => ("livez", LIVE),
+        "readyz" => ("readyz", READY),
+        _ => ("healthz", HEALTH),
     };
     let checks = CHECKS.iter().filter(|(_, of)| of & group != 0);
     if let Some(one) = one {
         return match checks.clone().find(|(name, _)| *name == one) {
-            Some((name, _)) => Ok(match check(inner, name).await {
+            Some((name, _)) => Ok(match observed(inner, name, endpoint).await {
                 Ok(()) => plain(TEXT, "ok".to_string().into()),
                 Err(why) => error(
                     StatusCode::INTERNAL_SERVER_ERROR,
@@ -91,7 +129,7 @@ pub async fn answer(
             out.push_str(&format!("[+]{name} excluded: ok\n"));
             continue;
         }
-        match check(inner, name).await {
+        match observed(inner, name, endpoint).await {
             Ok(()) => out.push_str(&format!("[+]{name} ok\n")),
             Err(why) => {
                 tracing::warn!("the check {name} of /{endpoint} failed: {why}");
@@ -117,6 +155,27 @@ pub async fn answer(
         out = "ok".into();
     }
     Ok(unsniffed(plain(TEXT, out.into())))
+}
+
+/// The check, noted for `/metrics/slis`.
+async fn observed(
+    inner: &std::sync::Arc<Inner>,
+    name: &'static str,
+    endpoint: &'static str,
+) -> Result<(), String> {
+    let outcome = check(inner, name).await;
+    inner.slis.observe(name, endpoint, outcome.is_ok());
+    outcome
+}
+
+/// The paths of all checks.
+pub fn paths() -> impl Iterator<Item = String> {
+    let of = |(endpoint, group): (&'static str, u8)| {
+        let checks = CHECKS.iter().filter(move |(_, of)| of & group != 0);
+        checks.map(move |(name, _)| format!("/{endpoint}/{name}"))
+    };
+    let all = [("healthz", HEALTH), ("livez", LIVE), ("readyz", READY)];
+    all.into_iter().flat_map(of)
 }
 
 async fn check(inner: &std::sync::Arc<Inner>, name: &str) -> Result<(), String> {

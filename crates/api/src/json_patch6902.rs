@@ -39,6 +39,10 @@ pub fn apply(document: &mut Value, operations: &[Value]) -> Result<(), Error> {
         match text("op").ok_or(Error::Malformed(at))? {
             "add" => add(document, path, value()).ok_or_else(missing)?,
             "remove" => drop(remove(document, path).ok_or_else(missing)?),
+            "replace" if path.is_empty() => match value() {
+                whole @ (Value::Object(_) | Value::Array(_)) => *document = whole,
+                _ => return Err(missing()),
+            },
             "replace" => replace(document, path, value()).ok_or_else(missing)?,
             "test" => {
                 let (parent, key) = parent(document, path).ok_or_else(missing)?;

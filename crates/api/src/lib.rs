@@ -9,6 +9,7 @@ mod access;
 mod admission;
 mod advertise;
 mod agent_port;
+mod agent_streams;
 mod aggregate;
 mod audit;
 mod body;
@@ -17,10 +18,14 @@ mod catalog;
 mod certs;
 mod commit;
 mod compare;
+mod components;
+mod computed;
 mod crd;
+mod deadline;
 mod decode;
 mod delete;
 mod discovery;
+mod discovery_order;
 mod encoding;
 mod encryption;
 mod eviction;
@@ -28,9 +33,12 @@ mod expressions;
 mod fairness;
 mod field_error;
 mod finalizers;
+mod frames;
 mod health;
+mod held_addresses;
 mod identity;
 mod json_patch6902;
+mod kept;
 pub mod kinds;
 mod list;
 mod local;
@@ -57,13 +65,17 @@ mod scale;
 mod selector;
 mod serve;
 mod server;
+mod slis;
 mod status;
 mod table;
+mod text;
 mod versions;
 mod view;
 mod watch;
 mod webhook;
 mod write;
+mod yaml_words;
+mod zpages;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -194,6 +206,16 @@ impl ApiServer {
     /// From now on this one answers for a node: what it and its Pods use (`metrics.k8s.io`), and `nodes/…/proxy`.
     pub fn set_node_agent(&self, node: &str, agent: Arc<dyn NodeAgent>) {
         self.inner.agents.set(node, agent);
+    }
+
+    /// From now on this one says whether the scheduler and the other controllers run (ComponentStatus, `kubectl get cs`).
+    pub fn set_components(&self, check: Arc<ComponentCheck>) {
+        self.inner.components.set(check);
+    }
+
+    /// What `/flagz` tells: the flags the server was started with and their values, without secrets.
+    pub fn set_flags(&self, flags: std::collections::BTreeMap<String, String>) {
+        self.inner.zpages.set_flags(flags);
     }
 
     /// Writes requests down from now on; the first log given stays.
@@ -334,6 +356,7 @@ pub use audit::{
     Audit, Error as AuditError, LogOptions, Policy as AuditPolicy, PolicyError as AuditPolicyError,
 };
 pub use certs::{Authority, Error as CertificateError, Request as CertificateRequest};
+pub use components::Check as ComponentCheck;
 pub use encryption::{Encryption, Error as EncryptionError};
 pub use measured::{AgentAnswer, ContainerUse, NodeAgent, NodeUse, Use};
 pub use pki::Error as PkiError;

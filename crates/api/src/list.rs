@@ -214,6 +214,11 @@ fn render(
         }
         Form::Table(version) => {
             let include = table::Include::read(query)?;
+            let mut items = items;
+            if let Some(order) = r.strategy().row_order() {
+                // an object that isn't JSON is told when its row is made
+                items.sort_by_cached_key(|e| object::parse(&e.value).map(|o| order(&o)).ok());
+            }
             let rows = items
                 .iter()
                 .map(|e| Ok(table::row(r, &object::parse(&e.value)?, version, include)))
@@ -350,12 +355,13 @@ pub fn parse_version(version: &str) -> Result<Option<u64>, Failure> {
     if version.is_empty() || version == "0" {
         return Ok(None);
     }
-    version.parse().map(Some).map_err(|_| {
+    version.parse().map(Some).map_err(|e| {
+        let why = crate::query::not_a_number(&e);
         Failure::new(
             500,
             "",
             format!(
-                "resourceVersion: Invalid value: {version:?}: strconv.ParseUint: parsing {version:?}: invalid syntax"
+                "resourceVersion: Invalid value: {version:?}: strconv.ParseUint: parsing {version:?}: {why}"
             ),
         )
     })

@@ -294,7 +294,7 @@ fn objects(inner: &Inner, out: &mut String) {
     let snapshot = inner.store.snapshot();
     let catalog = inner.catalog();
     let mut counted: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-    for r in catalog.all().iter().filter(|r| !crate::measured::is(r)) {
+    for r in catalog.all().iter().filter(|r| !crate::computed::is(r)) {
         counted
             .entry((r.group, r.plural))
             .or_insert_with(|| snapshot.range(&catalog::prefix(r, ""), None).count());

@@ -111,7 +111,7 @@ fn text(value: &HeaderValue) -> &str {
 }
 
 /// `?pretty`, or a client that people look at.
-fn pretty(parts: &Parts) -> bool {
+pub fn pretty(parts: &Parts) -> bool {
     let raw = parts.uri.query().unwrap_or("");
     if raw.contains("pretty")
         && let Some(given) = Query::parse(Some(raw)).get("pretty")
@@ -289,13 +289,22 @@ pub fn form(r: &Resource, headers: &HeaderMap) -> Result<Form, Failure> {
 pub fn stream(r: &Resource, headers: &HeaderMap) -> Result<(Media, Form), Failure> {
     let endpoint = Endpoint::of(r);
     let accept = headers.get(header::ACCEPT).map_or("", text);
-    if endpoint == Endpoint::BuiltIn {
-        produces(accept, ALL)?;
-    }
     choose(accept, endpoint)
         .filter(|c| c.media.streams())
         .map(|c| (c.media, c.form))
         .ok_or_else(|| not_acceptable(endpoint, true))
+}
+
+/// 406 by the router's rules where a watch is asked for, which may be answered as a stream, too.
+pub fn routed_watch(r: &Resource, headers: &HeaderMap) -> Result<(), Failure> {
+    let accept = headers.get(header::ACCEPT).map_or("", text);
+    if Endpoint::of(r) != Endpoint::BuiltIn || produces(accept, ALL).is_ok() {
+        return Ok(());
+    }
+    let streams = ALL.iter().filter(|m| m.streams());
+    let streams = streams.map(|m| format!("{};stream=watch", m.name()));
+    let offered = ALL.iter().map(|m| m.name().to_string()).chain(streams);
+    Err(unrepresented(&offered.collect::<Vec<_>>().join(", ")))
 }
 
 /// 406 when a document (discovery, failures) isn't taken in any encoding.
@@ -320,15 +329,12 @@ fn produces(accept: &str, offered: &[Media]) -> Result<(), Failure> {
     if accept.is_empty() || accept.split(',').any(matches) {
         return Ok(());
     }
-    Err(Failure::new(
-        406,
-        "NotAcceptable",
-        format!(
-            "406: Not Acceptable\n\nAvailable representations: {}",
-            names(offered)
-        ),
-    )
-    .with_details())
+    Err(unrepresented(&names(offered)))
+}
+
+fn unrepresented(offered: &str) -> Failure {
+    let message = format!("406: Not Acceptable\n\nAvailable representations: {offered}");
+    Failure::new(406, "NotAcceptable", message).with_details()
 }
 
 fn names(media: &[Media]) -> String {

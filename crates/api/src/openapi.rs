@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::{
-    aggregate::{self, Remotes},
+    access::asked::{VIRTUAL, Virtual as VirtualOf},
+    aggregate::{self, Part, Remotes},
     body::Body,
     catalog::{Catalog, Route},
     discovery,
@@ -49,6 +50,8 @@ impl Documents {
 
 #[derive(Clone)]
 struct Document {
+    /// tags of what others added
+    of: Vec<String>,
     tag: String,
     gzipped: Bytes,
 }
@@ -77,7 +80,11 @@ pub async fn answer(
     } else {
         return Ok(crate::health::not_found());
     };
-    let document = document(inner, &key).await?;
+    let foreign = match key.starts_with("v2/") {
+        true => foreign(&inner.aggregation.remotes()),
+        false => vec![],
+    };
+    let document = document(inner, &key, foreign).await?;
     respond(call, content_type, document)
 }
 
@@ -104,7 +111,9 @@ fn v2_form(call: &Call) -> Result<(String, &'static str), Failure> {
 
 fn group_version(catalog: &Catalog, path: &str) -> Option<(String, String)> {
     match catalog.route(path.strip_prefix("openapi/v3/")?)? {
-        Route::Version(g, v) if catalog.versions(&g).contains(&v.as_str()) => Some((g, v)),
+        Route::Version(g, v) if discovery::versions(catalog, &g).contains(&v.as_str()) => {
+            Some((g, v))
+        }
         _ => None,
     }
 }
@@ -113,9 +122,9 @@ fn group_version(catalog: &Catalog, path: &str) -> Option<(String, String)> {
 fn index(catalog: &Catalog, remotes: &Remotes) -> serde_json::Value {
     let mut paths = serde_json::Map::new();
     let mut groups = vec![""];
-    groups.extend(catalog.groups());
+    groups.extend(discovery::groups(catalog));
     for g in groups {
-        for v in catalog.versions(g) {
+        for v in discovery::versions(catalog, g) {
             let path = if g.is_empty() {
                 format!("api/{v}")
             } else {
@@ -135,15 +144,23 @@ fn index(catalog: &Catalog, remotes: &Remotes) -> serde_json::Value {
     json!({ "paths": paths })
 }
 
-async fn document(inner: &Arc<Inner>, key: &str) -> Result<Document, Failure> {
+/// What others add to v2.
+fn foreign(remotes: &Remotes) -> Vec<Part> {
+    remotes.iter().filter_map(|r| r.openapi_v2()).collect()
+}
+
+async fn document(inner: &Arc<Inner>, key: &str, foreign: Vec<Part>) -> Result<Document, Failure> {
     let catalog = inner.catalog();
-    if let Some(d) = inner.openapi.0.lock().of(&catalog).get(key) {
+    let of: Vec<String> = foreign.iter().map(|(tag, _)| tag.clone()).collect();
+    if let Some(d) = inner.openapi.0.lock().of(&catalog).get(key)
+        && d.of == of
+    {
         return Ok(d.clone());
     }
     let made = {
         let catalog = catalog.clone();
         let key = key.to_string();
-        tokio::task::spawn_blocking(move || make(&catalog, &key))
+        tokio::task::spawn_blocking(move || make(&catalog, &key, &foreign))
             .await
             .map_err(Failure::internal)??
     };
@@ -154,7 +171,7 @@ async fn document(inner: &Arc<Inner>, key: &str) -> Result<Document, Failure> {
     Ok(made)
 }
 
-fn make(catalog: &Catalog, key: &str) -> Result<Document, Failure> {
+fn make(catalog: &Catalog, key: &str, foreign: &[Part]) -> Result<Document, Failure> {
     let (group, version) = match key.strip_prefix("v3/").and_then(|k| k.rsplit_once('/')) {
         Some((g, v)) => (Some(g), Some(v)),
         None => (None, None),
@@ -196,12 +213,29 @@ fn make(catalog: &Catalog, key: &str) -> Result<Document, Failure> {
             }),
         })
         .collect();
+    let of_document = |v: &&VirtualOf| {
+        group.is_none_or(|g| g == v.0) && version.is_none_or(|version| version == v.1)
+    };
+    let asked = VIRTUAL.iter().filter(of_document);
+    let asked = asked.map(|(group, version, kind, plural, namespaced)| Served {
+        group,
+        version,
+        kind,
+        plural,
+        namespaced: *namespaced,
+        verbs: &["create"],
+        subresources: &[],
+        custom: None,
+    });
+    let served: Vec<Served<'_>> = served.into_iter().chain(asked).collect();
+    let parts: Vec<&openapi::Foreign> = foreign.iter().map(|(_, part)| &**part).collect();
     let bytes = match (group, version, key) {
         (Some(g), Some(v), _) => openapi::v3(g, v, &served),
-        (_, _, "v2/protobuf") => openapi::v2_protobuf(&served),
-        _ => openapi::v2_json(&served),
+        (_, _, "v2/protobuf") => openapi::v2_protobuf(&served, &parts),
+        _ => openapi::v2_json(&served, &parts),
     };
     Ok(Document {
+        of: foreign.iter().map(|(tag, _)| tag.clone()).collect(),
         tag: discovery::etag(&bytes),
         gzipped: gzip(&bytes).map_err(Failure::internal)?,
     })

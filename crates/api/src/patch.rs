@@ -97,9 +97,21 @@ impl Patch {
                 (object @ Value::Object(_), twice) => {
                     Ok(Patch::Apply(object, twice.into_iter().next()))
                 }
-                _ => Err(Failure::bad_request(
-                    "error decoding YAML: json: cannot unmarshal into Go value of type map[string]interface {}",
-                )),
+                (other, _) => {
+                    let found = match other {
+                        // nothing is an object without a kind
+                        Value::Null => {
+                            return Err(Failure::bad_request("invalid object type: /, Kind="));
+                        }
+                        Value::Bool(_) => "bool",
+                        Value::Number(_) => "number",
+                        Value::String(_) => "string",
+                        _ => "array",
+                    };
+                    Err(Failure::bad_request(format!(
+                        "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {found} into Go value of type {MAP}"
+                    )))
+                }
             },
             // the router's words
             _ => Err(
@@ -117,6 +129,9 @@ impl Patch {
                 let done = crate::json_patch6902::apply(&mut out, patch).is_ok();
                 if done && out.is_object() && out.get("kind").is_some() {
                     return Ok(out);
+                }
+                if done && !out.is_object() && !out.is_null() {
+                    return Err(invalid_patch(out.to_string(), decode::no_struct(&out)));
                 }
                 Err(Failure::new(
                     422,
@@ -212,15 +227,25 @@ pub async fn run(
                     let merged = patch.merge(r, &name, live)?;
                     let shown = || match &patch {
                         Patch::Strategic(patch) => knarr_schema::go_value(patch),
-                        patch => patch
-                            .merge(r, &name, live)
-                            .map_or_else(|_| String::new(), |m| m.to_string()),
+                        patch => match (patch.merge(r, &name, live), patch, type_of(r)) {
+                            (Err(_), ..) => String::new(),
+                            (Ok(m), Patch::Merge(p), Some(ty)) => {
+                                knarr_schema::go_merged(ty, &m, p)
+                            }
+                            (Ok(m), ..) => m.to_string(),
+                        },
                     };
                     let refused = |why: String| invalid_patch(shown(), why);
                     // a strategic merge is read as the kind that it is for
                     let strategic = matches!(patch, Patch::Strategic(_));
                     if !strategic && !merged.as_object().is_some_and(serde_json::Map::is_empty) {
                         check_identity(r, &merged).map_err(&refused)?;
+                    }
+                    let unlike = type_of(r).filter(|_| strategic);
+                    if let Some(why) =
+                        unlike.and_then(|ty| knarr_schema::unstructured_error(ty, &merged))
+                    {
+                        return Err(refused(why));
                     }
                     let mut object = decode::conform(r, merged).map_err(&refused)?;
                     let mut found = std::mem::take(&mut object.unknown);
@@ -296,6 +321,8 @@ fn check_named(
                 "the namespace of the provided object does not match the namespace sent on the request",
             ));
         }
+    } else {
+        meta_mut(object).remove("namespace");
     }
     match meta(object, "name") {
         given if given == name => Ok(()),
@@ -419,6 +446,7 @@ async fn apply(
         check_named(&mut object, &name, &namespace, r.namespaced)?;
         // upstream creates whatever revision an apply was meant for
         meta_mut(&mut object).remove("resourceVersion");
+        w.by_update = true;
         match w.create(object, true).await {
             // somebody else created it in between: apply onto theirs
             Err(f) if f.reason() == "AlreadyExists" => {}

@@ -1,10 +1,11 @@
 //! The Pod's own subresources: binding, eviction, log, exec and attach.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use knarr_remotecommand::StreamOptions;
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use crate::{
     PodStreams,
@@ -150,8 +151,9 @@ pub async fn exec(inner: &Inner, call: Call, t: &Target) -> Result<Outcome, Fail
     Ok(Outcome::Response(response.map(|()| Body::empty())))
 }
 
-/// Connections of one port-forward session at a time.
-const FORWARDS_MAX: usize = 256;
+/// Connections of one port-forward session at a time: as many as its framing takes, for one that waited for its turn would
+/// hold up the data of all others.
+const FORWARDS_MAX: usize = 512;
 
 /// `GET|POST …/portforward`: the upgrade, then a connection into the Pod for each that the client makes.
 pub async fn port_forward(inner: &Inner, call: Call, t: &Target) -> Result<Outcome, Failure> {
@@ -174,22 +176,29 @@ pub async fn port_forward(inner: &Inner, call: Call, t: &Target) -> Result<Outco
     };
     admission::connect(inner, &call.who, t, "PodPortForwardOptions", object).await?;
     let mut request: Request<()> = Request::from_parts(call.parts, ());
-    let (response, mut connections) =
+    let (response, connections) =
         knarr_remotecommand::accept_port_forward(&mut request, &ports).map_err(refused)?;
     let (namespace, pod) = (t.namespace.clone(), t.name.clone());
-    tokio::spawn(async move {
-        let mut running = tokio::task::JoinSet::new();
-        while let Some(connection) = connections.recv().await {
-            while running.try_join_next().is_some() {}
-            if running.len() >= FORWARDS_MAX {
-                running.join_next().await;
-            }
-            let (node, namespace, pod) = (node.clone(), namespace.clone(), pod.clone());
-            running.spawn(async move { forward(&*node, &namespace, &pod, connection).await });
-        }
-        // the client hung up: its connections end with it
-    });
+    tokio::spawn(forward_all(node, namespace, pod, connections));
     Ok(Outcome::Response(response.map(|()| Body::empty())))
+}
+
+/// A connection into the Pod for each that the client makes, until it hangs up: its connections end with it.
+pub async fn forward_all(
+    node: Arc<dyn PodStreams>,
+    namespace: String,
+    pod: String,
+    mut connections: tokio::sync::mpsc::Receiver<knarr_remotecommand::ForwardStream>,
+) {
+    let mut running = tokio::task::JoinSet::new();
+    while let Some(connection) = connections.recv().await {
+        while running.try_join_next().is_some() {}
+        if running.len() >= FORWARDS_MAX {
+            running.join_next().await;
+        }
+        let (node, namespace, pod) = (node.clone(), namespace.clone(), pod.clone());
+        running.spawn(async move { forward(&*node, &namespace, &pod, connection).await });
+    }
 }
 
 async fn forward(
@@ -198,15 +207,9 @@ async fn forward(
     pod: &str,
     connection: knarr_remotecommand::ForwardStream,
 ) {
-    let knarr_remotecommand::ForwardStream {
-        port,
-        mut data,
-        error,
-    } = connection;
+    let knarr_remotecommand::ForwardStream { port, data, error } = connection;
     match node.dial(namespace, pod, port).await {
-        Ok(mut stream) => {
-            let _ = tokio::io::copy_bidirectional(&mut data, &mut stream).await;
-        }
+        Ok(stream) => pass(data, stream).await,
         Err(why) => {
             let uid = format!("{pod}_{namespace}");
             let text = format!(
@@ -214,6 +217,30 @@ async fn forward(
             );
             let _ = error.send(text);
         }
+    }
+}
+
+/// How long the one side may go on when the other has ended. SOURCE: containerd
+/// `internal/cri/server/sandbox_portforward_linux.go`.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
+
+/// Copies both ways until both sides have ended, or one has and the other doesn't soon.
+async fn pass(client: impl AsyncRead + AsyncWrite, pod: impl AsyncRead + AsyncWrite) {
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let (mut from_pod, mut to_pod) = tokio::io::split(pod);
+    let up = async {
+        let _ = tokio::io::copy(&mut from_client, &mut to_pod).await;
+        let _ = to_pod.shutdown().await;
+    };
+    let down = async {
+        let _ = tokio::io::copy(&mut from_pod, &mut to_client).await;
+        let _ = to_client.shutdown().await;
+    };
+    tokio::pin!(up, down);
+    tokio::select! {
+        // a client that has said all it wants to hears the rest, however long that takes
+        () = &mut up => down.await,
+        () = &mut down => drop(tokio::time::timeout(LAST_WORDS_MAX, up).await),
     }
 }
 

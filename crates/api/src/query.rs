@@ -52,8 +52,9 @@ impl Query {
         let found = self.0.iter().find(|(k, _)| k == key);
         found
             .map(|(_, v)| {
-                v.parse().map_err(|_| {
-                    Failure::bad_request(format!("strconv.ParseInt: parsing {v:?}: invalid syntax"))
+                v.parse().map_err(|e| {
+                    let why = not_a_number(&e);
+                    Failure::bad_request(format!("strconv.ParseInt: parsing {v:?}: {why}"))
                 })
             })
             .transpose()
@@ -119,7 +120,6 @@ impl WriteOptions {
         apply: bool,
     ) -> Result<WriteOptions, Failure> {
         let mut errors = Vec::new();
-        let dry_run = dry_run(query.all("dryRun"), &mut errors);
         let given = query.get("fieldManager").unwrap_or("");
         if given.len() > MANAGER_BYTES_MAX {
             errors.push(FieldError::TooLong {
@@ -144,6 +144,7 @@ impl WriteOptions {
                 detail: "is required for apply patch".into(),
             });
         }
+        let dry_run = dry_run(query.all("dryRun"), &mut errors);
         let force = query.flag("force");
         if kind == "PatchOptions" && !apply && query.get("force").is_some() {
             errors.push(FieldError::Forbidden {
@@ -180,6 +181,15 @@ impl WriteOptions {
             given_manager: given.to_string(),
             given_validation: query.has("fieldValidation").then_some(validation),
         })
+    }
+}
+
+/// Go's words for a text that is no number, or too large a one.
+pub fn not_a_number(e: &std::num::ParseIntError) -> &'static str {
+    use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+    match e.kind() {
+        PosOverflow | NegOverflow => "value out of range",
+        _ => "invalid syntax",
     }
 }
 

@@ -166,6 +166,11 @@ pub enum FieldError {
         value: Value,
         detail: String,
     },
+    /// No fault of the object's: what it needs can't be had. The answer is a 500 that says so, whatever else is wrong.
+    Internal {
+        field: String,
+        detail: String,
+    },
 }
 
 /// What hooks may look up while a request is handled.
@@ -184,6 +189,9 @@ pub trait Lookup: Send + Sync {
         Value::Object(serde_json::Map::new())
     }
 }
+
+/// By what the rows of a Table are sorted: a number, then a text.
+pub type RowOrder = fn(&Value) -> (i64, String);
 
 /// Per-kind behaviour, as upstream's rest strategy. Objects are JSON after decoding, pruning and schema defaulting. All calls are pure and quick.
 pub trait Strategy: Send + Sync {
@@ -219,6 +227,10 @@ pub trait Strategy: Send + Sync {
     /// metadata.name check: defaults to DNS-1123 subdomain
     fn name(&self) -> NameRule {
         NameRule::DnsSubdomain
+    }
+    /// what the rows of a Table of a list are sorted by; None: the objects' keys
+    fn row_order(&self) -> Option<RowOrder> {
+        None
     }
     /// warnings for the Warning header
     fn warnings(&self, _object: &Value) -> Vec<String> {

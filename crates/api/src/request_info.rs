@@ -37,18 +37,20 @@ fn is_special(verb: &str) -> bool {
 impl RequestInfo {
     /// Reads a request's head.
     pub fn new(method: &Method, uri: &Uri) -> RequestInfo {
-        let plain = RequestInfo {
-            verb: method.as_str().to_ascii_lowercase(),
-            path: uri.path().to_string(),
-            ..RequestInfo::default()
-        };
-        let decoded = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
-        let parts: Vec<String> = uri
-            .path()
+        // decoded first, as the router does it: an escaped slash is a slash
+        let path = percent_decode_str(uri.path())
+            .decode_utf8_lossy()
+            .into_owned();
+        let parts: Vec<String> = path
             .trim_matches('/')
             .split('/')
-            .map(decoded)
+            .map(str::to_owned)
             .collect();
+        let plain = RequestInfo {
+            verb: method.as_str().to_ascii_lowercase(),
+            path,
+            ..RequestInfo::default()
+        };
         let mut parts = parts.as_slice();
         let mut info = plain.clone();
         match parts {
@@ -193,7 +195,7 @@ mod tests {
             (
                 "PATCH",
                 "/apis/x.y/v1/things/a%2Fb/scale",
-                "patch,x.y,v1,,things,scale,a/b",
+                "patch,x.y,v1,,things,b,a",
             ),
             (
                 "GET",

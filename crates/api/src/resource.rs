@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     body::{Body, Items},
     catalog::{self, Target},
+    computed,
     decode::Raw,
     delete::{self, DeleteOptions},
     list, negotiate,
@@ -57,11 +58,8 @@ pub async fn answer(inner: &Arc<Inner>, call: Call, t: Target) -> Result<Outcome
         return Err(Failure::method_not_allowed());
     }
     let verb = verb(&call, &t);
-    if crate::measured::is(&t.resource) {
-        return match t.subresource.as_str() {
-            "" => crate::measured::answer(inner, &call, &t, verb).await,
-            _ => Err(Failure::no_such_path()),
-        };
+    if computed::is(&t.resource) {
+        return computed::answer(inner, &call, &t, verb).await;
     }
     match t.subresource.as_str() {
         "" => object_request(inner, &call, &t, verb).await,
@@ -265,6 +263,9 @@ pub fn write<'a>(
         part,
     );
     w.span = crate::audit::Span::of(&call.parts).cloned();
+    if call.parts.method == http::Method::PATCH {
+        w.verb = "patch";
+    }
     w
 }
 
@@ -279,7 +280,8 @@ async fn create(inner: &Inner, call: &Call, t: &Target) -> Result<Outcome, Failu
     let raw = Raw::new(&call.parts.headers, call.body.clone())?;
     let o = raw.object(&t.resource, options.validation, &mut warnings)?;
     w.warnings = warnings;
-    let bytes = w.create(o, false).await?;
+    let made = w.create(o, false).await;
+    let bytes = made.map_err(|f| f.warned(std::mem::take(&mut w.warnings)))?;
     let warnings = std::mem::take(&mut w.warnings);
     let body = in_form(call, t, form, &bytes)?;
     Ok(answered(t, StatusCode::CREATED, body).warn(warnings).into())
@@ -330,9 +332,13 @@ async fn put(inner: &Inner, call: &Call, t: &Target, part: Part) -> Result<Outco
             if !unconditional {
                 return Err(Failure::modified(r, &t.name));
             }
-            (StatusCode::CREATED, w.create(o, false).await?)
+            w.by_update = true;
+            let made = w.create(o, false).await;
+            let told = |f: Failure| f.warned(std::mem::take(&mut w.warnings));
+            (StatusCode::CREATED, made.map_err(told)?)
         }
-        done => (StatusCode::OK, done?.into_bytes()),
+        Err(f) => return Err(f.warned(std::mem::take(&mut w.warnings))),
+        Ok(done) => (StatusCode::OK, done.into_bytes()),
     };
     let warnings = std::mem::take(&mut w.warnings);
     Ok(answered(t, code, in_form(call, t, form, &bytes)?)
@@ -367,7 +373,8 @@ async fn do_patch(inner: &Inner, call: &Call, t: &Target, part: Part) -> Result<
     let patch = Patch::read(&content_type, &call.body)?;
     let options = options(call, "PatchOptions", Patch::is_apply(&content_type))?;
     let mut w = write(inner, call, t, &options, part);
-    let (created, written) = patch::run(&mut w, patch, &options).await?;
+    let done = patch::run(&mut w, patch, &options).await;
+    let (created, written) = done.map_err(|f| f.warned(std::mem::take(&mut w.warnings)))?;
     let warnings = std::mem::take(&mut w.warnings);
     let code = if created {
         StatusCode::CREATED

@@ -23,7 +23,7 @@ use crate::{
     health, identity,
     identity::Identity,
     metrics::Metrics,
-    negotiate::{Endpoint, Wants},
+    negotiate::{self, Endpoint, Wants},
     openapi::OpenApi,
     pages::Pages,
     pki::Pki,
@@ -31,6 +31,7 @@ use crate::{
     request_info::RequestInfo,
     resource,
     status::Failure,
+    text,
 };
 
 /// Largest request body, in bytes (upstream's limit).
@@ -55,6 +56,14 @@ pub struct Inner {
     pub streams: ArcSwap<BTreeMap<String, Arc<dyn PodStreams>>>,
     /// The nodes' agents.
     pub agents: crate::measured::Agents,
+    /// Who knows whether the controllers run.
+    pub components: crate::components::Components,
+    /// How the server's checks came out.
+    pub slis: crate::slis::Slis,
+    /// `/statusz` and `/flagz`.
+    pub zpages: crate::zpages::Pages,
+    /// Frames of watches.
+    pub frames: crate::frames::Frames,
     /// Snapshots of chunked lists.
     pub pages: Pages,
     /// Counters.
@@ -161,15 +170,16 @@ impl Answer {
             header::CACHE_CONTROL,
             HeaderValue::from_static("no-cache, private"),
         );
-        let mut unique: Vec<&String> = Vec::new();
-        for w in &self.warnings {
-            if unique.contains(&w) {
-                continue;
-            }
-            unique.push(w);
+        warn_all(headers, &self.warnings);
+        response
+    }
+}
+/// A Warning header for each that is not there yet.
+fn warn_all(headers: &mut http::HeaderMap, warnings: &[String]) {
+    for (i, w) in warnings.iter().enumerate() {
+        if !warnings[..i].contains(w) {
             warn(headers, w);
         }
-        response
     }
 }
 /// One more Warning header.
@@ -204,6 +214,7 @@ pub fn failure_response(f: &Failure) -> Response<Body> {
     if let Some(s) = f.retry_after_seconds() {
         headers.insert(header::RETRY_AFTER, s.into());
     }
+    warn_all(headers, f.warnings());
     response
         .extensions_mut()
         .insert(encoding::Negotiated(Endpoint::Document));
@@ -219,6 +230,10 @@ impl Inner {
             served: ArcSwap::from_pointee(catalog),
             streams: ArcSwap::default(),
             agents: Default::default(),
+            components: Default::default(),
+            slis: Default::default(),
+            zpages: Default::default(),
+            frames: Default::default(),
             pages: Pages::default(),
             metrics: Arc::default(),
             openapi: OpenApi::default(),
@@ -275,9 +290,16 @@ impl Inner {
         let path = parts.uri.path().to_string();
         // a bug in one kind's hook must not take the connection's other requests with it
         let mut unread = Some(body);
-        let answered = AssertUnwindSafe(self.authenticated(parts, &mut unread))
-            .catch_unwind()
-            .await;
+        let answer = async {
+            if running.is_long() {
+                return self.authenticated(parts, &mut unread).await;
+            }
+            let limit = crate::deadline::of(parts.uri.query())?;
+            tokio::time::timeout(limit, self.authenticated(parts, &mut unread))
+                .await
+                .unwrap_or_else(|_| Err(crate::deadline::passed()))
+        };
+        let answered = AssertUnwindSafe(answer).catch_unwind().await;
         let panicked = answered.is_err();
         if let Some(body) = unread {
             drain(body).await;
@@ -378,7 +400,10 @@ impl Inner {
         }
         let body = match parts.method {
             Method::GET | Method::HEAD => Bytes::new(),
-            _ => read_body(body).await?,
+            _ => text::mended(
+                &negotiate::content_type(&parts.headers),
+                read_body(body).await?,
+            ),
         };
         if let Some(span) = audit::Span::of(&parts) {
             span.request(&parts.headers, &body);
@@ -415,17 +440,26 @@ impl Inner {
                 let outcome = if crate::crd::is_definition(&target.resource)
                     && !matches!(call.parts.method, Method::GET | Method::HEAD)
                 {
-                    self.define(call, target).await?
+                    self.define(call, target).await
                 } else {
-                    resource::answer(self, call, target).await?
+                    resource::answer(self, call, target).await
                 };
                 match outcome {
-                    resource::Outcome::Answer(mut a) => {
+                    // who is refused is told, too; where nothing is served, nothing is said of it
+                    Err(f) => match deprecation {
+                        Some(text) if f != Failure::method_not_allowed() => {
+                            let mut refused = failure_response(&f);
+                            warn(refused.headers_mut(), &text);
+                            refused
+                        }
+                        _ => return Err(f),
+                    },
+                    Ok(resource::Outcome::Answer(mut a)) => {
                         a.warnings.extend(deprecation);
                         a.into_response()
                     }
                     // streams and upgrades go out as they are
-                    resource::Outcome::Response(mut r) => {
+                    Ok(resource::Outcome::Response(mut r)) => {
                         if let Some(text) = deprecation {
                             warn(r.headers_mut(), &text);
                         }
@@ -446,6 +480,12 @@ impl Inner {
                     }
                     Answer::fixed(TEXT, text).into_response()
                 }
+                "metrics/slis" => {
+                    const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+                    Answer::fixed(TEXT, self.slis.text()).into_response()
+                }
+                "statusz" => self.zpages.status(&call),
+                "flagz" => self.zpages.flags(&call),
                 p if p.starts_with("openapi/") => {
                     return crate::openapi::answer(self, &call, p).await;
                 }

@@ -5,10 +5,10 @@ use serde_json::{Map, Value, json};
 use crate::registry::Resource;
 
 /// A request that failed: everything of the `metav1.Status` sent back.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Failure(Box<Inner>);
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 struct Inner {
     code: u16,
     reason: String,
@@ -18,6 +18,7 @@ struct Inner {
     /// `details` is there even when it is empty
     detailed: bool,
     retry_after_seconds: Option<u32>,
+    warnings: Vec<String>,
 }
 
 impl Failure {
@@ -31,6 +32,7 @@ impl Failure {
             continue_token: None,
             detailed: false,
             retry_after_seconds: None,
+            warnings: vec![],
         }))
     }
 
@@ -49,6 +51,15 @@ impl Failure {
         self
     }
 
+    /// With what there is to warn of besides.
+    pub fn warned(mut self, warnings: Vec<String>) -> Failure {
+        self.0.warnings.extend(warnings);
+        self
+    }
+    /// For the Warning header.
+    pub fn warnings(&self) -> &[String] {
+        &self.0.warnings
+    }
     /// With another code and reason.
     pub fn recoded(mut self, code: u16, reason: &str) -> Failure {
         self.0.code = code;
@@ -177,6 +188,12 @@ impl Failure {
             "the server does not allow this method on the requested resource",
         )
         .with_details()
+    }
+    /// 405 for a verb that the resource doesn't have while its path does.
+    pub fn not_supported(r: &Resource, verb: &str) -> Failure {
+        let of = group_resource(r.group, r.plural);
+        let message = format!("{verb} is not supported on resources of kind {of:?}");
+        Failure::new(405, "MethodNotAllowed", message).about("", r.group, r.plural)
     }
     /// 410 for lists and watches of a past the server no longer has.
     pub fn expired(message: impl Into<String>) -> Failure {

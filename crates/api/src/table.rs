@@ -54,17 +54,17 @@ pub fn table(
     columns: bool,
     rows: Vec<Value>,
 ) -> Value {
-    let definitions: Vec<Value> = if !columns {
-        vec![]
+    let definitions: Value = if !columns {
+        Value::Null
     } else if let Some(custom) = &r.custom {
-        custom.columns()
+        custom.columns().into()
     } else if r.columns.is_empty() {
-        vec![
-            json!({"name": "Name", "type": "string", "format": "name", "priority": 0,
-                "description": "Name must be unique within a namespace."}),
-            json!({"name": "Created At", "type": "date", "format": "", "priority": 0,
-                "description": "CreationTimestamp is a timestamp representing the server time when this object was created."}),
-        ]
+        json!([
+            {"name": "Name", "type": "string", "format": "name", "priority": 0,
+                "description": "Name must be unique within a namespace."},
+            {"name": "Created At", "type": "date", "format": "", "priority": 0,
+                "description": "CreationTimestamp is a timestamp representing the server time when this object was created."},
+        ])
     } else {
         r.columns
             .iter()

@@ -1,4 +1,4 @@
-//! Watches: frames of JSON from a pull cursor on the store's ring. Nothing is queued for a slow client.
+//! Watches: frames from a pull cursor on the store's ring, encoded once for all watchers. Nothing is queued for a slow client.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -14,6 +14,7 @@ use crate::{
     body::Body,
     catalog::{self, Target},
     crd, encoding,
+    frames::Key,
     list::{self, Filter, Scope},
     negotiate::{self, Form, Media},
     object,
@@ -56,6 +57,8 @@ struct Watch {
     converts: Option<Arc<Inner>>,
     /// the initial objects are converted
     converted: bool,
+    /// frames that others have encoded
+    shared: Arc<Inner>,
 }
 
 enum State {
@@ -77,6 +80,7 @@ pub fn watch(
     let r = t.resource.clone();
     let filter = Filter::read(&r, query)?;
     let scope = list::scope(t, &filter);
+    negotiate::routed_watch(&r, headers)?;
     negotiate::form(&r, headers)?;
     query.number("limit")?;
     check(query)?;
@@ -147,6 +151,7 @@ pub fn watch(
         },
         converts: crd::by_webhook(&t.resource).then(|| inner.clone()),
         converted: false,
+        shared: inner.clone(),
     };
     let frames = futures::stream::unfold(watch, |mut w| async move {
         w.next().await.map(|chunk| (Ok(chunk), w))
@@ -202,7 +207,10 @@ impl Watch {
             return Some(out.freeze());
         }
         while let Some(e) = self.initial.pop_front() {
-            self.frame(&mut out, "ADDED", &e.value);
+            if let Some(frame) = self.frame("ADDED", &e.value) {
+                self.columns_sent = true;
+                out.extend_from_slice(&frame);
+            }
             if out.len() >= CHUNK_BYTES {
                 return Some(out.freeze());
             }
@@ -222,8 +230,15 @@ impl Watch {
                 events = cursor.next(BATCH_EVENTS) => match events {
                     Ok(events) => match self.convert(events).await {
                         Ok(events) => {
-                            for e in &events {
-                                self.event(&mut out, e);
+                            let mut frames: Vec<Bytes> =
+                                events.iter().filter_map(|e| self.event(e)).collect();
+                            if frames.len() == 1 {
+                                // as it is, without a copy
+                                return frames.pop();
+                            }
+                            out.reserve(frames.iter().map(Bytes::len).sum());
+                            for frame in &frames {
+                                out.extend_from_slice(frame);
                             }
                         }
                         Err(f) => {
@@ -282,85 +297,86 @@ impl Watch {
         let Some(inner) = &self.converts else {
             return Ok(events);
         };
-        let mut bytes = Vec::new();
-        for e in &events {
-            bytes.extend(e.value.clone());
-            bytes.extend(e.prev.as_ref().map(|p| p.value.clone()));
-            bytes.extend(e.last.clone());
+        match &self.r.custom {
+            Some(custom) => custom.converted.events(inner, &self.r, events).await,
+            None => Ok(events),
         }
-        let mut all = crd::bring_all(inner, &self.r, bytes).await?.into_iter();
-        let mut out = Vec::with_capacity(events.len());
-        for e in events {
-            // as many as were given, in their order
-            let value = e.value.as_ref().and_then(|_| all.next());
-            let prev = e.prev.as_ref().and_then(|p| {
-                Some(Entry {
-                    value: all.next()?,
-                    ..p.clone()
-                })
-            });
-            let last = e.last.as_ref().and_then(|_| all.next());
-            out.push(Arc::new(Event {
-                revision: e.revision,
-                key: e.key.clone(),
-                value,
-                prev,
-                last,
-                create_revision: e.create_revision,
-            }));
-        }
-        Ok(out)
     }
 
-    fn event(&mut self, out: &mut BytesMut, e: &Event) {
+    /// The frame of an event; None when the watch doesn't show it.
+    fn event(&mut self, e: &Event) -> Option<Bytes> {
         if self
             .scope
             .only
             .as_deref()
             .is_some_and(|only| only != &*e.key)
         {
-            return;
+            return None;
         }
         let takes = |bytes: &Bytes| self.filter.takes(&self.r, &e.key, bytes);
         let was = e.prev.as_ref().is_some_and(|p| takes(&p.value));
         let is = e.value.as_ref().is_some_and(takes);
         match (was, is, &e.value) {
-            (false, true, Some(v)) => self.frame(out, "ADDED", v),
-            (true, true, Some(v)) => self.frame(out, "MODIFIED", v),
+            (false, true, Some(v)) => {
+                self.shared_frame(e.revision, "ADDED", |w| w.frame("ADDED", v))
+            }
+            (true, true, Some(v)) => {
+                self.shared_frame(e.revision, "MODIFIED", |w| w.frame("MODIFIED", v))
+            }
             (true, _, value) => {
                 // deleted, or no longer selected: the last state selected, at this revision
                 let last = match (value, &e.last, &e.prev) {
                     (None, Some(last), _) => last,
                     (_, _, Some(prev)) => &prev.value,
-                    _ => return,
+                    _ => return None,
                 };
-                let last = object::with_revision(last, e.revision);
-                self.frame(out, "DELETED", &last);
+                self.shared_frame(e.revision, "DELETED", |w| {
+                    w.frame("DELETED", &object::with_revision(last, e.revision))
+                })
             }
-            _ => {}
+            _ => None,
         }
     }
 
-    fn frame(&mut self, out: &mut BytesMut, kind: &str, bytes: &Bytes) {
+    /// The frame that others get, too.
+    fn shared_frame(
+        &mut self,
+        revision: u64,
+        kind: &'static str,
+        encode: impl FnOnce(&Watch) -> Option<Bytes>,
+    ) -> Option<Bytes> {
+        let key = Key {
+            revision,
+            resource: self.r.clone(),
+            kind,
+            media: self.media,
+            form: self.form,
+            rows: matches!(self.form, Form::Table(_)).then_some((self.include, !self.columns_sent)),
+        };
+        let frame = self.shared.frames.get(key, || encode(self));
+        self.columns_sent |= frame.is_some();
+        frame
+    }
+
+    fn frame(&self, kind: &str, bytes: &Bytes) -> Option<Bytes> {
         let encoded;
         let bytes = &versions::served(&self.r, bytes);
         let object: &[u8] = match self.form {
             Form::Plain => bytes,
             Form::Table(version) => {
-                let Ok(o) = object::parse(bytes) else { return };
+                let o = object::parse(bytes).ok()?;
                 let row = table::row(&self.r, &o, version, self.include);
                 encoded = self.table(version, object::meta(&o, "resourceVersion"), vec![row]);
                 encoded.as_bytes()
             }
             Form::Partial(version) | Form::PartialList(version) => {
-                let Some(m) = object::metadata(bytes) else {
-                    return;
-                };
-                encoded = table::partial(m, version).to_string();
+                encoded = table::partial(object::metadata(bytes)?, version).to_string();
                 encoded.as_bytes()
             }
         };
-        self.emit(out, kind, object);
+        let mut out = BytesMut::new();
+        self.emit(&mut out, kind, object);
+        (!out.is_empty()).then(|| out.freeze())
     }
 
     /// One frame around an object's JSON.
@@ -384,8 +400,8 @@ impl Watch {
         out.extend_from_slice(b"}\n");
     }
 
-    fn table(&mut self, version: &str, revision: &str, rows: Vec<Value>) -> String {
-        let columns = !std::mem::replace(&mut self.columns_sent, true);
+    fn table(&self, version: &str, revision: &str, rows: Vec<Value>) -> String {
+        let columns = !self.columns_sent;
         let metadata = json!({ "resourceVersion": revision });
         table::table(&self.r, version, metadata, columns, rows).to_string()
     }
@@ -406,6 +422,7 @@ impl Watch {
             }
             Form::Partial(v) | Form::PartialList(v) => table::partial(metadata, v).to_string(),
         };
+        self.columns_sent = true;
         self.emit(out, "BOOKMARK", object.as_bytes());
     }
 

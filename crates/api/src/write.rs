@@ -1,5 +1,10 @@
 //! The one way objects are written: create, and guarded update with retries.
 
+mod kept;
+
+pub use kept::may_go;
+
+use kept::{copy, copy_in, wipe, without_revision};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,7 +19,7 @@ use crate::{
     catalog,
     commit::unavailable,
     compare::{same, same_spec},
-    finalizers,
+    finalizers, held_addresses,
     identity::Identity,
     names,
     namespaces::{self, is_namespace},
@@ -72,8 +77,12 @@ pub struct Write<'a> {
     pub options: &'a WriteOptions,
     /// Admission sees a Scale read by these pointers instead of the object.
     pub projection: Option<&'a Scale>,
+    /// The request's, where it matters: `update` or `patch`.
+    pub verb: &'static str,
     /// Admission has judged the request already, by another object (a Binding).
     pub admitted: bool,
+    /// The request is an update or a patch: the right to create was not asked for with it.
+    pub by_update: bool,
     /// For the Warning header.
     pub warnings: Vec<String>,
     /// The request's audit event, for what admission notes.
@@ -124,7 +133,9 @@ impl<'a> Write<'a> {
             part,
             options,
             projection: None,
+            verb: "update",
             admitted: false,
+            by_update: false,
             warnings: vec![],
             span: None,
         }
@@ -167,10 +178,28 @@ impl<'a> Write<'a> {
         escalation::check(self.inner, self.who, self.r, self.namespace, new, old)
     }
 
+    /// Who may change an object may not therefore make it (apiserver `handlers.withAuthorization`).
+    fn check_right_to_create(&self) -> Result<(), Failure> {
+        if !self.by_update {
+            return Ok(());
+        }
+        let attributes = knarr_access::Attributes {
+            verb: "create".into(),
+            resource_request: true,
+            group: self.r.group.into(),
+            version: self.r.version.into(),
+            resource: self.r.plural.into(),
+            subresource: self.part.name().into(),
+            namespace: self.namespace.into(),
+            name: self.name.into(),
+            ..knarr_access::Attributes::default()
+        };
+        crate::access::authorize(self.inner, self.who, &attributes)
+    }
+
     /// Services take addresses and ports that no other may have: one write at a time.
     async fn allocation(&self) -> Option<tokio::sync::MutexGuard<'a, ()>> {
-        let allocates = self.r.group.is_empty() && self.r.plural == "services";
-        if allocates {
+        if held_addresses::concerns(self.r) {
             Some(self.inner.allocation.lock().await)
         } else {
             None
@@ -178,6 +207,13 @@ impl<'a> Write<'a> {
     }
 
     fn invalid(&self, name: &str, errors: &[FieldError]) -> Failure {
+        let internal = errors.iter().find_map(|e| match e {
+            FieldError::Internal { detail, .. } => Some(detail),
+            _ => None,
+        });
+        if let Some(detail) = internal {
+            return Failure::internal(detail);
+        }
         // upstream calls a kind in such errors by the group it was first in
         let group = self.r.stored.map_or(self.r.group, |s| s.group);
         Failure::invalid(group, self.r.kind, name, errors)
@@ -264,6 +300,7 @@ impl<'a> Write<'a> {
                 if !errors.is_empty() {
                     return Err(self.invalid(meta(&o, "name"), &errors));
                 }
+                self.check_right_to_create()?;
             }
             a.object = Some(o);
             let mut admitted = admission::validate(self.inner, &mut a).await?;
@@ -291,6 +328,9 @@ impl<'a> Write<'a> {
             }
             let stored = crate::crd::stored(self.inner, r, &o).await?;
             let encoded = versions::encode(r, &stored);
+            let snapshot = self.inner.store.snapshot();
+            let addresses = held_addresses::ops(self.inner, &snapshot, r, None, Some(&o));
+            admitted.ops.extend(addresses);
             let op = Op::Put {
                 key: key.clone(),
                 value: encoded.spliced(),
@@ -329,6 +369,9 @@ impl<'a> Write<'a> {
                     "the namespace of the provided object does not match the namespace sent on the request",
                 ));
             }
+        } else {
+            // as upstream (`EnsureObjectNamespaceMatchesRequestNamespace`): it is of no consequence
+            m.remove("namespace");
         }
         let name = m.get("name").and_then(Value::as_str).unwrap_or("");
         if !url_name.is_empty() {
@@ -423,22 +466,29 @@ impl<'a> Write<'a> {
             let old_scale = self.projection.map(|p| scale::of(p, &live));
             let mut a = self.attributes(Operation::Update);
             a.old = Some(old_scale.as_ref().unwrap_or(&live));
-            let finished = self.finish(changed, &live, &mut a).await?;
+            let finished = match self.finish(changed, &live, &mut a).await {
+                Ok(finished) => finished,
+                Err(f) => return Err(f.warned(warnings)),
+            };
             warnings.append(&mut a.warnings);
             let Some((new, mut admitted)) = finished else {
                 self.warnings.extend(warnings);
+                self.warnings.extend(news(r, &live, &live));
                 return Ok(Written::Object(versions::served(r, &current)));
             };
             let gone = may_go(r, &new);
             if self.options.dry_run {
                 self.warnings.extend(warnings);
-                self.warnings.extend(r.strategy().warnings(&new));
+                self.warnings.extend(news(r, &new, &live));
                 let shown = versions::shown(r, new);
                 return Ok(Written::Object(object::encode(&shown).at(live_version)));
             }
             let stored = crate::crd::stored(self.inner, r, &new).await?;
             let encoded = versions::encode(r, &stored);
             let expect = Expect::Revision(entry.mod_revision);
+            let stays = (!gone).then_some(&new);
+            let addresses = held_addresses::ops(self.inner, &snapshot, r, Some(&live), stays);
+            admitted.ops.extend(addresses);
             let op = if gone {
                 Op::Delete {
                     key: key.clone(),
@@ -455,13 +505,7 @@ impl<'a> Write<'a> {
             match self.inner.store.commit(admitted.with(op)).await {
                 Ok(revision) => {
                     self.warnings.extend(warnings);
-                    let mut told = r.strategy().warnings(&new);
-                    if r.strategy().validates_updates_itself() {
-                        // what was there before is no news
-                        let before = r.strategy().warnings(&live);
-                        told.retain(|w| !before.contains(w));
-                    }
-                    self.warnings.extend(told);
+                    self.warnings.extend(news(r, &new, &live));
                     let bytes = encoded.at(&revision.to_string());
                     let bytes = crate::crd::bring(self.inner, r, bytes).await?;
                     let bytes = versions::served(r, &bytes);
@@ -581,6 +625,11 @@ impl<'a> Write<'a> {
                 let rule = r.strategy().name();
                 crate::names::object_meta(metadata, rule, r.namespaced, &mut errors);
             }
+            if self.part == Part::Status {
+                let said =
+                    crate::access::devices::check(self.inner, self.who, r, self.verb, &new, live);
+                errors.extend(said);
+            }
             if let Some(rules) = rules {
                 errors.extend(rules.validate_update(&new, live));
             }
@@ -629,99 +678,14 @@ impl<'a> Write<'a> {
         };
         format!("/registry/{}/{namespace}{}", self.r.plural, self.name)
     }
+}
 
-    fn keep_metadata(&self, new: &mut Value, live: &Value) -> Result<(), Failure> {
-        let uid = meta(new, "uid");
-        let live_uid = meta(live, "uid");
-        if !uid.is_empty() && uid != live_uid {
-            return Err(Failure::conflict(
-                self.r,
-                self.name,
-                &format!(
-                    "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {live_uid}",
-                    self.storage_key()
-                ),
-            ));
-        }
-        let mut errors = Vec::new();
-        for k in ["name", "namespace"] {
-            let given = meta(new, k);
-            if !given.is_empty() && given != meta(live, k) {
-                errors.push(FieldError::Invalid {
-                    field: format!("metadata.{k}"),
-                    value: given.into(),
-                    detail: "field is immutable".into(),
-                });
-            }
-        }
-        if !errors.is_empty() {
-            return Err(self.invalid(self.name, &errors));
-        }
-        let m = meta_mut(new);
-        for k in [
-            "name",
-            "namespace",
-            "uid",
-            "resourceVersion",
-            "creationTimestamp",
-            "deletionTimestamp",
-            "deletionGracePeriodSeconds",
-            "generation",
-        ] {
-            copy_in(m, &live["metadata"], k);
-        }
-        Ok(())
+/// What there is to warn of after an update; kinds that judge updates themselves don't repeat what was there before.
+fn news(r: &Resource, new: &Value, live: &Value) -> Vec<String> {
+    let mut told = r.strategy().warnings(new);
+    if r.strategy().validates_updates_itself() {
+        let before = r.strategy().warnings(live);
+        told.retain(|w| !before.contains(w));
     }
-}
-
-/// Takes away what only the server sets.
-fn wipe(o: &mut Value) {
-    let m = meta_mut(o);
-    for k in [
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "selfLink",
-        "generation",
-        "uid",
-        "creationTimestamp",
-    ] {
-        m.remove(k);
-    }
-}
-
-/// A dry run's answer: the object as it would be, without a revision.
-fn without_revision(o: &Value) -> Bytes {
-    let mut o = o.clone();
-    meta_mut(&mut o).remove("resourceVersion");
-    // serde_json can't fail on a Value
-    serde_json::to_vec(&o).unwrap_or_default().into()
-}
-
-/// A deleted object whose last finalizer and grace period are gone ceases to be.
-pub fn may_go(r: &Resource, o: &Value) -> bool {
-    let m = &o["metadata"];
-    let empty = |v: Option<&Value>| v.and_then(Value::as_array).is_none_or(|l| l.is_empty());
-    m.get("deletionTimestamp").is_some()
-        && empty(m.get("finalizers"))
-        && m.get("deletionGracePeriodSeconds")
-            .and_then(Value::as_i64)
-            .unwrap_or(0)
-            == 0
-        && (!is_namespace(r) || empty(o.pointer("/spec/finalizers")))
-}
-
-fn copy(to: &mut Value, from: &Value, key: &str) {
-    if let Some(m) = to.as_object_mut() {
-        copy_in(m, from, key);
-    }
-}
-fn copy_in(to: &mut serde_json::Map<String, Value>, from: &Value, key: &str) {
-    match from.get(key) {
-        Some(v) => {
-            to.insert(key.into(), v.clone());
-        }
-        None => {
-            to.remove(key);
-        }
-    }
+    told
 }

@@ -399,3 +399,60 @@ async fn nodes_write_what_is_theirs() {
         assert_eq!(a.code, code, "{name}");
     }
 }
+
+/// To change what is there is not to make what isn't.
+#[tokio::test]
+async fn who_may_change_may_not_make() {
+    let f = builtin();
+    let rules = |verbs: Value| json!([{"verbs": verbs, "apiGroups": [""], "resources": ["configmaps", "services"]}]);
+    role(
+        &f,
+        "Role",
+        "changer",
+        rules(json!(["get", "update", "patch"])),
+    )
+    .await;
+    role(&f, "Role", "maker", rules(json!(["create"]))).await;
+    bind(&f, "RoleBinding", "a", "Role/changer", user("alice")).await;
+    let alice = f.api.client("alice", &[], "test");
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}, "spec": {"ports": [{"port": 80}]},
+    });
+    let services = "/api/v1/namespaces/default/services";
+    let config = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}});
+    let apply = "application/apply-patch+yaml";
+    let asked = [
+        (
+            Method::PATCH,
+            format!("{CONFIGMAPS}/x?fieldManager=a"),
+            apply,
+            &config,
+            "configmaps",
+        ),
+        (
+            Method::PUT,
+            format!("{services}/x"),
+            "application/json",
+            &service,
+            "services",
+        ),
+    ];
+    for (round, wanted) in [("may not", 403), ("may", 201)] {
+        if wanted == 201 {
+            bind(&f, "RoleBinding", "b", "Role/maker", user("alice")).await;
+        }
+        for (method, path, kind, body, plural) in &asked {
+            let body = body.to_string().into_bytes();
+            let headers = [("content-type", *kind)];
+            let answer = send(&alice, method.clone(), path, &headers, body).await;
+            let (code, answer) = (answer.code, answer.json());
+            assert_eq!(code, wanted, "{round}: {path}: {answer}");
+            if wanted == 403 {
+                let told = format!(
+                    "{plural} \"x\" is forbidden: User \"alice\" cannot create resource \"{plural}\" in API group \"\" in the namespace \"default\""
+                );
+                assert_eq!(answer["message"], told);
+            }
+        }
+    }
+}

@@ -22,7 +22,7 @@ fn server() -> Fixture {
 }
 
 async fn until<F: Future<Output = Result<(), String>>>(what: &str, look: impl Fn() -> F) {
-    let end = std::time::Instant::now() + Duration::from_secs(30);
+    let end = std::time::Instant::now() + Duration::from_secs(120);
     loop {
         match look().await {
             Ok(()) => return,
@@ -85,6 +85,16 @@ async fn respond(request: Request<Incoming>) -> Result<Response<Full<bytes::Byte
         }
         "/openapi/v3" => json!({"paths": {"apis/wardle.example.com/v1alpha1":
             {"serverRelativeURL": "/openapi/v3/apis/wardle.example.com/v1alpha1?hash=ABC"}}}),
+        "/openapi/v2" => json!({"swagger": "2.0",
+            "parameters": {"dry": {"name": "dryRun", "in": "query", "type": "string"}},
+            "paths": {"/apis/wardle.example.com/v1alpha1/flunders": {"get": {
+                "operationId": "listFlunder", "parameters": [{"$ref": "#/parameters/dry"}],
+                "responses": {"200": {"description": "OK", "schema": {"$ref": "#/definitions/example.Flunder"}}}}},
+                "/healthz/": {"get": {}}},
+            "definitions": {"example.Flunder": {"type": "object", "properties": {
+                "status": {"$ref": "#/definitions/io.k8s.api.core.v1.PodStatus"}},
+                "x-kubernetes-group-version-kind": [{"group": "wardle.example.com", "kind": "Flunder", "version": "v1alpha1"}]},
+                "io.k8s.api.core.v1.PodStatus": {"type": "string"}, "unused": {}}}),
         _ => {
             json!({"method": parts.method.as_str(), "uri": parts.uri.to_string(), "user": all("x-remote-user"),
             "groups": all("x-remote-group"), "authorization": all("authorization"), "length": length})
@@ -234,6 +244,29 @@ async fn requests_of_a_group_go_to_who_answers_them() {
             "groups": ["devs", "system:authenticated"], "authorization": [], "length": 5 << 20})
     );
 
+    // the documents have its paths, and what these refer to under names of their own
+    until("OpenAPI v2 has it", || async {
+        let v2 = f.get("/openapi/v2").await.json();
+        let operation = &v2["paths"]["/apis/wardle.example.com/v1alpha1/flunders"]["get"];
+        if operation["operationId"] != "listFlunder" {
+            return Err("not yet".into());
+        }
+        assert_eq!(operation["parameters"][0]["name"], "dryRun");
+        let definitions = &v2["definitions"];
+        let status = &definitions["example.Flunder"]["properties"]["status"]["$ref"];
+        assert_eq!(status, "#/definitions/io.k8s.api.core.v1.PodStatus_v2");
+        assert_eq!(
+            definitions["io.k8s.api.core.v1.PodStatus_v2"]["type"],
+            "string"
+        );
+        assert_eq!(
+            definitions["io.k8s.api.core.v1.PodStatus"]["type"],
+            "object"
+        );
+        assert!(definitions["unused"].is_null() && v2["paths"]["/healthz/"].is_null());
+        Ok(())
+    })
+    .await;
     // discovery knows it
     let groups = f.get("/apis").await.json();
     let all = groups["groups"].as_array().unwrap();

@@ -13,7 +13,7 @@ struct Log(PathBuf);
 impl Log {
     /// Waits until the log's events are as wanted.
     async fn until(&self, what: &str, done: impl Fn(&[Value]) -> bool) -> Vec<Value> {
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(120);
         loop {
             let text = std::fs::read_to_string(&self.0).unwrap_or_default();
             let whole = text.rfind('\n').map_or("", |i| &text[..i]);

@@ -110,7 +110,7 @@ async fn what_is_asked_for_and_given() {
             "an address of no range",
             json!({"clusterIP":"fd00:44::1"}),
             no_six,
-            "the provided IP (fd00:44::1) is not in the valid range",
+            "failed to allocate IP fd00:44::1: the provided network does not match the current range",
         ),
         (
             "headless",

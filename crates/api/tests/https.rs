@@ -60,7 +60,7 @@ impl Served {
     }
     async fn run(&self, args: &[&str]) -> Output {
         let run = self.command(args).output();
-        tokio::time::timeout(std::time::Duration::from_secs(60), run)
+        tokio::time::timeout(std::time::Duration::from_secs(180), run)
             .await
             .expect("kubectl in time")
             .expect("kubectl runs: install Debian's kubernetes-client or set KNARR_KUBECTL")
@@ -257,10 +257,11 @@ async fn kubectl_watches() {
         }
         while !seen.contains(name) {
             let mut buffer = [0; 4096];
-            let n = tokio::time::timeout(std::time::Duration::from_secs(60), out.read(&mut buffer))
-                .await
-                .expect("output in time")
-                .unwrap();
+            let n =
+                tokio::time::timeout(std::time::Duration::from_secs(180), out.read(&mut buffer))
+                    .await
+                    .expect("output in time")
+                    .unwrap();
             assert!(n > 0, "kubectl ended: {seen}");
             seen.push_str(std::str::from_utf8(&buffer[..n]).unwrap());
         }
@@ -526,13 +527,13 @@ async fn a_watch_goes_over_a_websocket() {
     s.f.made(maps, configmap("a", json!({}))).await;
     let mut stream = connect(&s, tls(&s, true, &[b"http/1.1"]), "localhost").await;
     let request = format!(
-        "GET {maps}?watch=true&timeoutSeconds=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        "GET {maps}?watch=true&timeoutSeconds=3 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut all = Vec::new();
     let read = stream.read_to_end(&mut all);
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(30), read)
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(120), read)
         .await
         .expect("an end");
     let all = String::from_utf8_lossy(&all);
@@ -567,7 +568,7 @@ async fn kubectl_shows_fairness_and_aggregation() {
     );
     assert_eq!(line(&out, "exempt")[1..3], ["Exempt", "<none>"]);
     // they are registered in the background
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(120);
     loop {
         let out = s.kubectl(&["get", "apiservices"]).await;
         if out.contains("v1.apps ") {

@@ -251,7 +251,7 @@ async fn expressions_are_checked() {
     s.made(&path, json!({"metadata": {"name": "odd"}, "spec": {"matchConstraints": rules, "validations": [
         {"expression": "object.spec.replicas > '1'"}, {"expression": "object.spec.replicas > 1", "messageExpression": "string(object.spec.nope)"}]}})).await;
     let mut status = Value::Null;
-    for _ in 0..200 {
+    for _ in 0..1200 {
         status = s
             .call(Method::GET, &format!("{path}/odd"), Value::Null)
             .await

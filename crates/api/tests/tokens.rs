@@ -186,6 +186,36 @@ async fn tokens_in_secrets_are_filled_and_go_with_the_account() {
         (code, me["username"].as_str()),
         (201, Some("system:serviceaccount:default:robot"))
     );
+    // its use is noted by the day
+    let today = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
+    let used = "kubernetes.io/legacy-token-last-used";
+    eventually("the token's use is noted", async || {
+        let secret = f.get(&path).await.json();
+        secret["metadata"]["labels"][used]
+            .as_str()
+            .is_some_and(|d| d >= today.as_str())
+    })
+    .await;
+    let tracking = "/api/v1/namespaces/kube-system/configmaps/kube-apiserver-legacy-service-account-token-tracking";
+    eventually("since when is noted, too", async || {
+        f.get(tracking).await.json()["data"]["since"]
+            .as_str()
+            .is_some_and(|d| d <= today.as_str())
+    })
+    .await;
+    let mark = |value: &str| {
+        json!({"metadata": {"labels": {"kubernetes.io/legacy-token-invalid-since": value}}})
+            .to_string()
+    };
+    assert_eq!(
+        f.patch(&path, "merge-patch", &mark("2026-01-01"))
+            .await
+            .code,
+        200
+    );
+    assert_eq!(with_token(&f, &text, "/api").await.0, 401);
+    assert_eq!(f.patch(&path, "merge-patch", &mark("")).await.code, 200);
+    assert_eq!(with_token(&f, &text, "/api").await.0, 200);
     eventually("the Secret without an account goes", async || {
         f.get(&format!("{SECRETS}/orphan")).await.code == 404
     })

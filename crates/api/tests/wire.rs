@@ -53,6 +53,13 @@ async fn answers_come_in_the_encoding_asked_for() {
         ),
         (
             PROTO,
+            "/api",
+            200,
+            PROTO,
+            "k8s\0\n\x0f\n\0\x12\x0bAPIVersions\x12",
+        ),
+        (
+            PROTO,
             CONFIGMAPS,
             200,
             PROTO,
@@ -107,7 +114,20 @@ async fn answers_come_in_the_encoding_asked_for() {
             PROTO,
             "k8s\0\n\x12\n\x02v1\x12\x0cAPIGroupList\x12",
         ),
-        (YAML, "/api/v1", 200, YAML, "apiVersion: v1\n"),
+        (
+            YAML,
+            "/api/v1",
+            200,
+            YAML,
+            "groupVersion: v1\nkind: APIResourceList\n",
+        ),
+        (
+            YAML,
+            "/apis/authorization.k8s.io/v1",
+            200,
+            YAML,
+            "apiVersion: v1\ngroupVersion: ",
+        ),
         ("application/cbor", &one, 406, "application/json", "{\n  \""),
         (
             "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
@@ -360,6 +380,24 @@ async fn an_expired_continuation_goes_on_inconsistently() {
 }
 
 #[tokio::test]
+async fn a_time_limit_of_the_clients_own() {
+    let f = start();
+    for path in ["/version", "/healthz", CONFIGMAPS] {
+        let a = f.get(&format!("{path}?timeout=soon")).await;
+        let said = "invalid timeout specified in the request URL - time: invalid duration \"soon\"";
+        assert_eq!((a.code, a.json()["message"].as_str()), (400, Some(said)));
+        for fine in ["0s", "3m", "-1s"] {
+            assert_eq!(f.get(&format!("{path}?timeout={fine}")).await.code, 200);
+        }
+    }
+    // nothing is done in so short a time
+    let a = f.get(&format!("{CONFIGMAPS}?timeout=1ns")).await;
+    assert!(matches!(a.code, 200 | 504), "{}", a.code);
+    let watch = format!("{CONFIGMAPS}?watch=true&timeoutSeconds=1&timeout=1ns");
+    assert_eq!(f.get(&watch).await.code, 200);
+}
+
+#[tokio::test]
 async fn health_checks_by_name() {
     let f = start();
     let ok = (200, "ok");
@@ -387,7 +425,7 @@ async fn health_checks_by_name() {
     let (code, all) = livez("").await;
     assert_eq!(code, 200);
     assert!(
-        all.starts_with("[+]ping ok\n[+]log ok\n[+]etcd ok\n[+]poststarthook/"),
+        all.starts_with("[+]ping ok\n[+]log ok\n[+]loopback-serving-certificate ok\n[+]etcd ok\n[+]poststarthook/"),
         "{all}"
     );
     assert!(all.ends_with(" ok\nlivez check passed\n"), "{all}");

@@ -130,7 +130,7 @@ impl<'a> Index<'a> {
 fn raw_field<'a>(m: &Map<'a>, name: &str) -> Option<Value<'a>> {
     match &m.entries {
         Entries::Json(j) => j.get(name).map(Value::json),
-        Entries::Owned(_) => m.field(name)?.ok(),
+        Entries::Owned(_) | Entries::Open(_) => m.field(name)?.ok(),
     }
 }
 

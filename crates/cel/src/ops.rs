@@ -149,7 +149,10 @@ pub(crate) fn field<'a>(
     lenient: bool,
 ) -> Result<Option<Value<'a>>, EvalError> {
     let found = match v {
-        Value::Map(m) => m.field(name).transpose()?,
+        Value::Map(m) => match (m.field(name).transpose()?, &m.entries) {
+            (None, Entries::Open(_)) => Some(Value::map_of([])),
+            (found, _) => found,
+        },
         Value::Object(o) => o
             .fields
             .get(name)

@@ -68,7 +68,7 @@ fn write(v: &Value<'_>, left: &mut usize) -> Result<Json, EvalError> {
                 m.values().try_for_each(|v| copied(v, left))?;
                 Json::Object((*m).clone())
             }
-            Entries::Owned(m) => {
+            Entries::Owned(m) | Entries::Open(m) => {
                 let mut out = serde_json::Map::new();
                 for (k, v) in m.iter() {
                     let Key::String(k) = k else {

@@ -93,6 +93,8 @@ pub struct Map<'a> {
 pub(crate) enum Entries<'a> {
     Json(&'a serde_json::Map<String, Json>),
     Owned(Arc<BTreeMap<Key, Value<'a>>>),
+    /// As [`Entries::Owned`]; a path through a key that isn't there leads to an empty map.
+    Open(Arc<BTreeMap<Key, Value<'a>>>),
 }
 
 /// What may be a map's key.
@@ -230,6 +232,28 @@ impl<'a> Value<'a> {
             schema: None,
         })
     }
+    /// A map from text to values.
+    pub fn map_of(entries: impl IntoIterator<Item = (String, Value<'a>)>) -> Value<'a> {
+        Value::map(keyed(entries))
+    }
+    /// As [`Value::map_of`]; `m["x"].y` of a key that isn't there is as if an empty map were (`m["x"]` alone is that map).
+    pub fn open_map(entries: impl IntoIterator<Item = (String, Value<'a>)>) -> Value<'a> {
+        Value::Map(Map {
+            entries: Entries::Open(Arc::new(keyed(entries))),
+            schema: None,
+        })
+    }
+    /// An amount.
+    pub fn quantity(amount: Quantity) -> Value<'a> {
+        Value::Quantity(Arc::new(amount))
+    }
+    /// A semantic version.
+    ///
+    /// # Errors
+    /// Why the text is none, in the words of upstream's library.
+    pub fn semver(text: &str) -> Result<Value<'a>, String> {
+        Semver::parse(text).map(|v| Value::Semver(Arc::new(v)))
+    }
     pub(crate) fn some(v: Value<'a>) -> Value<'a> {
         Value::Optional(Some(Arc::new(v)))
     }
@@ -295,6 +319,11 @@ impl<'a> Value<'a> {
             _ => "ref.Val",
         }
     }
+}
+
+fn keyed<'a>(entries: impl IntoIterator<Item = (String, Value<'a>)>) -> BTreeMap<Key, Value<'a>> {
+    let key = |(k, v): (String, Value<'a>)| (Key::String(k.into()), v);
+    entries.into_iter().map(key).collect()
 }
 
 impl Value<'_> {
@@ -468,7 +497,7 @@ impl<'a> Map<'a> {
     pub fn len(&self) -> usize {
         match &self.entries {
             Entries::Json(m) => m.len(),
-            Entries::Owned(m) => m.len(),
+            Entries::Owned(m) | Entries::Open(m) => m.len(),
         }
     }
     /// Whether there are none.
@@ -479,7 +508,9 @@ impl<'a> Map<'a> {
     /// The value of a string key: a field, as expressions write its name.
     pub fn field(&self, name: &str) -> Option<Result<Value<'a>, EvalError>> {
         match (&self.entries, self.schema.map(|s| &s.shape)) {
-            (Entries::Owned(m), _) => m.get(&Key::String(name.into())).cloned().map(Ok),
+            (Entries::Owned(m) | Entries::Open(m), _) => {
+                m.get(&Key::String(name.into())).cloned().map(Ok)
+            }
             (Entries::Json(m), None) => m.get(name).map(|v| Ok(Value::json(v))),
             (Entries::Json(m), Some(Shape::Object(props))) => {
                 let name = unescape(name)?;
@@ -496,7 +527,7 @@ impl<'a> Map<'a> {
         if let Value::String(s) = key {
             return self.field(s.as_str());
         }
-        let Entries::Owned(m) = &self.entries else {
+        let (Entries::Owned(m) | Entries::Open(m)) = &self.entries else {
             return None;
         };
         let exact = Key::of(key).and_then(|k| m.get(&k));
@@ -524,7 +555,7 @@ impl<'a> Map<'a> {
     /// All keys an expression can see.
     pub(crate) fn keys(&self) -> Vec<Value<'a>> {
         match (&self.entries, self.schema.map(|s| &s.shape)) {
-            (Entries::Owned(m), _) => m.keys().map(Key::value).collect(),
+            (Entries::Owned(m) | Entries::Open(m), _) => m.keys().map(Key::value).collect(),
             (Entries::Json(m), Some(Shape::Object(props))) => m
                 .keys()
                 .filter(|k| props.contains_key(*k))

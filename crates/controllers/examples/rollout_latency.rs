@@ -53,6 +53,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let controllers = tokio::spawn(knarr_controllers::run(knarr_controllers::Config {
         client: Arc::new(move |name| for_controllers.client(name, &["system:masters"], name)),
         authority: None,
+        running: Default::default(),
         node_grace: knarr_controllers::NODE_GRACE,
         volumes_dir: dir.path().join("volumes"),
         only: None,

@@ -35,6 +35,9 @@ pub enum Error {
     /// The request couldn't be built, from a name that no server would have let in.
     #[error("{0} can't be put into a request")]
     Request(String),
+    /// Something that an object names isn't there, or not heard of so far.
+    #[error("{0}")]
+    Absent(String),
     /// Something outside the API, e.g. a directory, with what to do.
     #[error("{0}")]
     Other(String),

@@ -19,6 +19,7 @@ const ACCOUNTS: &[&str] = &[
 /// Controllers by name, and their service accounts in `kube-system`.
 const NAMES: &[(&str, &str)] = &[
     ("attachdetach", "attachdetach-controller"),
+    ("bootstrapsigner", "bootstrap-signer"),
     ("certificates", "certificate-controller"),
     (
         "clusterroleaggregation",
@@ -39,14 +40,20 @@ const NAMES: &[(&str, &str)] = &[
     ("garbagecollector", "generic-garbage-collector"),
     ("horizontalpodautoscaler", "horizontal-pod-autoscaler"),
     ("job", "job-controller"),
+    ("legacytokencleaner", "legacy-service-account-token-cleaner"),
     ("namespace", "namespace-controller"),
     ("nodelifecycle", "node-controller"),
+    ("nodettl", "ttl-controller"),
     ("podgc", "pod-garbage-collector"),
     ("replicaset", "replicaset-controller"),
     ("replicationcontroller", "replication-controller"),
+    ("resourceclaim", "resource-claim-controller"),
     ("resourcequota", "resourcequota-controller"),
     ("serviceaccount", "service-account-controller"),
+    ("servicecidr", "service-cidrs-controller"),
+    ("serviceaddresses", "service-addresses-controller"),
     ("tainteviction", "node-controller"),
+    ("tokencleaner", "token-cleaner"),
     ("statefulset", "statefulset-controller"),
     (
         "vacprotection",

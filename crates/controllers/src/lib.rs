@@ -1,6 +1,6 @@
 //! Kubernetes controllers on a plain `kube::Client`.
 //!
-//! It is: Deployment, ReplicaSet, ReplicationController, StatefulSet, DaemonSet, Job, CronJob, HorizontalPodAutoscaler, ResourceQuota status, PodDisruptionBudget, EndpointSlice (mirrored ones, too), Endpoints, garbage collection of objects, Pods and Events, ephemeral volumes' claims, aggregated ClusterRoles, namespace deletion, service accounts, attachment and protection of volumes, a scheduler and a local-path volume provisioner, each runnable against any Kubernetes cluster.
+//! It is: Deployment, ReplicaSet, ReplicationController, StatefulSet, DaemonSet, Job, CronJob, HorizontalPodAutoscaler, ResourceQuota status, PodDisruptionBudget, EndpointSlice (mirrored ones, too), Endpoints, garbage collection of objects, Pods and Events, ephemeral volumes' claims, claims of devices, aggregated ClusterRoles, namespace deletion, service accounts, attachment and protection of volumes, a scheduler and a local-path volume provisioner, each runnable against any Kubernetes cluster.
 //! It is not: part of knarr's API server or node.
 //! It must never know: the store, the runtime, the network.
 #![forbid(unsafe_code)]
@@ -24,19 +24,24 @@ mod job;
 mod machinery;
 mod namespace;
 mod nodelifecycle;
+mod nodettl;
 mod objects;
 mod podgc;
 mod quota;
 mod replicaset;
+mod resourceclaim;
+mod running;
 mod scheduler;
 mod serviceaccount;
-
+mod serviceaddresses;
 mod statefulset;
+mod tokens;
 mod vacprotection;
 mod volume;
 
 pub use certificates::{CertificateAuthority, Subject};
 pub use identity::{Identity, identity};
+pub use running::Running;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -54,6 +59,8 @@ pub struct Config {
     pub authority: Option<Arc<dyn CertificateAuthority>>,
     /** which to run; None = all */
     pub only: Option<Vec<String>>,
+    /** told which controllers run */
+    pub running: Running,
     /** how long nothing may be heard of a node before it counts as lost: [`NODE_GRACE`] but in tests */
     pub node_grace: std::time::Duration,
 }
@@ -77,6 +84,12 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("endpoints", endpoints::legacy),
     ("endpointslicemirroring", endpoints::mirror),
     ("serviceaccount", serviceaccount::start),
+    ("bootstrapsigner", tokens::signer),
+    ("tokencleaner", tokens::cleaner),
+    ("legacytokencleaner", tokens::legacy),
+    ("nodettl", nodettl::start),
+    ("servicecidr", serviceaddresses::ranges),
+    ("serviceaddresses", serviceaddresses::repair),
     ("namespace", namespace::start),
     ("nodelifecycle", nodelifecycle::start),
     ("tainteviction", nodelifecycle::eviction),
@@ -89,6 +102,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("horizontalpodautoscaler", autoscaler::start),
     ("podgc", podgc::start),
     ("ephemeral", ephemeral::start),
+    ("resourceclaim", resourceclaim::start),
     ("clusterroleaggregation", clusterrole::start),
     ("eventexpiry", expiry::start),
     ("garbagecollector", gc::start),
@@ -102,8 +116,11 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 /// Runs them all until dropped; what fails on one object is tried again with back-off, and a panic counts as a failure.
 pub async fn run(config: Config) {
     let (recorder, events) = recorder();
+    let running = config.running.clone();
+    let _until_dropped = running::UntilDropped(running.clone());
     let ctx = Context::new(config, recorder);
     let mut tasks = tokio::task::JoinSet::new();
+    let mut names = std::collections::HashMap::new();
     for (name, start) in CONTROLLERS {
         let wanted = ctx
             .config
@@ -111,7 +128,8 @@ pub async fn run(config: Config) {
             .as_ref()
             .is_none_or(|only| only.iter().any(|o| o == name));
         if wanted {
-            tasks.spawn(start(&ctx));
+            names.insert(tasks.spawn(start(&ctx)).id(), *name);
+            running.begins(name);
         }
     }
     tasks.spawn(events.run(ctx.rest("events")));
@@ -124,11 +142,18 @@ pub async fn run(config: Config) {
         tasks.spawn(ctx.inventory.clone().run(watches, shared));
     }
     drop(ctx);
-    while let Some(end) = tasks.join_next().await {
+    while let Some(end) = tasks.join_next_with_id().await {
+        let (id, why) = match &end {
+            Ok((id, ())) => (*id, "it ended".to_string()),
+            Err(e) => (e.id(), e.to_string()),
+        };
         if let Err(e) = end
             && e.is_panic()
         {
             tracing::error!(error = %e, "a bug: a controller ended; the others go on");
+        }
+        if let Some(name) = names.get(&id) {
+            running.ended(name, why);
         }
     }
 }

@@ -2,8 +2,8 @@
 
 mod cluster;
 
-use cluster::{deployment, eventually, same, serves, start, template};
-use futures::StreamExt;
+use cluster::{deployment, eventually, same, serves, start, template, until_mark};
+use futures::{FutureExt, StreamExt};
 use kube::{ResourceExt, api::DeleteParams, runtime::watcher};
 use serde_json::{Value, json};
 
@@ -64,37 +64,51 @@ async fn from_nothing_to_serving() {
     .await;
 }
 
-/// Follows all pods from a watch, and says how many served at least and at most at any time.
-async fn fewest_serving(
+/// Follows all objects of a kind from a watch, and gives what `count` made of them at any time.
+async fn counts(
     c: &cluster::Cluster,
-    stop: tokio::sync::oneshot::Receiver<()>,
-) -> (usize, usize) {
-    let stream = watcher(c.api("pod"), watcher::Config::default()).take_until(stop);
+    kind: &str,
+    stop: impl Future<Output = ()>,
+    count: impl Fn(&Value) -> usize,
+) -> Vec<usize> {
+    let stream = watcher(c.api(kind), watcher::Config::default()).take_until(Box::pin(stop));
     tokio::pin!(stream);
-    let mut pods = std::collections::HashMap::<String, Value>::new();
-    let (mut least, mut most, mut started) = (usize::MAX, 0, false);
+    let mut all = std::collections::HashMap::<String, usize>::new();
+    let (mut seen, mut started) = (vec![], false);
     while let Some(event) = stream.next().await {
         match event.unwrap() {
-            watcher::Event::Apply(p) | watcher::Event::InitApply(p) => {
-                let p = serde_json::to_value(p).unwrap();
-                pods.insert(p["metadata"]["name"].as_str().unwrap().into(), p);
+            watcher::Event::Apply(o) | watcher::Event::InitApply(o) => {
+                let o = serde_json::to_value(o).unwrap();
+                let name = o["metadata"]["name"].as_str().unwrap().into();
+                all.insert(name, count(&o));
             }
-            watcher::Event::Delete(p) => {
-                pods.remove(p.metadata.name.as_deref().unwrap());
+            watcher::Event::Delete(o) => {
+                all.remove(o.metadata.name.as_deref().unwrap());
             }
             watcher::Event::InitDone => started = true,
             watcher::Event::Init => {}
         }
         if started {
-            least = least.min(pods.values().filter(|p| serves(p)).count());
-            most = most.max(
-                pods.values()
-                    .filter(|p| p["metadata"]["deletionTimestamp"].is_null())
-                    .count(),
-            );
+            seen.push(all.values().sum());
         }
     }
-    (least, most)
+    seen
+}
+
+/// How many Pods served at least, and how many were wanted at most, at any time. The sets work side by side, as upstream's:
+/// one may have made its Pod before another has deleted its own.
+async fn fewest_and_most(
+    c: &cluster::Cluster,
+    stop: tokio::sync::oneshot::Receiver<()>,
+) -> (usize, usize) {
+    let stop = stop.map(drop).shared();
+    let serving = counts(c, "pod", stop.clone(), |p| usize::from(serves(p)));
+    let wanted = counts(c, "rs", stop, |rs| {
+        rs["spec"]["replicas"].as_u64().unwrap() as usize
+    });
+    let (serving, wanted) = futures::join!(serving, wanted);
+    let least = serving.into_iter().min().expect("it has served");
+    (least, wanted.into_iter().max().expect("some are wanted"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -122,7 +136,7 @@ async fn a_rollout_never_serves_less_than_promised() {
             }
             stop.send(()).unwrap();
         };
-        let (seen, ()) = futures::join!(fewest_serving(&c, stopped), change);
+        let (seen, ()) = futures::join!(fewest_and_most(&c, stopped), change);
         assert!(
             seen.0 >= least,
             "{name}: only {} served, {least} promised",
@@ -130,7 +144,7 @@ async fn a_rollout_never_serves_less_than_promised() {
         );
         assert!(
             seen.1 <= most,
-            "{name}: {} pods at once, {most} allowed",
+            "{name}: {} pods wanted at once, {most} allowed",
             seen.1
         );
         assert_eq!(c.names("rs").await.len(), 3);
@@ -330,13 +344,12 @@ async fn a_rollout_survives_its_controllers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn exactly_as_many_pods_are_made_as_wanted() {
     let c = start().await;
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let watch = async {
-        let stream = watcher(c.api("pod"), watcher::Config::default()).take_until(stopped);
+        let stream = until_mark(&c);
         tokio::pin!(stream);
         let mut made = std::collections::HashSet::new();
         while let Some(event) = stream.next().await {
-            if let watcher::Event::Apply(p) | watcher::Event::InitApply(p) = event.unwrap() {
+            if let watcher::Event::Apply(p) | watcher::Event::InitApply(p) = event {
                 made.insert(p.metadata.uid);
             }
         }
@@ -367,7 +380,7 @@ async fn exactly_as_many_pods_are_made_as_wanted() {
                 .await;
         }
         eventually("4 left", || async { same(c.names("pod").await.len(), 4) }).await;
-        stop.send(()).unwrap();
+        c.mark().await;
     };
     let (made, ()) = futures::join!(watch, change);
     assert_eq!(made, 170);

@@ -56,14 +56,17 @@ async fn orphans_stay() {
     c.create("deploy", deployment("web", 2, "v1")).await;
     c.rolled_out("web").await;
     assert_eq!(c.names("rs").await, vec![rs.clone()]);
-    // so do its pods' set
+    // so do its pods' set; one that hears late of the pods made two more, and takes as many away
+    let uid = c.field("rs", &rs, "/metadata/uid").await;
     c.delete("rs", &rs, DeleteParams::orphan()).await;
-    eventually("made again, the same pods", || async {
+    eventually("made again, with two pods", || async {
         let d = c.get("rs", &rs).await.unwrap_or_default();
-        same(d["status"]["readyReplicas"].clone(), json!(2))
+        let ready = d["status"]["readyReplicas"].clone();
+        let another = d["metadata"]["uid"].is_string() && d["metadata"]["uid"] != uid;
+        let pods = c.names("pod").await.len();
+        same((another, ready, pods), (true, json!(2), 2))
     })
     .await;
-    assert_eq!(c.names("pod").await.len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -15,7 +15,7 @@ struct Kubectl {
 impl Kubectl {
     /// Runs it to its end; panics with what it said when it fails.
     async fn run(&self, args: &str) -> String {
-        let program = std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".into());
+        let program = std::env::var("KNARR_KUBECTL").unwrap_or_else(|_| "kubectl".into());
         let run = tokio::process::Command::new(program)
             .args(args.split_whitespace())
             .env("KUBECONFIG", &self.config)
@@ -23,9 +23,9 @@ impl Kubectl {
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .output();
-        let out = tokio::time::timeout(std::time::Duration::from_secs(60), run)
+        let out = tokio::time::timeout(std::time::Duration::from_secs(200), run)
             .await
-            .unwrap_or_else(|_| panic!("kubectl {args}: no end within 60 s"))
+            .unwrap_or_else(|_| panic!("kubectl {args}: no end within 200 s"))
             .unwrap_or_else(|e| {
                 panic!("kubectl can't be run ({e}): apt-get install kubernetes-client")
             });
@@ -39,9 +39,23 @@ impl Kubectl {
     }
 }
 
+fn missing(text: &str, parts: &[&str]) -> Result<(), String> {
+    let lacks = parts.iter().find(|p| !text.contains(**p));
+    lacks.map_or(Ok(()), |p| Err(format!("no {p:?} in:\n{text}")))
+}
+
 fn has(text: &str, parts: &[&str]) {
-    for p in parts {
-        assert!(text.contains(p), "no {p:?} in:\n{text}");
+    missing(text, parts).unwrap();
+}
+
+impl Kubectl {
+    /// Asks until it shows all of this: what controllers note beside a rollout may come after its end.
+    async fn shows(&self, args: &str, parts: &[&str]) -> String {
+        eventually(args, || async {
+            let text = self.run(args).await;
+            missing(&text, parts).map(|()| text)
+        })
+        .await
     }
 }
 
@@ -57,20 +71,19 @@ async fn rollouts() {
     d["metadata"]["annotations"] = json!({"kubernetes.io/change-cause":"one"});
     c.create("deploy", d).await;
     has(
-        &k.run("rollout status deployment/web --timeout=50s").await,
+        &k.run("rollout status deployment/web --timeout=180s").await,
         &["deployment \"web\" successfully rolled out"],
     );
     k.run("set image deployment/web main=docker.io/library/web:2")
         .await;
     k.run("annotate deployment/web --overwrite kubernetes.io/change-cause=two")
         .await;
-    k.run("rollout status deployment/web --timeout=50s").await;
-    let history = k.run("rollout history deployment/web").await;
-    has(&history, &["1         one", "2         two"]);
+    k.run("rollout status deployment/web --timeout=180s").await;
+    let history = "rollout history deployment/web";
+    k.shows(history, &["1         one", "2         two"]).await;
     k.run("rollout undo deployment/web").await;
-    k.run("rollout status deployment/web --timeout=50s").await;
-    let history = k.run("rollout history deployment/web").await;
-    has(&history, &["2         two", "3         one"]);
+    k.run("rollout status deployment/web --timeout=180s").await;
+    let history = k.shows(history, &["2         two", "3         one"]).await;
     assert!(!history.contains("\n1  "), "{history}");
     assert_eq!(
         k.run("get deploy web -o jsonpath={.spec.template.spec.containers[0].image}")
@@ -82,17 +95,17 @@ async fn rollouts() {
         &["docker.io/library/web:2", "change-cause: two"],
     );
     k.run("scale deployment/web --replicas=5").await;
-    k.run("rollout status deployment/web --timeout=50s").await;
-    k.run("wait --for=condition=Available deployment/web --timeout=50s")
+    k.run("rollout status deployment/web --timeout=180s").await;
+    k.run("wait --for=condition=Available deployment/web --timeout=180s")
         .await;
     k.run("rollout restart deployment/web").await;
-    k.run("rollout status deployment/web --timeout=50s").await;
+    k.run("rollout status deployment/web --timeout=180s").await;
     has(
         &k.run("get deployment web").await,
         &["NAME", "READY", "5/5"],
     );
-    has(
-        &k.run("describe deployment web").await,
+    k.shows(
+        "describe deployment web",
         &[
             "StrategyType:           RollingUpdate",
             "5 desired | 5 updated | 5 total | 5 available | 0 unavailable",
@@ -100,18 +113,19 @@ async fn rollouts() {
             "ScalingReplicaSet",
             "Scaled up replica set web-",
         ],
-    );
+    )
+    .await;
     let pods = k.run("get pods -o name").await;
-    has(
-        &k.run(&format!("describe {}", pods.lines().next().unwrap()))
-            .await,
+    k.shows(
+        &format!("describe {}", pods.lines().next().unwrap()),
         &[
             "Controlled By:",
             "Scheduled",
             "Successfully assigned default/web-",
         ],
-    );
-    k.run("delete deployment web --timeout=50s").await;
+    )
+    .await;
+    k.run("delete deployment web --timeout=180s").await;
     eventually("pods go", || async { same(c.names("pod").await, vec![]) }).await;
 }
 
@@ -136,18 +150,18 @@ async fn stateful_and_daemon_rollouts() {
     )
     .await;
     for (set, container) in [("statefulset/db", "db"), ("daemonset/agent", "agent")] {
-        k.run(&format!("rollout status {set} --timeout=50s")).await;
+        k.run(&format!("rollout status {set} --timeout=180s")).await;
         k.run(&format!(
             "set image {set} main=docker.io/library/{container}:2"
         ))
         .await;
-        k.run(&format!("rollout status {set} --timeout=50s")).await;
+        k.run(&format!("rollout status {set} --timeout=180s")).await;
         has(
             &k.run(&format!("rollout history {set}")).await,
             &["1 ", "2 "],
         );
         k.run(&format!("rollout undo {set}")).await;
-        k.run(&format!("rollout status {set} --timeout=50s")).await;
+        k.run(&format!("rollout status {set} --timeout=180s")).await;
         assert_eq!(
             k.run(&format!(
                 "get {set} -o jsonpath={{.spec.template.spec.containers[0].image}}"

@@ -52,7 +52,7 @@ async fn pods_go_where_there_is_room() {
     c.node("node-1", json!({})).await;
     bound_to(&c, "early", "node-1").await;
     c.create("pod", wanting("large", "63500m")).await;
-    let why = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
+    let why = "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
     unschedulable(&c, "large", why).await;
     eventually("said in an event", || async {
         let all = c.events("large").await;
@@ -74,7 +74,7 @@ async fn pods_go_where_there_is_room() {
     unschedulable(
         &c,
         "picky",
-        "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector. preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.",
+        "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector. no new claims to deallocate, preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.",
     )
     .await;
     c.patch(
@@ -96,12 +96,8 @@ async fn pods_go_where_there_is_room() {
 async fn a_burst_fills_nodes_evenly_and_never_too_full() {
     let c = bare(None).await;
     for n in ["node-1", "node-2"] {
-        c.node(n, json!({})).await;
-        c.node_status(
-            n,
-            json!({"allocatable":{"cpu":"2","memory":"64Gi","pods":"110"}}),
-        )
-        .await;
+        let size = json!({"cpu":"2","memory":"64Gi","pods":"110"});
+        c.node_of(n, json!({}), size).await;
     }
     for i in 0..30 {
         c.create("pod", wanting(&format!("p{i}"), "200m")).await;
@@ -374,8 +370,12 @@ async fn jobs_run_to_their_end() {
     // with a selector of one's own
     c.create(
         "job",
-        job("indexed", "0", json!({"completions":4,"parallelism":4,"completionMode":"Indexed","ttlSecondsAfterFinished":1,
-            "manualSelector":true,"selector":{"matchLabels":{"app":"indexed"}}})),
+        job(
+            "indexed",
+            "0",
+            json!({"completions":4,"parallelism":4,"completionMode":"Indexed",
+            "manualSelector":true,"selector":{"matchLabels":{"app":"indexed"}}}),
+        ),
     )
     .await;
     eventually("all indexes", || async {
@@ -385,6 +385,8 @@ async fn jobs_run_to_their_end() {
         )
     })
     .await;
+    let soon = json!({"spec":{"ttlSecondsAfterFinished":1}});
+    c.patch("job", "indexed", soon).await;
     c.gone("job", "indexed").await;
     eventually("its pods went with it", || async {
         same(c.names("pod").await.len(), 4)

@@ -36,13 +36,8 @@ fn condition<'a>(pod: &'a Value, kind: &str) -> &'a Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_less_important_make_room() {
     let c = bare(None).await;
-    c.node("node-1", json!({})).await;
-    c.node_status(
-        "node-1",
-        json!({"allocatable":{"cpu":"8","memory":"8Gi","pods":"110","example.com/fake":"5"},
-            "capacity":{"cpu":"8","memory":"8Gi","pods":"110","example.com/fake":"5"}}),
-    )
-    .await;
+    let size = json!({"cpu":"8","memory":"8Gi","pods":"110","example.com/fake":"5"});
+    c.node_of("node-1", json!({}), size).await;
     for (name, value, policy) in [
         ("low", 1, "PreemptLowerPriority"),
         ("high", 100, "PreemptLowerPriority"),
@@ -71,7 +66,7 @@ async fn the_less_important_make_room() {
         let p = c.get("pod", "shy").await.unwrap_or_default();
         same(
             condition(&p, "PodScheduled")["message"].clone(),
-            json!("0/1 nodes are available: 1 Insufficient example.com/fake. preemption: not eligible due to preemptionPolicy=Never."),
+            json!("0/1 nodes are available: 1 Insufficient example.com/fake. no new claims to deallocate, preemption: not eligible due to preemptionPolicy=Never."),
         )
     })
     .await;
@@ -149,12 +144,8 @@ async fn gates_hold_and_let_go() {
 async fn many_at_once_never_too_full() {
     let c = bare(Some(vec!["scheduler".into(), "nodelifecycle".into()])).await;
     for n in ["node-1", "node-2"] {
-        c.node(n, json!({})).await;
-        c.node_status(
-            n,
-            json!({"allocatable":{"cpu":"20","memory":"64Gi","pods":"110"}}),
-        )
-        .await;
+        let size = json!({"cpu":"20","memory":"64Gi","pods":"110"});
+        c.node_of(n, json!({}), size).await;
     }
     // ten times as many as there is room for
     for i in 0..400 {

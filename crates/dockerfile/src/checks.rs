@@ -5,11 +5,13 @@ mod expose;
 mod rules;
 mod vars;
 
+pub(crate) use rules::reference;
 use std::collections::BTreeSet;
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     ignore::Ignore,
+    lines::Lines,
     scope::{Build, Scope},
     stages::{Base, Dockerfile},
     words::Env,
@@ -61,6 +63,22 @@ impl Wanted {
         }
         Ok(wanted)
     }
+    /// `# check=` right before an instruction, for it alone. SOURCE: buildkit linter WithMergedConfigFromComments
+    fn in_comments(comments: &[String]) -> Option<Wanted> {
+        let value = comments.iter().find_map(|comment| {
+            let (name, value) = comment.split_once('=')?;
+            (name.trim_end() == "check").then(|| value.trim())
+        })?;
+        Wanted::of(value.split(' ').next().unwrap_or_default()).ok()
+    }
+    fn with(&self, own: Wanted) -> Wanted {
+        let mut all = self.clone();
+        all.skip_all |= own.skip_all;
+        all.experimental_all |= own.experimental_all;
+        all.skip.extend(own.skip);
+        all.experimental.extend(own.experimental);
+        all
+    }
     fn wants(&self, rule: &str) -> bool {
         if rules::EXPERIMENTAL.contains(&rule) {
             self.experimental_all || self.experimental.contains(rule)
@@ -69,6 +87,9 @@ impl Wanted {
         }
     }
 }
+
+/// What a stage from nothing begins with. SOURCE: buildkit util/system DefaultPathEnvUnix
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The findings of a file, and whether it asks that they stop the build.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,46 +127,132 @@ pub fn check(
     ignore: Option<&Ignore>,
     image: &dyn Fn(&str) -> Option<Vec<String>>,
 ) -> Result<Checks> {
-    let wanted = match &file.source.check {
-        Some(text) => Wanted::of(text).map_err(|why| crate::error::Error::new(1, 1, why))?,
-        None => Wanted::default(),
-    };
+    let wanted = wanted(file.source.check.as_deref())?;
     let mut found = Findings { all: vec![] };
-    for warning in &file.source.empty_continuations {
-        let at = (warning.line, warning.line);
-        found.add(at, "NoEmptyContinuation", "Empty continuation line".into());
+    found.of_lines(&file.source);
+    found.of_file(false, file, build, ignore, image)?;
+    let mut found = found.wanted(&wanted, &file.source);
+    found.sort_by_key(|c| c.line);
+    let stop = wanted.error && !found.is_empty();
+    Ok(Checks { found, stop })
+}
+
+/// What is found in a text, and why no more is.
+pub(crate) fn gathered(
+    text: &str,
+    build: &Build,
+    ignore: Option<&Ignore>,
+    image: &dyn Fn(&str) -> Option<Vec<String>>,
+) -> (Vec<Check>, Option<Error>) {
+    if text.is_empty() {
+        let why = Error::new(0, 0, "the Dockerfile cannot be empty");
+        return (vec![], Some(why));
     }
-    rules::casing(file, &mut found);
-    rules::stage_names(file, &mut found);
-    rules::comments(file, &mut found);
-    let global = Scope::global(file, build)?;
-    rules::from(file, build, &global, &mut found)?;
-    let mut scopes: Vec<(Scope, bool, bool)> = vec![];
-    for (at, stage) in file.stages.iter().enumerate() {
-        let base = global
-            .expand(&stage.base, file.escape)
-            .map_err(|e| crate::error::Error::words(stage.first, stage.last, &e))?;
-        // what the base gives: variables, whether all of them are known, whether a WORKDIR was set
-        let (mut scope, known, mut workdir) = match file.base(&base.text, at) {
-            Base::Stage(number) => scopes[number].clone(),
-            Base::Scratch => (Scope::default(), true, false),
-            Base::Other(name) => {
-                let env = image(&name);
-                let known = env.is_some();
-                (Scope::of_image(&env.unwrap_or_default()), known, false)
+    let mut found = Findings { all: vec![] };
+    let (mut rules, mut lines) = (Wanted::default(), None);
+    let mut gather = || -> Result<()> {
+        let source = lines.insert(crate::lines::lines(text)?);
+        rules = wanted(source.check.as_deref())?;
+        found.of_lines(source);
+        let file = Dockerfile::parse(text)?;
+        let known = file.target(build.stage.as_deref());
+        found.of_file(true, &file, build, ignore, image)?;
+        known.map(drop).map_err(|why| Error::new(0, 0, why))
+    };
+    let error = gather().err();
+    let found = lines.map(|lines| found.wanted(&rules, &lines));
+    (found.unwrap_or_default(), error)
+}
+
+fn wanted(directive: Option<&str>) -> Result<Wanted> {
+    match directive {
+        Some(text) => Wanted::of(text).map_err(|why| Error::new(1, 1, why)),
+        None => Ok(Wanted::default()),
+    }
+}
+
+impl Findings {
+    fn of_lines(&mut self, source: &Lines) {
+        for warning in &source.empty_continuations {
+            let at = (warning.line, warning.line);
+            self.add(at, "NoEmptyContinuation", "Empty continuation line".into());
+        }
+    }
+
+    /// Without a target a `lint` is of all stages, and all have to be right.
+    fn of_file(
+        &mut self,
+        lint: bool,
+        file: &Dockerfile,
+        build: &Build,
+        ignore: Option<&Ignore>,
+        image: &dyn Fn(&str) -> Option<Vec<String>>,
+    ) -> Result<()> {
+        // in BuildKit's order
+        rules::lines(file, self);
+        rules::stage_names(file, self);
+        rules::casing(file, self);
+        let global = Scope::global(file, build)?;
+        rules::from(file, build, &global, self)?;
+        if lint {
+            let all = (0..file.stages.len()).filter(|_| build.stage.is_none());
+            crate::bases::named(file, &global, &all.collect::<Vec<_>>())?;
+        }
+        let mut scopes: Vec<(Scope, bool, bool)> = vec![];
+        for (at, stage) in file.stages.iter().enumerate() {
+            let base = global
+                .expand(&stage.base, file.escape)
+                .map_err(|e| Error::words(stage.first, stage.last, &e))?;
+            // what the base gives: variables, whether all of them are known, whether a WORKDIR was set
+            let mut below = None;
+            let (mut scope, known, workdir) = match file.base(&base.text, at) {
+                Base::Stage(number) => {
+                    below = Some(&file.stages[number]);
+                    scopes[number].clone()
+                }
+                Base::Scratch => (Scope::of_image(&[PATH.into()]), true, false),
+                Base::Other(name) => {
+                    let env = image(&name);
+                    let known = env.is_some();
+                    (Scope::of_image(&env.unwrap_or_default()), known, false)
+                }
+            };
+            rules::once(stage, self);
+            rules::stage(stage, ignore, self);
+            let mut follow = vars::Follow {
+                lint,
+                known,
+                workdir,
+                scope: &mut scope,
+                found: self,
+            };
+            if let Some(below) = below {
+                follow.triggers(file, below, build, &global);
             }
-        };
-        rules::once(stage, &mut found);
-        rules::stage(stage, ignore, &mut workdir, &mut found);
-        vars::stage(file, stage, build, &global, known, &mut scope, &mut found)?;
-        scopes.push((scope, known, workdir));
+            follow.stage(file, stage, build, &global)?;
+            let workdir = follow.workdir;
+            scopes.push((scope, known, workdir));
+        }
+        Ok(())
     }
-    let mut all = found.all;
-    all.retain(|c| wanted.wants(c.rule));
-    all.sort();
-    all.dedup();
-    let stop = wanted.error && !all.is_empty();
-    Ok(Checks { found: all, stop })
+
+    /// Those that were asked for, in the order in which they were found, each once.
+    fn wanted(self, wanted: &Wanted, source: &Lines) -> Vec<Check> {
+        let mut all = self.all;
+        all.retain(|c| {
+            let line = source
+                .lines
+                .iter()
+                .find(|l| l.first <= c.line && c.line <= l.last);
+            match line.and_then(|line| Wanted::in_comments(&line.comments)) {
+                Some(own) => wanted.with(own).wants(c.rule),
+                None => wanted.wants(c.rule),
+            }
+        });
+        let mut told = BTreeSet::new();
+        all.retain(|c| told.insert(c.clone()));
+        all
+    }
 }
 
 /// The one of the variables that is most like `name`.

@@ -15,14 +15,24 @@ pub struct Error {
     pub last: usize,
     /// What is wrong, in BuildKit's words where it has some.
     pub why: String,
+    /// An instruction is wrong by itself, not its place or what its variables are: BuildKit says so before the rest.
+    pub of_instruction: bool,
 }
 
 impl Error {
+    /// As BuildKit says it: the line is named only where an instruction is wrong by itself.
+    pub fn said(&self) -> String {
+        match self.of_instruction {
+            true => self.to_string(),
+            false => self.why.clone(),
+        }
+    }
     pub(crate) fn new(line: usize, last: usize, why: impl Into<String>) -> Error {
         Error {
             line,
             last: last.max(line),
             why: why.into(),
+            of_instruction: false,
         }
     }
     pub(crate) fn words(line: usize, last: usize, e: &WordsError) -> Error {

@@ -38,7 +38,7 @@ impl<'a> Flags<'a> {
         mine.into_iter()
             .map(|(n, v)| {
                 v.map(str::to_owned)
-                    .ok_or_else(|| format!("missing a value on flag: {n}"))
+                    .ok_or_else(|| format!("missing a value on flag: --{n}"))
             })
             .collect()
     }
@@ -47,7 +47,7 @@ impl<'a> Flags<'a> {
         let mut all = self.all(name)?;
         match all.len() {
             0 | 1 => Ok(all.pop()),
-            _ => Err(format!("duplicate flag specified: {name}")),
+            _ => Err(format!("duplicate flag specified: --{name}")),
         }
     }
     /// A flag that is true when it is there, unless it says otherwise.
@@ -64,10 +64,10 @@ impl<'a> Flags<'a> {
                 "true" => Ok(Some(true)),
                 "false" => Ok(Some(false)),
                 _ => Err(format!(
-                    "expecting boolean value for flag {name}, not: {value}"
+                    "expecting boolean value for flag --{name}, not: {value}"
                 )),
             },
-            _ => Err(format!("duplicate flag specified: {name}")),
+            _ => Err(format!("duplicate flag specified: --{name}")),
         }
     }
     /// Nothing is left.

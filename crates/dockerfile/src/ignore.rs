@@ -16,6 +16,10 @@ pub struct Ignore {
     patterns: Vec<Pattern>,
 }
 
+/// Which patterns have taken a folder: what is in it is judged by that ([`Ignore::judge`]).
+#[derive(Debug, Clone, Default)]
+pub struct Judged(Vec<bool>);
+
 #[derive(Debug, Clone)]
 struct Pattern {
     text: String,
@@ -94,6 +98,34 @@ impl Ignore {
         }
         out
     }
+    /// [`Ignore::leaves_out`] on a walk from the top down, as `MatchesUsingParentResults`: a pattern that has taken a folder
+    /// takes all that is in it, and one that wasn't asked about the folder isn't asked about it again. So `!a` behind
+    /// `a/b` doesn't bring `a/b` back. Is `path` left out, and what its own entries are to be judged with?
+    pub fn judge(&self, path: &str, folder: &Judged) -> (bool, Judged) {
+        let path = path.trim_start_matches('/');
+        let mut out = false;
+        let mut taken = vec![false; self.patterns.len()];
+        let chars: Vec<char> = path.chars().collect();
+        for (i, pattern) in self.patterns.iter().enumerate() {
+            let by_folder = folder.0.get(i).copied().unwrap_or(false);
+            if !by_folder && pattern.keeps != out {
+                continue;
+            }
+            if by_folder || fits(&pattern.parts, &chars) {
+                taken[i] = true;
+                out = !pattern.keeps;
+            }
+        }
+        (out, Judged(taken))
+    }
+    /// May a pattern that isn't an exception fit something in this folder?
+    pub fn may_fit_below(&self, folder: &str) -> bool {
+        let folder = format!("{}/", folder.trim_matches('/'));
+        self.patterns.iter().filter(|p| !p.keeps).any(|p| {
+            let plain = p.plain_start();
+            plain.starts_with(&folder) || folder.starts_with(&plain)
+        })
+    }
     /// Everything is left out.
     pub(crate) fn leaves_out_all(&self) -> bool {
         let all = |p: &Pattern| !p.keeps && matches!(p.text.as_str(), "*" | "**" | "**/*");
@@ -103,14 +135,7 @@ impl Ignore {
     pub fn may_keep_below(&self, folder: &str) -> bool {
         let folder = format!("{}/", folder.trim_matches('/'));
         self.patterns.iter().filter(|p| p.keeps).any(|p| {
-            let plain: String = p
-                .parts
-                .iter()
-                .map_while(|part| match part {
-                    Part::Char(c) => Some(*c),
-                    _ => None,
-                })
-                .collect();
+            let plain = p.plain_start();
             plain.starts_with(&folder) || folder.starts_with(&plain)
         })
     }
@@ -145,6 +170,14 @@ impl Pattern {
             });
         }
         Ok(Pattern { text, keeps, parts })
+    }
+    /// What every path that fits begins with.
+    fn plain_start(&self) -> String {
+        let plain = |part: &Part| match part {
+            Part::Char(c) => Some(*c),
+            _ => None,
+        };
+        self.parts.iter().map_while(plain).collect()
     }
     fn fits(&self, path: &str) -> bool {
         let path: Vec<char> = path.chars().collect();

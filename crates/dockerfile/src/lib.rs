@@ -7,9 +7,12 @@
 //! It must never know: images, containers, files on disk, Kubernetes.
 #![forbid(unsafe_code)]
 
+mod bases;
+pub mod calls;
 mod checks;
 mod dump;
 mod error;
+mod excerpt;
 mod flags;
 mod heredoc;
 mod ignore;
@@ -25,11 +28,13 @@ mod stages;
 mod suggest;
 mod words;
 
+pub use bases::bad_reference;
 pub use checks::{Check, Checks, check};
 pub use dump::dump;
 pub use error::{Error, Result};
+pub use excerpt::{excerpt, shown};
 pub use heredoc::Heredoc;
-pub use ignore::{Ignore, IgnoreError};
+pub use ignore::{Ignore, IgnoreError, Judged};
 pub use instruction::{
     Add, Arg, Command, CommandLine, Copy, Health, Instruction, KeyValue, Network, Run, Security,
     Sources,

@@ -161,7 +161,8 @@ pub fn lines(text: &str) -> Result<Lines> {
         file.lines.push(line);
     }
     if file.lines.is_empty() {
-        return Err(Error::new(1, 1, "file with no instructions"));
+        let last = text.lines().count().max(1);
+        return Err(Error::new(last, last, "file with no instructions"));
     }
     Ok(file)
 }

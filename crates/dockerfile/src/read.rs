@@ -26,6 +26,8 @@ pub(crate) struct From {
     pub platform: Option<String>,
 }
 
+const ONLY_STRINGS: &str = "when using JSON array syntax, arrays must be comprised of strings only";
+
 /// What one line is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Read {
@@ -33,8 +35,41 @@ pub(crate) enum Read {
     Command(Command),
 }
 
+/// What is wrong with an instruction.
+pub(crate) struct Wrong {
+    pub(crate) why: String,
+    /// BuildKit finds it before or after it reads the instruction's arguments, and says it otherwise.
+    pub(crate) elsewhere: bool,
+}
+
+impl std::convert::From<String> for Wrong {
+    fn from(why: String) -> Wrong {
+        // SOURCE: buildkit frontend/dockerfile/parser/line_parsers.go: arrays are read before it is known whose they are
+        let elsewhere = why == ONLY_STRINGS;
+        Wrong { why, elsewhere }
+    }
+}
+
+fn elsewhere(why: String) -> Wrong {
+    Wrong {
+        why,
+        elsewhere: true,
+    }
+}
+
+/// Names and values are told apart before the names are looked at.
+fn pairs(line: &Line, name: &str, escape: Escape) -> Result<Vec<KeyValue>, Wrong> {
+    key_values(line, name, escape).map_err(|why| {
+        let early = why.starts_with("Syntax error") || why.ends_with("must have two arguments");
+        Wrong {
+            why,
+            elsewhere: early,
+        }
+    })
+}
+
 /// Reads an instruction's arguments.
-pub(crate) fn read(line: &Line, escape: Escape) -> Answer<Read> {
+pub(crate) fn read(line: &Line, escape: Escape) -> Result<Read, Wrong> {
     let name = line.name();
     let mut flags = Flags::of(&line.flags);
     let command = match name.as_str() {
@@ -48,14 +83,14 @@ pub(crate) fn read(line: &Line, escape: Escape) -> Answer<Read> {
         "CMD" => Command::Cmd(command_line(line)?),
         "COPY" => Command::Copy(copy(line, &mut flags)?),
         "ENTRYPOINT" => Command::Entrypoint(command_line(line)?),
-        "ENV" => Command::Env(key_values(line, "ENV", escape)?),
+        "ENV" => Command::Env(pairs(line, "ENV", escape)?),
         "EXPOSE" => {
             let mut ports = list(line, "EXPOSE")?;
             ports.sort();
             Command::Expose(ports)
         }
         "HEALTHCHECK" => Command::Health(health(line, &mut flags)?),
-        "LABEL" => Command::Label(key_values(line, "LABEL", escape)?),
+        "LABEL" => Command::Label(pairs(line, "LABEL", escape)?),
         "MAINTAINER" => Command::Maintainer(one(line, "MAINTAINER")?),
         "ONBUILD" => Command::Onbuild(onbuild(line, escape)?),
         "RUN" => Command::Run(run(line, &mut flags)?),
@@ -66,7 +101,7 @@ pub(crate) fn read(line: &Line, escape: Escape) -> Answer<Read> {
         "WORKDIR" => Command::Workdir(one(line, "WORKDIR")?),
         _ => {
             let hint = suggest::hint(&name, KEYWORDS);
-            return Err(format!("unknown instruction: {}{hint}", line.keyword));
+            return Err(format!("unknown instruction: {}{hint}", line.keyword).into());
         }
     };
     flags.end()?;
@@ -102,7 +137,7 @@ fn json_or_list(line: &Line) -> Answer<Vec<String>> {
 }
 
 fn only_strings() -> String {
-    "when using JSON array syntax, arrays must be comprised of strings only".into()
+    ONLY_STRINGS.into()
 }
 
 fn command_of(rest: &str) -> Answer<CommandLine> {
@@ -317,14 +352,18 @@ fn interval(text: &str, flag: &str) -> Answer<u64> {
             ("m", 6e4),
             ("h", 3.6e6),
         ];
-        let (unit, worth) = units
+        let unit = rest
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(rest.len());
+        let (unit, after) = rest.split_at(unit);
+        if unit.is_empty() {
+            return Err(format!("time: missing unit in duration {text:?}"));
+        }
+        let (_, worth) = units
             .into_iter()
-            .find(|(unit, _)| {
-                rest.strip_prefix(unit)
-                    .is_some_and(|r| !r.starts_with(char::is_alphabetic))
-            })
-            .ok_or_else(bad)?;
-        rest = &rest[unit.len()..];
+            .find(|(known, _)| *known == unit)
+            .ok_or_else(|| format!("time: unknown unit {unit:?} in duration {text:?}"))?;
+        rest = after;
         total += number * worth;
     }
     if total > 0.0 && total < 1.0 {
@@ -354,21 +393,25 @@ fn onbuild(line: &Line, escape: Escape) -> Answer<String> {
     Ok(text)
 }
 
-fn run(line: &Line, flags: &mut Flags<'_>) -> Answer<Run> {
+fn run(line: &Line, flags: &mut Flags<'_>) -> Result<Run, Wrong> {
     let mounts = flags.all("mount")?;
     for mount in &mounts {
         // Variables have no values yet: what is wrong without them is wrong.
         if !mount.contains('$') {
-            Mount::parse(mount, &mut |v| Ok(v.to_owned()))?;
+            Mount::parse(mount, &mut |v| Ok(v.to_owned())).map_err(elsewhere)?;
         }
+    }
+    if !flags.all("device")?.is_empty() {
+        // SOURCE: dockerfile2llb dispatchRun, of a frontend that is not of the labs channel
+        let why = "device feature is only supported in Dockerfile frontend 1.14.0-labs or later";
+        return Err(elsewhere(why.to_owned()));
     }
     let network = match flags.text("network")?.as_deref() {
         None | Some("default") => Network::Default,
         Some("none") => Network::None,
         Some("host") => Network::Host,
         Some(other) => {
-            let hint = suggest::hint(other, ["default", "none", "host"]);
-            return Err(format!("invalid network mode: {other:?}{hint}"));
+            return Err(format!("invalid network mode {other:?}").into());
         }
     };
     let security = match flags.text("security")?.as_deref() {
@@ -376,7 +419,7 @@ fn run(line: &Line, flags: &mut Flags<'_>) -> Answer<Run> {
         Some("insecure") => Security::Insecure,
         Some(other) => {
             let hint = suggest::hint(other, ["sandbox", "insecure"]);
-            return Err(format!("security {other:?} is not valid{hint}"));
+            return Err(format!("security {other:?} is not valid{hint}").into());
         }
     };
     Ok(Run {
@@ -394,10 +437,7 @@ fn shell(line: &Line) -> Answer<Vec<String>> {
         Json::Strings(all) => Ok(all),
         Json::OtherArray => Err(only_strings()),
         Json::No if line.rest.is_empty() => Err(at_least_one("SHELL")),
-        Json::No => Err(format!(
-            "SHELL requires the arguments to be in JSON form, not {:?}",
-            line.rest
-        )),
+        Json::No => Err("SHELL requires the arguments to be in JSON form".into()),
     }
 }
 

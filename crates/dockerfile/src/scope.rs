@@ -186,7 +186,9 @@ impl Scope {
     }
     /// Names that have values.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.visible.keys().map(String::as_str)
+        let image = self.env.iter().map(|(name, _)| name.as_str());
+        let other = self.visible.keys().map(String::as_str);
+        image.chain(other.filter(|name| self.env.iter().all(|(k, _)| k != name)))
     }
     /// What the image keeps, `NAME=value`, in the order of their first mention.
     pub fn image_env(&self) -> Vec<String> {

@@ -60,7 +60,11 @@ impl Dockerfile {
         let (mut global, mut stages) = (vec![], Vec::<Stage>::new());
         for line in &source.lines {
             let wrong = |why: String| Error::new(line.first, line.last, why);
-            match read(line, escape).map_err(wrong)? {
+            let of_instruction = |w: crate::read::Wrong| Error {
+                of_instruction: !w.elsewhere,
+                ..wrong(w.why)
+            };
+            match read(line, escape).map_err(of_instruction)? {
                 Read::From(from) => stages.push(Stage {
                     first: line.first,
                     last: line.last,
@@ -144,6 +148,11 @@ impl Dockerfile {
                 Err(format!("target stage {name:?} could not be found{hint}"))
             }
         }
+    }
+    /// First and last line of the instruction that begins at a line.
+    pub(crate) fn lines_at(&self, line: usize) -> (usize, usize) {
+        let found = self.source.lines.iter().find(|l| l.first == line);
+        found.map_or((line, line), |l| (l.first, l.last))
     }
     /// The last stage of that name before `at`.
     fn stage(&self, name: &str, at: usize) -> Option<usize> {

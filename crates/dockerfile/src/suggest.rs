@@ -1,13 +1,18 @@
 //! "did you mean".
 
-/// The one of `all` that is most like `word`, if one is: at most three edits away.
+/// The one of `all` that is most like `word`, if one is: at most two edits away. None when the word itself is among them.
+/// SOURCE: buildkit util/suggest
 pub(crate) fn closest<'a>(word: &str, all: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
-    all.into_iter()
+    let all = all.into_iter();
+    let far: Vec<(usize, &str)> = all
         .map(|known| (distance(&word, &known.to_lowercase()), known))
-        .filter(|(far, known)| *far > 0 && *far <= 3 && *far < known.chars().count())
-        .min_by_key(|(far, _)| *far)
-        .map(|(_, known)| known)
+        .collect();
+    if far.iter().any(|(far, _)| *far == 0) {
+        return None;
+    }
+    let near = far.into_iter().filter(|(far, _)| *far < 3);
+    near.min_by_key(|(far, _)| *far).map(|(_, known)| known)
 }
 
 /// ` (did you mean x?)`, or nothing.

@@ -52,6 +52,13 @@ pub struct WordsError {
     why: String,
 }
 
+impl WordsError {
+    /// A quote or a brace isn't closed: whatever the variables are.
+    pub(crate) fn is_open(&self) -> bool {
+        self.why.starts_with("unexpected end of statement")
+    }
+}
+
 /// Splits and expands.
 #[derive(Debug, Clone, Copy)]
 pub struct Words {

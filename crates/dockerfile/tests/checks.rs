@@ -17,7 +17,7 @@ fn found(text: &str, ignore: Option<&str>) -> Vec<String> {
 
 #[test]
 fn rules() {
-    let cases: [(&str, &[&str]); 24] = [
+    let cases: [(&str, &[&str]); 29] = [
         ("FROM a\nRUN b\n", &[]),
         ("FROM a as b\n", &["1 FromAsCasing"]),
         ("FROM a AS B\n", &["1 StageNameCasing"]),
@@ -34,9 +34,20 @@ fn rules() {
         ),
         ("ARG V\nFROM a:$V\n", &["2 InvalidDefaultArgInFrom"]),
         ("ARG V=1\nFROM a:$V\n", &[]),
+        ("FROM a\nWORKDIR b\nWORKDIR c\n", &["2 WorkdirRelativePath"]),
+        ("FROM known\nENV A=/a\nWORKDIR $A/b\nWORKDIR c\n", &[]),
         (
-            "FROM a\nWORKDIR b\nWORKDIR c\n",
-            &["2 WorkdirRelativePath", "3 WorkdirRelativePath"],
+            "FROM known\nWORKDIR $NOPE\n",
+            &["2 UndefinedVar", "2 WorkdirRelativePath"],
+        ),
+        ("FROM known\nARG A=1 B=2 C=\"$A-$B\"\nENV D=$C\n", &[]),
+        (
+            "FROM known AS a\nONBUILD ARG A=1\nONBUILD ENV B=$A\nFROM a\nENV C=$A$B\n",
+            &[],
+        ),
+        (
+            "FROM known\nCOPY <<E <<'F' /\n$NOPE\nE\n$NOPE\nF\n",
+            &["2 UndefinedVar"],
         ),
         ("FROM a AS x\nWORKDIR /b\nFROM x\nWORKDIR c\n", &[]),
         (

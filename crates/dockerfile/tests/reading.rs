@@ -226,17 +226,17 @@ fn mistakes_name_their_line() {
         (
             "FROM a\nCOPY --chown x y\n",
             2,
-            "missing a value on flag: chown",
+            "missing a value on flag: --chown",
         ),
         (
             "FROM a\nCOPY --link=2 x y\n",
             2,
-            "expecting boolean value for flag link",
+            "expecting boolean value for flag --link",
         ),
         (
             "FROM a\nCOPY --chown=a --chown=b x y\n",
             2,
-            "duplicate flag specified: chown",
+            "duplicate flag specified: --chown",
         ),
         (
             "FROM a\nCOPY x <<y\ny\n",
@@ -244,6 +244,11 @@ fn mistakes_name_their_line() {
             "COPY cannot accept a heredoc as a destination",
         ),
         ("FROM a\nRUN <<y\nz\n", 2, "unterminated heredoc"),
+        (
+            "FROM a\nRUN --device=vendor.com/class=one b\n",
+            2,
+            "device feature is only supported in Dockerfile frontend 1.14.0-labs or later",
+        ),
         ("FROM a\nENV x\n", 2, "ENV must have two arguments"),
         ("FROM a\nENV x=1 y\n", 2, "can't find = in \"y\""),
         ("FROM a\nENV =1\n", 2, "ENV names can not be blank"),
@@ -275,7 +280,7 @@ fn mistakes_name_their_line() {
         (
             "FROM a\nHEALTHCHECK --interval=5 CMD a\n",
             2,
-            "invalid duration \"5\"",
+            "missing unit in duration \"5\"",
         ),
         ("FROM a\nONBUILD ONBUILD RUN a\n", 2, "Chaining ONBUILD"),
         (
@@ -286,7 +291,7 @@ fn mistakes_name_their_line() {
         (
             "FROM a\nRUN --network=hots a\n",
             2,
-            "invalid network mode: \"hots\" (did you mean host?)",
+            "invalid network mode \"hots\"",
         ),
         (
             "FROM a\nWORKDIR\n",

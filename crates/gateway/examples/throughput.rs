@@ -89,6 +89,8 @@ async fn gateway(port: u16, backend: u16) -> Result<()> {
         ingress_http: SocketAddr::new(loopback, 0),
         ingress_https: SocketAddr::new(loopback, 0),
         address: loopback,
+        further: Vec::new(),
+        neighbour: None,
     };
     knarr_gateway::run(config, client).await;
     Ok(())

@@ -6,10 +6,15 @@
 #![forbid(unsafe_code)]
 
 mod body;
+mod clients;
+mod ground;
 mod headers;
+mod health;
 mod ingress;
 mod listen;
 mod model;
+mod neighbour;
+mod node_health;
 mod pool;
 mod proxy;
 mod publish;
@@ -22,6 +27,11 @@ use std::{
     future::pending,
     net::{IpAddr, SocketAddr},
 };
+
+pub use ground::{Ground, tcp_on_machine, udp_on_machine};
+pub use health::{HealthPort, HealthPorts, Key as HealthKey, Listen, serve_health_ports};
+pub use neighbour::{Neighbour, Place};
+pub use node_health::serve_node_health;
 
 use futures::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
@@ -40,6 +50,10 @@ pub struct Config {
     pub ingress_https: SocketAddr,
     /// Written to `status.loadBalancer.ingress` when `bind` is the unspecified address.
     pub address: IpAddr,
+    /// Further nodes of the machine: what listens on all addresses listens there, too.
+    pub further: Vec<Ground>,
+    /// Who gives way when a port is published that it holds.
+    pub neighbour: Option<Neighbour>,
 }
 
 /// Publishes the TCP and UDP ports of Services of type LoadBalancer, and Ingresses, until dropped.
@@ -72,6 +86,7 @@ pub async fn run(config: Config, client: kube::Client) {
                 }
             }
             if changed && model.synced() {
+                publisher.make_way(&model).await;
                 publisher.apply(&model);
             }
         }

@@ -27,6 +27,7 @@ use tokio::{
 
 use crate::{
     body::Body,
+    clients::Clients,
     ingress::Routes,
     pool::Group,
     proxy::{self, Client},
@@ -68,7 +69,7 @@ impl Protocol {
 /// What a port leads to.
 #[derive(Clone)]
 pub(crate) enum Front {
-    Service(Protocol, Arc<Group>),
+    Service(Protocol, Arc<Group>, Clients),
     Ingress {
         routes: Arc<ArcSwap<Routes>>,
         tls: Option<Arc<Certificates>>,
@@ -78,25 +79,40 @@ pub(crate) enum Front {
 /// A listening port; dropping it closes the port and lets its connections come to an end.
 pub(crate) struct Listener {
     front: Arc<ArcSwap<Front>>,
+    /// HTTP has been spoken here, where nothing says which protocol it is: a client that is silent has only not asked yet
+    /// (browsers connect ahead), and is not taken for one that waits for the server's first word
+    heard_http: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
 }
 
 impl Listener {
     /// # Errors
-    /// What `bind` says.
-    pub(crate) fn bind(address: SocketAddr, front: Front) -> io::Result<Listener> {
-        let socket = std::net::TcpListener::bind(address)?;
+    /// When the runtime can't take the socket.
+    pub(crate) fn serve(socket: std::net::TcpListener, front: Front) -> io::Result<Listener> {
         socket.set_nonblocking(true)?;
         let socket = TcpListener::from_std(socket)?;
         let front = Arc::new(ArcSwap::from_pointee(front));
         let (stop, stopped) = watch::channel(false);
-        tokio::spawn(accept(socket, front.clone(), stopped));
-        Ok(Listener { front, stop })
+        let heard_http = Arc::<AtomicBool>::default();
+        tokio::spawn(accept(socket, front.clone(), heard_http.clone(), stopped));
+        Ok(Listener {
+            front,
+            heard_http,
+            stop,
+        })
     }
 
     /// What new connections lead to from now on.
     pub(crate) fn lead_to(&self, front: Front) {
-        self.front.store(Arc::new(front));
+        let before = self.front.swap(Arc::new(front));
+        let (Front::Service(_, old, _), Front::Service(_, new, _)) =
+            (&*before, &*self.front.load_full())
+        else {
+            return;
+        };
+        if !Arc::ptr_eq(old, new) {
+            self.heard_http.store(false, Relaxed);
+        }
     }
 }
 
@@ -109,6 +125,7 @@ impl Drop for Listener {
 async fn accept(
     socket: TcpListener,
     front: Arc<ArcSwap<Front>>,
+    heard_http: Arc<AtomicBool>,
     mut stopped: watch::Receiver<bool>,
 ) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -126,8 +143,10 @@ async fn accept(
         match accepted {
             Ok((stream, client)) => {
                 let (front, stopped) = (front.clone(), stopped.clone());
+                let heard_http = heard_http.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = connection(stream, client, front, stopped).await {
+                    let served = connection(stream, client, front, &heard_http, stopped);
+                    if let Err(error) = served.await {
                         tracing::debug!(%client, %error, "a connection ended");
                     }
                     drop(slot);
@@ -143,6 +162,7 @@ async fn connection(
     stream: TcpStream,
     address: SocketAddr,
     front: Arc<ArcSwap<Front>>,
+    heard_http: &AtomicBool,
     stopped: watch::Receiver<bool>,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
@@ -153,11 +173,13 @@ async fn connection(
     };
     let now = front.load_full();
     match &*now {
-        Front::Service(protocol, group) => {
+        // as a packet that is dropped, as far as a proxy can do that
+        Front::Service(.., clients) if !clients.admit(client.ip) => Ok(()),
+        Front::Service(protocol, group, _) => {
             let http = match protocol {
                 Protocol::Http | Protocol::H2c => true,
                 Protocol::Tcp => false,
-                Protocol::Unknown => speaks_http(&stream).await?,
+                Protocol::Unknown => speaks_http(&stream, heard_http).await?,
             };
             match http {
                 true => http_connection(stream, front, client, stopped).await,
@@ -180,17 +202,23 @@ async fn connection(
 }
 
 /// Looks at the first bytes without taking them.
-async fn speaks_http(stream: &TcpStream) -> io::Result<bool> {
-    let end = Instant::now() + SNIFF;
+async fn speaks_http(stream: &TcpStream, heard: &AtomicBool) -> io::Result<bool> {
+    let known = heard.load(Relaxed);
+    let end = Instant::now() + if known { HEAD } else { SNIFF };
     let mut seen = 0;
     loop {
         let mut start = [0; 24];
         let length = match tokio::time::timeout_at(end, stream.peek(&mut start)).await {
             Ok(length) => length?,
-            Err(_) => return Ok(false),
+            Err(_) => return Ok(known),
         };
         match sniff(&start[..length]) {
-            Some(http) => return Ok(http),
+            Some(http) => {
+                if http {
+                    heard.store(true, Relaxed);
+                }
+                return Ok(http);
+            }
             None if length == 0 => return Ok(false),
             // Peeking again answers at once with the same bytes: wait a little for more.
             None if length == seen => tokio::time::sleep(Duration::from_millis(5)).await,
@@ -277,7 +305,7 @@ async fn handle(front: &Front, request: Request<Incoming>, client: Client) -> Re
         return refusal;
     }
     match front {
-        Front::Service(protocol, group) => {
+        Front::Service(protocol, group, _) => {
             proxy::forward(group, request, client, *protocol == Protocol::H2c).await
         }
         Front::Ingress { routes, .. } => {

@@ -19,7 +19,7 @@ use kube::{
 };
 use rustls::sign::CertifiedKey;
 
-use crate::{ingress::PathType, listen::Protocol, tls, watched::WatchedService};
+use crate::{clients::Clients, ingress::PathType, listen::Protocol, tls, watched::WatchedService};
 
 /// Names the controller in IngressClass objects, and the `loadBalancerClass` served here.
 pub(crate) const CONTROLLER: &str = "knarr.dev/gateway";
@@ -60,6 +60,8 @@ pub(crate) struct ServiceFacts {
     pub(crate) published: bool,
     pub(crate) host_ip: Option<IpAddr>,
     pub(crate) ports: Vec<Port>,
+    /// `loadBalancerSourceRanges`
+    pub(crate) clients: Clients,
     /// `status.loadBalancer.ingress[*].ip`
     pub(crate) status: Vec<String>,
     pub(crate) uid: String,
@@ -329,6 +331,7 @@ fn service(object: &WatchedService) -> ServiceFacts {
             .get(HOST_IP)
             .and_then(|ip| ip.parse().ok()),
         ports: ports.collect(),
+        clients: Clients::of(&spec.load_balancer_source_ranges.unwrap_or_default()),
         status: status
             .into_iter()
             .flatten()

@@ -12,6 +12,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     Config,
+    ground::Ground,
     ingress::{Route, Routes},
     listen::{Front, Listener, Protocol},
     model::{BackendRef, Key, Model, Port, Transport},
@@ -27,8 +28,8 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// namespace, Service, port
 type GroupKey = (String, String, Transport, u16);
 
-/// Where one listens.
-type Place = (Transport, SocketAddr);
+/// Where one listens: which of [`Publisher::grounds`], and the port there.
+type Place = (usize, Transport, SocketAddr);
 
 /// An open port.
 enum Open {
@@ -37,18 +38,24 @@ enum Open {
 }
 
 impl Open {
-    fn bind((transport, address): Place, front: Front) -> std::io::Result<Open> {
+    fn bind(
+        ground: &Ground,
+        (_, transport, address): Place,
+        front: Front,
+    ) -> std::io::Result<Open> {
         match (transport, front) {
-            (Transport::Udp, Front::Service(_, group)) => {
-                UdpListener::bind(address, group).map(Open::Udp)
+            (Transport::Udp, Front::Service(_, group, clients)) => {
+                UdpListener::serve(ground.udp(address)?, group, clients).map(Open::Udp)
             }
-            (_, front) => Listener::bind(address, front).map(Open::Tcp),
+            (_, front) => Listener::serve(ground.tcp(address)?, front).map(Open::Tcp),
         }
     }
 
     fn lead_to(&self, front: Front) {
         match (self, front) {
-            (Open::Udp(listener), Front::Service(_, group)) => listener.lead_to(group),
+            (Open::Udp(listener), Front::Service(_, group, clients)) => {
+                listener.lead_to(group, clients);
+            }
             (Open::Tcp(listener), front) => listener.lead_to(front),
             // Ingresses are TCP.
             (Open::Udp(_), Front::Ingress { .. }) => {}
@@ -64,6 +71,8 @@ struct Taken {
 /// All that is open.
 pub(crate) struct Publisher {
     config: Config,
+    /// the machine's own network first
+    grounds: Vec<Ground>,
     reports: mpsc::Sender<Report>,
     groups: HashMap<GroupKey, Arc<Group>>,
     listeners: HashMap<Place, Open>,
@@ -75,9 +84,11 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    pub(crate) fn new(config: Config, reports: mpsc::Sender<Report>) -> Publisher {
+    pub(crate) fn new(mut config: Config, reports: mpsc::Sender<Report>) -> Publisher {
+        let further = std::mem::take(&mut config.further);
         Publisher {
             config,
+            grounds: std::iter::once(Ground::machine()).chain(further).collect(),
             reports,
             groups: HashMap::new(),
             listeners: HashMap::new(),
@@ -93,6 +104,21 @@ impl Publisher {
         self.taken.values().map(|taken| taken.again).min()
     }
 
+    /// Has the neighbour close what is published now.
+    pub(crate) async fn make_way(&mut self, model: &Model) {
+        let Some(neighbour) = &mut self.config.neighbour else {
+            return;
+        };
+        let mut wanted = BTreeSet::new();
+        for service in model.services.all.values().filter(|s| s.published) {
+            let ip = service.host_ip.unwrap_or(self.config.bind);
+            let tcp = service.ports.iter();
+            let tcp = tcp.filter(|p| p.transport == Transport::Tcp);
+            wanted.extend(tcp.map(|p| SocketAddr::new(ip, p.number)));
+        }
+        neighbour.make_way(wanted).await;
+    }
+
     /// Makes what is open what the model says.
     pub(crate) fn apply(&mut self, model: &Model) {
         let mut used = BTreeSet::new();
@@ -101,20 +127,19 @@ impl Publisher {
         for (key, service) in model.services.all.iter().filter(|(_, s)| s.published) {
             let ip = service.host_ip.unwrap_or(self.config.bind);
             for port in &service.ports {
-                let address = (port.transport, SocketAddr::new(ip, port.number));
+                let at = SocketAddr::new(ip, port.number);
                 let group = self.group(model, key, port, &mut used);
-                match wanted.get(&address) {
-                    Some((Some((namespace, name)), _)) => {
-                        let text = format!(
-                            "port {} is already published by Service {namespace}/{name}",
-                            address.1
-                        );
-                        troubles.push((key.clone(), address, text));
-                    }
-                    _ => drop(wanted.insert(
-                        address,
-                        (Some(key.clone()), Front::Service(port.protocol, group)),
-                    )),
+                let first = (0, port.transport, at);
+                if let Some((Some((namespace, name)), _)) = wanted.get(&first) {
+                    let text =
+                        format!("port {at} is already published by Service {namespace}/{name}");
+                    troubles.push((key.clone(), first, text));
+                    continue;
+                }
+                let front = Front::Service(port.protocol, group, service.clients.clone());
+                for ground in self.grounds_of(at) {
+                    let front = (Some(key.clone()), front.clone());
+                    wanted.insert((ground, port.transport, at), front);
                 }
             }
         }
@@ -127,9 +152,10 @@ impl Publisher {
         self.taken.retain(|address, _| wanted.contains_key(address));
         for (address, (owner, front)) in wanted {
             if let Some(error) = self.open(address, front) {
+                let (ground, _, at) = address;
+                let place = self.grounds[ground].said();
                 let text = format!(
-                    "port {} can't be opened: {error}; end what listens there, or publish another port",
-                    address.1
+                    "port {at}{place} can't be opened: {error}; end what listens there, or publish another port"
                 );
                 match owner {
                     Some(key) => troubles.push((key, address, text)),
@@ -203,9 +229,7 @@ impl Publisher {
                 routes: self.routes.clone(),
                 tls: None,
             };
-            wanted
-                .entry((Transport::Tcp, self.config.ingress_http))
-                .or_insert((None, front));
+            self.want(wanted, self.config.ingress_http, front);
         }
         if tls && self.certificates.is_none() {
             match Certificates::new() {
@@ -219,9 +243,29 @@ impl Publisher {
                 routes: self.routes.clone(),
                 tls: Some(certificates.clone()),
             };
+            self.want(wanted, self.config.ingress_https, front);
+        }
+    }
+
+    /// An Ingress's port is opened where no Service has it.
+    fn want(
+        &self,
+        wanted: &mut BTreeMap<Place, (Option<Key>, Front)>,
+        at: SocketAddr,
+        front: Front,
+    ) {
+        for ground in self.grounds_of(at) {
             wanted
-                .entry((Transport::Tcp, self.config.ingress_https))
-                .or_insert((None, front));
+                .entry((ground, Transport::Tcp, at))
+                .or_insert_with(|| (None, front.clone()));
+        }
+    }
+
+    /// A port on all of the machine's addresses is one on the further nodes', too; an address is the machine's alone.
+    fn grounds_of(&self, at: SocketAddr) -> std::ops::Range<usize> {
+        match at.ip().is_unspecified() {
+            true => 0..self.grounds.len(),
+            false => 0..1,
         }
     }
 
@@ -267,7 +311,7 @@ impl Publisher {
             let _ = taken;
             return Some(std::io::ErrorKind::AddrInUse.into());
         }
-        match Open::bind(address, front) {
+        match Open::bind(&self.grounds[address.0], address, front) {
             Ok(listener) => {
                 self.taken.remove(&address);
                 self.listeners.insert(address, listener);
@@ -308,6 +352,7 @@ impl Publisher {
                 self.send(Report::Trouble {
                     service: key.clone(),
                     uid,
+                    reason: "PortInUse",
                     text: text.clone(),
                 });
             }

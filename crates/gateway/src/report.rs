@@ -29,6 +29,8 @@ pub(crate) enum Report {
     Trouble {
         service: Key,
         uid: String,
+        /// of the Event
+        reason: &'static str,
         text: String,
     },
 }
@@ -88,6 +90,7 @@ async fn write_one(client: &Client, report: &Report) -> kube::Result<()> {
         Report::Trouble {
             service: (namespace, name),
             uid,
+            reason,
             text,
         } => {
             let now = k8s_openapi::jiff::Timestamp::now();
@@ -95,7 +98,7 @@ async fn write_one(client: &Client, report: &Report) -> kube::Result<()> {
                 "metadata": {"name": format!("{name}.{:x}", now.as_nanosecond()), "namespace": namespace},
                 "involvedObject": {"apiVersion": "v1", "kind": "Service", "namespace": namespace, "name": name, "uid": uid},
                 "type": "Warning",
-                "reason": "PortInUse",
+                "reason": reason,
                 "message": text,
                 "source": {"component": CONTROLLER},
                 "firstTimestamp": now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),

@@ -9,7 +9,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::pool::{Group, InFlight};
+use crate::{
+    clients::Clients,
+    pool::{Group, InFlight},
+};
 
 /// Clients of one port at a time; datagrams of more are dropped, as UDP may.
 const CLIENTS_MAX: usize = 4096;
@@ -19,36 +22,41 @@ const IDLE: Duration = Duration::from_secs(60);
 const WAITING_MAX: usize = 64;
 const DATAGRAM_BYTES_MAX: usize = 65535;
 
+/// What the port leads to, and for whom.
+struct To {
+    group: Arc<Group>,
+    clients: Clients,
+}
+
 /// A published UDP port; dropping it closes the port.
 pub(crate) struct UdpListener {
-    group: Arc<ArcSwap<Group>>,
+    to: Arc<ArcSwap<To>>,
     _stop: watch::Sender<()>,
 }
 
 impl UdpListener {
     /// # Errors
-    /// What `bind` says.
-    pub(crate) fn bind(address: SocketAddr, group: Arc<Group>) -> io::Result<UdpListener> {
-        let socket = std::net::UdpSocket::bind(address)?;
+    /// When the runtime can't take the socket.
+    pub(crate) fn serve(
+        socket: std::net::UdpSocket,
+        group: Arc<Group>,
+        clients: Clients,
+    ) -> io::Result<UdpListener> {
         socket.set_nonblocking(true)?;
         let socket = Arc::new(UdpSocket::from_std(socket)?);
-        let group = Arc::new(ArcSwap::new(group));
+        let to = Arc::new(ArcSwap::from_pointee(To { group, clients }));
         let (stop, stopped) = watch::channel(());
-        tokio::spawn(serve(socket, group.clone(), stopped));
-        Ok(UdpListener { group, _stop: stop })
+        tokio::spawn(serve(socket, to.clone(), stopped));
+        Ok(UdpListener { to, _stop: stop })
     }
 
     /// Where new flows go from now on.
-    pub(crate) fn lead_to(&self, group: Arc<Group>) {
-        self.group.store(group);
+    pub(crate) fn lead_to(&self, group: Arc<Group>, clients: Clients) {
+        self.to.store(Arc::new(To { group, clients }));
     }
 }
 
-async fn serve(
-    socket: Arc<UdpSocket>,
-    group: Arc<ArcSwap<Group>>,
-    mut stopped: watch::Receiver<()>,
-) {
+async fn serve(socket: Arc<UdpSocket>, to: Arc<ArcSwap<To>>, mut stopped: watch::Receiver<()>) {
     let mut flows = HashMap::<SocketAddr, mpsc::Sender<Vec<u8>>>::new();
     // Dropped with the port, and every flow with it.
     let mut tasks = tokio::task::JoinSet::new();
@@ -70,6 +78,10 @@ async fn serve(
             _ = stopped.changed() => return,
         };
         let datagram = buffer[..length].to_vec();
+        let To { group, clients } = &*to.load_full();
+        if !clients.admit(client.ip()) {
+            continue;
+        }
         if let Some(flow) = flows.get(&client) {
             // Full: dropped. Closed: it ends at this moment, and the client will ask again.
             let _ = flow.try_send(datagram);
@@ -82,7 +94,7 @@ async fn serve(
         let (flow, waiting) = mpsc::channel(WAITING_MAX);
         let _ = flow.try_send(datagram);
         flows.insert(client, flow);
-        let (socket, group) = (socket.clone(), group.load_full());
+        let (socket, group) = (socket.clone(), group.clone());
         tasks.spawn(async move {
             if let Err(error) = run(&socket, client, &group, waiting).await {
                 tracing::debug!(%client, %error, "a UDP flow ended");

@@ -1,11 +1,12 @@
 //! Image archives: OCI image layout (image-spec, image-layout.md) and what `docker save` writes.
 
 use crate::{
-    Error, Image, ImageStore, io,
-    layer::{self, Hashing},
+    Error, Image, ImageStore,
+    collect::MANIFEST_BYTES_MAX,
+    io, layer,
     manifest::{
-        CONFIG, ConfigFile, Descriptor, INDEX, Index, LAYER_TAR, MANIFEST, Manifest, Platform,
-        architecture,
+        CONFIG, ConfigFile, Descriptor, INDEX_DEPTH_MAX, Index, LAYER_TAR, MANIFEST, Manifest,
+        Platform,
     },
     reference::is_digest,
 };
@@ -16,10 +17,8 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
-const CONTAINERD_NAME: &str = "io.containerd.image.name";
-/// How deep an index may nest in an index.
-const INDEX_DEPTH_MAX: u32 = 4;
+pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub(crate) const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -34,19 +33,8 @@ pub(crate) fn load(
     path: &Path,
     name: Option<&str>,
 ) -> Result<Vec<Image>, Error> {
-    let temp;
-    let root = if path.is_dir() {
-        path
-    } else {
-        temp = store.temp()?;
-        let mut archive = tar::Archive::new(layer::open(path)?);
-        let entries = archive.entries().map_err(io(path))?;
-        for entry in entries {
-            let mut entry = entry.map_err(|e| bad(path, &e.to_string()))?;
-            entry.unpack_in(temp.path()).map_err(io(path))?;
-        }
-        temp.path()
-    };
+    let (_temp, root) = crate::builds::unpacked(store, path)?;
+    let root = root.as_path();
     let layout = Layout {
         store,
         root,
@@ -61,14 +49,51 @@ pub(crate) fn load(
     };
     let mut images = Vec::new();
     for (name, digest) in found {
-        store.unpack(&digest)?;
+        // an image for another machine is kept as it came
+        if store.choose(&digest).is_ok() {
+            store.unpack(&digest)?;
+        }
         store.tag(&name, &digest)?;
         images.extend(store.resolve(&name)?);
     }
     Ok(images)
 }
 
-fn bad(path: &Path, why: &str) -> Error {
+/// Imports one image of a layout; gives its digest.
+pub(crate) fn one_of(
+    store: &ImageStore,
+    path: &Path,
+    wanted: Option<&str>,
+) -> Result<String, Error> {
+    let (_temp, root) = crate::builds::unpacked(store, path)?;
+    let layout = Layout {
+        store,
+        root: &root,
+        archive: path,
+    };
+    let index: Index = layout.json("index.json")?;
+    let named = |d: &Descriptor, name: &str| {
+        let is = |key: &str, fits: &dyn Fn(&str) -> bool| {
+            d.annotations.get(key).is_some_and(|value| fits(value))
+        };
+        d.digest == name
+            || is(REF_NAME, &|v| v == name || v.ends_with(&format!(":{name}")))
+            || is(CONTAINERD_NAME, &|v| v.ends_with(&format!(":{name}")))
+    };
+    let found = match (wanted, index.manifests.as_slice()) {
+        (Some(name), all) => all.iter().find(|d| named(d, name)),
+        (None, [only]) => Some(only),
+        (None, all) => all.iter().find(|d| named(d, "latest")),
+    };
+    let found = found.ok_or_else(|| {
+        let name = wanted.unwrap_or("latest");
+        bad(path, &format!("it holds no image {name:?}"))
+    })?;
+    layout.take(found, 0)?;
+    Ok(found.digest.clone())
+}
+
+pub(crate) fn bad(path: &Path, why: &str) -> Error {
     Error::Archive {
         path: path.to_path_buf(),
         why: why.to_string(),
@@ -125,27 +150,30 @@ impl Layout<'_> {
     }
 
     fn import(&self, d: &Descriptor) -> Result<(), Error> {
-        if self.store.blob(&d.digest).exists() {
-            return Ok(());
+        let name = self.blob_name(&d.digest)?;
+        if let Some(size) = self.store.blob_size(&d.digest) {
+            return self.right_size(d, size);
         }
-        let path = self.file(&self.blob_name(&d.digest)?)?;
+        let path = self.file(&name)?;
         let file = fs::File::open(&path).map_err(io(&path))?;
         let (_, size) = self.store.put_stream(file, Some(&d.digest))?;
-        if size != d.size {
-            let why = format!("it has {size} bytes, the manifest says {}", d.size);
-            return Err(Error::Corrupt {
+        self.right_size(d, size)
+    }
+
+    fn right_size(&self, d: &Descriptor, size: u64) -> Result<(), Error> {
+        match size == d.size {
+            true => Ok(()),
+            false => Err(Error::Corrupt {
                 digest: d.digest.clone(),
-                why,
-            });
+                why: format!("it has {size} bytes, the manifest says {}", d.size),
+            }),
         }
-        Ok(())
     }
 
     fn oci(&self, name: Option<&str>) -> Result<Vec<(String, String)>, Error> {
         let index: Index = self.json("index.json")?;
         let mut found = Vec::new();
         for entry in &index.manifests {
-            let manifest = self.choose(entry, 0)?;
             let annotation = |key: &str| entry.annotations.get(key).map(String::as_str);
             let tagged = match (name, annotation(CONTAINERD_NAME), annotation(REF_NAME)) {
                 (Some(n), ..) if index.manifests.len() == 1 => n,
@@ -157,39 +185,49 @@ impl Layout<'_> {
                     ));
                 }
             };
-            self.import(&manifest)?;
-            let (m, c): (Manifest, ()) = (self.json(&self.blob_name(&manifest.digest)?)?, ());
-            let () = c;
-            self.import(&m.config)?;
-            for l in &m.layers {
-                self.import(l)?;
+            if self.take(entry, 0)? == 0 {
+                let here = Platform::here().architecture;
+                let why = format!(
+                    "it has none of the images that {tagged} is made of, e.g. for linux/{here}"
+                );
+                return Err(bad(self.archive, &why));
             }
-            found.push((tagged.to_string(), manifest.digest));
+            found.push((tagged.to_string(), entry.digest.clone()));
         }
         Ok(found)
     }
 
-    /// The manifest for this machine below a descriptor that may be an index.
-    fn choose(&self, d: &Descriptor, depth: u32) -> Result<Descriptor, Error> {
-        if !d.media_type.contains("index") && !d.media_type.contains("manifest.list") {
-            return Ok(d.clone());
-        }
+    /// Imports a manifest with what it leads to, or an index with those of its images that are in the archive; gives how many
+    /// images that were.
+    fn take(&self, d: &Descriptor, depth: u32) -> Result<usize, Error> {
         if depth >= INDEX_DEPTH_MAX {
             return Err(bad(self.archive, "indexes nest too deep"));
         }
-        let index: Index = self.json(&self.blob_name(&d.digest)?)?;
-        let here = Platform {
-            architecture: architecture().into(),
-            os: "linux".into(),
-        };
-        let fits = |m: &&Descriptor| m.platform.as_ref().is_none_or(|p| *p == here);
-        match index.manifests.iter().find(fits) {
-            Some(m) => self.choose(m, depth + 1),
-            None => Err(bad(
-                self.archive,
-                &format!("it has no image for linux/{}", here.architecture),
-            )),
+        let name = self.blob_name(&d.digest)?;
+        if depth > 0 && !self.root.join(&name).exists() {
+            return Ok(0);
         }
+        let size = fs::metadata(self.file(&name)?).map_or(0, |m| m.len());
+        if size > MANIFEST_BYTES_MAX {
+            return Err(bad(
+                self.archive,
+                &format!("{name} is too large for a manifest"),
+            ));
+        }
+        if let Ok(index) = self.json::<Index>(&name) {
+            let mut count = 0;
+            for one in &index.manifests {
+                count += self.take(one, depth + 1)?;
+            }
+            self.import(d)?;
+            return Ok(count);
+        }
+        let manifest: Manifest = self.json(&name)?;
+        for one in manifest.layers.iter().chain([&manifest.config]) {
+            self.import(one)?;
+        }
+        self.import(d)?;
+        Ok(1)
     }
 
     fn docker(&self, name: Option<&str>) -> Result<Vec<(String, String)>, Error> {
@@ -220,7 +258,7 @@ impl Layout<'_> {
             }
             let digest = self.store.put_bytes(&bytes)?;
             let config = descriptor(CONFIG, digest, bytes.len() as u64);
-            let digest = put_manifest(self.store, config, layers)?;
+            let digest = put_manifest(self.store, config, layers, &BTreeMap::new())?;
             let tags = docker.repo_tags.unwrap_or_default();
             match (name, tags.is_empty()) {
                 (Some(n), _) if single => found.push((n.to_string(), digest)),
@@ -242,8 +280,10 @@ pub(crate) fn put_manifest(
     store: &ImageStore,
     config: Descriptor,
     layers: Vec<Descriptor>,
+    annotations: &BTreeMap<String, String>,
 ) -> Result<String, Error> {
     let manifest = Manifest {
+        annotations: annotations.clone(),
         schema_version: 2,
         media_type: Some(MANIFEST.into()),
         config,
@@ -254,67 +294,4 @@ pub(crate) fn put_manifest(
         why: e.to_string(),
     })?;
     store.put_bytes(&bytes)
-}
-
-pub(crate) fn save(store: &ImageStore, image: &Image, to: &Path) -> Result<(), Error> {
-    let (manifest, _) = store.read_manifest(&image.digest)?;
-    let json_error = |e: serde_json::Error| bad(to, &e.to_string());
-    let dir = to
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let temp = tempfile::NamedTempFile::new_in(dir).map_err(io(to))?;
-    let mut tar = tar::Builder::new(std::io::BufWriter::new(temp));
-    let mut add = |name: &str, size: u64, data: &mut dyn std::io::Read| {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(size);
-        header.set_mode(0o644);
-        tar.append_data(&mut header, name, data).map_err(io(to))
-    };
-    add(
-        "oci-layout",
-        30,
-        &mut &br#"{"imageLayoutVersion":"1.0.0"}"#[..],
-    )?;
-    let mut entry = Descriptor {
-        media_type: MANIFEST.into(),
-        digest: image.digest.clone(),
-        size: store.read_blob(&image.digest)?.len() as u64,
-        platform: Some(Platform {
-            architecture: architecture().into(),
-            os: "linux".into(),
-        }),
-        annotations: BTreeMap::from([(CONTAINERD_NAME.to_string(), image.name.clone())]),
-    };
-    let tag = image.name.rsplit_once(':').map_or("latest", |(_, t)| t);
-    entry.annotations.insert(REF_NAME.into(), tag.to_string());
-    let index = Index {
-        schema_version: 2,
-        media_type: Some(INDEX.into()),
-        manifests: vec![entry],
-    };
-    let index = serde_json::to_vec(&index).map_err(json_error)?;
-    add("index.json", index.len() as u64, &mut &index[..])?;
-    let mut seen = std::collections::HashSet::new();
-    let rest = [&image.digest, &manifest.config.digest]
-        .into_iter()
-        .chain(manifest.layers.iter().map(|l| &l.digest));
-    for digest in rest.filter(|d| seen.insert(d.to_string())) {
-        let path = store.blob(digest);
-        let file = fs::File::open(&path).map_err(io(&path))?;
-        let size = file.metadata().map_err(io(&path))?.len();
-        add(
-            &format!("blobs/sha256/{}", &digest["sha256:".len()..]),
-            size,
-            &mut Hashing::new(file),
-        )?;
-    }
-    let temp = tar
-        .into_inner()
-        .map_err(io(to))?
-        .into_inner()
-        .map_err(|e| io(to)(e.into_error()))?;
-    temp.as_file().sync_all().map_err(io(to))?;
-    temp.persist(to).map_err(|e| io(to)(e.error))?;
-    Ok(())
 }

@@ -112,7 +112,7 @@ pub(crate) fn pack(store: &ImageStore, spec: &PackSpec) -> Result<String, Error>
         platform: None,
         annotations: BTreeMap::new(),
     };
-    archive::put_manifest(store, descriptor, layers)
+    archive::put_manifest(store, descriptor, layers, &BTreeMap::new())
 }
 
 /// A system path stays where it is; what lies elsewhere (a build folder, a home) goes to /usr/local/bin,
@@ -256,7 +256,7 @@ fn layer(store: &ImageStore, tree: &Tree) -> Result<Descriptor, Error> {
             Some((digest.to_string(), size.parse().ok()?))
         });
     let (digest, size) = match remembered {
-        Some((digest, size)) if store.blob(&digest).exists() => (digest, size),
+        Some((digest, size)) if store.has_blob(&digest) => (digest, size),
         _ => {
             let temp = store.temp()?;
             let path = temp.path().join("layer.tar");

@@ -44,6 +44,11 @@ pub fn normalize(name: &str) -> Result<String, Error> {
     } else {
         domain
     };
+    // SOURCE: `distribution/reference` splitDockerDomain: `docker.io/redis` is `redis`
+    let repository = match domain == "docker.io" && !repository.contains('/') {
+        true => format!("library/{repository}"),
+        false => repository,
+    };
     let domain_ok = domain.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
         && domain
             .bytes()
@@ -95,6 +100,9 @@ mod tests {
             ("redis", "docker.io/library/redis:latest"),
             ("redis:7", "docker.io/library/redis:7"),
             ("a/b", "docker.io/a/b:latest"),
+            ("docker.io/redis", "docker.io/library/redis:latest"),
+            ("index.docker.io/redis:7", "docker.io/library/redis:7"),
+            ("docker.io/a/b", "docker.io/a/b:latest"),
             ("localhost/x:1", "localhost/x:1"),
             ("localhost:5000/x", "localhost:5000/x:latest"),
             ("ghcr.io/o/r:v1.2", "ghcr.io/o/r:v1.2"),

@@ -2,14 +2,15 @@
 //! memory for each, and how much later a new Pod is Ready while 110 others restart at once.
 //!
 //! `cargo bench -p knarr --bench density` as root. `KNARR_BENCH_PODS` changes the thousand, `KNARR_BENCH_SECONDS` how long
-//! the machine is left alone before memory is measured.
+//! the machine is left alone before memory is measured. `KNARR_BENCH_MARKS` is the kernel's `trace_marker` to which each new
+//! Pod's begin and end are written.
 //!
 //! Each Pod has a network of its own with an address and one busybox that sleeps; they are one Deployment. What restarts is
 //! killed by `SIGKILL` to its first process, as a crash would.
 
 mod common;
 
-use common::{Memory, Platform, Result, isolate, mb, memory, memory_of, ms, percentile, setting};
+use common::{Memory, Platform, Result, isolated, mb, memory, memory_of, ms, percentile, setting};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{
     Api,
@@ -28,16 +29,11 @@ const PATIENCE: Duration = Duration::from_secs(900);
 const CRASHES: usize = 110;
 /// Times that they do; never the same ones, which would have to wait for their back-off.
 const ROUNDS: usize = 8;
-/// New Pods, for the delay at rest.
-const PROBES: usize = 20;
+/// New Pods before each of them, for the delay at rest.
+const PROBES: usize = 3;
 
 fn main() -> Result<()> {
-    isolate()?;
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?
-        .block_on(bench())
+    isolated(bench())
 }
 
 async fn bench() -> Result<()> {
@@ -60,19 +56,21 @@ async fn bench() -> Result<()> {
     let full = memory(platform.pid())?;
     let shims = memory_of(&platform.shims()?)?;
 
-    let mut calm = Vec::new();
-    for n in 0..PROBES {
-        calm.push(delay(&pods, &format!("calm-{n}")).await?);
-    }
-    let mut storm = Vec::new();
+    let (mut calm, mut storm, mut all_back) = (Vec::new(), Vec::new(), Vec::new());
     let inits = first_processes(&pods).await?;
+    // in turns, so that what else the machine does is in both
     for (round, crashing) in inits.chunks(CRASHES).take(ROUNDS).enumerate() {
+        for n in 0..PROBES {
+            calm.push(delay(&pods, &format!("calm-{round}-{n}")).await?);
+        }
         let restarts = restarts(&pods).await?;
+        let begin = Instant::now();
         for pid in crashing {
             kill(*pid)?;
         }
         storm.push(delay(&pods, &format!("storm-{round}")).await?);
         settled(&pods, restarts + crashing.len() as i64).await?;
+        all_back.push(begin.elapsed());
     }
 
     println!("| {count} Pods | |");
@@ -93,6 +91,7 @@ async fn bench() -> Result<()> {
     println!("| a shim | {:.0} KiB PSS |", each(shims.pss));
     row("a new Pod at rest", calm);
     row(&format!("a new Pod while {CRASHES} restart"), storm);
+    row("until they all run again and are Ready", all_back);
     Ok(())
 }
 
@@ -153,13 +152,23 @@ async fn delay(pods: &Api<Pod>, name: &str) -> Result<Duration> {
             "containers": [{ "name": "c", "image": "bench:1" }],
         },
     }))?;
+    mark(&format!("{name} begins"))?;
     let begin = Instant::now();
     pods.create(&PostParams::default(), &pod).await?;
     until(pods, name, is_ready).await?;
     let took = begin.elapsed();
+    mark(&format!("{name} took {:.1} ms", ms(took)))?;
     pods.delete(name, &DeleteParams::default()).await?;
     until(pods, name, |pod: Option<&Pod>| pod.is_none()).await?;
     Ok(took)
+}
+
+/// Says it to who traces the kernel meanwhile.
+fn mark(text: &str) -> Result<()> {
+    if let Some(path) = std::env::var_os("KNARR_BENCH_MARKS") {
+        fs::write(path, text)?;
+    }
+    Ok(())
 }
 
 async fn until(pods: &Api<Pod>, name: &str, condition: impl Condition<Pod>) -> Result<()> {
@@ -192,7 +201,7 @@ async fn settled(pods: &Api<Pod>, wanted: i64) -> Result<()> {
         if all.items.iter().all(|p| is_ready(Some(p))) && restarts(pods).await? >= wanted {
             return Ok(());
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     Err("the restarts did not end".into())
 }

@@ -3,29 +3,55 @@
 use crate::error::Error;
 use kube::{
     Api, Client, Discovery,
-    api::{ApiResource, DynamicObject, Patch, PatchParams},
+    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams},
     core::GroupVersionKind,
     discovery::Scope,
+    runtime::wait,
 };
 use serde_json::Value;
+use std::sync::{PoisonError, RwLock};
 
 /// The manager that owns what `up` writes.
 pub const MANAGER: &str = "knarr";
 
+/// How long something that is deleted may take to be gone.
+const GOES: std::time::Duration = std::time::Duration::from_secs(10);
+
 pub struct Applier {
     client: Client,
-    discovery: Discovery,
+    /// Replaced when kinds have been added. Never held across an await.
+    discovery: RwLock<Discovery>,
 }
 
 pub struct Applied {
     pub object: Value,
     pub changed: bool,
+    /// As it was; None: it is new.
+    pub before: Option<Value>,
 }
 
 impl Applier {
     pub async fn new(client: Client) -> Result<Applier, Error> {
-        let discovery = Discovery::new(client.clone()).run_aggregated().await?;
+        let discovery = RwLock::new(discover(&client).await?);
         Ok(Applier { client, discovery })
+    }
+
+    /// Looks anew at what the server knows, after kinds were added.
+    ///
+    /// # Errors
+    /// When the server can't be asked.
+    pub async fn refresh(&self) -> Result<(), Error> {
+        let found = discover(&self.client).await?;
+        *self
+            .discovery
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = found;
+        Ok(())
+    }
+
+    /// Whether the server knows the object's kind.
+    pub fn knows(&self, object: &Value) -> bool {
+        self.resource(object).is_ok()
     }
 
     fn resource(&self, object: &Value) -> Result<(ApiResource, Scope), Error> {
@@ -35,12 +61,31 @@ impl Applier {
         );
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         let gvk = GroupVersionKind::gvk(group, version, kind);
-        let (resource, capabilities) = self.discovery.resolve_gvk(&gvk).ok_or_else(|| {
+        let discovery = self
+            .discovery
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let (resource, capabilities) = discovery.resolve_gvk(&gvk).ok_or_else(|| {
             Error::Input(format!(
                 "no matches for kind {kind:?} in version {api_version:?}"
             ))
         })?;
         Ok((resource, capabilities.scope))
+    }
+
+    /// The object of the same kind and name that is there.
+    ///
+    /// # Errors
+    /// When the server can't be asked.
+    pub async fn find(&self, object: &Value, default: &str) -> Result<Option<Value>, Error> {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let found = self.api(object, default)?.get_opt(name).await?;
+        let Some(found) = found else { return Ok(None) };
+        let mut found = serde_json::to_value(found).map_err(|e| Error::Failed(e.to_string()))?;
+        for key in ["apiVersion", "kind"] {
+            found[key] = object[key].clone();
+        }
+        Ok(Some(found))
     }
 
     pub fn api(
@@ -82,7 +127,19 @@ impl Applier {
             .pointer("/metadata/name")
             .and_then(Value::as_str)
             .unwrap_or_default();
-        let before = api.get_opt(name).await?;
+        let mut before = api.get_opt(name).await?;
+        // A Service can't gain or lose its address: one of ours is made anew.
+        if let Some(old) = before
+            .as_ref()
+            .filter(|old| !dry_run && is_otherwise(old, object))
+        {
+            let uid = old.metadata.uid.clone().unwrap_or_default();
+            api.delete(name, &DeleteParams::default()).await?;
+            let gone = wait::await_condition(api.clone(), name, wait::conditions::is_deleted(&uid));
+            if tokio::time::timeout(GOES, gone).await.is_ok() {
+                before = None;
+            }
+        }
         let mut parameters = PatchParams::apply(MANAGER).force().validation_strict();
         parameters.dry_run = dry_run;
         let applied = api
@@ -96,10 +153,28 @@ impl Applier {
                 )),
                 other => other.into(),
             })?;
+        let known = before.as_ref().and_then(|b| serde_json::to_value(b).ok());
         let changed = before.map(essence) != Some(essence(applied.clone()));
         let object = serde_json::to_value(&applied).map_err(|e| Error::Failed(e.to_string()))?;
-        Ok(Applied { object, changed })
+        Ok(Applied {
+            object,
+            changed,
+            before: known,
+        })
     }
+}
+
+async fn discover(client: &Client) -> Result<Discovery, Error> {
+    Ok(Discovery::new(client.clone()).run_aggregated().await?)
+}
+
+/// Whether one of the two has an address of its own, and the other leads to containers only.
+fn is_otherwise(old: &DynamicObject, new: &Value) -> bool {
+    let headless = |ip: Option<&Value>| ip.is_some_and(|ip| ip == "None");
+    let own = new.pointer("/metadata/labels/app.kubernetes.io~1managed-by");
+    new["kind"] == "Service"
+        && own.is_some_and(|m| m == MANAGER)
+        && headless(old.data.pointer("/spec/clusterIP")) != headless(new.pointer("/spec/clusterIP"))
 }
 
 /// The object without the server's bookkeeping: who owns which field may change though nothing else does.

@@ -1,11 +1,16 @@
 //! The verbs and their flags.
 
+use crate::run as alone;
 use crate::{
-    check, connect, doctor, down, error::Error, exec, image, logs, paths::Paths, scale, serve,
-    status, stop, up,
+    build_options, builder, compose, config, connect, convert, dockerfile_build, doctor, down,
+    error::Error, exec, image, logs, paths::Paths, registries, scale, serve, status, stop, up,
+    watch,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::path::PathBuf;
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 #[derive(Parser)]
 #[command(
@@ -21,6 +26,7 @@ pub struct Arguments {
     #[arg(
         long,
         global = true,
+        display_order = 1000,
         env = "KNARR_DATA_DIR",
         default_value = "/var/lib/knarr",
         value_name = "DIR"
@@ -30,8 +36,9 @@ pub struct Arguments {
     verb: Verb,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Output {
+    #[default]
     Text,
     Json,
 }
@@ -42,19 +49,57 @@ enum Verb {
     ///
     /// Takes a folder with a compose.yaml, a folder with Kubernetes manifests, or one such file. Running it again
     /// changes only what differs. The platform is started when it isn't running.
-    Up(up::UpArguments),
+    Up(Box<up::UpArguments>),
+    /// Bring changes of the files named by develop.watch into the running containers
+    Watch(watch::WatchArguments),
+    /// Print a compose file as Kubernetes manifests, which apply unchanged to any cluster
+    Convert(convert::ConvertArguments),
+    /// Print the compose files as one, variables filled in and short forms made long
+    Config(config::ConfigArguments),
     /// Stop and remove an app; its volumes stay unless --volumes
     Down(down::DownArguments),
+    /// The verbs of `docker compose`, for fingers that know them
+    Compose(Box<compose::ComposeArguments>),
     /// Show what runs, what is wrong and why
     Status(status::StatusArguments),
     /// Print the log lines of a service's containers
     Logs(logs::LogsArguments),
     /// Run a command in a service's container
     Exec(exec::ExecArguments),
+    /// Run a container by itself, as `docker run` does: no platform is needed
+    #[command(
+        after_help = "Exit codes: the container's own; 125 it could not be made, 126 its command can't be executed, 127 there is no such command."
+    )]
+    Run(Box<alone::RunArguments>),
+    /// List the containers that `run` made
+    Ps(alone::PsArguments),
+    /// Start, stop, remove and look into the containers that `run` made
+    #[command(subcommand)]
+    Container(alone::ContainerVerb),
+    /// Make, list and remove volumes of the containers that `run` makes
+    #[command(subcommand)]
+    Volume(alone::VolumeVerb),
+    /// Make, list and remove networks of the containers that `run` makes
+    #[command(subcommand)]
+    Network(alone::NetworkVerb),
     /// Change how many replicas services have: `knarr scale web=3 worker=0`
     Scale(scale::ScaleArguments),
-    /// Check a Dockerfile: `knarr build --check`
-    Build(check::BuildArguments),
+    /// Build an image from a Dockerfile, as `docker build` does; the platform need not run
+    Build(Box<build_options::BuildArguments>),
+    /// Show and remove what builds keep for the next ones
+    #[command(subcommand)]
+    Builder(builder::BuilderVerb),
+    /// Bring images from their registries
+    Pull(registries::PullArguments),
+    /// Send images to their registries
+    Push(registries::PushArguments),
+    /// Keep a login for a registry, where Docker keeps it
+    Login(registries::LoginArguments),
+    /// Forget the login for a registry
+    Logout {
+        /// Default: Docker Hub
+        registry: Option<String>,
+    },
     /// Make, list, load and remove images
     #[command(subcommand)]
     Image(image::ImageVerb),
@@ -78,6 +123,20 @@ impl Arguments {
     /// It is the platform itself.
     pub fn serves(&self) -> bool {
         matches!(self.verb, Verb::Serve(_))
+    }
+
+    /// It makes containers or images: the folders under them are everybody's to pass, whatever the caller's umask.
+    pub fn makes_containers(&self) -> bool {
+        matches!(
+            self.verb,
+            Verb::Serve(_)
+                | Verb::Up(_)
+                | Verb::Watch(_)
+                | Verb::Compose(_)
+                | Verb::Run(_)
+                | Verb::Container(_)
+                | Verb::Build(_)
+        )
     }
 }
 
@@ -107,6 +166,30 @@ pub fn seconds(text: &str) -> Result<u64, String> {
         .ok_or("expected seconds, or a time like 90s or 5m".into())
 }
 
+/// The code of a command line that can't be read: `run` has Docker's.
+pub fn misread(words: &[OsString]) -> u8 {
+    let mut words = words.iter().skip(1);
+    while let Some(word) = words.next() {
+        match word.as_encoded_bytes() {
+            b"run" => return alone::NOT_STARTED,
+            b"--data-dir" => drop(words.next()),
+            flag if flag.starts_with(b"-") => {}
+            _ => break,
+        }
+    }
+    2
+}
+
+/// The command line; called `docker-compose`, this program is `knarr compose`.
+pub fn words(all: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut all: Vec<OsString> = all.collect();
+    let called = all.first().and_then(|a| Path::new(a).file_name());
+    if called.is_some_and(|name| name == "docker-compose") {
+        all.insert(1, "compose".into());
+    }
+    all
+}
+
 pub fn run(arguments: Arguments) -> Result<u8, Error> {
     let paths = Paths::new(&arguments.data_dir)?;
     if let Verb::Serve(a) = arguments.verb {
@@ -118,14 +201,28 @@ pub fn run(arguments: Arguments) -> Result<u8, Error> {
         .map_err(|e| Error::Failed(e.to_string()))?;
     let outcome = runtime.block_on(async {
         match arguments.verb {
-            Verb::Up(a) => up::run(&paths, a).await,
+            Verb::Up(a) => up::run(&paths, *a).await,
+            Verb::Watch(a) => watch::run(&paths, a).await,
+            Verb::Convert(a) => convert::convert(&paths, a),
+            Verb::Config(a) => config::run(a),
             Verb::Down(a) => down::run(&paths, a).await,
+            Verb::Compose(a) => compose::run(&paths, *a).await,
             Verb::Status(a) => status::run(&paths, a).await,
             Verb::Logs(a) => logs::run(&paths, a).await,
             Verb::Exec(a) => exec::run(&paths, a).await,
+            Verb::Run(a) => alone::run(&paths, *a).await,
+            Verb::Ps(a) => alone::ps(&paths, a).await,
+            Verb::Container(a) => alone::container(&paths, a).await,
+            Verb::Volume(a) => alone::volume(&paths, a).await,
+            Verb::Network(a) => alone::network(&paths, a).await,
             Verb::Scale(a) => scale::run(&paths, a).await,
-            Verb::Build(a) => check::run(&paths, a),
-            Verb::Image(a) => image::run(&paths, a),
+            Verb::Build(a) => dockerfile_build::run(&paths, *a).await,
+            Verb::Builder(a) => builder::run(&paths, a).await,
+            Verb::Pull(a) => registries::pull(&paths, a).await,
+            Verb::Push(a) => registries::push(&paths, a).await,
+            Verb::Login(a) => registries::login(&paths, a).await,
+            Verb::Logout { registry } => registries::logout(registry),
+            Verb::Image(a) => image::run(&paths, a).await,
             Verb::Kubeconfig { path } => kubeconfig(&paths, path),
             Verb::Stop(a) => stop::run(&paths, a).await,
             Verb::Doctor(a) => doctor::run(&paths, a),
@@ -160,4 +257,55 @@ fn kubeconfig(paths: &Paths, path: bool) -> Result<u8, Error> {
         false => print!("{text}"),
     }
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn each(command: &clap::Command, path: &str, look: &mut impl FnMut(&clap::Command, &str)) {
+        look(command, path);
+        for inner in command.get_subcommands().filter(|c| !c.is_hide_set()) {
+            each(inner, &format!("{path} {}", inner.get_name()), look);
+        }
+    }
+
+    #[test]
+    fn every_verb_and_flag_says_what_it_is() {
+        let mut command = Arguments::command();
+        command.build();
+        command.clone().debug_assert();
+        let mut lacks = Vec::new();
+        each(&command, "knarr", &mut |command, path| {
+            if command.get_about().is_none() {
+                lacks.push(path.to_string());
+            }
+            for flag in command.get_opts().filter(|flag| !flag.is_hide_set()) {
+                if flag
+                    .get_help()
+                    .is_none_or(|help| help.to_string().is_empty())
+                {
+                    lacks.push(format!("{path} --{}", flag.get_id()));
+                }
+            }
+        });
+        assert_eq!(lacks, [""; 0]);
+    }
+
+    #[test]
+    fn what_cannot_be_read() {
+        for (line, code) in [
+            ("knarr run --memory x busybox", 125),
+            ("knarr --data-dir run run --nope", 125),
+            ("knarr --data-dir=d run", 125),
+            ("knarr --data-dir run up --nope", 2),
+            ("knarr up run --nope", 2),
+            ("knarr compose run --nope", 2),
+            ("knarr", 2),
+        ] {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            assert_eq!(misread(&words), code, "{line}");
+        }
+    }
 }

@@ -36,6 +36,14 @@ pub async fn connect(paths: &Paths) -> Result<Client, Error> {
     client(paths).await
 }
 
+/// What can't be looked into is not taken for nothing.
+pub fn require_readable(paths: &Paths) -> Result<(), Error> {
+    match std::fs::read_dir(&paths.data) {
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => Err(closed(paths)),
+        _ => Ok(()),
+    }
+}
+
 pub fn closed(paths: &Paths) -> Error {
     Error::Platform(format!(
         "only root may use what knarr keeps in {}: run it with sudo",

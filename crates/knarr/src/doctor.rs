@@ -18,9 +18,15 @@ use std::{
 const FREE_BYTES_MIN: u64 = 64 << 20;
 
 const DISK_SPACE: &str = "disk space";
+/// What is lacking without root, and what helps.
+const ROOT: (&str, &str) = (
+    "knarr needs root to make namespaces, mounts and network links",
+    "run it with sudo",
+);
 
 #[derive(Args)]
 pub struct DoctorArguments {
+    /// How it is printed
     #[arg(long, short, value_enum, default_value = "text")]
     output: Output,
 }
@@ -66,6 +72,14 @@ pub fn require(data: &Path) -> Result<(), Error> {
     {
         Some((lack, fix)) => Err(Error::Platform(format!("{lack}: {fix}"))),
         None => Ok(()),
+    }
+}
+
+/// Before anything is fetched or made that only root could use.
+pub fn require_root() -> Result<(), Error> {
+    match rustix::process::geteuid().is_root() {
+        true => Ok(()),
+        false => Err(Error::Platform(format!("{}: {}", ROOT.0, ROOT.1))),
     }
 }
 
@@ -133,13 +147,7 @@ fn checks(data: &Path) -> Vec<Check> {
     };
     let free = free_bytes(data);
     vec![
-        check(
-            "root",
-            true,
-            root,
-            "knarr needs root to make namespaces, mounts and network links",
-            "run it with sudo",
-        ),
+        check("root", true, root, ROOT.0, ROOT.1),
         check(
             "overlayfs",
             true,

@@ -6,11 +6,12 @@ use crate::{
     error::Error,
     paths::Paths,
     plan::{self, Source},
+    project::ProjectArguments,
 };
 use clap::Args;
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Pod};
 use kube::{
-    Api, Client, Resource,
+    Api, Client, Resource, ResourceExt,
     api::{ApiResource, DeleteParams, DynamicObject, ListParams},
     core::GroupVersionKind,
 };
@@ -25,31 +26,63 @@ pub struct DownArguments {
     /// The folder or file that was given to `up`
     #[arg(default_value = ".")]
     path: PathBuf,
-    /// The project's name instead of a folder
-    #[arg(short = 'p', long, value_name = "NAME")]
-    project: Option<String>,
+    #[command(flatten)]
+    project: ProjectArguments,
+    #[command(flatten)]
+    flags: DownFlags,
+}
+
+/// What all forms of `down` take.
+#[derive(Args, Default)]
+pub struct DownFlags {
+    /// Remove images too: those that were built here (local), or all that the services use
+    #[arg(long, value_name = "WHICH", value_parser = ["local", "all"])]
+    rmi: Option<String>,
+    /// As every `down` does: remove what the file no longer has
+    #[arg(long, hide = true)]
+    remove_orphans: bool,
     /// Remove its volumes, with all their data, too
     #[arg(short = 'v', long)]
-    volumes: bool,
+    pub volumes: bool,
+    /// Seconds until what does not end is killed. Default: as the file says
+    #[arg(short = 't', long, value_name = "SECONDS")]
+    timeout: Option<u32>,
+    /// How it is printed
     #[arg(long, short, value_enum, default_value = "text")]
     output: crate::cli::Output,
 }
 
+impl DownFlags {
+    /// `down` of a project that was asked for elsewhere.
+    pub fn of(self, project: ProjectArguments) -> DownArguments {
+        DownArguments {
+            path: ".".into(),
+            project,
+            flags: self,
+        }
+    }
+}
+
 pub async fn run(paths: &Paths, arguments: DownArguments) -> Result<u8, Error> {
     // Every profile: what was started with one is to go as well.
-    let source = match (&arguments.project, arguments.path.exists()) {
+    let mut asked = arguments.project.clone();
+    asked.profile = vec!["*".into()];
+    let named = arguments.project.project.clone();
+    let source = match (&named, arguments.path.exists()) {
         (Some(_), false) => None,
-        (Some(_), true) => {
-            plan::read(&arguments.path, &["*".into()], arguments.project.clone()).ok()
-        }
-        (None, _) => Some(plan::read(&arguments.path, &["*".into()], None)?),
+        (Some(_), true) => plan::read(&arguments.path, &asked).ok(),
+        (None, _) => Some(plan::read(&arguments.path, &asked)?),
+    };
+    let images = match (&source, arguments.flags.rmi.as_deref()) {
+        (Some(Source::Compose(project)), Some(which)) => images(project, which),
+        _ => vec![],
     };
     let client = connect::connect(paths).await?;
-    let project = match (source, arguments.project) {
+    let project = match (source, named) {
         (Some(Source::Manifests { documents, .. }), None) => {
             let applier = Applier::new(client.clone()).await?;
             let kept = |kind: &str| {
-                !arguments.volumes
+                !arguments.flags.volumes
                     && matches!(
                         kind,
                         "PersistentVolumeClaim" | "PersistentVolume" | "Namespace"
@@ -68,7 +101,8 @@ pub async fn run(paths: &Paths, arguments: DownArguments) -> Result<u8, Error> {
                         .and_then(|n| n.as_str())
                         .map(String::from),
                 );
-                if kept(kind) {
+                // Of a kind that is gone nothing is left.
+                if kept(kind) || !applier.knows(object) {
                     continue;
                 }
                 match applier
@@ -84,14 +118,32 @@ pub async fn run(paths: &Paths, arguments: DownArguments) -> Result<u8, Error> {
             for namespace in namespaces {
                 pods_gone(&client, &namespace).await?;
             }
-            return done(&arguments.output, "the manifests' objects", gone > 0);
+            return done(&arguments.flags.output, "the manifests' objects", gone > 0);
         }
         (Some(Source::Compose(project)), None) => project.name.replace('_', "-"),
         (_, Some(name)) => name,
         (None, None) => return Err(Error::Input("name a folder or a project".into())),
     };
-    let changed = remove_project(&client, &project, arguments.volumes).await?;
-    done(&arguments.output, &project, changed)
+    let mut changed = remove_project(&client, &project, &arguments.flags).await?;
+    if !images.is_empty() {
+        let store = knarr_image::ImageStore::open(&paths.images())?;
+        for image in images {
+            if store.resolve(&image)?.is_some() {
+                store.remove(&image)?;
+                changed = true;
+            }
+        }
+    }
+    done(&arguments.flags.output, &project, changed)
+}
+
+/// The images that `--rmi` takes away.
+fn images(project: &knarr_compose::Project, which: &str) -> Vec<String> {
+    let services = project.services.values();
+    services
+        .filter(|s| which == "all" || s.build.is_some())
+        .map(|s| s.image.clone())
+        .collect()
 }
 
 fn done(output: &crate::cli::Output, what: &str, changed: bool) -> Result<u8, Error> {
@@ -105,7 +157,7 @@ fn done(output: &crate::cli::Output, what: &str, changed: bool) -> Result<u8, Er
     Ok(0)
 }
 
-async fn remove_project(client: &Client, project: &str, volumes: bool) -> Result<bool, Error> {
+async fn remove_project(client: &Client, project: &str, flags: &DownFlags) -> Result<bool, Error> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let Some(namespace) = namespaces.get_opt(project).await? else {
         return Ok(false);
@@ -123,7 +175,7 @@ async fn remove_project(client: &Client, project: &str, volumes: bool) -> Result
     }
     let mine = ListParams::default().labels("app.kubernetes.io/managed-by=knarr");
     let mut changed = false;
-    for (group, kind) in [("apps", "Deployment"), ("batch", "Job"), ("", "Service")] {
+    for (group, kind) in crate::rollout::KINDS {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, "v1", kind));
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), project, &resource);
         for object in api.list_metadata(&mine).await? {
@@ -135,9 +187,19 @@ async fn remove_project(client: &Client, project: &str, volumes: bool) -> Result
             }
         }
     }
+    if let Some(seconds) = flags.timeout {
+        let pods: Api<Pod> = Api::namespaced(client.clone(), project);
+        let parameters = DeleteParams::default().grace_period(seconds);
+        for pod in pods.list_metadata(&ListParams::default()).await? {
+            match pods.delete(&pod.name_any(), &parameters).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                other => drop(other?),
+            }
+        }
+    }
     pods_gone(client, project).await?;
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), project);
-    if volumes
+    if flags.volumes
         || claims
             .list_metadata(&ListParams::default())
             .await?

@@ -10,6 +10,8 @@ pub enum Error {
     Compose(#[from] knarr_compose::Error),
     #[error(transparent)]
     Image(#[from] knarr_image::Error),
+    #[error(transparent)]
+    Registry(#[from] knarr_image::client::Error),
     /// The platform does not run, or can't be started here.
     #[error("{0}")]
     Platform(String),
@@ -35,6 +37,7 @@ impl Error {
             Error::Api(kube::Error::Api(_))
             | Error::Failed(_)
             | Error::Image(_)
+            | Error::Registry(_)
             | Error::Io { .. } => 1,
             Error::Api(_) => 3,
         }

@@ -2,10 +2,10 @@
 
 use crate::{connect, error::Error, logs, paths::Paths};
 use clap::Args;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Status};
 use kube::{
     Api, ResourceExt,
-    api::{AttachParams, TerminalSize},
+    api::{AttachParams, AttachedProcess, TerminalSize},
 };
 use rustix::termios::{self, OptionalActions, Termios};
 use std::io::IsTerminal;
@@ -60,6 +60,13 @@ fn size() -> Option<TerminalSize> {
 }
 
 pub async fn run(paths: &Paths, arguments: ExecArguments) -> Result<u8, Error> {
+    let a = &arguments;
+    if a.target.project.is_none()
+        && !crate::run::in_app(paths, &a.name).await
+        && let Some(done) = crate::run::exec_alone(paths, &a.name, a.stdin, a.tty, &a.command).await
+    {
+        return done;
+    }
     let client = connect::connect(paths).await?;
     let namespace = logs::project(&client, arguments.target.project.as_deref()).await?;
     let pods = logs::pods_of(&client, &namespace, std::slice::from_ref(&arguments.name)).await?;
@@ -79,13 +86,23 @@ pub async fn run(paths: &Paths, arguments: ExecArguments) -> Result<u8, Error> {
         .stdout(true)
         .stderr(!arguments.tty)
         .tty(arguments.tty);
-    if let Some(container) = &arguments.container {
+    let own = logs::has_container(pod, &arguments.name)
+        .then(|| arguments.name.to_lowercase().replace(['_', '.'], "-"));
+    if let Some(container) = arguments.container.clone().or(own) {
         parameters = parameters.container(container);
     }
-    let mut process = api
+    let process = api
         .exec(&pod.name_any(), &arguments.command, &parameters)
         .await?;
-    let _raw = (arguments.tty && std::io::stdin().is_terminal())
+    join(process, arguments.tty).await
+}
+
+/// Passes this program's input and output on until the process has ended; its code.
+///
+/// # Errors
+/// When the connection breaks, or the process can't be run.
+pub async fn join(mut process: AttachedProcess, tty: bool) -> Result<u8, Error> {
+    let _raw = (tty && std::io::stdin().is_terminal())
         .then(Raw::enter)
         .flatten();
     let mut outputs = tokio::task::JoinSet::new();
@@ -104,9 +121,7 @@ pub async fn run(paths: &Paths, arguments: ExecArguments) -> Result<u8, Error> {
             let _ = to.shutdown().await;
         });
     }
-    if arguments.tty
-        && let Some(mut sizes) = process.terminal_size()
-    {
+    if tty && let Some(mut sizes) = process.terminal_size() {
         use futures::SinkExt;
         tokio::spawn(async move {
             let Ok(mut changed) =
@@ -133,6 +148,14 @@ pub async fn run(paths: &Paths, arguments: ExecArguments) -> Result<u8, Error> {
         None => None,
     };
     let _ = tokio::time::timeout(std::time::Duration::from_secs(2), process.join()).await;
+    Ok(u8::try_from(code(status)? & 0xff).unwrap_or(1))
+}
+
+/// The code that a process ended with.
+///
+/// # Errors
+/// When there is none.
+pub fn code(status: Option<Status>) -> Result<i32, Error> {
     let Some(status) = status else {
         return Err(Error::Failed(
             "the connection broke before the command ended".into(),
@@ -147,7 +170,7 @@ pub async fn run(paths: &Paths, arguments: ExecArguments) -> Result<u8, Error> {
         .find(|c| c.reason.as_deref() == Some("ExitCode"))
         .and_then(|c| c.message.as_deref()?.parse::<i32>().ok());
     match code {
-        Some(code) => Ok(u8::try_from(code & 0xff).unwrap_or(1)),
+        Some(code) => Ok(code),
         None => Err(Error::Failed(status.message.unwrap_or_default())),
     }
 }

@@ -9,6 +9,9 @@ use k8s_openapi::api::core::v1::Pod;
 use knarr_network::{HostPort, Network};
 use knarr_node::PodNetwork;
 
+/// Addresses that a Pod may have besides its own.
+const FURTHER_MAX: usize = 64;
+
 pub struct Links {
     network: Network,
     /// The machine's addresses, one a family.
@@ -42,6 +45,37 @@ impl PodNetwork for Links {
     }
 }
 
+fn annotation<'a>(pod: &'a Pod, key: &str) -> &'a str {
+    let all = pod.metadata.annotations.as_ref();
+    all.and_then(|a| a.get(key)).map_or("", String::as_str)
+}
+
+/// What a Pod asks for of this kind leads the machine's and all Pods' traffic to it, so only Docker's containers get it: who may
+/// make one of those is root anyway.
+fn may_choose(pod: &Pod) -> bool {
+    pod.metadata.namespace.as_deref() == Some(knarr_docker::NAMESPACE)
+}
+
+/// Words like `172.28.0.10/16`; others are left out.
+fn further(pod: &Pod) -> Vec<(Ipv4Addr, u8)> {
+    let words = annotation(pod, "knarr.dev/addresses").split_whitespace();
+    let one = |word: &str| {
+        let (address, bits) = word.split_once('/')?;
+        Some((address.parse().ok()?, bits.parse().ok()?))
+    };
+    words.filter_map(one).take(FURTHER_MAX).collect()
+}
+
+/// As `02:42:ac:11:00:02`.
+fn mac(pod: &Pod) -> Option<[u8; 6]> {
+    let text = annotation(pod, "knarr.dev/mac-address");
+    let bytes: Vec<u8> = text
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16).ok())
+        .collect::<Option<_>>()?;
+    bytes.try_into().ok()
+}
+
 fn protocol(name: Option<&str>) -> u8 {
     match name {
         Some("UDP") => 17,
@@ -69,6 +103,11 @@ fn facts(pod: &Pod) -> knarr_network::Pod {
         namespace: text(&pod.metadata.namespace),
         name: text(&pod.metadata.name),
         labels: pod.metadata.labels.clone().unwrap_or_default(),
+        further: match may_choose(pod) {
+            true => further(pod),
+            false => vec![],
+        },
+        mac: mac(pod).filter(|_| may_choose(pod)),
         ..knarr_network::Pod::default()
     };
     for (port, number) in all {
@@ -120,8 +159,10 @@ mod tests {
 
     #[test]
     fn a_pods_ports() {
-        let pod: Pod = serde_json::from_value(json!({
-            "metadata": {"uid": "u", "namespace": "ns", "name": "p", "labels": {"a": "b"}},
+        let mut pod: Pod = serde_json::from_value(json!({
+            "metadata": {"uid": "u", "namespace": "docker", "name": "p", "labels": {"a": "b"}, "annotations": {
+                "knarr.dev/addresses": "172.28.0.10/16 x 10.9.0.2/24", "knarr.dev/mac-address": "02:42:ac:11:00:0f",
+            }},
             "spec": {
                 "initContainers": [
                     {"name": "once", "ports": [{"name": "no", "containerPort": 1}]},
@@ -134,7 +175,18 @@ mod tests {
             },
         }))
         .unwrap();
+        pod.metadata.namespace = Some("ns".into());
+        let others = super::facts(&pod);
+        assert_eq!((others.further.len(), others.mac), (0, None));
+        pod.metadata.namespace = Some("docker".into());
         let facts = facts(&pod);
+        let further = facts
+            .further
+            .iter()
+            .map(|(ip, bits)| format!("{ip}/{bits}"));
+        let further: Vec<String> = further.collect();
+        assert_eq!(further, ["172.28.0.10/16", "10.9.0.2/24"]);
+        assert_eq!(facts.mac, Some([2, 0x42, 0xac, 0x11, 0, 15]));
         assert_eq!(
             facts.ports,
             [("web".to_string(), 6, 80), ("m".to_string(), 6, 9)]

@@ -73,6 +73,7 @@ pub async fn pods_of(
         .items;
     let is = |pod: &Pod, name: &str| {
         pod.name_any() == name
+            || has_container(pod, name)
             || pod
                 .labels()
                 .get("app.kubernetes.io/name")
@@ -98,7 +99,26 @@ pub async fn pods_of(
         .collect())
 }
 
+/// Whether a service of this name has a container in the Pod, perhaps beside that of another.
+pub fn has_container(pod: &Pod, service: &str) -> bool {
+    let name = service.to_lowercase().replace(['_', '.'], "-");
+    let mut containers = pod.spec.iter().flat_map(|s| &s.containers);
+    containers.any(|c| c.name == name)
+}
+
 pub async fn run(paths: &Paths, arguments: LogsArguments) -> Result<u8, Error> {
+    if let ([name], None, false) = (
+        arguments.names.as_slice(),
+        &arguments.target.project,
+        arguments.previous || arguments.since.is_some(),
+    ) && !crate::run::in_app(paths, name).await
+    {
+        let tail = arguments.tail.map(|n| n.to_string());
+        let (follow, times) = (arguments.follow, arguments.timestamps);
+        if let Some(done) = crate::run::logs_alone(paths, name, follow, tail, times).await {
+            return done;
+        }
+    }
     let client = connect::connect(paths).await?;
     let namespace = project(&client, arguments.target.project.as_deref()).await?;
     let pods = pods_of(&client, &namespace, &arguments.names).await?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 const NFT_GETGEN: u16 = 10 << 8 | 16;
 /// linux/rtnetlink.h
 const RTM_NEWLINK: u16 = 16;
+const IFF_UP: u32 = 1;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
@@ -32,6 +33,23 @@ pub fn nftables() -> bool {
 /// says so before that.
 pub fn veth() -> bool {
     link_kind("veth")
+}
+
+/// Brings up this thread's namespace's loopback.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn loopback_up() -> std::io::Result<()> {
+    // struct ifinfomsg: family, type, index, flags, change
+    let mut body = vec![0; 4];
+    body.extend(1_i32.to_ne_bytes());
+    body.extend(IFF_UP.to_ne_bytes());
+    body.extend(IFF_UP.to_ne_bytes());
+    match ask(None, message(RTM_NEWLINK, REQUEST | ACK, &body)) {
+        Some(0) => Ok(()),
+        Some(error) => Err(std::io::Error::from_raw_os_error(-error)),
+        None => Err(std::io::Error::other("the kernel does not answer")),
+    }
 }
 
 fn link_kind(name: &str) -> bool {

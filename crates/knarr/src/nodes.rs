@@ -45,10 +45,7 @@ impl Which<'_> {
     }
 
     fn sub(&self, name: &str) -> PathBuf {
-        match self.number {
-            1 => self.paths.sub(name),
-            number => self.paths.sub("nodes").join(number.to_string()).join(name),
-        }
+        sub(self.paths, self.number, name)
     }
 
     /// Where the node agent keeps its things.
@@ -63,6 +60,10 @@ impl Which<'_> {
             number: self.number,
             machine_ip: Which { number: 1, ..*self }.node_ip(),
             machine_ip6: self.settings.ipv6(1).map(|ipv6| ipv6.node_ip()),
+            machine_outside: host_addresses(true)
+                .into_iter()
+                .filter(|ip| !ip.is_loopback())
+                .collect(),
         })
     }
 
@@ -153,6 +154,18 @@ impl Which<'_> {
     }
 }
 
+fn sub(paths: &Paths, number: u8, name: &str) -> PathBuf {
+    match number {
+        1 => paths.sub(name),
+        number => paths.sub("nodes").join(number.to_string()).join(name),
+    }
+}
+
+/// Where a node's containers are written down.
+pub fn runtime_dir(paths: &Paths, number: u8) -> PathBuf {
+    sub(paths, number, "runtime")
+}
+
 /// The numbers of the nodes that have something in the data directory, the first node last: the others' ways lead over it.
 pub fn known(paths: &Paths) -> Vec<u8> {
     let entries = std::fs::read_dir(paths.sub("nodes"));
@@ -170,6 +183,7 @@ pub fn known(paths: &Paths) -> Vec<u8> {
 pub struct Common {
     pub api: ApiServer,
     pub images: knarr_image::ImageStore,
+    pub registries: knarr_image::client::ClientConfig,
     pub settings: knarr_node::Settings,
 }
 
@@ -198,6 +212,17 @@ fn agent_listeners(network: &Network, ips: &[IpAddr]) -> Result<(u16, Vec<TcpLis
     all(AGENT_PORT).or_else(|_| all(0))
 }
 
+/// Where the gateway opens published ports on a further node.
+pub fn published_on(which: Which<'_>, network: &Network) -> knarr_gateway::Ground {
+    let (tcp, udp) = (network.clone(), network.clone());
+    let other = std::io::Error::other;
+    knarr_gateway::Ground::of_node(
+        which.name(),
+        move |at| tcp.listen(at).map_err(other),
+        move |at| udp.listen_udp(at).map_err(other),
+    )
+}
+
 /// Starts a node's network tasks and its agent.
 pub async fn start(
     which: Which<'_>,
@@ -209,6 +234,13 @@ pub async fn start(
     let (services, dns) = (network.clone(), network.clone());
     let services_client = common.api.client("system:kube-proxy", &[], "kube-proxy");
     tasks.spawn(async move { services.run_services(services_client).await });
+    let (health, health_client) = (
+        network.clone(),
+        common.api.client("system:kube-proxy", &[], "kube-proxy"),
+    );
+    let health_node = which.name();
+    tasks
+        .spawn(async move { crate::health_ports::run(&health_node, &health, health_client).await });
     let policies = network.clone();
     let policies_client = common
         .api
@@ -252,6 +284,11 @@ pub async fn start(
         cluster_domain: which.settings.cluster_domain.clone(),
         runtime,
         images: common.images.clone(),
+        registries: common.registries.clone(),
+        image_users: {
+            let (paths, number) = (which.paths.clone(), which.number);
+            Arc::new(move || crate::image_users::but_for(&paths, Some(number)))
+        },
         network: Arc::new(Links::new(network, host_ips)),
         client: Arc::new(move || api.client(&user, NODES, "kubelet")),
         port,
@@ -261,9 +298,11 @@ pub async fn start(
     })
     .await
     .map_err(|e| Error::Platform(format!("node {name}: {e}")))?;
-    common
-        .api
-        .set_pod_streams(&name, Arc::new(wiring::Streams(node.clone())));
+    let streams = wiring::Streams {
+        node: node.clone(),
+        tokens: which.paths.tokens(),
+    };
+    common.api.set_pod_streams(&name, Arc::new(streams));
     let agent = crate::measured::Agent(node.clone());
     common.api.set_node_agent(&name, Arc::new(agent));
     say_what_it_is(&common.api, which).await?;

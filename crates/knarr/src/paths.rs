@@ -44,6 +44,11 @@ impl Paths {
     pub fn kubeconfig(&self) -> PathBuf {
         self.data.join("kubeconfig")
     }
+    /// A file here, named like a word of a request, proves to the platform that the request comes from somebody who may write
+    /// here. Each is good for once: words of requests are logged.
+    pub fn tokens(&self) -> PathBuf {
+        self.data.join("tokens")
+    }
     pub fn images(&self) -> PathBuf {
         self.data.join("images")
     }
@@ -52,6 +57,11 @@ impl Paths {
     }
     pub fn sub(&self, name: &str) -> PathBuf {
         self.data.join(name)
+    }
+
+    /// Where the registry listens, while it does.
+    pub fn registry(&self) -> PathBuf {
+        self.sub("registry.address")
     }
 
     /// The platform's process id, when it runs.

@@ -1,17 +1,13 @@
 //! What `up` and `down` were pointed at: a compose file or Kubernetes manifests, read and checked, nothing touched.
 
-use crate::error::{Error, io};
+use crate::{
+    error::{Error, io},
+    project::ProjectArguments,
+};
 use knarr_compose::Project;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// Names Compose looks for, in its order.
-const COMPOSE_NAMES: &[&str] = &[
-    "compose.yaml",
-    "compose.yml",
-    "docker-compose.yaml",
-    "docker-compose.yml",
-];
 /// Most files one folder of manifests may have.
 const MANIFESTS_MAX: usize = 1000;
 
@@ -31,29 +27,29 @@ pub struct Document {
     pub place: String,
 }
 
-pub fn read(path: &Path, profiles: &[String], project: Option<String>) -> Result<Source, Error> {
-    let meta =
-        std::fs::metadata(path).map_err(|e| Error::Input(format!("{}: {e}", path.display())))?;
-    let compose = |file: PathBuf| {
-        let options = knarr_compose::Options {
-            file,
-            environment: std::env::vars_os()
-                .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
-                .collect(),
-            profiles: profiles.to_vec(),
-            project: project.clone(),
-        };
+pub fn read(path: &Path, asked: &ProjectArguments) -> Result<Source, Error> {
+    let compose = |folder: &Path, file: Option<PathBuf>| {
+        let mut options = asked.options(folder.to_path_buf())?;
+        options.files.extend(file);
         Ok(Source::Compose(Box::new(knarr_compose::load(&options)?)))
     };
+    if !asked.files.is_empty() {
+        return compose(Path::new("."), None);
+    }
+    let meta =
+        std::fs::metadata(path).map_err(|e| Error::Input(format!("{}: {e}", path.display())))?;
     if meta.is_dir() {
-        if let Some(file) = COMPOSE_NAMES
-            .iter()
-            .map(|n| path.join(n))
-            .find(|f| f.is_file())
-        {
-            return compose(file);
+        if has_compose(path) {
+            return compose(path, None);
         }
         let documents = manifests(path)?;
+        let elsewhere = std::env::var_os("COMPOSE_FILE").is_some()
+            || path
+                .canonicalize()
+                .is_ok_and(|p| p.ancestors().any(has_compose));
+        if documents.is_empty() && elsewhere {
+            return compose(path, None);
+        }
         if documents.is_empty() {
             return Err(Error::Input(format!(
                 "{} holds neither a compose.yaml nor Kubernetes manifests: name another folder or file",
@@ -68,7 +64,8 @@ pub fn read(path: &Path, profiles: &[String], project: Option<String>) -> Result
     let text = std::fs::read_to_string(path)
         .map_err(|e| Error::Input(format!("{}: {e}", path.display())))?;
     if text.lines().any(|l| l.starts_with("services:")) {
-        return compose(path.to_path_buf());
+        let file = std::path::absolute(path).unwrap_or(path.to_path_buf());
+        return compose(Path::new("."), Some(file));
     }
     let folder = path
         .parent()
@@ -77,11 +74,30 @@ pub fn read(path: &Path, profiles: &[String], project: Option<String>) -> Result
         .to_path_buf();
     Ok(Source::Manifests {
         folder,
-        documents: documents(path)?,
+        documents: documents(path, None)?,
     })
 }
 
+fn has_compose(folder: &Path) -> bool {
+    let mut names = knarr_compose::FILE_NAMES.iter();
+    names.any(|n| folder.join(n).is_file())
+}
+
+/// The names that a kustomization may have.
+const KUSTOMIZATIONS: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
+/// How deep kustomizations may name others.
+const KUSTOMIZATIONS_DEEP: usize = 16;
+
 fn manifests(folder: &Path) -> Result<Vec<Document>, Error> {
+    if let Some(file) = kustomization(folder) {
+        return kustomized(&file, 0);
+    }
+    if folder.join("Chart.yaml").is_file() {
+        let folder = folder.display();
+        return Err(Error::Input(format!(
+            "{folder} is a Helm chart: `helm template {folder} > all.yaml`, then `knarr up all.yaml`; or `helm install` with `knarr kubeconfig`"
+        )));
+    }
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
         .map_err(io(folder.display().to_string()))?
         .flatten()
@@ -98,21 +114,77 @@ fn manifests(folder: &Path) -> Result<Vec<Document>, Error> {
             folder.display()
         )));
     }
-    let mut all = Vec::new();
+    let (mut all, mut others) = (Vec::new(), Vec::new());
     for file in files {
-        all.extend(documents(&file)?);
+        all.extend(documents(&file, Some(&mut others))?);
+    }
+    // Where nothing is Kubernetes', the folder is none of manifests.
+    if !all.is_empty() {
+        for place in others {
+            eprintln!("warning: {place}: no Kubernetes object, left out");
+        }
     }
     Ok(all)
 }
 
-/// The objects of one file; each must say what it is.
-fn documents(file: &Path) -> Result<Vec<Document>, Error> {
+fn kustomization(folder: &Path) -> Option<PathBuf> {
+    let mut files = KUSTOMIZATIONS.iter().map(|n| folder.join(n));
+    files.find(|f| f.is_file())
+}
+
+/// What a kustomization names that does no more than name files and folders; one that changes them is refused.
+fn kustomized(file: &Path, depth: usize) -> Result<Vec<Document>, Error> {
+    let name = file.display();
+    let folder = file.parent().unwrap_or(Path::new("."));
+    let refuse = |why: String| {
+        let folder = match folder.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => folder,
+        };
+        Err(Error::Input(format!(
+            "{name}: {why}: `kubectl kustomize {} > all.yaml`, then `knarr up all.yaml`",
+            folder.display()
+        )))
+    };
+    let text = std::fs::read_to_string(file).map_err(io(name.to_string()))?;
+    let read: Value = serde_saphyr::from_str(&knarr_compose::forgiving(&text))
+        .map_err(|e| Error::Input(format!("{name}: not valid YAML: {e}")))?;
+    let mut keys = read.as_object().into_iter().flatten();
+    const PLAIN: [&str; 4] = ["apiVersion", "kind", "metadata", "resources"];
+    if let Some((key, _)) = keys.find(|(k, v)| !PLAIN.contains(&k.as_str()) && !v.is_null()) {
+        return refuse(format!("knarr knows no `{key}` of kustomizations"));
+    }
+    if depth == KUSTOMIZATIONS_DEEP {
+        return refuse("kustomizations name each other too deeply".into());
+    }
+    let mut all = Vec::new();
+    for resource in read["resources"].as_array().into_iter().flatten() {
+        let resource = resource.as_str().unwrap_or_default();
+        let path = folder.join(resource);
+        if path.is_file() {
+            all.extend(documents(&path, None)?);
+        } else if let Some(inner) = kustomization(&path) {
+            all.extend(kustomized(&inner, depth + 1)?);
+        } else {
+            return refuse(format!("{resource:?} is no file and no kustomization here"));
+        }
+        if all.len() > MANIFESTS_MAX {
+            return refuse(format!("more than {MANIFESTS_MAX} objects"));
+        }
+    }
+    Ok(all)
+}
+
+/// The objects of one file; each must say what it is. `others`: the file was not named, it stands in a folder, where other
+/// programs' files may be too (`package.json`, Helm's `values.yaml`): those are left out, and their places go there.
+fn documents(file: &Path, mut others: Option<&mut Vec<String>>) -> Result<Vec<Document>, Error> {
     let name = file.display();
     let text = std::fs::read_to_string(file).map_err(io(name.to_string()))?;
     // As kubectl reads it: `defaultMode: 0400` is octal.
     let options = serde_saphyr::options! { legacy_octal_numbers: true };
-    let parsed: Vec<Value> = serde_saphyr::from_multiple_with_options(&text, options)
-        .map_err(|e| Error::Input(format!("{name}: not valid YAML: {e}")))?;
+    let parsed: Vec<Value> =
+        serde_saphyr::from_multiple_with_options(&knarr_compose::forgiving(&text), options)
+            .map_err(|e| Error::Input(format!("{name}: not valid YAML: {e}")))?;
     let mut all = Vec::new();
     let several = parsed.iter().filter(|d| !d.is_null()).count() > 1;
     for (i, document) in parsed.into_iter().enumerate() {
@@ -123,6 +195,21 @@ fn documents(file: &Path) -> Result<Vec<Document>, Error> {
             true => format!("{name}, document {}", i + 1),
             false => name.to_string(),
         };
+        if let Some(others) = &mut others
+            && document["apiVersion"].is_null()
+            && document["kind"].is_null()
+        {
+            others.push(place);
+            continue;
+        }
+        if document["kind"] == "Kustomization" && several {
+            return Err(Error::Input(format!(
+                "{place}: a kustomization stands in a file of its own, kustomization.yaml"
+            )));
+        }
+        if document["kind"] == "Kustomization" {
+            return kustomized(file, 0);
+        }
         if !document.is_object() {
             return Err(Error::Input(format!(
                 "{place}: expected an object with apiVersion, kind and metadata"
@@ -163,6 +250,82 @@ mod tests {
     use serde_json::json;
 
     #[test]
+    fn folders_are_read_as_what_they_are() {
+        let object =
+            |name: &str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\n");
+        let (a, b) = (object("a"), object("b"));
+        let names = "resources: [b.yaml, sub]";
+        // (files, names of the objects or a part of the error)
+        type Case<'a> = (&'a [(&'a str, &'a str)], Result<&'a [&'a str], &'a str>);
+        let cases: [Case; 7] = [
+            (&[("b.yaml", &b), ("a.yml", &a)], Ok(&["a", "b"])),
+            (
+                &[
+                    ("package.json", "{}"),
+                    ("values.yaml", "a: 1"),
+                    ("a.yaml", &a),
+                ],
+                Ok(&["a"]),
+            ),
+            (&[("package.json", "{\"a\": 1}")], Ok(&[])),
+            (
+                &[("a.yaml", "apiVersion: v1\nmetadata: {name: a}")],
+                Err("a.yaml: kind is missing"),
+            ),
+            (
+                &[
+                    ("kustomization.yaml", names),
+                    ("b.yaml", &b),
+                    ("other.yaml", "]"),
+                    (
+                        "sub/kustomization.yml",
+                        "kind: Kustomization\nresources: [../a.yaml]",
+                    ),
+                    ("a.yaml", &a),
+                ],
+                Ok(&["b", "a"]),
+            ),
+            (
+                &[
+                    ("kustomization.yaml", "namePrefix: x-\nresources: [a.yaml]"),
+                    ("a.yaml", &a),
+                ],
+                Err(
+                    "kustomization.yaml: knarr knows no `namePrefix` of kustomizations: `kubectl kustomize",
+                ),
+            ),
+            (
+                &[("Chart.yaml", "apiVersion: v2\nname: a")],
+                Err("is a Helm chart: `helm template"),
+            ),
+        ];
+        for (i, (files, expected)) in cases.into_iter().enumerate() {
+            let dir = std::env::temp_dir().join(format!("knarr-plan-{}-{i}", std::process::id()));
+            for (name, text) in files {
+                let path = dir.join(name);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, text).unwrap();
+            }
+            let found = manifests(&dir).map_err(|e| e.to_string());
+            match expected {
+                Ok(names) => {
+                    let found = found.unwrap();
+                    let found: Vec<&str> = found
+                        .iter()
+                        .map(|d| d.object["metadata"]["name"].as_str().unwrap())
+                        .collect();
+                    assert_eq!(found, names, "case {i}");
+                }
+                Err(part) => {
+                    let error = found.err().unwrap();
+                    assert!(error.contains(part), "case {i}: {error}");
+                }
+            }
+            std::fs::remove_dir_all(&dir).unwrap();
+        }
+    }
+
+    #[test]
     fn scalars_are_what_kubectl_takes_them_for() {
         let cases = [
             ("0400", json!(256)),
@@ -173,6 +336,7 @@ mod tests {
             ("yes", json!(true)),
             ("\"0400\"", json!("0400")),
             ("08:00", json!("08:00")),
+            ("'{\n}'", json!("{ }")),
             ("~", json!(null)),
         ];
         let dir = std::env::temp_dir().join(format!("knarr-plan-{}", std::process::id()));
@@ -181,7 +345,7 @@ mod tests {
                 "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a}}\nvalue: {scalar}\n"
             );
             std::fs::write(&dir, text).unwrap();
-            let found = documents(&dir).unwrap();
+            let found = documents(&dir, None).unwrap();
             assert_eq!(found[0].object["value"], expected, "{scalar}");
         }
         std::fs::remove_file(&dir).unwrap();

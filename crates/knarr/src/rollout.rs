@@ -1,33 +1,40 @@
 //! Applying, and waiting until all is ready or something will not come right.
 
+mod trouble;
+
 use crate::{
-    apply::{Applied, Applier},
+    apply::Applier,
     error::Error,
     plan::Document,
     progress::Progress,
     ready::{self, Readiness},
-    work::{Unit, Work, name_of},
+    staged::{self, Stage},
+    work::{self, Replace, Unit, Work, name_of},
 };
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Event, Service};
-use knarr_compose::{Condition, Dependency};
+use k8s_openapi::{api::core::v1::Event, jiff::Timestamp};
+use knarr_compose::{Condition, Dependency, FailureAction};
 use kube::{
     Api, Client,
-    api::{ApiResource, DeleteParams, DynamicObject, ListParams},
+    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
     core::GroupVersionKind,
     runtime::{WatchStreamExt, watcher},
 };
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{SocketAddr, TcpListener},
     time::Duration,
 };
 
+use trouble::{give_up_on_trouble, late, port_trouble};
+
 /// How long to wait for the next event before looking again all the same.
 const LOOK_AGAIN_SECONDS: u64 = 5;
-/// How long a port's trouble may take to turn out to be over.
-const PORT_SETTLES: Duration = Duration::from_secs(1);
+
+/// How long an earlier run of a Job may take to end.
+const JOB_GOES: Duration = Duration::from_secs(60);
+/// How long what is brought back may take to be ready.
+const SETTLES: Duration = Duration::from_secs(60);
 
 /// Asks the server about each object, and changes nothing.
 ///
@@ -38,9 +45,17 @@ pub async fn check(applier: &Applier, work: &Work) -> Result<(), Error> {
         .filter(|d| d.object["kind"] == "Namespace")
         .map(|d| name_of(&d.object))
         .collect();
+    let defined: BTreeSet<(String, String)> = work
+        .documents()
+        .filter_map(|d| work::defines(&d.object))
+        .collect();
     for document in work.documents() {
         let namespace = work.namespace_of(&document.object);
         let mut object = document.object.clone();
+        if !applier.knows(&object) && defined.contains(&work::group_and_kind(&object)) {
+            // Its definition is to be applied first: the server can't judge it before.
+            continue;
+        }
         if applier
             .is_namespaced(&object)
             .map_err(|e| at(document, e))?
@@ -74,22 +89,104 @@ struct State {
     done: BTreeSet<String>,
     /// (namespace, name) of Services whose ports are not open yet.
     closed: BTreeSet<(String, String)>,
+    /// Of each workload that was changed, what it was before.
+    before: BTreeMap<String, Value>,
+    /// The Pods that a workload had before it was changed, by uid: their trouble is not its own. Times of creation are
+    /// whole seconds, in which a whole rollout has room.
+    earlier: BTreeMap<String, BTreeSet<String>>,
+    /// How far those that were applied have come.
+    stages: BTreeMap<String, Stage>,
+    /// Workloads whose update failed and that hold nobody up, with the reason.
+    failed: BTreeMap<String, String>,
 }
 
-/// Applies everything and waits; true when anything changed.
+/// The kinds that `up` makes and takes away again; volumes stay.
+pub const KINDS: [(&str, &str); 7] = [
+    ("apps", "Deployment"),
+    ("apps", "DaemonSet"),
+    ("batch", "Job"),
+    ("", "Service"),
+    ("", "ConfigMap"),
+    ("", "Secret"),
+    ("networking.k8s.io", "NetworkPolicy"),
+];
+
+/// Applies everything and waits; true when anything changed. When an update does not come right in time, what ran before
+/// is brought back, unless the file wants it otherwise.
 pub async fn bring_up(
     client: &Client,
     applier: &Applier,
     work: &Work,
-    progress: &mut Progress,
+    progress: &Progress,
+    timeout: Duration,
 ) -> Result<bool, Error> {
-    let mut changed = false;
     let mut state = State {
         applied: BTreeMap::new(),
         done: BTreeSet::new(),
         closed: work.balanced(),
+        before: BTreeMap::new(),
+        earlier: BTreeMap::new(),
+        stages: BTreeMap::new(),
+        failed: BTreeMap::new(),
     };
+    let paces = work
+        .units
+        .iter()
+        .map(|u| staged::allowance(&u.document.object, u.update.as_ref()));
+    let timeout = timeout.saturating_add(paces.sum());
+    let attempt = attempt(client, applier, work, progress, &mut state);
+    let error = match tokio::time::timeout(timeout, attempt).await {
+        Ok(Ok(_)) if !state.failed.is_empty() => {
+            let reasons: Vec<String> = state.failed.values().cloned().collect();
+            Error::Failed(reasons.join("\n"))
+        }
+        Ok(Ok(changed)) => {
+            let pruned = work.prune && prune(client, work, true).await?;
+            return Ok(changed || pruned);
+        }
+        Ok(Err(error)) => error,
+        Err(_) => late(client, work, &state, timeout.as_secs()).await,
+    };
+    let back = bring_back(applier, work, &state, progress).await;
+    Err(match error {
+        Error::Failed(text) => Error::Failed(text + &back),
+        Error::TimedOut(text) => Error::TimedOut(text + &back),
+        other => other,
+    })
+}
+
+/// Waits until the server serves the kinds that these CustomResourceDefinitions define.
+async fn established(client: &Client, names: &[String]) -> Result<(), Error> {
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+    use kube::runtime::wait::{await_condition, conditions::is_crd_established};
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for name in names {
+        await_condition(api.clone(), name, is_crd_established())
+            .await
+            .map_err(|e| Error::Failed(format!("CustomResourceDefinition {name}: {e}")))?;
+    }
+    Ok(())
+}
+
+async fn attempt(
+    client: &Client,
+    applier: &Applier,
+    work: &Work,
+    progress: &Progress,
+    state: &mut State,
+) -> Result<bool, Error> {
+    let mut changed = false;
+    let kinds = work
+        .first
+        .iter()
+        .filter(|d| work::defines(&d.object).is_some());
+    let mut kinds: Vec<String> = kinds.map(|d| name_of(&d.object)).collect();
     for document in &work.first {
+        if !kinds.is_empty() && !work::goes_before(&document.object) {
+            established(client, &kinds).await?;
+            applier.refresh().await?;
+            kinds.clear();
+        }
         let applied = applier
             .apply(&document.object, &work.namespace, false)
             .await
@@ -98,7 +195,7 @@ pub async fn bring_up(
         state.service(&applied.object);
     }
     if work.prune {
-        changed |= prune(client, work).await?;
+        changed |= prune(client, work, false).await?;
     }
     let mut events = Box::pin(changes(client, work));
     loop {
@@ -110,23 +207,25 @@ pub async fn bring_up(
                 progress.set(&unit.name, &format!("waits for {}", blocker.service), false);
                 continue;
             }
-            let Applied {
-                object,
-                changed: new,
-            } = applier
-                .apply(&unit.document.object, &work.namespace, false)
-                .await
-                .map_err(|e| at(&unit.document, e))?;
-            changed |= new;
+            changed |= start(client, applier, work, unit, state).await?;
             progress.set(&unit.name, "starting", false);
-            state.applied.insert(unit.name.clone(), object);
         }
         let mut finished_one = false;
+        let mut look_again = Duration::from_secs(LOOK_AGAIN_SECONDS);
         for unit in &work.units {
-            let Some(object) = state.applied.get(&unit.name) else {
+            let Some(object) = state.applied.get_mut(&unit.name) else {
                 continue;
             };
-            match ready::readiness(object) {
+            if state.failed.contains_key(&unit.name) {
+                continue;
+            }
+            let stage = state.stages.entry(unit.name.clone()).or_default();
+            if let Some(newest) = stage.advance(applier, work, unit, object).await? {
+                *object = newest;
+            }
+            let judged = stage.judge(object, unit.to_end);
+            look_again = stage.due().map_or(look_again, |due| look_again.min(due));
+            match judged {
                 Readiness::Ready(text) => {
                     finished_one |= state.done.insert(unit.name.clone());
                     progress.set(&unit.name, &text, true);
@@ -137,21 +236,27 @@ pub async fn bring_up(
                 }
             }
         }
-        if state.done.len() == work.units.len() && state.closed.is_empty() {
+        if state.done.len() + state.failed.len() == work.units.len() && state.closed.is_empty() {
             return Ok(changed);
         }
         if finished_one {
             continue; // somebody may have waited for it
         }
-        match tokio::time::timeout(Duration::from_secs(LOOK_AGAIN_SECONDS), events.next()).await {
+        match tokio::time::timeout(look_again, events.next()).await {
             Ok(Some(Change::Service(object))) => state.service(&object),
-            Ok(Some(Change::Workload(object))) => state.workload(work, object),
-            Ok(Some(Change::Port(event))) => port_trouble(client, &state, &event).await?,
+            Ok(Some(Change::Workload(object))) => {
+                let failed = ready::has_failed(&object);
+                state.workload(work, object);
+                if failed {
+                    give_up_on_trouble(client, applier, work, state).await?;
+                }
+            }
+            Ok(Some(Change::Port(event))) => port_trouble(client, state, &event).await?,
             Ok(Some(Change::Pod(object))) => {
                 state.workload(work, object);
-                give_up_on_trouble(client, work, &state).await?;
+                give_up_on_trouble(client, applier, work, state).await?;
             }
-            Err(_) => give_up_on_trouble(client, work, &state).await?,
+            Err(_) => give_up_on_trouble(client, applier, work, state).await?,
             Ok(None) => {
                 return Err(Error::Platform(
                     "the platform ended while it was watched: see `knarr status`".into(),
@@ -159,6 +264,253 @@ pub async fn bring_up(
             }
         }
     }
+}
+
+/// Applies one workload; true when it changed.
+async fn start(
+    client: &Client,
+    applier: &Applier,
+    work: &Work,
+    unit: &Unit,
+    state: &mut State,
+) -> Result<bool, Error> {
+    let object = &unit.document.object;
+    let force = unit.replace == Replace::Always;
+    if unit.replace == Replace::Never
+        && let Some(there) = applier.find(object, &work.namespace).await?
+    {
+        return go_on(applier, work, unit, there, state).await;
+    }
+    let mut renewed = false;
+    let earlier = ready::pods(client, &unit.namespace, object).await?;
+    if work.prune && object["kind"] == "Job" {
+        renewed = renew_job(applier, work, unit).await?;
+    }
+    let mut stage = Stage::default();
+    let first = stage.begin(applier, work, unit).await;
+    let first = first.map_err(|e| at(&unit.document, e))?;
+    let applied = applier
+        .apply(&first, &work.namespace, false)
+        .await
+        .map_err(|e| at(&unit.document, e))?;
+    let mut newest = applied.object;
+    let mut before = applied.before.filter(|_| !renewed);
+    let mut rolls = before
+        .as_ref()
+        .is_some_and(|b| staged::is_replaced(b, &newest));
+    if force && !renewed && before.is_some() && object["kind"] != "Job" {
+        newest = recreate(applier, work, object).await?;
+        rolls = true;
+    }
+    let changed = applied.changed || renewed || force;
+    if changed {
+        let uids = earlier.into_iter().filter_map(|p| p.metadata.uid);
+        state.earlier.insert(unit.name.clone(), uids.collect());
+    }
+    let interrupted = match &before {
+        Some(before) => staged::interrupted(client, before).await?,
+        None => None,
+    };
+    rolls |= interrupted.is_some();
+    before = interrupted.or(before.filter(|_| changed));
+    if let Some(before) = before {
+        state.before.insert(unit.name.clone(), before);
+    }
+    // A service that is to be restarted with what it depends on, and that stayed as it was itself.
+    if !changed
+        && unit
+            .depends_on
+            .iter()
+            .any(|d| d.restart && state.before.contains_key(&d.service))
+        && newest["kind"] != "Job"
+    {
+        newest = recreate(applier, work, object).await?;
+        rolls = true;
+    }
+    if rolls {
+        stage.rolls();
+    }
+    state.stages.insert(unit.name.clone(), stage);
+    state.applied.insert(unit.name.clone(), newest);
+    Ok(changed)
+}
+
+/// Leaves a workload that is there as it is, but that it runs; true when it did not.
+async fn go_on(
+    applier: &Applier,
+    work: &Work,
+    unit: &Unit,
+    there: Value,
+    state: &mut State,
+) -> Result<bool, Error> {
+    let stopped = there["metadata"]["annotations"][work::REPLICAS].as_str();
+    let kept = stopped.and_then(|n| n.parse::<i64>().ok());
+    let patch = match (there["kind"].as_str(), kept) {
+        (Some("Deployment"), Some(kept)) => Some(json!({
+            "metadata": { "annotations": { work::REPLICAS: null } }, "spec": { "replicas": kept } })),
+        (Some("Job"), _) if there["spec"]["suspend"] == true => {
+            Some(json!({ "spec": { "suspend": false } }))
+        }
+        _ => None,
+    };
+    let newest = match &patch {
+        Some(patch) => {
+            let api = applier.api(&there, &work.namespace)?;
+            let parameters = PatchParams::default();
+            let patch = Patch::Merge(patch);
+            let patched = api.patch(&name_of(&there), &parameters, &patch).await?;
+            let mut patched =
+                serde_json::to_value(patched).map_err(|e| Error::Failed(e.to_string()))?;
+            patched["kind"] = there["kind"].clone();
+            patched
+        }
+        None => there,
+    };
+    state.stages.insert(unit.name.clone(), Stage::default());
+    state.applied.insert(unit.name.clone(), newest);
+    Ok(patch.is_some())
+}
+
+/// Replaces the Pods of a workload that has not changed, as `kubectl rollout restart` does.
+pub async fn recreate(applier: &Applier, work: &Work, object: &Value) -> Result<Value, Error> {
+    let api = applier.api(object, &work.namespace)?;
+    let now = Timestamp::now().to_string();
+    let patch = json!({ "spec": { "template": { "metadata": { "annotations": {
+        "kubectl.kubernetes.io/restartedAt": now } } } } });
+    let patched = api
+        .patch(
+            &name_of(object),
+            &PatchParams::default(),
+            &Patch::Merge(patch),
+        )
+        .await?;
+    serde_json::to_value(patched).map_err(|e| Error::Failed(e.to_string()))
+}
+
+/// A Job can't be changed: one that runs something else than it should is removed, to be made anew.
+async fn renew_job(applier: &Applier, work: &Work, unit: &Unit) -> Result<bool, Error> {
+    let object = &unit.document.object;
+    let api = applier.api(object, &work.namespace)?;
+    let name = name_of(object);
+    let Some(old) = api.get_opt(&name).await? else {
+        return Ok(false);
+    };
+    let fits = applier.apply(object, &work.namespace, true).await;
+    if fits.is_ok() && unit.replace != Replace::Always {
+        return Ok(false);
+    }
+    let uid = old.metadata.uid.unwrap_or_default();
+    api.delete(&name, &DeleteParams::foreground()).await?;
+    let gone = kube::runtime::wait::await_condition(
+        api,
+        &name,
+        kube::runtime::wait::conditions::is_deleted(&uid),
+    );
+    match tokio::time::timeout(JOB_GOES, gone).await {
+        Ok(Ok(_)) => Ok(true),
+        Ok(Err(e)) => Err(Error::Failed(e.to_string())),
+        Err(_) => Err(Error::TimedOut(format!(
+            "the earlier run of {name} has not ended after {} s",
+            JOB_GOES.as_secs()
+        ))),
+    }
+}
+
+/// Brings back what ran before of the workloads that did not come right; what to tell of it.
+async fn bring_back(applier: &Applier, work: &Work, state: &State, progress: &Progress) -> String {
+    let mut told = String::new();
+    for unit in work
+        .units
+        .iter()
+        .filter(|u| work.prune && !state.done.contains(&u.name))
+    {
+        let action = unit.update.as_ref().map(|u| u.failure_action);
+        if matches!(action, Some(FailureAction::Pause | FailureAction::Continue)) {
+            continue;
+        }
+        let Some(before) = state.before.get(&unit.name) else {
+            continue;
+        };
+        let object = earlier(
+            &unit.document.object,
+            before,
+            unit.rollback_strategy.as_ref(),
+        );
+        progress.set(&unit.name, "failed: what ran before is brought back", false);
+        let object = staged::backward(object, unit.rollback.as_ref());
+        match applier.apply(&object, &work.namespace, false).await {
+            Ok(applied) => {
+                let waited = settled(applier, work, unit, applied.object).await;
+                // As it was in all, also in how it is updated.
+                let same = earlier(&unit.document.object, before, None);
+                if same != object && waited {
+                    let _ = applier.apply(&same, &work.namespace, false).await;
+                }
+                told += &match waited {
+                    true => format!("\n{}: what ran before is back", unit.name),
+                    false => format!(
+                        "\n{}: what ran before is being brought back; see `knarr status`",
+                        unit.name
+                    ),
+                };
+                progress.fail(&unit.name, "failed: what ran before is back");
+            }
+            Err(e) => {
+                told += &format!(
+                    "\n{}: what ran before can't be brought back: {e}",
+                    unit.name
+                )
+            }
+        }
+    }
+    told
+}
+
+/// The object as it was, to be applied.
+fn earlier(now: &Value, before: &Value, strategy: Option<&Value>) -> Value {
+    let mut object = json!({
+        "apiVersion": now["apiVersion"], "kind": now["kind"],
+        "metadata": { "name": before["metadata"]["name"], "namespace": before["metadata"]["namespace"] },
+        "spec": before["spec"],
+    });
+    for key in ["labels", "annotations"] {
+        if let Some(mut said) = before["metadata"][key].as_object().cloned() {
+            said.remove("deployment.kubernetes.io/revision");
+            object["metadata"][key] = Value::Object(said);
+        }
+    }
+    if let Some(strategy) = strategy
+        && object["kind"] == "Deployment"
+    {
+        object["spec"]["strategy"] = strategy.clone();
+    }
+    object
+}
+
+/// Waits a while until the workload is ready.
+async fn settled(applier: &Applier, work: &Work, unit: &Unit, mut newest: Value) -> bool {
+    let Ok(api) = applier.api(&unit.document.object, &work.namespace) else {
+        return false;
+    };
+    let wait = async {
+        let fields = format!("metadata.name={}", name_of(&unit.document.object));
+        let kind = unit.document.object["kind"].clone();
+        let config = watcher::Config::default().fields(&fields);
+        let mut events = Box::pin(watcher(api, config).default_backoff().touched_objects());
+        loop {
+            newest["kind"] = kind.clone();
+            if matches!(ready::readiness(&newest, unit.to_end), Readiness::Ready(_)) {
+                return;
+            }
+            if let Some(Ok(object)) = events.next().await {
+                newest = serde_json::to_value(object).unwrap_or_default();
+            }
+        }
+    };
+    let pace = staged::allowance(&unit.document.object, unit.rollback.as_ref());
+    tokio::time::timeout(SETTLES.saturating_add(pace), wait)
+        .await
+        .is_ok()
 }
 
 impl State {
@@ -169,6 +521,25 @@ impl State {
                 self.done.contains(&dependency.service)
             }
         }
+    }
+
+    /// Somebody who is not there yet waits for it.
+    fn is_awaited(&self, work: &Work, name: &str) -> bool {
+        let mut waiting = work
+            .units
+            .iter()
+            .filter(|u| !self.applied.contains_key(&u.name));
+        waiting.any(|u| u.depends_on.iter().any(|d| d.service == name))
+    }
+
+    /// Somebody who is not there yet waits for its health.
+    fn gates(&self, work: &Work, name: &str) -> bool {
+        let mut waiting = work
+            .units
+            .iter()
+            .filter(|u| !self.applied.contains_key(&u.name));
+        let healthy = |d: &Dependency| d.service == name && d.condition == Condition::Healthy;
+        waiting.any(|u| u.depends_on.iter().any(healthy))
     }
 
     /// Takes in the newest of what was applied; others are left out.
@@ -267,95 +638,9 @@ fn changes(client: &Client, work: &Work) -> impl futures::Stream<Item = Change> 
     futures::stream::select_all(streams.collect::<Vec<_>>())
 }
 
-/// Fails when a port of ours can't be opened; the Event may also be an old one.
-async fn port_trouble(client: &Client, state: &State, event: &Event) -> Result<(), Error> {
-    let about = &event.involved_object;
-    let key = (
-        about.namespace.clone().unwrap_or_default(),
-        about.name.clone().unwrap_or_default(),
-    );
-    let text = event.message.clone().unwrap_or_default();
-    let address = text
-        .split_whitespace()
-        .find_map(|word| word.parse::<SocketAddr>().ok());
-    let free = || address.is_some_and(|a| TcpListener::bind(a).is_ok());
-    if !state.closed.contains(&key) || free() {
-        return Ok(());
-    }
-    tokio::time::sleep(PORT_SETTLES).await;
-    let service = Api::<Service>::namespaced(client.clone(), &key.0)
-        .get_opt(&key.1)
-        .await?;
-    let open = service.is_none_or(|s| {
-        let balancer = s.status.and_then(|s| s.load_balancer);
-        about.uid != s.metadata.uid
-            || balancer
-                .and_then(|b| b.ingress)
-                .is_some_and(|i| !i.is_empty())
-    });
-    match open || free() {
-        true => Ok(()),
-        false => Err(Error::Failed(format!("{}: {text}", key.1))),
-    }
-}
-
-/// Fails with the reason and the last log lines when a container of this rollout will not come right.
-async fn give_up_on_trouble(client: &Client, work: &Work, state: &State) -> Result<(), Error> {
-    for unit in work
-        .units
-        .iter()
-        .filter(|u| state.applied.contains_key(&u.name) && !state.done.contains(&u.name))
-    {
-        if let Some(text) = explain(client, unit, true).await? {
-            return Err(Error::Failed(text));
-        }
-    }
-    Ok(())
-}
-
-/// The newest pods' trouble, with log lines.
-async fn explain(client: &Client, unit: &Unit, fatal_only: bool) -> Result<Option<String>, Error> {
-    let mut pods = ready::pods(client, &unit.namespace, &unit.document.object).await?;
-    pods.retain(|p| p.metadata.deletion_timestamp.is_none());
-    pods.sort_by_key(|p| std::cmp::Reverse(p.metadata.creation_timestamp.clone().map(|t| t.0)));
-    for pod in &pods {
-        let mut trouble = ready::trouble(pod, fatal_only);
-        if trouble.is_none() && !fatal_only {
-            trouble = ready::warning(client, &unit.namespace, pod).await;
-        }
-        if let Some(trouble) = trouble {
-            let mut text = format!("{}: {} ({})", unit.name, trouble.why, trouble.pod);
-            if trouble.ran {
-                let lines = ready::last_lines(client, &unit.namespace, &trouble).await;
-                if !lines.is_empty() {
-                    text.push_str("\n  its last log lines:\n    ");
-                    text.push_str(&lines.join("\n    "));
-                }
-            }
-            return Ok(Some(text));
-        }
-    }
-    Ok(None)
-}
-
-/// What to say when the deadline has passed.
-pub async fn late(client: &Client, work: &Work, seconds: u64) -> Error {
-    let mut reasons = Vec::new();
-    for unit in &work.units {
-        if let Ok(Some(text)) = explain(client, unit, false).await {
-            reasons.push(text);
-        }
-    }
-    let tail = if reasons.is_empty() {
-        "; see `knarr status`".to_string()
-    } else {
-        format!(":\n{}", reasons.join("\n"))
-    };
-    Error::TimedOut(format!("not ready after {seconds} s{tail}"))
-}
-
-/// Removes what an earlier version of the file had: Deployments, Jobs and Services. Volumes stay.
-async fn prune(client: &Client, work: &Work) -> Result<bool, Error> {
+/// Removes what an earlier version of the file had: first workloads and Services, and when all has come right what those
+/// used. Volumes stay.
+async fn prune(client: &Client, work: &Work, used: bool) -> Result<bool, Error> {
     let keep: BTreeSet<(&str, &str)> = work
         .documents()
         .filter_map(|d| {
@@ -370,7 +655,10 @@ async fn prune(client: &Client, work: &Work) -> Result<bool, Error> {
         work.namespace
     ));
     let mut changed = false;
-    for (group, kind) in [("apps", "Deployment"), ("batch", "Job"), ("", "Service")] {
+    for (group, kind) in KINDS {
+        if matches!(kind, "ConfigMap" | "Secret") != used {
+            continue;
+        }
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, "v1", kind));
         let api: Api<DynamicObject> =
             Api::namespaced_with(client.clone(), &work.namespace, &resource);

@@ -21,6 +21,7 @@ pub struct ScaleArguments {
     timeout: u64,
     #[command(flatten)]
     target: crate::cli::Target,
+    /// How it is printed
     #[arg(long, short, value_enum, default_value = "text")]
     output: Output,
 }

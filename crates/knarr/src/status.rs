@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 pub struct StatusArguments {
     #[command(flatten)]
     target: crate::cli::Target,
+    /// How it is printed
     #[arg(long, short, value_enum, default_value = "text")]
     output: Output,
 }

@@ -15,6 +15,7 @@ pub struct StopArguments {
     /// Remove every container, network, image, volume and file of knarr, too. There is no way back
     #[arg(long)]
     purge: bool,
+    /// How it is printed
     #[arg(long, short, value_enum, default_value = "text")]
     output: crate::cli::Output,
 }
@@ -53,8 +54,16 @@ pub async fn run(paths: &Paths, arguments: StopArguments) -> Result<u8, Error> {
         say(arguments.output, was, false, sentence);
         return Ok(0);
     }
-    let Some(settings) = Settings::load(paths) else {
+    crate::run::purge(paths).await?;
+    end_builds(paths).await?;
+    // a first start that failed takes back what was chosen, and may have made something by then
+    let begun = || {
+        let made = ["network", "runtime"].map(|name| paths.sub(name).exists());
+        crate::serve::by_default(paths).filter(|_| made.contains(&true))
+    };
+    let Some(settings) = Settings::load(paths).or_else(begun) else {
         if paths.data.exists() && paths.sub("images").exists() {
+            unmount_below(&paths.data);
             remove_data(paths)?;
         }
         let sentence = format!("nothing of knarr is left in {}", paths.data.display());
@@ -73,6 +82,17 @@ pub async fn run(paths: &Paths, arguments: StopArguments) -> Result<u8, Error> {
     remove_data(paths)?;
     say(arguments.output, was, true, "everything is removed");
     Ok(0)
+}
+
+/// A killed build leaves its containers' cgroups and mounts; who opens the builder next removes them.
+async fn end_builds(paths: &Paths) -> Result<(), Error> {
+    if paths.sub("build").exists() {
+        let engine = crate::dockerfile_build::engine(paths, knarr_build::Limits::default())?;
+        let closed = engine.close().await;
+        closed.map_err(|e| Error::Failed(e.to_string()))?;
+        crate::build_network::sweep().await?;
+    }
+    Ok(())
 }
 
 /// SIGTERM, then SIGKILL; waits on a pidfd, so no other process can be meant.
@@ -132,6 +152,10 @@ fn remove_data(paths: &Paths) -> Result<(), Error> {
         "nodes",
         "manifests",
         "volumes",
+        "docker",
+        "build",
+        "tokens",
+        "turns",
     ] {
         let path = paths.sub(name);
         match std::fs::remove_dir_all(&path) {
@@ -146,6 +170,8 @@ fn remove_data(paths: &Paths) -> Result<(), Error> {
         paths.log(),
         paths.kubeconfig(),
         paths.settings(),
+        paths.registry(),
+        paths.sub("docker.sock"),
     ] {
         let _ = std::fs::remove_file(path);
     }

@@ -2,15 +2,21 @@
 
 use crate::{
     apply::Applier,
-    build, cli, connect, doctor,
+    build, cli,
+    compose_build::{self, When},
+    connect, doctor,
     error::Error,
+    facts,
     paths::Paths,
     plan::{self, Source},
+    port_ranges,
     progress::Progress,
-    rollout,
-    work::{self, CARGO_ANNOTATION, Work},
+    project::ProjectArguments,
+    pulls, rollout, turns, unnamed, wiring,
+    work::{self, CARGO_ANNOTATION, Replace, Work},
 };
 use clap::Args;
+use knarr_compose::{Context, Mode};
 use knarr_image::ImageStore;
 use serde_json::{Value, json};
 use std::{
@@ -21,44 +27,122 @@ use std::{
 
 #[derive(Args)]
 pub struct UpArguments {
-    /// Folder or file: a compose.yaml, or Kubernetes manifests
-    #[arg(default_value = ".")]
-    path: PathBuf,
-    /// Switch on a profile of the compose file; may be repeated
-    #[arg(long, value_name = "NAME")]
-    profile: Vec<String>,
-    /// The project's name, which becomes its namespace. Default: what the file or folder says
-    #[arg(short = 'p', long, value_name = "NAME")]
-    project: Option<String>,
+    /// Folder or file (a compose.yaml, or Kubernetes manifests; default: this folder), then services to bring up
+    /// instead of all, with what they depend on
+    #[arg(value_name = "PATH|SERVICE")]
+    pub words: Vec<String>,
+    #[command(flatten)]
+    pub project: ProjectArguments,
+    /// Build images anew though they are here; unchanged steps are taken from the cache
+    #[arg(long)]
+    pub build: bool,
+    /// Build nothing
+    #[arg(long, conflicts_with = "build")]
+    pub no_build: bool,
+    /// Replace containers though nothing has changed
+    #[arg(long)]
+    pub force_recreate: bool,
+    /// Replace what the named services depend on, too, though nothing has changed
+    #[arg(long, conflicts_with = "no_recreate")]
+    pub always_recreate_deps: bool,
+    /// Leave containers that are there as they are, though the file has changed
+    #[arg(long, conflicts_with_all = ["force_recreate", "renew_anon_volumes"])]
+    pub no_recreate: bool,
+    /// Begin volumes without a name anew, instead of handing them on
+    #[arg(short = 'V', long)]
+    pub renew_anon_volumes: bool,
+    /// So many replicas of a service, whatever the file says; may be repeated
+    #[arg(long, value_name = "SERVICE=NUMBER", value_parser = scaled)]
+    pub scale: Vec<(String, i64)>,
+    /// Bring up the named services without what they depend on
+    #[arg(long)]
+    pub no_deps: bool,
+    /// Ask registries for images: always, missing (the default) or never
+    #[arg(long, value_name = "POLICY", value_parser = ["always", "missing", "never"])]
+    pub pull: Option<String>,
     /// Give up when it isn't ready after this time: seconds, or 90s, 5m
-    #[arg(long, default_value = "120", value_name = "TIME", value_parser = cli::seconds)]
-    timeout: u64,
+    #[arg(long, alias = "wait-timeout", default_value = "120", value_name = "TIME", value_parser = cli::seconds)]
+    pub timeout: u64,
+    /// As every `up` does: return when all is up. Taken for the fingers' sake
+    #[arg(short, long, hide = true)]
+    detach: bool,
+    /// As every `up` does: wait until all is ready
+    #[arg(long, hide = true)]
+    wait: bool,
+    /// As every `up` does: remove what the file no longer has
+    #[arg(long, hide = true)]
+    remove_orphans: bool,
     /// Print the time each phase took
     #[arg(long)]
     timings: bool,
+    /// How it is printed
     #[arg(long, short, value_enum, default_value = "text")]
-    output: cli::Output,
+    pub output: cli::Output,
+    /// Make everything, and start nothing.
+    #[arg(long)]
+    pub no_start: bool,
+    /// Say nothing of how it goes.
+    #[arg(skip)]
+    pub quiet: bool,
+}
+
+/// The code of a program that was ended by SIGINT.
+const INTERRUPTED: u8 = 130;
+
+impl UpArguments {
+    /// What `watch` asks for: everything, or one service anew.
+    pub fn of(project: &ProjectArguments, words: Vec<String>, build: bool) -> UpArguments {
+        UpArguments {
+            force_recreate: !build && words.len() > usize::from(project.files.is_empty()),
+            no_deps: true,
+            always_recreate_deps: false,
+            no_recreate: false,
+            renew_anon_volumes: false,
+            project: project.clone(),
+            words,
+            build,
+            no_build: false,
+            scale: vec![],
+            pull: None,
+            timeout: 120,
+            detach: true,
+            wait: true,
+            remove_orphans: false,
+            timings: false,
+            output: cli::Output::Text,
+            no_start: false,
+            quiet: false,
+        }
+    }
+}
+
+/// `web=3`
+pub fn scaled(text: &str) -> Result<(String, i64), String> {
+    let (service, number) = text.split_once('=').ok_or("expected SERVICE=NUMBER")?;
+    let number = number.parse().ok().filter(|n| (0..=1000).contains(n));
+    Ok((
+        service.to_string(),
+        number.ok_or("expected a number of replicas from 0 to 1000")?,
+    ))
 }
 
 pub async fn run(paths: &Paths, arguments: UpArguments) -> Result<u8, Error> {
-    let silent = arguments.output == cli::Output::Json;
-    let mut progress = Progress::new(silent);
+    let silent = arguments.output == cli::Output::Json || arguments.quiet;
+    let progress = Progress::new(silent);
     let mut phases: Vec<(&str, f64)> = Vec::new();
-    let source = plan::read(
-        &arguments.path,
-        &arguments.profile,
-        arguments.project.clone(),
-    )?;
+    let mut source = read(&arguments)?;
     let packages = packages(&source)?;
     let draft = Work::new(&source, &BTreeMap::new());
     if paths.running().is_none() {
         doctor::require(&paths.data)?;
         doctor::require_api_port(paths)?;
-        work::check_ports(&draft.published)?;
+        work::check_ports(&draft.published, None)?;
         progress.set("platform", "starting", false);
     } else {
         doctor::require_space(&paths.data)?;
     }
+    let deadline = Duration::from_secs(arguments.timeout);
+    let _turn = turns::turn(paths, &draft.namespace, deadline).await?;
     phases.push(("read", progress.seconds()));
 
     // The platform starts while cargo builds.
@@ -73,6 +157,14 @@ pub async fn run(paths: &Paths, arguments: UpArguments) -> Result<u8, Error> {
     }
     phases.push(("platform", progress.seconds()));
     let applier = Applier::new(client.clone()).await?;
+    if let Source::Compose(project) = &mut source {
+        project.host_gateway = work::machine_address(&client).await?;
+        work::own_docker_socket(project, &paths.sub("docker.sock"));
+        project.at_home = true;
+        let renewed = arguments.renew_anon_volumes.then_some(&[][..]);
+        unnamed::remember(&client, project, renewed).await?;
+        port_ranges::choose(&client, project).await?;
+    }
     if matches!(source, Source::Manifests { .. }) {
         rollout::check(&applier, &draft).await?;
     }
@@ -80,22 +172,114 @@ pub async fn run(paths: &Paths, arguments: UpArguments) -> Result<u8, Error> {
     for service in built.keys() {
         progress.set(service, "image packed", false);
     }
+    let mut work = images_of(paths, &source, built, &arguments, &progress).await?;
     phases.push(("images", progress.seconds()));
-
-    let work = Work::new(&source, &built);
-    work::check_images(paths, &work)?;
-    if !started {
-        work::check_ports(&work::unpublished(&client, &work).await?)?;
+    work.prune &= !is_part(&arguments, &source);
+    replace(&mut work, &arguments);
+    if arguments.no_start {
+        work.hold();
     }
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(arguments.timeout);
-    let up = rollout::bring_up(&client, &applier, &work, &mut progress);
-    let changed = match tokio::time::timeout_at(deadline, up).await {
-        Ok(result) => result?,
-        Err(_) => return Err(rollout::late(&client, &work, arguments.timeout).await),
+    if !started {
+        let published = work::unpublished(&client, &work).await?;
+        work::check_ports(&published, crate::registry::gives_way(paths))?;
+    }
+    work::check_external(&client, &work).await?;
+    work::check_namespace(&client, &work).await?;
+    let changed = tokio::select! {
+        changed = rollout::bring_up(&client, &applier, &work, &progress, deadline) => changed?,
+        () = wiring::until_signal() => {
+            progress.finish();
+            eprintln!(
+                "interrupted: what has begun goes on, see `knarr status`; the next `knarr up` does the rest"
+            );
+            return Ok(INTERRUPTED);
+        }
     };
     phases.push(("ready", progress.seconds()));
+    progress.finish();
     report(&work, changed, &phases, &arguments, progress.seconds());
     Ok(0)
+}
+
+/// Which workloads are replaced.
+fn replace(work: &mut Work, arguments: &UpArguments) {
+    let (_, named) = arguments.project.split(&arguments.words);
+    for unit in &mut work.units {
+        let deps =
+            arguments.always_recreate_deps && !named.is_empty() && !named.contains(&unit.name);
+        unit.replace = match arguments.force_recreate || deps {
+            true => Replace::Always,
+            false if arguments.no_recreate => Replace::Never,
+            false => Replace::Changed,
+        };
+    }
+}
+
+/// The source, with what the flags change of it.
+fn read(arguments: &UpArguments) -> Result<Source, Error> {
+    let (path, services) = arguments.project.split(&arguments.words);
+    let mut asked = arguments.project.clone();
+    if !services.is_empty() {
+        // A service that is named is switched on, whatever its profile.
+        asked.profile.push("*".into());
+    }
+    let mut source = plan::read(&path, &asked)?;
+    let Source::Compose(project) = &mut source else {
+        return match services.is_empty() && arguments.scale.is_empty() {
+            true => Ok(source),
+            false => Err(Error::Input(
+                "these are Kubernetes manifests: they have no services to choose from".into(),
+            )),
+        };
+    };
+    for warning in &project.warnings {
+        eprintln!("warning: {warning}");
+    }
+    for (service, replicas) in &arguments.scale {
+        let known = project.services.get_mut(service);
+        let service = known.ok_or_else(|| Error::Input(format!("no such service: {service}")))?;
+        service.mode = match service.mode {
+            Mode::Job(_, retries) => Mode::Job(*replicas, retries),
+            _ => Mode::Replicated(*replicas),
+        };
+    }
+    project
+        .select(services, !arguments.no_deps)
+        .map_err(|name| Error::Input(format!("no such service: {name}")))?;
+    Ok(source)
+}
+
+/// Only some of the project's services are brought up.
+fn is_part(arguments: &UpArguments, source: &Source) -> bool {
+    matches!(source, Source::Compose(_)) && !arguments.project.split(&arguments.words).1.is_empty()
+}
+
+/// Builds and pulls what is needed, and gives all that is to be applied.
+async fn images_of(
+    paths: &Paths,
+    source: &Source,
+    mut built: BTreeMap<String, String>,
+    arguments: &UpArguments,
+    progress: &Progress,
+) -> Result<Work, Error> {
+    let Source::Compose(project) = source else {
+        let work = Work::new(source, &facts::pinned(&built));
+        pulls::bring_images(paths, &work, progress).await?;
+        return Ok(work);
+    };
+    let store = ImageStore::open(&paths.images())?;
+    let when = match (arguments.build, arguments.no_build) {
+        (true, _) => When::Always,
+        (_, true) => When::Never,
+        _ => When::Missing,
+    };
+    let names = compose_build::wanted(project, &store, when)?;
+    built.extend(compose_build::build(paths, project, &names, progress).await?);
+    let mut draft = Work::new(source, &facts::pinned(&built));
+    draft.pull(arguments.pull.as_deref());
+    pulls::bring_images(paths, &draft, progress).await?;
+    work::make_bound_folders(project)?;
+    Ok(Work::new(source, &facts::facts(project, &store, &built)?))
 }
 
 /// Service, folder, (package, image name): what cargo is to build.
@@ -110,9 +294,15 @@ fn packages(source: &Source) -> Result<Vec<Package>, Error> {
                 if let Some(build) = &service.build
                     && let Some(package) = &build.cargo
                 {
+                    let Context::Folder(folder) = &build.context else {
+                        return Err(Error::Input(format!(
+                            "{}: x-knarr.cargo builds a folder: name one as the context",
+                            service.name
+                        )));
+                    };
                     all.push((
                         service.name.clone(),
-                        build::absolute(&build.context)?,
+                        build::absolute(folder)?,
                         (package.clone(), service.image.clone()),
                     ));
                 }
@@ -185,7 +375,7 @@ fn report(
         .collect();
     if arguments.output == cli::Output::Json {
         let out = json!({
-            "project": work.namespace, "changed": changed, "seconds": seconds,
+            "project": work.title, "changed": changed, "seconds": seconds,
             "services": work.units.iter().map(|u| &u.name).collect::<Vec<_>>(),
             "addresses": addresses.iter().map(|(s, a)| json!({ "service": s, "address": a })).collect::<Vec<_>>(),
             "phases": phases.iter().map(|(n, s)| json!({ "phase": n, "at_seconds": s })).collect::<Vec<_>>(),
@@ -194,8 +384,8 @@ fn report(
         return;
     }
     match changed {
-        true => println!("{} is up after {seconds:.2} s", work.namespace),
-        false => println!("{} is up; nothing had changed", work.namespace),
+        true => println!("{} is up after {seconds:.2} s", work.title),
+        false => println!("{} is up; nothing had changed", work.title),
     }
     for (service, address) in addresses {
         println!("  {service}  {address}");

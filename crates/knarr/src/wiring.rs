@@ -81,6 +81,7 @@ pub async fn start(
         node_port_range: (30000, 32767),
     })
     .map_err(|e| failed("api")(e.to_string()))?;
+    api.set_flags(arguments.flags(settings));
     if let Some(audit) = arguments.audit.open()? {
         api.set_audit(audit);
     }
@@ -111,6 +112,9 @@ pub async fn start(
             Err(e) => tracing::error!(error = %e, "Pods can't reach the API"),
         }
     });
+    let running = knarr_controllers::Running::default();
+    let asked = running.clone();
+    api.set_components(Arc::new(move |component| asked.check(component)));
     let controllers_api = api.clone();
     tasks.spawn(knarr_controllers::run(knarr_controllers::Config {
         client: Arc::new(move |name| {
@@ -118,28 +122,64 @@ pub async fn start(
             controllers_api.client(&who.user, who.groups, name)
         }),
         authority: Some(Arc::new(crate::authority::Authority(api.authority()))),
+        running: running.clone(),
         node_grace: knarr_controllers::NODE_GRACE,
         volumes_dir: paths.sub("volumes"),
         only: None,
     }));
+    let mut further = Vec::new();
+    for number in 2..=settings.nodes {
+        further.push((number, which(number).open().await?));
+    }
     let host_ip = host_addresses(false)[0];
+    let (neighbour, place) = knarr_gateway::Neighbour::new();
     tasks.spawn(knarr_gateway::run(
         knarr_gateway::Config {
+            neighbour: Some(neighbour),
             bind: arguments.bind,
             ingress_http: SocketAddr::new(arguments.bind, arguments.http_port),
             ingress_https: SocketAddr::new(arguments.bind, arguments.https_port),
             address: host_ip,
+            further: further
+                .iter()
+                .map(|(number, ground)| nodes::published_on(which(*number), &ground.network))
+                .collect(),
         },
         api.client("system:gateway", &[], "gateway"),
     ));
+    crate::registry::start(
+        &arguments.registry,
+        images.clone(),
+        api.client("system:registry", MASTERS, "registry"),
+        crate::registry::Spot {
+            place,
+            note: paths.registry(),
+        },
+        &mut tasks,
+    )
+    .await?;
     let common = nodes::Common {
         api,
         images,
+        registries: crate::registries::config(paths),
         settings: node_settings,
     };
+    let runtime = first.runtime.clone();
     let mut all = vec![nodes::start(which(1), first, &common, &mut tasks).await?];
-    for number in 2..=settings.nodes {
-        let ground = which(number).open().await?;
+    let hands = crate::docker::Hands {
+        node: all[0].clone(),
+        runtime,
+        data_dir: which(1).data_dir(),
+    };
+    crate::docker::start(
+        &which(1),
+        node_ip.into(),
+        arguments,
+        &common,
+        hands,
+        &mut tasks,
+    )?;
+    for (number, ground) in further {
         all.push(nodes::start(which(number), ground, &common, &mut tasks).await?);
     }
     Ok(Platform {
@@ -247,7 +287,46 @@ pub fn open_runtime(
 }
 
 /// The API server's view of the node.
-pub struct Streams(pub Node);
+pub struct Streams {
+    pub node: Node,
+    /// See [`Paths::tokens`].
+    pub tokens: std::path::PathBuf,
+}
+
+impl Streams {
+    /// What a command is to have that Kubernetes has no words for, of requests from this machine's own command line. Another
+    /// user, and all capabilities, only for who may write to the data directory: a namespace's rules may forbid them.
+    fn exec_more(&self, query: &Query, spec: &mut ExecSpec) -> Result<(), String> {
+        spec.env = query.all("knarr.dev/env");
+        spec.cwd = query.get("knarr.dev/workdir").map(Into::into);
+        let user = query.get("knarr.dev/user");
+        let privileged = query.flag("knarr.dev/privileged");
+        if user.is_none() && !privileged {
+            return Ok(());
+        }
+        let token = query.get("knarr.dev/token").unwrap_or_default();
+        let is_word = !token.is_empty() && token.bytes().all(|b| b.is_ascii_hexdigit());
+        if !is_word || std::fs::remove_file(self.tokens.join(token)).is_err() {
+            return Err(
+                "another user, and all capabilities, are for this machine's root only".into(),
+            );
+        }
+        spec.privileged = privileged;
+        if let Some(text) = user {
+            let numbers: Result<Vec<u32>, _> = text.split(':').map(str::parse).collect();
+            let numbers = numbers.map_err(|_| format!("{text:?} is no list of numbers"))?;
+            if let [uid, gid, more @ ..] = &numbers[..] {
+                spec.user = Some(knarr_runtime::User {
+                    uid: *uid,
+                    gid: *gid,
+                    additional_gids: more.to_vec(),
+                    umask: None,
+                });
+            }
+        }
+        Ok(())
+    }
+}
 
 /// Query parameters, decoded; repeated ones (`command`) keep their order.
 struct Query(Vec<(String, String)>);
@@ -295,12 +374,12 @@ impl knarr_api::PodStreams for Streams {
     {
         let query = Query::parse(query);
         let request = LogRequest::read(namespace, pod, &query.0);
-        self.0.logs(request).await.map_err(parts)
+        self.node.logs(request).await.map_err(parts)
     }
 
     async fn check(&self, namespace: &str, pod: &str, query: &str) -> Result<(), StatusParts> {
         let query = Query::parse(query);
-        self.0
+        self.node
             .check_exec(namespace, pod, query.get("container"))
             .await
             .map_err(parts)
@@ -312,7 +391,7 @@ impl knarr_api::PodStreams for Streams {
         pod: &str,
         port: u16,
     ) -> Result<tokio::net::TcpStream, String> {
-        let dialed = self.0.dial(namespace, pod, port).await;
+        let dialed = self.node.dial(namespace, pod, port).await;
         dialed.map_err(|e| e.message)
     }
 
@@ -326,7 +405,11 @@ impl knarr_api::PodStreams for Streams {
         let query = Query::parse(query);
         // the API's word for the other subresource
         if query.flag("attach") {
-            match self.0.attach(namespace, pod, query.get("container")).await {
+            match self
+                .node
+                .attach(namespace, pod, query.get("container"))
+                .await
+            {
                 Ok(attachment) => crate::attach::pump(attachment, streams).await,
                 Err(e) => {
                     let _ = streams
@@ -336,14 +419,19 @@ impl knarr_api::PodStreams for Streams {
             }
             return;
         }
-        let spec = ExecSpec {
+        let mut spec = ExecSpec {
             args: query.all("command"),
-            env: vec![],
             tty: query.flag("tty"),
             stdin: query.flag("stdin"),
+            ..ExecSpec::default()
         };
+        if let Err(message) = self.exec_more(&query, &mut spec) {
+            let status = failure("Forbidden", 403, &message, None);
+            let _ = streams.status.send(status);
+            return;
+        }
         match self
-            .0
+            .node
             .exec(namespace, pod, query.get("container"), spec)
             .await
         {

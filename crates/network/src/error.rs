@@ -1,6 +1,6 @@
 //! What can go wrong with the network, and what to do about it.
 
-use std::path::PathBuf;
+use std::{net::Ipv4Addr, path::PathBuf};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -30,6 +30,10 @@ pub enum Error {
     Nft(String),
     #[error("cluster DNS: {0}")]
     Dns(#[from] crate::dns::Error),
+    #[error("the address {address} can't be a container's: {why}; choose another subnet")]
+    Address { address: Ipv4Addr, why: String },
+    #[error("the Pod's network namespace has no eth0 any more: start the Pod again")]
+    NoLink,
     #[error("a network worker ended: {0}")]
     Worker(String),
 }

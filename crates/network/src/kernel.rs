@@ -1,7 +1,7 @@
 //! One family's table of Services in the kernel, and what we know it holds.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
@@ -42,8 +42,7 @@ impl Kernel {
             socket,
         };
         let family = kernel.plan.family;
-        let digests = table::digests(&mut kernel.socket, family, &kernel.name)
-            .map_err(|refusal| missing(&refusal))?;
+        let digests = kernel.digests().map_err(|refusal| missing(&refusal))?;
         let chains = digests
             .keys()
             .filter_map(|name| Chain::parse(name.strip_prefix("chain ")?))
@@ -118,11 +117,19 @@ impl Kernel {
         self.remember()
     }
 
+    /// How the rules look in the kernel, and which version of them this program writes.
+    fn digests(&mut self) -> Result<BTreeMap<String, u64>, Refusal> {
+        let mut all = table::digests(&mut self.socket, self.plan.family, &self.name)?;
+        if !all.is_empty() {
+            all.insert("version".into(), ruleset::VERSION);
+        }
+        Ok(all)
+    }
+
     /// Notes how the rules look now, for the next `open`.
     fn remember(&mut self) -> Result<(), Refusal> {
-        let family = self.plan.family;
-        let digests = table::digests(&mut self.socket, family, &self.name)?;
-        if let Err(error) = self.state.set_digests(family, digests) {
+        let digests = self.digests()?;
+        if let Err(error) = self.state.set_digests(self.plan.family, digests) {
             tracing::warn!(%error, "the next start will rebuild the nf_tables table");
         }
         Ok(())
@@ -194,7 +201,7 @@ impl Kernel {
         table::commit(&mut self.socket, self.plan.family, &self.name, |w| {
             elements::write(w, &edits)
         })?;
-        let udp = |front: &Front| front.protocol == libc::IPPROTO_UDP as u8;
+        let udp = |front: &Front| front.is_rest() || front.protocol == libc::IPPROTO_UDP as u8;
         let fronts = &self.contents.fronts;
         let serves = |front: &Front| fronts.get(front).is_some_and(|b| !b.slots.is_empty());
         let moved = |front: &Front, endpoint| {

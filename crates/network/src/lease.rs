@@ -10,6 +10,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// Their folder in the state's.
+pub(crate) const LEASES: &str = "pods";
+
 pub(crate) struct Leases {
     dir: PathBuf,
     base: u32,
@@ -23,6 +26,24 @@ struct State {
     by_pod: BTreeMap<String, u32>,
     /// Where the search for a free slot goes on, so that an address is not given again at once.
     next: u32,
+}
+
+/// Gives back the address of a Pod that has nothing else, whose namespace is being taken down, without opening the network.
+/// False: it has ports or the like, and the network has to do it ([`crate::Network::detach`]).
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn give_back_alone(state_dir: &Path, pod: &str) -> Result<bool, Error> {
+    let path = state_dir.join(LEASES).join(pod);
+    let text = match fs::read_to_string(&path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(true),
+        found => found.map_err(io(&path))?,
+    };
+    let alone = text.lines().count() <= 1;
+    match alone.then(|| fs::remove_file(&path)) {
+        Some(Err(e)) if e.kind() != std::io::ErrorKind::NotFound => Err(io(&path)(e)),
+        _ => Ok(alone),
+    }
 }
 
 impl Leases {
@@ -83,6 +104,11 @@ impl Leases {
         Ok((address, slot))
     }
 
+    /// The search for a free slot goes on at this one, counted around the range.
+    pub fn go_on_at(&self, slot: u32) {
+        self.state.lock().next = 2 + slot % self.size.saturating_sub(2).max(1);
+    }
+
     /// Keeps notes with a pod's lease.
     pub fn note(&self, pod: &str, notes: &str) -> Result<(), Error> {
         let state = self.state.lock();
@@ -96,6 +122,13 @@ impl Leases {
             .map_err(io(path))
     }
 
+    /// The notes of a pod's lease; none is nothing.
+    pub fn notes(&self, pod: &str) -> String {
+        let text = fs::read_to_string(self.dir.join(pod)).unwrap_or_default();
+        let (_, notes) = text.split_once('\n').unwrap_or_default();
+        notes.to_string()
+    }
+
     /// Pods that have notes, with their addresses.
     pub fn all_notes(&self) -> Vec<(String, Ipv4Addr, String)> {
         let noted = self.all().into_iter().filter_map(|(pod, address)| {
@@ -104,6 +137,10 @@ impl Leases {
             (!notes.is_empty()).then(|| (pod, address, notes.to_string()))
         });
         noted.collect()
+    }
+
+    pub fn address(&self, pod: &str) -> Option<Ipv4Addr> {
+        self.slot(pod).map(|slot| Ipv4Addr::from(self.base + slot))
     }
 
     pub fn slot(&self, pod: &str) -> Option<u32> {
@@ -152,5 +189,20 @@ mod tests {
             again.take(pod).unwrap();
         }
         assert!(matches!(again.take("g"), Err(Error::Full)));
+    }
+
+    #[test]
+    fn what_has_only_an_address_gives_it_back_at_once() {
+        let state = tempfile::tempdir().unwrap();
+        let dir = state.path().join(LEASES);
+        let leases = Leases::open(&dir, (Ipv4Addr::new(10, 42, 0, 0), 29)).unwrap();
+        leases.take("plain").unwrap();
+        leases.take("noted").unwrap();
+        leases.note("noted", "6 0.0.0.0 80 80\n").unwrap();
+        for (pod, want) in [("plain", true), ("noted", false), ("unknown", true)] {
+            assert_eq!(give_back_alone(state.path(), pod).unwrap(), want, "{pod}");
+        }
+        let left = Leases::open(&dir, (Ipv4Addr::new(10, 42, 0, 0), 29)).unwrap();
+        assert_eq!(left.all().len(), 1);
     }
 }

@@ -6,7 +6,7 @@
 //! The pod's side is set up from a thread that has entered its namespace; the thread ends, so nothing else moves there.
 
 use crate::{
-    Config, Error, GATEWAY,
+    Config, Error, GATEWAY, RESOLVER,
     error::{io, is, netlink},
     place::{self, Place},
     state::State,
@@ -293,49 +293,87 @@ async fn remove_address(handle: &Handle, address: IpAddr) -> Result<(), Error> {
         .map_err(netlink(format!("removing address {address}")))
 }
 
-/// Makes the pair, its far end inside `netns` as `eth0`; `pod` are its addresses, each with the node's towards it.
+/// A Pod's end of its link.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct End {
+    /// Its addresses, each with the node's towards it.
+    pub(crate) pod: Vec<(IpAddr, IpAddr)>,
+    /// Further ones, and the ranges in which it goes by them.
+    pub(crate) further: Vec<(Ipv4Addr, u8)>,
+    /// None: any.
+    pub(crate) mac: Option<[u8; 6]>,
+    /// It asks for names at [`RESOLVER`].
+    pub(crate) resolver: bool,
+}
+
+/// Makes the pair, its far end inside `netns` as `eth0`.
+///
+/// It asks the kernel some twenty things, one after the other. All of that is on one thread with a loop of its own: on the
+/// platform's, each answer would wait behind all that it has to do, which is how a new Pod came to wait for a third of a
+/// second while a hundred others restarted.
 pub(crate) async fn attach(
     place: Option<&Place>,
     name: &str,
-    pod: &[(IpAddr, IpAddr)],
+    end: End,
     netns: &Path,
 ) -> Result<(), Error> {
-    let (handle, task) = connect(place)?;
-    let result = attach_with(&handle, place, name, pod, netns).await;
-    if result.is_err() {
-        let _ = remove_with(&handle, name).await;
-    }
-    task.abort();
-    result
+    let (place, name) = (place.cloned(), name.to_owned());
+    let netns = netns.to_owned();
+    let work = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .map_err(io("runtime"))?;
+        runtime.block_on(async {
+            let (handle, task) = connect(place.as_ref())?;
+            let result = attach_with(&handle, place.as_ref(), &name, &end, &netns).await;
+            if result.is_err() {
+                let _ = remove_with(&handle, &name).await;
+            }
+            task.abort();
+            result
+        })
+    };
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::Worker(e.to_string()))?
 }
 
+/// Blocks now and then.
 async fn attach_with(
     handle: &Handle,
     place: Option<&Place>,
     name: &str,
-    pod: &[(IpAddr, IpAddr)],
+    end: &End,
     netns: &Path,
 ) -> Result<(), Error> {
-    let namespace = std::fs::File::open(netns).map_err(io(netns))?;
-    if index(handle, name).await?.is_none() {
-        add_pair(handle, name, "eth0", &namespace).await?;
+    let open = || std::fs::File::open(netns).map_err(io(netns));
+    let there = index(handle, name).await?.is_some();
+    if !there {
+        add_pair(handle, name, ("eth0", end.mac), &open()?).await?;
     }
-    let addresses = pod.iter().map(|(ip, _)| *ip).collect::<Vec<_>>();
-    let work = move || inside(&namespace, &addresses);
-    tokio::task::spawn_blocking(move || std::thread::spawn(work).join())
-        .await
-        .map_err(|e| Error::Worker(e.to_string()))?
-        .map_err(|_| Error::Worker("it panicked".into()))??;
+    if let Err(error) = enter_and_set_up(open()?, end.clone()) {
+        if !there || !matches!(error, Error::NoLink) {
+            return Err(error);
+        }
+        // the link of a former Pod, whose namespace is still being taken down
+        remove_with(handle, name).await?;
+        add_pair(handle, name, ("eth0", end.mac), &open()?).await?;
+        enter_and_set_up(open()?, end.clone())?;
+    }
     let near = wanted(handle, name).await?;
-    if pod.iter().any(|(ip, _)| ip.is_ipv6()) {
+    if end.pod.iter().any(|(ip, _)| ip.is_ipv6()) {
         address(handle, near, GATEWAY6.into()).await?;
     }
     up(handle, near).await?;
     // For node ports at 127.0.0.1; a rule keeps others from it.
     let knob = format!("/proc/sys/net/ipv4/conf/{name}/route_localnet");
     place::within(place, || std::fs::write(&knob, "1").map_err(io(&knob)))?;
-    for (address, node) in pod {
+    for (address, node) in &end.pod {
         host_route(handle, *address, near, Some(*node)).await?;
+    }
+    for (address, _) in &end.further {
+        host_route(handle, (*address).into(), near, Some(GATEWAY.into())).await?;
     }
     Ok(())
 }
@@ -344,15 +382,18 @@ async fn attach_with(
 pub(crate) async fn add_pair(
     handle: &Handle,
     name: &str,
-    far: &str,
+    (far, mac): (&str, Option<[u8; 6]>),
     namespace: &std::fs::File,
 ) -> Result<(), Error> {
     // Born in its place: moving a link between namespaces waits for a grace period, 25 ms. Not born up: the far end
     // would have no carrier yet.
-    let far = LinkMessageBuilder::<LinkUnspec>::new()
+    let mut far = LinkMessageBuilder::<LinkUnspec>::new()
         .name(far.to_string())
-        .setns_by_fd(namespace.as_raw_fd())
-        .build();
+        .setns_by_fd(namespace.as_raw_fd());
+    if let Some(mac) = mac {
+        far = far.address(mac.to_vec());
+    }
+    let far = far.build();
     let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
         .name(name)
         .set_info_data(InfoData::Veth(InfoVeth::Peer(far)))
@@ -361,8 +402,14 @@ pub(crate) async fn add_pair(
     added.map_err(netlink("adding a pair of links"))
 }
 
+fn enter_and_set_up(namespace: std::fs::File, end: End) -> Result<(), Error> {
+    std::thread::spawn(move || inside(&namespace, &end))
+        .join()
+        .map_err(|_| Error::Worker("it panicked".into()))?
+}
+
 /// On a thread of its own: enters the namespace and sets its side up.
-fn inside(namespace: &std::fs::File, pod: &[IpAddr]) -> Result<(), Error> {
+fn inside(namespace: &std::fs::File, end: &End) -> Result<(), Error> {
     rustix::thread::move_into_link_name_space(
         std::os::fd::AsFd::as_fd(namespace),
         Some(rustix::thread::LinkNameSpaceType::Network),
@@ -377,25 +424,57 @@ fn inside(namespace: &std::fs::File, pod: &[IpAddr]) -> Result<(), Error> {
         if let Some(lo) = index(&handle, "lo").await? {
             up(&handle, lo).await?;
         }
-        let eth = index(&handle, "eth0")
-            .await?
-            .ok_or_else(|| Error::Worker("the pod has no eth0".into()))?;
-        for own in pod {
+        let eth = index(&handle, "eth0").await?.ok_or(Error::NoLink)?;
+        for (own, _) in &end.pod {
             address(&handle, eth, *own).await?;
+        }
+        for (own, _) in &end.further {
+            address(&handle, eth, (*own).into()).await?;
         }
         up(&handle, eth).await?;
         host_route(&handle, GATEWAY.into(), eth, None).await?;
         let mut routes = vec![((Ipv4Addr::UNSPECIFIED.into(), 0), IpAddr::V4(GATEWAY))];
-        if pod.iter().any(IpAddr::is_ipv6) {
+        if end.pod.iter().any(|(ip, _)| ip.is_ipv6()) {
             routes.push(((Ipv6Addr::UNSPECIFIED.into(), 0), GATEWAY6.into()));
         }
         let mut result = Ok(());
+        for (own, bits) in &end.further {
+            let range = (IpAddr::V4(first(*own, *bits)), *bits);
+            let source = Some(IpAddr::V4(*own));
+            result = result.and(route_via(&handle, range, GATEWAY.into(), eth, source).await);
+        }
+        if let (true, Some((IpAddr::V4(own), _))) = (end.resolver, end.pod.first()) {
+            result = result.and(resolver(&handle, eth, *own).await);
+        }
         for (everywhere, via) in routes {
             result = result.and(route_via(&handle, everywhere, via, eth, None).await);
         }
         task.abort();
         result
     })
+}
+
+/// The first address of the range that this one is in.
+fn first(address: Ipv4Addr, bits: u8) -> Ipv4Addr {
+    let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
+    Ipv4Addr::from(u32::from(address) & mask)
+}
+
+/// Leads [`RESOLVER`] out of the Pod, though it is an address of its loopback: the node's rules turn it to the DNS server.
+/// Nobody but the node is on the link, so nobody else reaches the Pod's loopback by it.
+async fn resolver(handle: &Handle, eth: u32, own: Ipv4Addr) -> Result<(), Error> {
+    const LOCAL: u32 = 255;
+    let knob = "/proc/sys/net/ipv4/conf/eth0/route_localnet";
+    std::fs::write(knob, "1").map_err(io(knob))?;
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(RESOLVER, 32)
+        .gateway(GATEWAY)
+        .output_interface(eth)
+        .pref_source(own)
+        .table_id(LOCAL)
+        .onlink()
+        .build();
+    add_route(handle, route, || format!("adding the route to {RESOLVER}")).await
 }
 
 /// Removes a pod's link if it is still there in a while; its routes go with it.

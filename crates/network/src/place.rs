@@ -38,6 +38,9 @@ pub struct Place {
     /// The first node's address among Pods ([`Config::node_ip`]).
     pub machine_ip: Ipv4Addr,
     pub machine_ip6: Option<Ipv6Addr>,
+    /// What the machine calls itself towards the outside, an address a family at most: so it calls itself towards this
+    /// node, too, as nodes do that are machines of their own. None, and it goes by its address among Pods.
+    pub machine_outside: Vec<IpAddr>,
 }
 
 impl Place {
@@ -162,7 +165,7 @@ async fn join(
         link::remove_with(machine, name).await?;
         let path = place.net();
         let namespace = File::open(&path).map_err(io(&path))?;
-        link::add_pair(machine, name, UPLINK, &namespace).await?;
+        link::add_pair(machine, name, (UPLINK, None), &namespace).await?;
     }
     let near = link::wanted(machine, name).await?;
     let far = link::wanted(node, UPLINK).await?;
@@ -185,6 +188,13 @@ async fn join(
         link::address(node, far, ends.node).await?;
         let source = Some(ends.machine);
         link::route_via(machine, ends.pods, ends.node, near, source).await?;
+        let same = |ip: &&IpAddr| ip.is_ipv4() == ends.node.is_ipv4();
+        if let Some(outside) = place.machine_outside.iter().find(same) {
+            // An address that has just gone is no reason to do without the node: its Pods' route leads there, too.
+            if let Err(error) = link::host_route(machine, ends.node, near, Some(*outside)).await {
+                tracing::debug!(%error, "no route of its own to a further node");
+            }
+        }
         link::host_route(node, ends.machine, far, Some(ends.node)).await?;
         let all = match ends.machine {
             IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), 0),

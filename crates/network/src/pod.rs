@@ -26,6 +26,13 @@ pub struct Pod {
     /// Named ports: name, IP protocol number, number.
     pub ports: Vec<(String, u8, u16)>,
     pub host_ports: Vec<HostPort>,
+    /// Addresses besides its own, each with the bits of the range in which it goes by it: those of Docker's networks with
+    /// subnets. Private ones that lead nowhere else.
+    pub further: Vec<(Ipv4Addr, u8)>,
+    /// Its link's hardware address; None: any.
+    pub mac: Option<[u8; 6]>,
+    /// It asks for names at 127.0.0.11. So do all whose labels say what names they find.
+    pub resolver: bool,
 }
 
 impl Pod {

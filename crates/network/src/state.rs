@@ -16,6 +16,17 @@ use parking_lot::Mutex;
 
 use crate::{Error, error::io, nft::family::Family};
 
+/// Held while an instance comes or goes in this network namespace: what all share (the gateway's address, forwarding) must
+/// not be taken away under one that has just found it there. The namespace itself is what is locked. Waits for the others;
+/// blocking, for some milliseconds each.
+pub(crate) fn gate() -> Result<fs::File, Error> {
+    let path = "/proc/self/ns/net";
+    let file = fs::File::open(path).map_err(io(path))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
+        .map_err(|e| io(path)(e.into()))?;
+    Ok(file)
+}
+
 /// What the names of a family's chains and sets begin with in the file.
 fn prefix(family: Family) -> &'static str {
     match family {
@@ -112,7 +123,11 @@ impl State {
     pub(crate) fn restore_sysctls(&self) -> Result<(), Error> {
         let sysctls = self.facts.lock().sysctls.clone();
         for (path, value) in &sysctls {
-            fs::write(path, value).map_err(io(path))?;
+            match fs::write(path, value) {
+                // a link that has gone since took its settings with it
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                done => done.map_err(io(path))?,
+            }
         }
         Ok(())
     }

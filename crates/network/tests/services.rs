@@ -4,36 +4,13 @@ mod lab;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
-use lab::{Cluster, Pod, VIP, VIP6, WEB, ask_on, command, connect, eventually, node, who};
+use lab::{
+    Cluster, Pod, VIP, VIP6, WEB, answers, ask_on, command, connect, eventually, node, resolve, who,
+};
 use serde_json::json;
 
 fn at(ip: Ipv4Addr, port: u16) -> SocketAddr {
     (ip, port).into()
-}
-
-fn names(pods: &[&str]) -> Vec<Option<String>> {
-    pods.iter().map(|name| Some(name.to_string())).collect()
-}
-
-/// Waits until exactly these Pods answer there: as seen from the node, or from inside a Pod.
-async fn answers(from: Option<&Pod>, to: SocketAddr, expected: &[&str]) {
-    let expected = if expected.is_empty() {
-        vec![None]
-    } else {
-        names(expected)
-    };
-    eventually(&format!("{to} answers"), async || {
-        let got = match from {
-            Some(pod) => pod.run(move || who(to)).await,
-            None => tokio::task::spawn_blocking(move || who(to)).await.unwrap(),
-        };
-        if got == expected {
-            Ok(())
-        } else {
-            Err(format!("{got:?}, wanted {expected:?}"))
-        }
-    })
-    .await;
 }
 
 #[test]
@@ -315,30 +292,6 @@ fn names_lead_to_services() {
         answers(Some(&client), at(VIP, 80), &["a"]).await;
         network.purge().await.unwrap();
     });
-}
-
-/// Asks cluster DNS over UDP, with a message made by hand: one question, the answers' A records.
-fn resolve(name: &str) -> std::io::Result<Vec<IpAddr>> {
-    let mut query = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    for label in name.split('.') {
-        query.push(label.len() as u8);
-        query.extend_from_slice(label.as_bytes());
-    }
-    query.extend_from_slice(&[0, 0, 1, 0, 1]);
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    socket.set_read_timeout(Some(std::time::Duration::from_secs(1)))?;
-    socket.connect((lab::DNS, 53))?;
-    socket.send(&query)?;
-    let mut buffer = [0; 512];
-    let n = socket.recv(&mut buffer)?;
-    // Each A record ends with its length, 4, and the address.
-    let records = buffer[query.len()..n]
-        .windows(10)
-        .filter(|w| w[..4] == [0, 1, 0, 1] && w[8..] == [0, 4]);
-    let at = records.map(|w| w.as_ptr() as usize - buffer.as_ptr() as usize + 10);
-    Ok(at
-        .map(|at| IpAddr::from([buffer[at], buffer[at + 1], buffer[at + 2], buffer[at + 3]]))
-        .collect())
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     PodNetwork,
+    devices::Devices,
     engine::{Engine, ImageSource},
     events::Events,
     eviction,
@@ -29,7 +30,10 @@ pub(crate) struct Context {
     pub cpus_milli: i64,
     pub memory_bytes: i64,
     pub engine: Engine,
+    pub operations: Arc<crate::measure::Operations>,
     pub images: Arc<dyn ImageSource>,
+    /// how many images are pulled at the same time
+    pub pulls: tokio::sync::Semaphore,
     pub network: Arc<dyn PodNetwork>,
     pub client: kube::Client,
     pub events: Events,
@@ -39,8 +43,10 @@ pub(crate) struct Context {
     /// what the node is short of, as it was last seen
     pub pressure: tokio::sync::watch::Sender<eviction::Conditions>,
     pub csi: Csi,
+    pub devices: Devices,
     pub id_ranges: IdRanges,
     pub turns: Turns,
+    pub app_armor: knarr_runtime::AppArmor,
 }
 
 impl Context {

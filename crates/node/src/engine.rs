@@ -9,7 +9,7 @@ use knarr_runtime::{
     Attachment, Container, ContainerSpec, ExecProcess, ExecSpec, Exit, Resources, Runtime, Sandbox,
     SandboxSpec, Usage,
 };
-use tokio::io::AsyncReadExt;
+use tokio::{io::AsyncReadExt, sync::Notify};
 
 use crate::measure::Operations;
 
@@ -19,8 +19,16 @@ pub(crate) trait ContainerEngine: Send + Sync + 'static {
     async fn create_sandbox(&self, spec: SandboxSpec) -> Result<Sandbox, String>;
     async fn delete_sandbox(&self, id: &str) -> Result<(), String>;
     fn sandboxes(&self) -> Vec<Sandbox>;
+    fn sandbox(&self, id: &str) -> Option<Sandbox> {
+        self.sandboxes().into_iter().find(|s| s.spec.id == id)
+    }
     async fn run(&self, spec: ContainerSpec) -> Result<Container, String>;
     fn containers(&self) -> Vec<Container>;
+    /// Ids of the containers in a sandbox.
+    fn containers_in(&self, sandbox: &str) -> Vec<String> {
+        let all = self.containers().into_iter().map(|c| c.spec);
+        all.filter(|s| s.sandbox == sandbox).map(|s| s.id).collect()
+    }
     fn container(&self, id: &str) -> Option<Container>;
     async fn wait(&self, id: &str) -> Result<Exit, String>;
     async fn signal(&self, id: &str, signal: i32) -> Result<(), String>;
@@ -71,7 +79,18 @@ pub(crate) trait ContainerEngine: Send + Sync + 'static {
 }
 
 /// Images by name. `resolve` blocks on files.
+#[async_trait::async_trait]
 pub(crate) trait ImageSource: Send + Sync + 'static {
+    /// Brings an image from its registry, with the first of the logins that is let in; tells `moved` whenever something of
+    /// it has come.
+    async fn pull(
+        &self,
+        name: &str,
+        _logins: Vec<knarr_image::client::Credential>,
+        _moved: Arc<Notify>,
+    ) -> Result<knarr_image::Image, String> {
+        Err(format!("{name} is nowhere"))
+    }
     fn resolve(&self, name: &str) -> Result<Option<knarr_image::Image>, String>;
     /// A folder that changes whenever an image is added, when there is one to watch.
     fn watch_dir(&self) -> Option<PathBuf>;
@@ -120,10 +139,16 @@ async fn read_some(
 #[async_trait::async_trait]
 impl ContainerEngine for RuntimeEngine {
     async fn create_sandbox(&self, spec: SandboxSpec) -> Result<Sandbox, String> {
-        self.1
+        let mapped = spec.user_namespace.is_some();
+        let made = self
+            .1
             .time("run_podsandbox", self.0.create_sandbox(spec))
-            .await
-            .map_err(text)
+            .await;
+        self.1.pod_begun(made.is_err());
+        if mapped {
+            self.1.user_namespaced(made.is_err());
+        }
+        made.map_err(text)
     }
     async fn delete_sandbox(&self, id: &str) -> Result<(), String> {
         self.1
@@ -134,14 +159,26 @@ impl ContainerEngine for RuntimeEngine {
     fn sandboxes(&self) -> Vec<Sandbox> {
         self.0.sandboxes()
     }
+    fn sandbox(&self, id: &str) -> Option<Sandbox> {
+        self.0.sandbox(id)
+    }
     async fn run(&self, spec: ContainerSpec) -> Result<Container, String> {
-        self.1
-            .time("start_container", self.0.run(spec))
-            .await
-            .map_err(text)
+        let sandbox = spec.sandbox.clone();
+        let made = self.1.time("start_container", self.0.run(spec)).await;
+        let mapped = || {
+            let sandbox = self.0.sandbox(&sandbox);
+            sandbox.is_some_and(|s| s.spec.user_namespace.is_some())
+        };
+        if made.is_err() && mapped() {
+            self.1.user_namespaced_container_failed();
+        }
+        made.map_err(text)
     }
     fn containers(&self) -> Vec<Container> {
         self.0.containers()
+    }
+    fn containers_in(&self, sandbox: &str) -> Vec<String> {
+        self.0.containers_in(sandbox)
     }
     fn container(&self, id: &str) -> Option<Container> {
         self.0.container(id)
@@ -238,9 +275,28 @@ fn text(error: knarr_runtime::Error) -> String {
     error.to_string()
 }
 
-pub(crate) struct StoreImages(pub(crate) knarr_image::ImageStore);
+pub(crate) struct StoreImages(
+    pub(crate) knarr_image::ImageStore,
+    pub(crate) knarr_image::client::ClientConfig,
+);
 
+#[async_trait::async_trait]
 impl ImageSource for StoreImages {
+    async fn pull(
+        &self,
+        name: &str,
+        credentials: Vec<knarr_image::client::Credential>,
+        moved: Arc<Notify>,
+    ) -> Result<knarr_image::Image, String> {
+        let options = knarr_image::client::PullOptions {
+            config: self.1.clone(),
+            credentials,
+            ..Default::default()
+        };
+        let progress = move |_| moved.notify_one();
+        let pulled = self.0.pull(name, &options, &progress).await;
+        pulled.map_err(|e| e.to_string())
+    }
     fn resolve(&self, name: &str) -> Result<Option<knarr_image::Image>, String> {
         self.0.resolve(name).map_err(|e| e.to_string())
     }

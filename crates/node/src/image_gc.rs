@@ -11,10 +11,13 @@ use std::{
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use knarr_image::Image;
+use knarr_runtime::ContainerSpec;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::{context::Context, events::Note, settings, spec::build::labels};
+use crate::{
+    ImageUsers, context::Context, events::Note, measure::files::Room, settings, spec::build::labels,
+};
 
 const EVERY: Duration = Duration::from_secs(300);
 
@@ -28,6 +31,7 @@ struct Record {
 
 pub(crate) struct ImageGc {
     context: Arc<Context>,
+    others: ImageUsers,
     records: Mutex<HashMap<String, Record>>,
 }
 
@@ -39,6 +43,32 @@ struct Unused {
     bytes: u64,
     first_seen: Instant,
     last_used: Option<Instant>,
+}
+
+/// What containers run on, or have as volumes.
+struct Used<'a> {
+    digests: HashSet<&'a str>,
+    /// those that are no Pods' have nothing that names their image
+    roots: HashSet<&'a [PathBuf]>,
+}
+
+impl<'a> Used<'a> {
+    fn by(users: &'a [ContainerSpec]) -> Used<'a> {
+        let digests = users.iter().flat_map(|user| {
+            let label = |key: &str| user.labels.get(key).map_or("", String::as_str);
+            let own = label(labels::IMAGE_ID).rsplit('@').next();
+            own.into_iter()
+                .chain(label(labels::IMAGE_VOLUMES).split(' '))
+        });
+        Used {
+            digests: digests.collect(),
+            roots: users.iter().map(|user| &*user.lower).collect(),
+        }
+    }
+
+    fn holds(&self, image: &Image) -> bool {
+        self.digests.contains(image.digest.as_str()) || self.roots.contains(&*image.layers)
+    }
 }
 
 /// How many bytes are to be freed.
@@ -79,9 +109,10 @@ fn chosen(mut unused: Vec<Unused>, bytes: u64, age_min: Duration, now: Instant) 
 }
 
 impl ImageGc {
-    pub(crate) fn new(context: Arc<Context>) -> ImageGc {
+    pub(crate) fn new(context: Arc<Context>, others: ImageUsers) -> ImageGc {
         ImageGc {
             context,
+            others,
             records: Mutex::default(),
         }
     }
@@ -108,12 +139,8 @@ impl ImageGc {
                 this.remove(old);
             }
             let dir = this.context.images.watch_dir()?;
-            let stat = rustix::fs::statvfs(&dir).ok()?;
-            let bytes = wanted(
-                policy,
-                stat.f_bavail * stat.f_frsize,
-                stat.f_blocks * stat.f_frsize,
-            );
+            let room = Room::of(&dir)?;
+            let bytes = wanted(policy, room.available_bytes, room.capacity_bytes);
             if bytes == 0 {
                 return None;
             }
@@ -153,6 +180,14 @@ impl ImageGc {
         let _ = work.await;
     }
 
+    /// All containers of the machine that run on the store's images. Blocking.
+    fn users(&self) -> Vec<ContainerSpec> {
+        let own = self.context.engine.containers();
+        let mut all = (self.others)();
+        all.extend(own.into_iter().map(|c| c.spec));
+        all
+    }
+
     /// Looks at all images, notes which are used, and gives the others. Blocking.
     fn unused(&self) -> Vec<Unused> {
         let images = match self.context.images.list() {
@@ -162,16 +197,8 @@ impl ImageGc {
                 return Vec::new();
             }
         };
-        let containers = self.context.engine.containers();
-        let used: HashSet<&str> = containers
-            .iter()
-            .flat_map(|c| {
-                let label = |key: &str| c.spec.labels.get(key).map_or("", String::as_str);
-                let own = label(labels::IMAGE_ID).rsplit('@').next();
-                own.into_iter()
-                    .chain(label(labels::IMAGE_VOLUMES).split(' '))
-            })
-            .collect();
+        let users = self.users();
+        let used = Used::by(&users);
         let now = Instant::now();
         let mut records = self.records.lock();
         records.retain(|digest, _| images.iter().any(|i| i.digest == *digest));
@@ -181,7 +208,7 @@ impl ImageGc {
                 first_seen: now,
                 last_used: None,
             });
-            if used.contains(image.digest.as_str()) {
+            if used.holds(&image) {
                 record.last_used = Some(now);
                 continue;
             }
@@ -208,13 +235,7 @@ impl ImageGc {
         let mut freed = 0;
         for image in images {
             // asked anew each time: a container may have been made meanwhile
-            let layers: Vec<PathBuf> = self
-                .context
-                .engine
-                .containers()
-                .into_iter()
-                .flat_map(|c| c.spec.lower)
-                .collect();
+            let layers: Vec<PathBuf> = self.users().into_iter().flat_map(|c| c.lower).collect();
             let removed = image
                 .names
                 .iter()
@@ -261,6 +282,42 @@ mod tests {
         check(Some(15 * GIB), 100 * GIB, 1000 * GIB, 0);
         check(Some(15 * GIB), 15 * GIB, 1000 * GIB, 5 * GIB);
         check(None, 0, 0, 0);
+    }
+
+    #[test]
+    fn what_any_container_of_the_machine_runs_on_is_used() {
+        let image = |digest: &str, layer: &str| Image {
+            name: "app:1".into(),
+            digest: digest.into(),
+            manifest: digest.into(),
+            id: digest.into(),
+            config: Default::default(),
+            layers: vec![layer.into()],
+            size_bytes: 0,
+            created: None,
+            pulled: false,
+        };
+        let labelled = |key: &str, value: &str| ContainerSpec {
+            labels: [(key.to_owned(), value.to_owned())].into(),
+            ..ContainerSpec::default()
+        };
+        let users = [
+            labelled(labels::IMAGE_ID, "docker.io/library/app@sha256:pod"),
+            labelled(labels::IMAGE_VOLUMES, "sha256:volume sha256:other"),
+            ContainerSpec {
+                lower: vec!["/alone".into()],
+                ..ContainerSpec::default()
+            },
+        ];
+        let used = Used::by(&users);
+        for (digest, layer, want) in [
+            ("sha256:pod", "/a", true),
+            ("sha256:volume", "/b", true),
+            ("sha256:renamed", "/alone", true),
+            ("sha256:none", "/c", false),
+        ] {
+            assert_eq!(used.holds(&image(digest, layer)), want, "{digest}");
+        }
     }
 
     #[test]

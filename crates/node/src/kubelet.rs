@@ -1,8 +1,7 @@
-//! The kubelet's HTTP API, as far as it is read: what `/api/v1/nodes/NAME/proxy/…` and the kubelet's port answer.
+//! The kubelet's HTTP API, as far as it is read: what `/api/v1/nodes/NAME/proxy/…` and the kubelet's port answer. Streams
+//! are the API server's to open (`agent_streams.rs` there), which speaks their framings.
 //!
 //! Source: kubernetes `pkg/kubelet/server/server.go`.
-
-use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
@@ -10,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use crate::{
-    LogRequest, LogStream, Node, StreamError,
+    LogRequest, LogStream, Node,
     measure::{cadvisor, gather::Depth, own, resource, summary},
     system_logs::{self, Found},
 };
@@ -41,9 +40,6 @@ impl KubeletAnswer {
     }
     fn missing() -> KubeletAnswer {
         KubeletAnswer::text(404, PLAIN, "404 page not found\n".into())
-    }
-    fn failed(why: &StreamError) -> KubeletAnswer {
-        KubeletAnswer::text(why.status, PLAIN, why.message.clone())
     }
 }
 
@@ -109,9 +105,6 @@ impl Node {
             }
             ["metrics", "cadvisor"] => self.cadvisor().await,
             ["logs", rest @ ..] => system_log(rest).await,
-            ["containerLogs", namespace, pod, container] => {
-                self.container_logs(namespace, pod, container, query).await
-            }
             _ => KubeletAnswer::missing(),
         }
     }
@@ -155,7 +148,7 @@ impl Node {
 
     /// The Pods of this node, as it knows them.
     fn pod_list(&self, running: bool) -> Value {
-        let mut all: Vec<Arc<Pod>> = self
+        let mut all: Vec<Pod> = self
             .inner
             .registry
             .all()
@@ -168,7 +161,7 @@ impl Node {
         let items: Vec<Value> = all
             .iter()
             .filter_map(|p| {
-                let mut o = serde_json::to_value(&**p).ok()?;
+                let mut o = serde_json::to_value(p).ok()?;
                 // as in every list, items don't say what they are
                 let fields = o.as_object_mut()?;
                 fields.remove("kind");
@@ -177,28 +170,6 @@ impl Node {
             })
             .collect();
         json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
-    }
-
-    async fn container_logs(
-        &self,
-        namespace: &str,
-        pod: &str,
-        container: &str,
-        query: &[(String, String)],
-    ) -> KubeletAnswer {
-        let request = LogRequest::read(namespace, pod, query);
-        let request = LogRequest {
-            container: Some(container.to_owned()),
-            ..request
-        };
-        match self.logs(request).await {
-            Ok(body) => KubeletAnswer {
-                status: 200,
-                content_type: PLAIN,
-                body,
-            },
-            Err(why) => KubeletAnswer::failed(&why),
-        }
     }
 }
 

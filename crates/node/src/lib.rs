@@ -6,9 +6,11 @@
 #![forbid(unsafe_code)]
 
 mod context;
+mod devices;
 mod engine;
 mod events;
 mod eviction;
+mod extended;
 mod id_ranges;
 mod image_gc;
 mod inotify;
@@ -40,6 +42,9 @@ use std::{
 };
 
 pub use settings::{Settings, SettingsError};
+pub use spec::copy_up::copy_up as fill_volume;
+pub use spec::security::of_names as capabilities;
+pub use spec::user::{Resolved as ImageUser, of_image as image_user};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -70,6 +75,9 @@ pub trait PodNetwork: Send + Sync + 'static {
     async fn detach(&self, pod_uid: &str) -> Result<(), String>;
 }
 
+/// Gives the specifications of containers.
+pub type ImageUsers = Arc<dyn Fn() -> Vec<knarr_runtime::ContainerSpec> + Send + Sync>;
+
 #[derive(Clone)]
 pub struct Config {
     pub name: String,
@@ -80,6 +88,10 @@ pub struct Config {
     pub cluster_domain: String,
     pub runtime: knarr_runtime::Runtime,
     pub images: knarr_image::ImageStore,
+    /// where images are pulled from
+    pub registries: knarr_image::client::ClientConfig,
+    /// containers beside the node's own that run on these images; blocking
+    pub image_users: ImageUsers,
     pub network: Arc<dyn PodNetwork>,
     /// one client per concern is better than one for all (each has its own buffer worker)
     pub client: Arc<dyn Fn() -> kube::Client + Send + Sync>,
@@ -118,12 +130,15 @@ pub(crate) struct Parts {
     pub engine: engine::Engine,
     pub operations: Arc<measure::Operations>,
     pub images: Arc<dyn engine::ImageSource>,
+    pub image_users: ImageUsers,
     pub network: Arc<dyn PodNetwork>,
     pub client: Arc<dyn Fn() -> kube::Client + Send + Sync>,
     pub manifests: PathBuf,
     pub share: u32,
     pub port: u16,
     pub settings: Settings,
+    /// folders of what drivers of devices do to containers
+    pub edits: Vec<std::path::PathBuf>,
 }
 
 impl Node {
@@ -141,13 +156,15 @@ impl Node {
             cluster_domain: config.cluster_domain,
             engine: Arc::new(engine::RuntimeEngine(config.runtime, operations.clone())),
             operations,
-            images: Arc::new(engine::StoreImages(config.images)),
+            images: Arc::new(engine::StoreImages(config.images, config.registries)),
+            image_users: config.image_users,
             network: config.network,
             client: config.client,
             manifests: config.manifests,
             share: config.share.max(1),
             port: config.port,
             settings: config.settings,
+            edits: devices::FOLDERS.map(Into::into).into(),
         })
         .await
     }
@@ -167,6 +184,7 @@ impl Node {
         let csi = volumes::csi::Csi::new(parts.data_dir.join("kubelet"));
         csi.prepare()
             .map_err(|source| Error::DataDir { dir, source })?;
+        let devices = devices::Devices::new(parts.data_dir.join("devices"), parts.edits);
         let machine = machine::Machine::read();
         let pressure = tokio::sync::watch::Sender::new(eviction::Conditions::new());
         let registrar = machine::Registrar {
@@ -197,6 +215,8 @@ impl Node {
                 .unwrap_or(i64::MAX),
             engine: parts.engine,
             images: parts.images,
+            pulls: tokio::sync::Semaphore::new(parts.settings.pulls_max),
+            id_ranges: id_ranges::IdRanges::new(parts.settings.ids_per_pod),
             network: parts.network,
             client: (parts.client)(),
             events: events::Events::start((parts.client)(), parts.name),
@@ -205,8 +225,10 @@ impl Node {
             settings: parts.settings,
             pressure,
             csi,
-            id_ranges: id_ranges::IdRanges::default(),
+            devices,
             turns: turns::Turns::new(usize::try_from(machine.cpus).unwrap_or(1)),
+            app_armor: knarr_runtime::AppArmor::default(),
+            operations: parts.operations.clone(),
         });
         let registry = pod::entry::Registry::default();
         let manifests = context.settings.static_pod_path.clone();
@@ -232,12 +254,21 @@ impl Node {
         };
         let plugins = volumes::csi::registration::Registrar {
             drivers: context.csi.drivers.clone(),
-            node: node_info,
+            devices: context.devices.plugins.clone(),
+            node: Arc::new(node_info),
             kubelet_dir: context.kubelet_dir(),
         };
         until(Box::pin(plugins.run()));
+        let wiper = devices::Wiper {
+            client: (parts.client)(),
+            node: context.name.clone(),
+            plugins: context.devices.plugins.clone(),
+        };
+        until(Box::pin(wiper.run()));
         until(Box::pin(registrar.run(uid)));
-        let image_gc = Arc::new(image_gc::ImageGc::new(context.clone()));
+        let extended = extended::follow((parts.client)(), context.name.clone());
+        until(Box::pin(extended));
+        let image_gc = Arc::new(image_gc::ImageGc::new(context.clone(), parts.image_users));
         let evictions = eviction::Manager {
             context: context.clone(),
             registry: registry.clone(),
@@ -374,12 +405,17 @@ impl Node {
     }
 }
 
+/// Where what containers of the namespace wrote is kept, when their Pods' annotation `knarr.dev/writable-layer` says `name`.
+pub fn kept_layer(data_dir: &Path, namespace: &str, name: &str) -> PathBuf {
+    spec::kept::place(data_dir, namespace, name)
+}
+
 /// Unmounts and removes all that Pods have below the node's folder: for `stop --purge`, when no container runs any more. Blocking.
 ///
 /// # Errors
 /// When something is still mounted or in use there; nothing that isn't the node's is touched.
 pub fn purge(data_dir: &Path) -> Result<(), Error> {
-    for folder in ["kubelet", "pods"] {
+    for folder in ["kubelet", "pods", "layers"] {
         volumes::mounts::remove_tree(&data_dir.join(folder)).map_err(Error::Purge)?;
     }
     Ok(())

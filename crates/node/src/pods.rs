@@ -31,7 +31,7 @@ use crate::{
         resize::share::Requests,
         worker::Worker,
     },
-    spec::{build::labels, resources, security, sysctl},
+    spec::{apparmor, build::labels, resources, sysctl},
     statics::{self, Reflection, Statics},
 };
 
@@ -86,7 +86,8 @@ impl Pods {
                 Ok(Some(watcher::Event::Delete(pod))) if statics::is_mirror(&pod) => {
                     self.statics.mirror_gone(&pod);
                 }
-                Ok(Some(watcher::Event::Delete(pod))) => {
+                Ok(Some(watcher::Event::Delete(mut pod))) => {
+                    pod.metadata.managed_fields = None;
                     let uid = pod.metadata.uid.clone().unwrap_or_default();
                     if let Some(entry) = self.registry.get(&uid) {
                         entry.mailbox.pod_changed(Arc::new(pod));
@@ -115,7 +116,9 @@ impl Pods {
         self.take_up(pod, &mut self.found(), true);
     }
 
-    fn upsert(self: &Arc<Self>, pod: Pod, found: &mut HashMap<String, Vec<Container>>) {
+    fn upsert(self: &Arc<Self>, mut pod: Pod, found: &mut HashMap<String, Vec<Container>>) {
+        // The better part of the object, and nothing here asks for it.
+        pod.metadata.managed_fields = None;
         match statics::is_mirror(&pod) {
             true => self.statics.mirror_changed(&pod),
             false => self.take_up(pod, found, false),
@@ -163,13 +166,13 @@ impl Pods {
         let fresh = found.0.is_empty();
         let fits = self.registry.take_ports(&entry, HostPort::of(&pod)) || !found.0.is_empty();
         let runs = !fresh || Worker::ran(&pod);
-        let mut worker = Worker::new(
+        let mut worker = Box::new(Worker::new(
             self.context.clone(),
             self.registry.clone(),
             entry.clone(),
             &pod,
             found,
-        );
+        ));
         let wanted = Requests::of(&worker.pod());
         let room = self
             .registry
@@ -186,12 +189,15 @@ impl Pods {
                 "node(s) didn't have free ports for the requested pod ports",
             );
         }
+        if !runs {
+            worker.is_new();
+        }
         // what runs already was taken under the rules of then
         if fresh {
             let allowed = &self.context.settings.allowed_unsafe_sysctls;
             if let Some(why) = sysctl::forbidden(&pod, allowed) {
                 worker.refuse(&pod, sysctl::FORBIDDEN, why);
-            } else if let Some(why) = security::app_armor_refusal(&pod) {
+            } else if let Some(why) = apparmor::refusal(&pod, &self.context.app_armor) {
                 worker.refuse(&pod, "AppArmor", why);
             } else if let Some(why) = eviction::refusal(&pod, &self.context.pressure.borrow()) {
                 worker.refuse(&pod, "Evicted", why);
@@ -202,7 +208,8 @@ impl Pods {
         self.tasks.spawn(async move {
             let failed = work.await.is_err();
             match (failed, is_static) {
-                (true, false) => pods.revive(&uid).await,
+                // boxed: hardly ever needed, and each Pod's task would have room for it
+                (true, false) => Box::pin(pods.revive(&uid)).await,
                 // taken up again from its manifest
                 (true, true) => pods.registry.remove(&uid),
                 (false, _) => {}
@@ -257,6 +264,9 @@ impl Pods {
                 .collect()
         });
         uids.extend(folders.await.unwrap_or_default());
+        let context = self.context.clone();
+        let with_devices = tokio::task::spawn_blocking(move || context.devices.pods());
+        uids.extend(with_devices.await.unwrap_or_default());
         for uid in uids {
             if listed.contains(uid.as_str()) || self.registry.get(&uid).is_some() {
                 continue;

@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::Deserialize;
 
-use crate::eviction::threshold::{self, Threshold};
+use crate::{
+    eviction::threshold::{self, Threshold},
+    id_ranges::{BLOCK, BLOCKS},
+};
 
 /// No fork bomb of one Pod may take the machine's last process number. Upstream has no limit by default; most of its distributions set one.
 pub const POD_PIDS_DEFAULT: i64 = 4096;
@@ -21,8 +24,16 @@ pub struct Settings {
     pub seccomp_default: bool,
     /// one process out of memory ends alone, not with its container (cgroup v2)
     pub single_process_oom_kill: bool,
+    /// user ids of a Pod that has a user namespace of its own, a multiple of 65,536
+    pub ids_per_pod: u32,
     /// folder of static Pods' manifests; without it, one in the data directory
     pub static_pod_path: Option<std::path::PathBuf>,
+    /// bytes of a container's log after which a new file is begun
+    pub log_bytes_max: u64,
+    /// how many files a container's log may have
+    pub log_files_max: u32,
+    /// how many images are pulled at the same time
+    pub pulls_max: usize,
     /// when Pods are evicted
     pub eviction: Eviction,
     /// when images that no container uses are removed
@@ -59,7 +70,11 @@ impl Default for Settings {
             allowed_unsafe_sysctls: Vec::new(),
             seccomp_default: true,
             single_process_oom_kill: false,
+            ids_per_pod: BLOCK,
             static_pod_path: None,
+            log_bytes_max: 10 << 20,
+            log_files_max: 5,
+            pulls_max: 1,
             eviction: Eviction {
                 thresholds: threshold::defaults(),
                 pressure_transition: Duration::from_secs(300),
@@ -76,6 +91,9 @@ impl Default for Settings {
         }
     }
 }
+
+/// The most images that are pulled at the same time, whatever the settings allow.
+const PULLS_MAX: usize = 64;
 
 /// The file can't be taken: what is wrong and where.
 #[derive(Debug, thiserror::Error, PartialEq)]
@@ -111,6 +129,19 @@ struct File {
     image_age_min: Option<String>,
     #[serde(rename = "imageMaximumGCAge")]
     image_age_max: Option<String>,
+    container_log_max_size: Option<String>,
+    container_log_max_files: Option<u32>,
+    serialize_image_pulls: Option<bool>,
+    max_parallel_image_pulls: Option<usize>,
+    #[serde(default)]
+    user_namespaces: UserNamespaces,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct UserNamespaces {
+    #[serde(rename = "idsPerPod")]
+    ids_per_pod: Option<i64>,
 }
 
 impl Settings {
@@ -148,6 +179,11 @@ impl Settings {
             "imageGCLowThresholdPercent": self.image_gc.low_percent,
             "imageMinimumGCAge": seconds(self.image_gc.age_min),
             "imageMaximumGCAge": seconds(self.image_gc.age_max),
+            "containerLogMaxSize": self.log_bytes_max.to_string(),
+            "containerLogMaxFiles": self.log_files_max,
+            "serializeImagePulls": self.pulls_max == 1,
+            "maxParallelImagePulls": self.pulls_max,
+            "userNamespaces": {"idsPerPod": self.ids_per_pod},
             "clusterDomain": context.cluster_domain,
             "clusterDNS": [context.dns_ip.to_string()],
             "cgroupDriver": "cgroupfs", "cgroupsPerQOS": true,
@@ -191,6 +227,53 @@ fn from_file(file: File) -> Result<Settings, String> {
     }
     if let Some(seconds) = file.eviction_max_pod_grace_period {
         out.eviction.pod_grace_max = Duration::from_secs(seconds.into());
+    }
+    if let Some(text) = file.container_log_max_size {
+        let bytes = knarr_quantity::units(&text).and_then(|n| u64::try_from(n).ok());
+        out.log_bytes_max = bytes.filter(|n| *n > 0).ok_or_else(|| {
+            format!(
+                "invalid configuration: containerLogMaxSize {text:?} is no size: write it as 10Mi"
+            )
+        })?;
+    }
+    if let Some(files) = file.container_log_max_files {
+        if files < 2 {
+            return Err(
+                "invalid configuration: containerLogMaxFiles must be greater than 1".into(),
+            );
+        }
+        out.log_files_max = files;
+    }
+    out.pulls_max = match (file.serialize_image_pulls, file.max_parallel_image_pulls) {
+        (Some(true), Some(n)) if n > 1 => {
+            return Err(
+                "invalid configuration: maxParallelImagePulls cannot be larger than 1 unless serializeImagePulls is false"
+                    .into(),
+            );
+        }
+        (_, Some(0)) => {
+            return Err(
+                "invalid configuration: maxParallelImagePulls must be a positive number".into(),
+            );
+        }
+        (_, Some(n)) => n.min(PULLS_MAX),
+        (Some(false), None) => PULLS_MAX,
+        _ => out.pulls_max,
+    };
+    if let Some(ids) = file.user_namespaces.ids_per_pod {
+        // in the words of upstream's validation (`pkg/kubelet/apis/config/validation`)
+        if ids < i64::from(BLOCK) || ids % i64::from(BLOCK) != 0 {
+            return Err(format!(
+                "invalid configuration: userNamespaces.idsPerPod {ids} must be a multiple of {BLOCK}"
+            ));
+        }
+        let most = i64::from(BLOCK) * i64::from(BLOCKS);
+        out.ids_per_pod = u32::try_from(ids.min(most)).unwrap_or(BLOCK);
+        if ids > most {
+            return Err(format!(
+                "invalid configuration: userNamespaces.idsPerPod {ids} is more than {most}, all the ids that pods can have"
+            ));
+        }
     }
     let gc = &mut out.image_gc;
     if file.image_gc_high.is_some() || file.image_gc_low.is_some() {
@@ -282,10 +365,11 @@ mod tests {
     fn a_configuration_file() {
         assert_eq!(Settings::parse(HEAD), Ok(Settings::default()));
         let text = format!(
-            "{HEAD}podPidsLimit: 100\nallowedUnsafeSysctls: ['net.core.*']\nimageGCHighThresholdPercent: 70\nimageGCLowThresholdPercent: 60\nevictionHard:\n  memory.available: 200Mi\n  nodefs.available: 5%\nevictionPressureTransitionPeriod: 10s\n"
+            "{HEAD}podPidsLimit: 100\nallowedUnsafeSysctls: ['net.core.*']\nimageGCHighThresholdPercent: 70\nimageGCLowThresholdPercent: 60\nevictionHard:\n  memory.available: 200Mi\n  nodefs.available: 5%\nevictionPressureTransitionPeriod: 10s\ncontainerLogMaxSize: 1Mi\ncontainerLogMaxFiles: 3\n"
         );
         let got = Settings::parse(&text).unwrap();
         assert_eq!(got.pod_pids_max, 100);
+        assert_eq!((got.log_bytes_max, got.log_files_max), (1 << 20, 3));
         assert_eq!(got.allowed_unsafe_sysctls, ["net.core.*"]);
         assert_eq!(got.image_gc.low_percent, 60);
         assert_eq!(got.image_gc.free_bytes_max, None);
@@ -299,12 +383,20 @@ mod tests {
                 "not known to be namespaced",
             ),
             ("imageGCHighThresholdPercent: 50", "must be greater than"),
+            ("containerLogMaxFiles: 1", "must be greater than 1"),
+            ("containerLogMaxSize: much", "is no size"),
             ("evictionHard: {memory.free: 1Mi}", "memory.free"),
             ("evictionSoft: {memory.available: 1Gi}", "grace period"),
+            ("userNamespaces: {idsPerPod: 65537}", "multiple of 65536"),
+            ("userNamespaces: {idsPerPod: 0}", "multiple of 65536"),
+            ("userNamespaces: {idsPerPod: 4294967296}", "all the ids"),
+            ("userNamespaces: {ids: 1}", "ids"),
         ] {
             let error = Settings::parse(&format!("{HEAD}{line}\n")).unwrap_err();
             assert!(error.to_string().contains(want), "{line}: {error}");
         }
+        let ids = format!("{HEAD}userNamespaces: {{idsPerPod: 262144}}\n");
+        assert_eq!(Settings::parse(&ids).unwrap().ids_per_pod, 262_144);
         assert!(Settings::parse("apiVersion: v1\nkind: Pod\n").is_err());
     }
 }

@@ -460,13 +460,12 @@ fn end(entry: &Entry) {
     let Some(reflection) = &entry.mirror else {
         return;
     };
-    let Some(latest) = entry.mailbox.latest() else {
+    let Some(mut pod) = entry.mailbox.latest() else {
         return;
     };
     if reflection.ending.swap(true, Ordering::Relaxed) {
         return;
     }
-    let mut pod = Pod::clone(&latest);
     let grace = pod
         .spec
         .as_ref()

@@ -233,10 +233,9 @@ pub(crate) async fn dial(
     port: u16,
 ) -> Result<tokio::net::TcpStream, StreamError> {
     let entry = entry(context, registry, namespace, pod).await?;
-    let sandboxes = context.engine.sandboxes();
-    let sandbox = sandboxes
-        .into_iter()
-        .find(|s| *s.spec.id == *entry.uid)
+    let sandbox = context
+        .engine
+        .sandbox(&entry.uid)
         .ok_or_else(|| bad_request(format!("pod {pod:?} is not running")))?;
     let netns = sandbox.netns;
     let (send, done) = tokio::sync::oneshot::channel();

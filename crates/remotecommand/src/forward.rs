@@ -16,8 +16,10 @@ use websocket::Codec;
 
 /// How long the second stream of a pair may be missing (kubelet's `streamCreationTimeout`).
 const PAIRING_MAX: Duration = Duration::from_secs(30);
-/// Pairs of which one stream is missing.
-const HALF_PAIRS_MAX: usize = 64;
+/// Pairs of which one stream is missing: as many as there may be connections. A client that makes many at once opens all
+/// their error streams first; of one that was refused the data would come nevertheless, and hold up all others' for want
+/// of somebody who reads it.
+const HALF_PAIRS_MAX: usize = spdy::STREAMS_MAX / 2;
 /// Connections the caller hasn't taken yet.
 const UNTAKEN_MAX: usize = 4;
 /// Ports in one request of the channel protocols, which number channels in a byte.
@@ -453,6 +455,59 @@ mod tests {
         client.open(11, 0, &twice).await;
         client.expect(frame::SYN_REPLY, &[11]).await;
         check(&mut client, 13, &twice).await;
+    }
+
+    /// As a browser's burst through `kubectl port-forward`: error streams of all first, data of each longer than a pipe.
+    #[tokio::test(start_paused = true)]
+    async fn many_connections_begin_at_once() {
+        const CONNECTIONS: u32 = 200;
+        let (mut client, mut connections) = connect();
+        let taken = tokio::spawn(async move {
+            let mut echoes = JoinSet::new();
+            for _ in 0..CONNECTIONS {
+                let connection = connections.recv().await.unwrap();
+                echoes.spawn(async move {
+                    let (mut read, mut write) = tokio::io::split(connection.data);
+                    tokio::io::copy(&mut read, &mut write).await.unwrap();
+                    write.shutdown().await.unwrap();
+                    drop(connection.error);
+                });
+            }
+            echoes.join_all().await;
+        });
+        for kind in ["error", "data"] {
+            for n in 0..CONNECTIONS {
+                let id = 1 + 2 * n + if kind == "data" { 2 * CONNECTIONS } else { 0 };
+                let request = n.to_string();
+                let headers = [
+                    ("streamType", kind),
+                    ("port", "80"),
+                    ("requestID", &request),
+                ];
+                client.open(id, 0, &headers).await;
+                client.expect(frame::SYN_REPLY, &[id]).await;
+            }
+        }
+        let mut ended = 0;
+        for n in 0..CONNECTIONS {
+            let id = 1 + 2 * n + 2 * CONNECTIONS;
+            for _ in 0..5 {
+                client.data(id, 0, &[7; 8 << 10]).await;
+            }
+            client.data(id, frame::FLAG_FIN, &[]).await;
+            // what comes back of this one, and the end of its error stream
+            let mut back = 0;
+            let mut ends = 0;
+            while back < 5 * (8 << 10) || ends < 2 {
+                if let Got::Data { bytes, fin, .. } = client.next().await {
+                    back += bytes.len();
+                    ends += usize::from(fin);
+                }
+            }
+            ended += 1;
+        }
+        assert_eq!(ended, CONNECTIONS);
+        taken.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -21,6 +21,7 @@ use crate::{
     log::PIECE_MAX,
     runtime::Runtime,
     socket,
+    spec::State,
     sys::{self, check},
     tty::ready_when,
 };
@@ -106,14 +107,20 @@ pub(crate) enum Wish {
 pub(crate) struct Attached {
     pub(crate) listener: OwnedFd,
     pub(crate) clients: Vec<OwnedFd>,
+    /// what was said before anybody came, for the first who does: a prompt isn't lost. None: nobody waits for it
+    early: Option<Vec<Vec<u8>>>,
 }
 
+/// Bytes that are kept for the first caller; more than that is nothing that somebody waits for.
+const EARLY_MAX: usize = 32 << 10;
+
 impl Attached {
-    pub(crate) fn new(dir: &Path) -> Result<Attached, Error> {
+    pub(crate) fn new(dir: &Path, keep_early: bool) -> Result<Attached, Error> {
         let told = || format!("listening in {}", dir.display());
         Ok(Attached {
             listener: listen(dir).during(told)?,
             clients: Vec::new(),
+            early: keep_early.then(Vec::new),
         })
     }
 
@@ -130,6 +137,11 @@ impl Attached {
         if rustix::net::sockopt::set_socket_timeout(&client, timeout, Some(PATIENCE)).is_ok()
             && socket::send(&client, &[WELCOME], &[]).is_ok()
         {
+            for message in self.early.take().into_iter().flatten() {
+                if socket::send(&client, &message, &[]).is_err() {
+                    return;
+                }
+            }
             self.clients.push(client);
         }
     }
@@ -159,12 +171,19 @@ impl Attached {
 
     /// Gives output to all who listen.
     pub(crate) fn tell(&mut self, stream: &str, bytes: &[u8]) {
-        if self.clients.is_empty() {
+        if self.clients.is_empty() && self.early.is_none() {
             return;
         }
         let mut message = Vec::with_capacity(1 + bytes.len());
         message.push(if stream == "stderr" { STDERR } else { STDOUT });
         message.extend_from_slice(bytes);
+        if let Some(early) = &mut self.early {
+            let kept: usize = early.iter().map(Vec::len).sum();
+            match kept + message.len() > EARLY_MAX {
+                true => self.early = None,
+                false => early.push(message.clone()),
+            }
+        }
         self.clients
             .retain(|client| socket::send(client, &message, &[]).is_ok());
     }
@@ -247,10 +266,12 @@ impl Runtime {
                 "attaching to container {id} (if it was started by an older version, restart it)"
             )
         };
-        if entry.init().is_none() {
+        let spec = entry.spec();
+        // one that has ended already keeps its output for who was to have it
+        let held = spec.hold_output && matches!(*entry.state.borrow(), State::Running { .. });
+        if entry.init().is_none() && !held {
             return Err(Error::NotRunning(id.into()));
         }
-        let spec = entry.spec();
         let dir = entry.dir.clone();
         let opened = tokio::task::spawn_blocking(move || {
             let socket = connect(&dir)?;

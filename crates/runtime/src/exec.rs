@@ -80,12 +80,28 @@ struct Ends {
 }
 
 fn start(inner: &Inner, entry: &Entry, spec: ExecSpec) -> Result<(OwnedFd, OwnedFd, Ends), Error> {
-    let container = entry.spec();
+    let mut container = entry.spec();
+    if spec.privileged {
+        let spec = Arc::make_mut(&mut container);
+        spec.privileged = true;
+        spec.seccomp = crate::spec::Seccomp::Unconfined;
+        spec.no_new_privileges = false;
+        if !spec.apparmor.is_empty() {
+            // SOURCE: moby daemon/exec_linux.go
+            spec.apparmor = crate::apparmor::UNCONFINED.into();
+        }
+    }
     let told = || format!("starting a process in container {}", container.id);
     let init = entry
         .init()
         .ok_or_else(|| Error::NotRunning(container.id.clone()))?;
     let mut process = inner.process(&container)?;
+    if let Some(user) = spec.user {
+        process.user = user;
+    }
+    if let Some(cwd) = spec.cwd {
+        process.cwd = cwd;
+    }
     process.args = spec.args;
     process.env.extend(spec.env);
     process.tty = spec.tty;

@@ -77,7 +77,7 @@ fn start(
         // the process enters by itself, and so does not begin life inside
         Some(_) => Some(socket::pair().map_err(io("making a socket"))?),
         None => {
-            enter_namespaces(&init, false)?;
+            enter_namespaces(&init, NAMESPACES)?;
             None
         }
     };
@@ -128,16 +128,18 @@ fn start(
     }
 }
 
-/// `user`: the container has a user namespace of its own; entering the one that one is in already is an error.
-fn enter_namespaces(init: &OwnedFd, user: bool) -> Result<(), String> {
-    let all = libc::CLONE_NEWNS
-        | libc::CLONE_NEWCGROUP
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWPID
-        | libc::CLONE_NEWNET
-        | if user { libc::CLONE_NEWUSER } else { 0 };
-    sys::setns(init, all).map_err(|e| match e.raw_os_error() {
+/// All but the cgroup namespace: where such a namespace is the border of a delegation (systemd mounts cgroup v2 with `nsdelegate`), a
+/// process that has entered it has no child born in a cgroup inside while it is itself in one outside: the child enters it.
+/// SOURCE: the kernel's Documentation/admin-guide/cgroup-v2.rst, "Delegation Containment".
+const NAMESPACES: i32 = libc::CLONE_NEWNS
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET;
+
+/// Entering the user namespace that one is in already is an error: only for a container that has one of its own.
+fn enter_namespaces(init: &OwnedFd, which: i32) -> Result<(), String> {
+    sys::setns(init, which).map_err(|e| match e.raw_os_error() {
         Some(libc::ESRCH) => "the container is not running".into(),
         _ => format!("entering the container: {}", os_text(&e)),
     })
@@ -155,8 +157,12 @@ fn prepare(
     sys::block_signals(false);
     sys::new_session_keyring().map_err(|e| format!("a session keyring: {}", os_text(&e)))?;
     cgroup::enter(doors).map_err(|e| format!("joining the cgroup: {}", os_text(&e)))?;
-    if let Some(handle) = handle {
-        userns::beget(|| enter_namespaces(init, true), 0, handle)?;
+    match handle {
+        Some(handle) => {
+            let all = NAMESPACES | libc::CLONE_NEWCGROUP | libc::CLONE_NEWUSER;
+            userns::beget(|| enter_namespaces(init, all), 0, handle)?;
+        }
+        None => enter_namespaces(init, libc::CLONE_NEWCGROUP)?,
     }
     rustix::process::setsid().map_err(|e| format!("setsid: {}", os_text(&e.into())))?;
     if plan.process.tty {

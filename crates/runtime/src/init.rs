@@ -27,7 +27,7 @@ pub(crate) struct Streams {
     pub(crate) stderr: OwnedFd,
 }
 
-/// Runs in the child; on failure writes the reason to `errors` and ends. `errors` closes by itself on exec. With a user namespace, a handle on the process that goes on is sent to `handle` (see `userns`).
+/// Runs in the child; on failure writes the reason to `errors` and ends. `errors` closes by itself on exec. With a user namespace, a handle on the process that goes on is sent to `handle` (see `userns`). The mount namespace is made from `lean` where that can be (see there).
 pub(crate) fn main(
     plan: &ShimPlan,
     seccomp: &Programs,
@@ -35,8 +35,9 @@ pub(crate) fn main(
     terminal: Option<OwnedFd>,
     errors: OwnedFd,
     handle: Option<OwnedFd>,
+    lean: Option<&OwnedFd>,
 ) -> ! {
-    let text = match prepare(plan, streams, terminal, handle) {
+    let text = match prepare(plan, streams, terminal, handle, lean) {
         Ok(()) => become_program(&plan.process, seccomp),
         Err(text) => text,
     };
@@ -49,6 +50,7 @@ fn prepare(
     streams: Option<Streams>,
     terminal: Option<OwnedFd>,
     handle: Option<OwnedFd>,
+    lean: Option<&OwnedFd>,
 ) -> Result<(), String> {
     sys::reset_signals();
     sys::block_signals(false);
@@ -56,9 +58,11 @@ fn prepare(
     let _ = sys::prctl(libc::PR_SET_DUMPABLE, 0, 0);
     sys::new_session_keyring().map_err(|e| format!("a session keyring: {}", os_text(&e)))?;
     plan.cgroups.join_self_v1().map_err(|e| e.to_string())?;
-    // its root is the cgroup just joined
-    sys::unshare(libc::CLONE_NEWCGROUP)
-        .map_err(|e| format!("making a cgroup namespace: {}", os_text(&e)))?;
+    if !plan.spec.host_cgroups {
+        // its root is the cgroup just joined
+        sys::unshare(libc::CLONE_NEWCGROUP)
+            .map_err(|e| format!("making a cgroup namespace: {}", os_text(&e)))?;
+    }
     set_oom_score(plan.process.oom_score_adj);
     for (path, kind) in [
         (&plan.pins.net, libc::CLONE_NEWNET),
@@ -82,7 +86,7 @@ fn prepare(
                 })?;
                 streams.give(owner);
             }
-            rootfs::build_mapped(&plan.tree, &plan.spec, &plan.cgroups, &mapping)?;
+            rootfs::build_mapped(&plan.tree, &plan.spec, &plan.cgroups, &mapping, lean)?;
             let enter = || {
                 sys::setns(&mapping.namespace, libc::CLONE_NEWUSER)
                     .map_err(|e| format!("entering the user namespace: {}", os_text(&e)))
@@ -95,7 +99,7 @@ fn prepare(
             if let Some(streams) = &streams {
                 streams.give(user);
             }
-            rootfs::enter(&plan.tree, &plan.spec, &plan.cgroups)?;
+            rootfs::enter(&plan.tree, &plan.spec, &plan.cgroups, lean)?;
         }
     }
     rustix::process::setsid().map_err(|e| format!("setsid: {}", os_text(&e.into())))?;
@@ -106,6 +110,16 @@ fn prepare(
         }
         (None, Some(socket)) => {
             let (master, peer) = open_terminal().map_err(|e| format!("the terminal: {e}"))?;
+            if let Some((columns, rows)) = plan.spec.tty_size {
+                let size = rustix::termios::Winsize {
+                    ws_row: rows,
+                    ws_col: columns,
+                    ws_xpixel: 0,
+                    ws_ypixel: 0,
+                };
+                rustix::termios::tcsetwinsize(&peer, size)
+                    .map_err(|e| format!("the terminal's size: {}", os_text(&e.into())))?;
+            }
             socket::send(&socket, b"T", &[master.as_fd()])
                 .map_err(|e| format!("handing over the terminal: {}", os_text(&e)))?;
             console(&peer)?;

@@ -15,9 +15,10 @@ use std::{
 use rustix::fs::FlockOperation;
 
 use crate::{
-    cgroup::{Group, Hierarchies},
+    cgroup::{self, Besides, Group, Hierarchies},
     entry::{Entry, lock},
     error::{During, Error},
+    lean::Lean,
     plan::{ShimPlan, send_plan},
     privileges::{Process, capability_bit, capability_mask},
     role::{Program, Role},
@@ -37,6 +38,8 @@ pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) layout: Layout,
     pub(crate) hierarchies: Hierarchies,
+    /// v2, on a kernel that takes no programs
+    no_device_lists: bool,
     pub(crate) program: Program,
     pub(crate) boot: String,
     pub(crate) watcher: Watcher,
@@ -46,6 +49,7 @@ pub(crate) struct Inner {
     pub(crate) leaving: Mutex<Vec<Arc<Entry>>>,
     /// compiled default filters by capabilities; callers use a handful of sets
     filters: Mutex<HashMap<u64, Arc<Programs>>>,
+    lean: Lean,
     trashed: AtomicU64,
     _lock: File,
 }
@@ -73,6 +77,7 @@ impl Inner {
         sandbox::prepare_pins(&layout)?;
         Ok(Inner {
             layout,
+            no_device_lists: matches!(hierarchies, Hierarchies::V2(_)) && !cgroup::has_programs(),
             hierarchies,
             program,
             boot: sys::boot_id(),
@@ -81,6 +86,7 @@ impl Inner {
             containers: Mutex::default(),
             leaving: Mutex::default(),
             filters: Mutex::default(),
+            lean: Lean::default(),
             trashed: AtomicU64::new(std::process::id() as u64 * 1_000_000),
             config,
             _lock: lock_file,
@@ -93,9 +99,8 @@ impl Inner {
 
     /// The cgroup at a path below the runtime's own.
     pub(crate) fn upper_group(&self, path: &str, resources: &Resources) -> Group {
-        let huge_pages = resources.huge_pages.values().any(|bytes| *bytes > 0);
         self.hierarchies
-            .group_for(&self.config.cgroup_parent, path, huge_pages)
+            .group_for(&self.config.cgroup_parent, path, Besides::of(resources))
     }
 
     pub(crate) fn entry(&self, id: &str) -> Result<Arc<Entry>, Error> {
@@ -141,11 +146,11 @@ impl Inner {
                 rule: "a name of capabilities(7), such as CAP_NET_BIND_SERVICE",
             })?
         };
-        if matches!(self.hierarchies, Hierarchies::V2(_))
+        if self.no_device_lists
             && !spec.privileged
             && let Some(bit) = capability_bit("CAP_MKNOD")
         {
-            // v2 has no device list without a BPF program, so no devices can be made
+            // without a list of devices none can be made
             capabilities &= !(1 << bit);
         }
         Ok(Process {
@@ -161,6 +166,8 @@ impl Inner {
             no_new_privileges: spec.no_new_privileges,
             oom_score_adj: spec.oom_score_adj,
             tty: spec.tty,
+            rlimits: spec.rlimits.clone(),
+            apparmor: spec.apparmor.clone(),
         })
     }
 
@@ -184,18 +191,22 @@ impl Inner {
     fn launch_in(
         &self,
         entry: &Arc<Entry>,
-        plan: ShimPlan,
+        mut plan: ShimPlan,
         filters: &Programs,
         pid_of: Option<Arc<OwnedFd>>,
     ) -> Result<(), Error> {
         let dir = &entry.dir;
-        let told = || format!("starting the shim of container {}", plan.spec.id);
+        let id = plan.spec.id.clone();
+        let told = || format!("starting the shim of container {id}");
         let shim_lock = File::create(dir.join(LOCK)).during(told)?;
         rustix::fs::flock(&shim_lock, FlockOperation::NonBlockingLockExclusive).during(told)?;
         state::write(dir, SPEC, &plan.spec, false)
             .during(|| format!("writing {}", dir.display()))?;
         let (ours, theirs) = socket::pair().during(told)?;
+        let lean = self.lean.next(&self.layout.root);
+        plan.lean = lean.is_some();
         let mut fds = vec![shim_lock.as_fd()];
+        fds.extend(lean.as_ref().map(|namespace| namespace.as_fd()));
         fds.extend(pid_of.as_ref().map(|process| process.as_fd()));
         send_plan(&ours, &plan, filters, &fds).during(told)?;
         let pid = self

@@ -11,21 +11,27 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod adopt;
+mod apparmor;
 mod attach;
+mod bpf;
 mod cgroup;
 mod devices;
 mod entry;
 mod error;
 mod exec;
 mod exec_role;
+mod freeze;
 mod init;
 mod inner;
 mod inside;
+mod lean;
 mod log;
 mod measure;
 mod pause;
+mod peek;
 mod plan;
 mod privileges;
+mod rlimit;
 mod role;
 mod rootfs;
 mod runtime;
@@ -42,15 +48,19 @@ mod usage;
 mod userns;
 mod watcher;
 
+pub use apparmor::{AppArmor, AppArmorError, DEFAULT_PROFILE as APPARMOR_DEFAULT};
 pub use attach::{AttachVoice, Attachment, Output};
 pub use error::Error;
 pub use exec::ExecProcess;
+pub use privileges::CAPABILITIES;
+pub use rlimit::Rlimit;
 pub use role::dispatch_role;
 pub use runtime::Runtime;
 pub use spec::{
-    Config, Container, ContainerSpec, Device, ExecSpec, Exit, HostNamespaces, Id, IdRange, Mount,
-    Resources, Sandbox, SandboxSpec, Seccomp, State, Stats, User,
+    Config, Container, ContainerSpec, Device, ExecSpec, Exit, HostNamespaces, Id, IdRange, IoLimit,
+    IoLimits, MemoryMount, Mount, Resources, Sandbox, SandboxSpec, Seccomp, State, Stats, User,
 };
+pub use sys::untaken;
 pub use tty::Tty;
 pub use usage::{
     CpuUsage, HugePageUsage, IoUsage, MemoryUsage, PidsUsage, Pressure, Pressures, Stall, Usage,

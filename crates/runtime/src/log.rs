@@ -164,14 +164,14 @@ impl Log {
         let mut text = Vec::new();
         compact(&mut text, seconds);
         let mut suffix = String::from_utf8(text).unwrap_or_default();
-        // SOURCE: kubelet names them `path.20060102-150405`; more than one in a second get a counter that sorts after
-        if self.last_rotation.starts_with(&suffix) {
-            let n: u32 = self
-                .last_rotation
-                .rsplit_once('.')
-                .and_then(|(_, n)| n.parse().ok())
-                .unwrap_or(0);
-            suffix = format!("{suffix}.{:06}", n + 1);
+        // SOURCE: kubelet names them `path.20060102-150405`; more than one in a second, or after the clock went back, get a
+        // counter that sorts after
+        let (last, n) = match self.last_rotation.split_once('.') {
+            Some((last, n)) => (last, n.parse().unwrap_or(0)),
+            None => (self.last_rotation.as_str(), 0u32),
+        };
+        if suffix.as_str() <= last {
+            suffix = format!("{last}.{:06}", n + 1);
         }
         let mut target = self.path.clone().into_os_string();
         target.push(".");
@@ -342,6 +342,33 @@ mod tests {
         }
         let first = seen[0];
         assert_eq!(seen, (first..100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_clock_that_went_back_does_not_change_the_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = log_in(dir.path(), 1, 9);
+        let mut lines = Lines::new("stdout");
+        for (clock, line) in [(20, "a"), (20, "b"), (7, "c"), (8, "d"), (30, "e")] {
+            log.clock = match clock {
+                20 => || (20, 0),
+                7 => || (7, 0),
+                8 => || (8, 0),
+                _ => || (30, 0),
+            };
+            feed(&mut lines, &mut log, format!("{line}\n").as_bytes());
+        }
+        let mut names: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().path())
+            .collect();
+        names.sort();
+        let text: String = names[1..]
+            .iter()
+            .map(|name| fs::read_to_string(name).unwrap())
+            .collect();
+        let order: String = text.lines().filter_map(|l| l.chars().last()).collect();
+        assert_eq!(order, "abcd", "{names:?}");
     }
 
     #[test]

@@ -58,7 +58,8 @@ impl Runtime {
     /// # Errors
     /// When there is no such container.
     pub fn written_dir(&self, id: &str) -> Result<PathBuf, Error> {
-        Ok(self.inner.entry(id)?.dir.join("upper"))
+        let entry = self.inner.entry(id)?;
+        Ok(entry.spec().writable(&entry.dir).join("upper"))
     }
 
     /// Processes in a cgroup and below it. Blocking.

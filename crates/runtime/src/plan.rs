@@ -45,6 +45,8 @@ pub(crate) struct ShimPlan {
     /// with a user namespace (`pins.user`) only
     pub(crate) ids: Option<IdRange>,
     pub(crate) tree: Tree,
+    /// a mount namespace to start from comes along
+    pub(crate) lean: bool,
     pub(crate) cgroups: Group,
     pub(crate) boot: String,
 }
@@ -157,8 +159,8 @@ pub(crate) fn receive_plan<T: DeserializeOwned>(
     ))
 }
 
-/// Tells the caller something. It may be gone: that's no error.
-pub(crate) fn answer(socket: &impl AsFd, answer: &Answer) {
+/// Tells the caller something. It may be gone, which is no error: false.
+pub(crate) fn answer(socket: &impl AsFd, answer: &Answer) -> bool {
     let (letter, data, fds): (u8, Vec<u8>, Vec<BorrowedFd<'_>>) = match answer {
         Answer::Started(s) => (b'S', serde_json::to_vec(s).unwrap_or_default(), vec![]),
         Answer::Failed(text) => (b'E', text.clone().into_bytes(), vec![]),
@@ -167,7 +169,7 @@ pub(crate) fn answer(socket: &impl AsFd, answer: &Answer) {
     };
     let mut message = vec![letter];
     message.extend_from_slice(&data[..data.len().min(ANSWER_MAX - 1)]);
-    let _ = socket::send(socket, &message, &fds);
+    socket::send(socket, &message, &fds).is_ok()
 }
 
 /// One answer; None when the role is gone.

@@ -9,9 +9,16 @@ use std::{
 use rustix::fs::{Access, AtFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::{seccomp::Programs, spec::User, sys};
+use crate::{
+    apparmor,
+    rlimit::{self, Rlimit},
+    seccomp::Programs,
+    spec::User,
+    sys,
+};
 
-const NAMES: [&str; 41] = [
+/// Every capability of Linux 5.9 and later, in the kernel's order (capability.h): the place is the bit.
+pub const CAPABILITIES: [&str; 41] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_DAC_READ_SEARCH",
@@ -56,7 +63,10 @@ const NAMES: [&str; 41] = [
 ];
 
 pub(crate) fn capability_bit(name: &str) -> Option<u32> {
-    NAMES.iter().position(|n| *n == name).map(|i| i as u32)
+    CAPABILITIES
+        .iter()
+        .position(|n| *n == name)
+        .map(|i| i as u32)
 }
 
 /// A mask of the named capabilities; an unknown name is the error.
@@ -80,6 +90,10 @@ pub(crate) struct Process {
     pub(crate) no_new_privileges: bool,
     pub(crate) oom_score_adj: i32,
     pub(crate) tty: bool,
+    pub(crate) rlimits: Vec<Rlimit>,
+    /// empty: none
+    #[serde(default)]
+    pub(crate) apparmor: String,
 }
 
 /// Lowering it below our own needs CAP_SYS_RESOURCE, which some hosts lack: then the closest that is allowed.
@@ -121,12 +135,17 @@ fn try_become(process: &Process, seccomp: &Programs) -> Result<Never, String> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(
         process.user.umask.unwrap_or(0o022),
     ));
+    // while what it's now under lets it: no_new_privs and filters bound which profile can follow
+    if !process.apparmor.is_empty() {
+        apparmor::apply_on_exec(&process.apparmor)?;
+    }
     if process.no_new_privileges {
         sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).map_err(failed("setting no_new_privs"))?;
     } else {
         // without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go
         install(seccomp)?;
     }
+    set_rlimits(&process.rlimits)?;
     let as_root = enter_folder(&process.cwd);
 
     let own = sys::permitted_capabilities().map_err(failed("reading the capabilities"))?;
@@ -144,12 +163,13 @@ fn try_become(process: &Process, seccomp: &Programs) -> Result<Never, String> {
         }
     }
     sys::prctl(libc::PR_SET_KEEPCAPS, 1, 0).map_err(failed("keeping capabilities"))?;
-    sys::set_ids(
-        process.user.uid,
-        process.user.gid,
-        &process.user.additional_gids,
-    )
-    .map_err(failed("setting user and groups"))?;
+    // SOURCE: containerd `pkg/oci` ensureAdditionalGids: its own group is one of them (CVE-2022-2989)
+    let gid = process.user.gid;
+    let mut groups = process.user.additional_gids.clone();
+    if !groups.contains(&gid) {
+        groups.insert(0, gid);
+    }
+    sys::set_ids(process.user.uid, gid, &groups).map_err(failed("setting user and groups"))?;
     if let Err(first) = as_root {
         // root may lack access that the user has (root-squashed volumes)
         enter_folder(&process.cwd).map_err(|_| {
@@ -176,6 +196,29 @@ fn try_become(process: &Process, seccomp: &Programs) -> Result<Never, String> {
     let path_c = sys::c_string(&path).map_err(failed("the program's path"))?;
     let error = sys::execve(&path_c, &args, &env_strings);
     Err(format!("exec {}: {}", path.display(), os_text(&error)))
+}
+
+/// SOURCE: runc `libcontainer`, the limits are set before powers are given up, since raising one needs CAP_SYS_RESOURCE. Where the
+/// machine doesn't have that (in another's container), the closest that is allowed.
+fn set_rlimits(limits: &[Rlimit]) -> Result<(), String> {
+    for limit in limits {
+        let resource = rlimit::resource(&limit.name)
+            .ok_or_else(|| format!("there is no resource limit called {:?}", limit.name))?;
+        let wanted = rustix::process::Rlimit {
+            current: limit.soft,
+            maximum: limit.hard,
+        };
+        rustix::process::setrlimit(resource, wanted)
+            .or_else(|e| match e {
+                rustix::io::Errno::PERM => {
+                    let most = rustix::process::getrlimit(resource).maximum;
+                    rustix::process::setrlimit(resource, rlimit::at_most(wanted, most))
+                }
+                e => Err(e),
+            })
+            .map_err(|e| format!("setting the limit {}: {}", limit.name, os_text(&e.into())))?;
+    }
+    Ok(())
 }
 
 /// Makes it the working directory, and sees that it is one of the container's: a name like `/proc/self/fd/7` could lead out through a descriptor that is open until exec (CVE-2024-21626).

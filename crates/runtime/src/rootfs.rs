@@ -2,6 +2,11 @@
 //!
 //! Every destination is resolved inside the root by the kernel (`openat2` with RESOLVE_IN_ROOT) and mounted on by descriptor, so that symlinks in an image lead nowhere outside.
 
+mod memory_mount;
+mod overlay;
+mod usual;
+
+use overlay::mount_overlay;
 use std::{
     ffi::CStr,
     io,
@@ -10,17 +15,19 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, FileType, Mode, OFlags},
-    mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags},
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags},
+    mount::{MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags},
 };
 use serde::{Deserialize, Serialize};
+use usual::usual_mounts;
 
 use crate::{
     cgroup::Group,
     devices,
     inside::Root,
+    lean,
     privileges::os_text,
-    spec::{ContainerSpec, Mount},
+    spec::{ContainerSpec, MemoryMount, Mount},
     sys::{self, MOUNT_ATTR_RDONLY},
     userns::Mapping,
 };
@@ -67,9 +74,14 @@ impl<T, E: Into<io::Error>> Told<T> for Result<T, E> {
     }
 }
 
-/// Builds the tree and makes it `/`. Runs in a mount namespace of its own that is still a copy of the host's.
-pub(crate) fn enter(tree: &Tree, spec: &ContainerSpec, cgroups: &Group) -> Result<(), String> {
-    let root = build(tree, spec, cgroups, None)?;
+/// Builds the tree in a mount namespace of its own and makes it `/`. Runs with the host's mounts in sight.
+pub(crate) fn enter(
+    tree: &Tree,
+    spec: &ContainerSpec,
+    cgroups: &Group,
+    lean: Option<&OwnedFd>,
+) -> Result<(), String> {
+    let root = build(tree, spec, cgroups, None, lean)?;
     rustix::process::fchdir(&root.fd).told(|| "entering the root".into())?;
     pivot()?;
     settle(spec)
@@ -81,8 +93,9 @@ pub(crate) fn build_mapped(
     spec: &ContainerSpec,
     cgroups: &Group,
     mapping: &Mapping,
+    lean: Option<&OwnedFd>,
 ) -> Result<(), String> {
-    let root = build(tree, spec, cgroups, Some(mapping))?;
+    let root = build(tree, spec, cgroups, Some(mapping), lean)?;
     rustix::process::fchdir(&root.fd).told(|| "entering the root".into())
 }
 
@@ -133,18 +146,22 @@ fn build(
     spec: &ContainerSpec,
     cgroups: &Group,
     mapping: Option<&Mapping>,
+    lean: Option<&OwnedFd>,
 ) -> Result<Root, String> {
-    // taken before propagation is cut, so that rslave and rshared keep their link to the host
+    // taken with the host's mounts in sight, and before propagation is cut, so that rslave and rshared keep their link to
+    // the host
     let volumes = spec
         .mounts
         .iter()
         .map(|m| clone_source(m, mapping).map(|fd| (m, fd)))
         .collect::<Result<Vec<_>, String>>()?;
-    rustix::mount::mount_change(
-        "/",
-        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-    )
-    .told(|| "making mounts private".into())?;
+    let shm = clone_shm(tree, mapping)?;
+    let own = [tree.dir.as_path(), spec.writable(&tree.dir)];
+    let needed: Vec<&Path> = own
+        .into_iter()
+        .chain(spec.lower.iter().map(PathBuf::as_path))
+        .collect();
+    lean::enter(lean, &needed)?;
 
     mount_overlay(tree, spec, mapping)?;
     let root_path = tree.dir.join("rootfs");
@@ -159,23 +176,21 @@ fn build(
         owner: mapping.map(|m| m.ids.first),
     };
 
-    usual_mounts(&root, tree, spec, cgroups, mapping)?;
+    usual_mounts(&root, &shm, spec, cgroups, mapping)?;
     devices::make(&root, spec)?;
-    let mut volumes = volumes;
+    let mut volumes: Vec<_> = volumes
+        .into_iter()
+        .map(|(m, fd)| (&m.destination, What::Bound(m, fd)))
+        .collect();
+    let memory = spec.memory_mounts.iter();
+    volumes.extend(memory.map(|m| (&m.destination, What::Memory(m))));
     // SOURCE: containerd internal/cri/opts orderedMounts: parents before children
-    volumes.sort_by_key(|(m, _)| m.destination.components().count());
-    for (mount, source) in &volumes {
-        let is_dir =
-            file_type(source).told(|| "reading a mount source".into())? == FileType::Directory;
-        let target = root.make(&mount.destination, is_dir)?;
-        not_over_proc(&target, mount)?;
-        move_onto(source, &target).told(|| {
-            format!(
-                "mounting {} to {}",
-                mount.source.display(),
-                mount.destination.display()
-            )
-        })?;
+    volumes.sort_by_key(|(destination, _)| destination.components().count());
+    for (_, what) in &volumes {
+        match what {
+            What::Bound(mount, source) => bound(&root, mount, source)?,
+            What::Memory(mount) => memory_mount::place(&root, mount, mapping)?,
+        }
     }
     if spec.cwd.is_absolute() {
         // SOURCE: runc prepareRootfs makes the working directory
@@ -189,8 +204,28 @@ fn build(
     Ok(root)
 }
 
-/// Nothing is mounted into /proc but the few files that only tell of usage. SOURCE: runc checkProcMount.
-fn not_over_proc(target: &OwnedFd, mount: &Mount) -> Result<(), String> {
+/// What is mounted somewhere.
+enum What<'a> {
+    Bound(&'a Mount, OwnedFd),
+    Memory(&'a MemoryMount),
+}
+
+fn bound(root: &Root, mount: &Mount, source: &OwnedFd) -> Result<(), String> {
+    let is_dir = file_type(source).told(|| "reading a mount source".into())? == FileType::Directory;
+    let target = root.make(&mount.destination, is_dir)?;
+    not_over_proc(root, &target, &mount.destination)?;
+    move_onto(source, &target).told(|| {
+        format!(
+            "mounting {} to {}",
+            mount.source.display(),
+            mount.destination.display()
+        )
+    })
+}
+
+/// Nothing is mounted into the container's /proc but the few files that only tell of usage; a process file system that was
+/// bound elsewhere (`/:/host`) is like any other folder. SOURCE: runc checkProcMount.
+fn not_over_proc(root: &Root, target: &OwnedFd, destination: &Path) -> Result<(), String> {
     const PROC_MAGIC: u64 = 0x9fa0;
     const HARMLESS: [&str; 8] = [
         "/proc/cpuinfo",
@@ -203,11 +238,21 @@ fn not_over_proc(target: &OwnedFd, mount: &Mount) -> Result<(), String> {
         "/proc/slabinfo",
     ];
     let stat = rustix::fs::fstatfs(target).told(|| "reading a mount point".into())?;
-    let harmless = HARMLESS.iter().any(|p| mount.destination == Path::new(p));
-    if stat.f_type as u64 == PROC_MAGIC && !harmless {
+    let harmless = HARMLESS.iter().any(|p| destination == Path::new(p));
+    if stat.f_type as u64 != PROC_MAGIC || harmless {
+        return Ok(());
+    }
+    let mount_of = |fd: &OwnedFd, path: &str| {
+        let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
+        let told = rustix::fs::statx(fd, path, flags, StatxFlags::MNT_ID).ok()?;
+        let known = told.stx_mask & StatxFlags::MNT_ID.bits() != 0;
+        known.then_some(told.stx_mnt_id)
+    };
+    // Links of the image may lead here by any name, so it is the mount that counts.
+    let (own, there) = (mount_of(&root.fd, "proc"), mount_of(target, ""));
+    if own.is_none() || own == there {
         return Err(format!(
-            "{:?} cannot be mounted because it is inside /proc",
-            mount.destination
+            "{destination:?} cannot be mounted because it is inside /proc"
         ));
     }
     Ok(())
@@ -218,7 +263,7 @@ fn plain(root: &Root, name: &str) -> Result<(), String> {
     let link = rustix::fs::statat(
         &root.fd,
         name.trim_start_matches('/'),
-        rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+        AtFlags::SYMLINK_NOFOLLOW,
     )
     .is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Symlink);
     if link {
@@ -276,92 +321,6 @@ fn clone_source(mount: &Mount, mapping: Option<&Mapping>) -> Result<OwnedFd, Str
     Ok(fd)
 }
 
-/// The layers with their ids mapped, on a file system that goes with the mount namespace: older kernels take only layers that hang somewhere.
-fn mapped_layers(
-    tree: &Tree,
-    spec: &ContainerSpec,
-    mapping: &Mapping,
-) -> Result<Vec<PathBuf>, String> {
-    let told = || "mapping the layers' ids".to_owned();
-    let dir = tree.dir.join("lower");
-    std::fs::create_dir(&dir).told(told)?;
-    rustix::mount::mount("lower", &dir, "tmpfs", MountFlags::NODEV, None).told(told)?;
-    let one = |(number, layer): (usize, &PathBuf)| {
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        let told = || format!("the layer {}", layer.display());
-        let fd = rustix::mount::open_tree(CWD, layer, flags).told(told)?;
-        mapping.apply(&fd, layer)?;
-        let at = dir.join(number.to_string());
-        std::fs::create_dir(&at).told(told)?;
-        let target = open_path(&at).told(told)?;
-        move_onto(&fd, &target).told(told)?;
-        Ok(at)
-    };
-    spec.lower.iter().enumerate().map(one).collect()
-}
-
-/// The layers are named by descriptor: any number that fits in a page (more than 150), and no character in a path can be mistaken for a separator.
-fn mount_overlay(
-    tree: &Tree,
-    spec: &ContainerSpec,
-    mapping: Option<&Mapping>,
-) -> Result<(), String> {
-    if spec.lower.is_empty() {
-        return Err("the container has no image layers: give at least one lower folder".into());
-    }
-    let layers = match mapping {
-        Some(mapping) => {
-            let id = Some(mapping.ids.first);
-            std::os::unix::fs::chown(tree.dir.join("upper"), id, id)
-                .told(|| "giving the root to its owner".into())?;
-            mapped_layers(tree, spec, mapping)?
-        }
-        None => spec.lower.clone(),
-    };
-    let mut held = Vec::with_capacity(layers.len() + 2);
-    let mut name = |path: &Path| -> Result<String, String> {
-        let fd = rustix::fs::open(
-            path,
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .told(|| format!("the layer {}", path.display()))?;
-        let name = format!("/proc/self/fd/{}", fd.as_raw_fd());
-        held.push(fd);
-        Ok(name)
-    };
-    let lower = layers
-        .iter()
-        .map(|p| name(p))
-        .collect::<Result<Vec<_>, _>>()?
-        .join(":");
-    let upper = name(&tree.dir.join("upper"))?;
-    let work = name(&tree.dir.join("work"))?;
-    let target = tree.dir.join("rootfs");
-    let base = format!("lowerdir={lower},upperdir={upper},workdir={work}");
-    let mount = |data: String| -> io::Result<()> {
-        let data = std::ffi::CString::new(data)?;
-        rustix::mount::mount("overlay", &target, "overlay", MountFlags::NODEV, &*data)?;
-        Ok(())
-    };
-    // volatile: nothing of the upper layer outlives a power cut anyway, so sync may be skipped
-    match mount(format!("{base},volatile")) {
-        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => mount(base.clone()),
-        other => other,
-    }
-    .map_err(|e| {
-        let hint = if e.raw_os_error() == Some(libc::EINVAL) {
-            format!(
-                " (the file system of {} may not be fit for overlay upper layers: put the data directory on ext4, xfs, btrfs or tmpfs)",
-                tree.dir.display()
-            )
-        } else {
-            String::new()
-        };
-        format!("mounting the root from {} layers: {}{hint}", spec.lower.len(), os_text(&e))
-    })
-}
-
 fn move_onto(source: &OwnedFd, target: &OwnedFd) -> io::Result<()> {
     rustix::mount::move_mount(
         source,
@@ -392,126 +351,20 @@ fn mount_at(
     .told(|| format!("mounting {kind} to {path}"))
 }
 
-fn bind_at(
-    root: &Root,
-    source: &Path,
-    path: &Path,
-    recursive: bool,
-    mapping: Option<&Mapping>,
-) -> Result<(), String> {
-    let told = || format!("mounting {} to {}", source.display(), path.display());
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    if recursive {
-        flags |= OpenTreeFlags::AT_RECURSIVE;
-    }
-    let tree = rustix::mount::open_tree(CWD, source, flags).told(told)?;
+/// The sandbox's shared memory, or the host's, hanging nowhere yet.
+fn clone_shm(tree: &Tree, mapping: Option<&Mapping>) -> Result<OwnedFd, String> {
+    let source = match tree.host_ipc {
+        true => Path::new("/dev/shm"),
+        false => &tree.shm,
+    };
+    let told = || format!("mounting {} to /dev/shm", source.display());
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let shm = rustix::mount::open_tree(CWD, source, flags).told(told)?;
+    sys::mount_setattr(&shm, 0, libc::MS_PRIVATE, false).told(told)?;
     if let Some(mapping) = mapping {
-        mapping.apply(&tree, source)?;
+        mapping.apply(&shm, source)?;
     }
-    let is_dir = file_type(&tree).told(told)? == FileType::Directory;
-    let target = root.make(path, is_dir)?;
-    move_onto(&tree, &target).told(told)
-}
-
-fn usual_mounts(
-    root: &Root,
-    tree: &Tree,
-    spec: &ContainerSpec,
-    cgroups: &Group,
-    mapping: Option<&Mapping>,
-) -> Result<(), String> {
-    for name in ["/proc", "/sys", "/dev"] {
-        plain(root, name)?;
-    }
-    let strict = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    let read_only = if spec.privileged {
-        MountFlags::empty()
-    } else {
-        MountFlags::RDONLY
-    };
-    if mapping.is_some() {
-        // comes later: see `enter_mapped`
-        root.make(Path::new("/proc"), true)?;
-    } else {
-        mount_at(root, "/proc", "proc", "proc", strict, None)?;
-    }
-    let first = mapping.map_or(0, |m| m.ids.first);
-    let data = |text: String| std::ffi::CString::new(text).unwrap_or_default();
-    mount_at(
-        root,
-        "/dev",
-        "tmpfs",
-        "tmpfs",
-        MountFlags::NOSUID | MountFlags::STRICTATIME,
-        Some(&data(format!(
-            "mode=755,size=65536k,uid={first},gid={first}"
-        ))),
-    )?;
-    let tty = first + 5;
-    mount_at(
-        root,
-        "/dev/pts",
-        "devpts",
-        "devpts",
-        MountFlags::NOSUID | MountFlags::NOEXEC,
-        Some(&data(format!(
-            "newinstance,ptmxmode=0666,mode=0620,gid={tty}"
-        ))),
-    )?;
-    // a kernel without message queues is no reason not to start
-    let _ = mount_at(root, "/dev/mqueue", "mqueue", "mqueue", strict, None);
-    let shm = if tree.host_ipc {
-        Path::new("/dev/shm")
-    } else {
-        &tree.shm
-    };
-    bind_at(root, shm, Path::new("/dev/shm"), false, mapping)?;
-    if mount_at(root, "/sys", "sysfs", "sysfs", strict | read_only, None).is_err() {
-        bind_at(root, Path::new("/sys"), Path::new("/sys"), true, None)?;
-        let sys_fd = root
-            .open(Path::new("/sys"))
-            .told(|| "opening /sys".into())?;
-        sys::mount_setattr(&sys_fd, MOUNT_ATTR_RDONLY, 0, true)
-            .told(|| "making /sys read-only".into())?;
-        return Ok(());
-    }
-    cgroup_mounts(root, cgroups, strict | read_only)
-}
-
-/// The container's own part of each hierarchy: it has a cgroup namespace.
-fn cgroup_mounts(root: &Root, cgroups: &Group, flags: MountFlags) -> Result<(), String> {
-    let base = "/sys/fs/cgroup";
-    if cgroups.v2 {
-        return mount_at(root, base, "cgroup", "cgroup2", flags, None);
-    }
-    mount_at(
-        root,
-        base,
-        "tmpfs",
-        "tmpfs",
-        flags - MountFlags::RDONLY,
-        Some(c"mode=755,size=64k"),
-    )?;
-    for leaf in &cgroups.leaves {
-        let name = leaf.controllers.join(",");
-        let data = std::ffi::CString::new(name.clone()).unwrap_or_default();
-        mount_at(
-            root,
-            &format!("{base}/{name}"),
-            "cgroup",
-            "cgroup",
-            flags,
-            Some(&data),
-        )?;
-    }
-    if flags.contains(MountFlags::RDONLY) {
-        let fd = root
-            .open(Path::new(base))
-            .told(|| format!("opening {base}"))?;
-        sys::mount_setattr(&fd, MOUNT_ATTR_RDONLY, 0, false)
-            .told(|| format!("making {base} read-only"))?;
-    }
-    Ok(())
+    Ok(shm)
 }
 
 /// Makes the working directory `/` and lets go of the host's tree.

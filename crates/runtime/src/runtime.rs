@@ -5,7 +5,7 @@ use std::{fs, io, os::fd::OwnedFd, path::Path, sync::Arc};
 use tokio::sync::oneshot;
 
 use crate::{
-    cgroup,
+    cgroup::{self, Besides},
     entry::{Entry, lock},
     error::{During, Error},
     inner::{Inner, KILL},
@@ -99,15 +99,17 @@ impl Runtime {
         .await
     }
 
-    /// Removes a sandbox without containers. Idempotent.
+    /// Removes a sandbox none of whose containers runs; those that have ended stay as they are. Idempotent.
     pub async fn delete_sandbox(&self, id: &str) -> Result<(), Error> {
         valid_id("sandbox id", id)?;
         let inner = self.inner.clone();
         let id = id.to_owned();
         blocking(move || {
+            let ended =
+                |c: &Entry| matches!(*c.state.borrow(), State::Exited { .. } | State::Failed(_));
             let used = lock(&inner.containers)
                 .values()
-                .any(|c| lock(&c.spec).sandbox == id);
+                .any(|c| lock(&c.spec).sandbox == id && !ended(c));
             if used {
                 return Err(Error::InUse(id));
             }
@@ -123,6 +125,15 @@ impl Runtime {
             .values()
             .map(|s| sandbox::describe(&self.inner.layout, &self.inner.config, s.clone()))
             .collect()
+    }
+
+    pub fn sandbox(&self, id: &str) -> Option<Sandbox> {
+        let spec = lock(&self.inner.sandboxes).get(id).cloned()?;
+        Some(sandbox::describe(
+            &self.inner.layout,
+            &self.inner.config,
+            spec,
+        ))
     }
 
     /// Creates and starts; returns when the container's process has been exec'd or could not be. In the second case the container stays in the list as [`State::Failed`] until it's deleted.
@@ -158,6 +169,7 @@ impl Runtime {
                 host_network: sandbox.host_network,
                 host_ipc: sandbox.host_ipc,
             },
+            lean: false,
             cgroups: group.clone(),
             boot: inner.boot.clone(),
             spec: spec.clone(),
@@ -200,6 +212,13 @@ impl Runtime {
         entries.iter().map(|e| e.describe()).collect()
     }
 
+    /// Ids of the containers in a sandbox.
+    pub fn containers_in(&self, sandbox: &str) -> Vec<String> {
+        let all = lock(&self.inner.containers);
+        let ids = all.iter().filter(|(_, e)| e.spec().sandbox == sandbox);
+        ids.map(|(id, _)| id.clone()).collect()
+    }
+
     pub fn container(&self, id: &str) -> Option<Container> {
         self.inner.entry(id).ok().map(|e| e.describe())
     }
@@ -219,6 +238,11 @@ impl Runtime {
                 return Err(Error::NoContainer(id.into()));
             }
         }
+    }
+
+    /// What the container has changed of its root: its overlay's upper layer, gone with [`Runtime::delete`]. Who wants to keep it moves it away once the container has exited.
+    pub fn upper(&self, id: &str) -> std::path::PathBuf {
+        self.inner.layout.container(id).join("upper")
     }
 
     /// Sends a signal to the container's first process.
@@ -314,12 +338,14 @@ impl Runtime {
         .await
     }
 
-    /// Makes a cgroup above containers', or sets its limits when it's there: that of a sandbox, or of a class of them. The path is below Config::cgroup_parent; the limits are kept only by the kernel.
+    /// Makes a cgroup above containers', or sets its limits when it's there: that of a sandbox, or of a class of them. The path is below Config::cgroup_parent, "" is that one itself; the limits are kept only by the kernel.
     ///
     /// # Errors
     /// When the path leads elsewhere, or this machine can't limit what is asked.
     pub async fn set_group(&self, path: &str, resources: Resources) -> Result<(), Error> {
-        valid_group(path)?;
+        if !path.is_empty() {
+            valid_group(path)?;
+        }
         let inner = self.inner.clone();
         let path = path.to_owned();
         blocking(move || inner.upper_group(&path, &resources).create(&resources)).await
@@ -382,7 +408,7 @@ impl Runtime {
             sandbox::remove_pins(&inner.layout)?;
             let all = inner
                 .hierarchies
-                .group_for(&inner.config.cgroup_parent, "", true);
+                .group_for(&inner.config.cgroup_parent, "", Besides::ALL);
             for leaf in &all.leaves {
                 cgroup::remove_tree(&leaf.path)
                     .during(|| format!("removing {}", leaf.path.display()))?;

@@ -12,7 +12,7 @@ use std::{
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 use crate::{
-    cgroup::{Group, Hierarchies},
+    cgroup::{Besides, Group, Hierarchies},
     error::{During, Error},
     plan::{Answer, PausePlan, Pins, receive_answer, send_plan},
     role::{Program, Role},
@@ -33,10 +33,14 @@ fn pause_cgroup(spec: &SandboxSpec) -> String {
 }
 
 /// The cgroup above those of its containers, if it has one.
-fn group(config: &Config, hierarchies: &Hierarchies, spec: &SandboxSpec) -> Option<Group> {
-    let huge_pages = spec.resources.huge_pages.values().any(|bytes| *bytes > 0);
+fn group(
+    config: &Config,
+    hierarchies: &Hierarchies,
+    spec: &SandboxSpec,
+    besides: Besides,
+) -> Option<Group> {
     (!spec.cgroup.is_empty())
-        .then(|| hierarchies.group_for(&config.cgroup_parent, &spec.cgroup, huge_pages))
+        .then(|| hierarchies.group_for(&config.cgroup_parent, &spec.cgroup, besides))
 }
 
 /// The sandbox's own namespaces.
@@ -111,10 +115,12 @@ pub(crate) fn create(
     }
     let made = state::write(&dir, SPEC, spec, false)
         .during(|| format!("writing {}", dir.display()))
-        .and_then(|()| match group(config, hierarchies, spec) {
-            Some(group) => group.create(&spec.resources),
-            None => Ok(()),
-        })
+        .and_then(
+            |()| match group(config, hierarchies, spec, Besides::of(&spec.resources)) {
+                Some(group) => group.create(&spec.resources),
+                None => Ok(()),
+            },
+        )
         .and_then(|()| pin_all(layout, program, spec))
         .and_then(|()| {
             if spec.share_pid && !spec.host_pid {
@@ -168,6 +174,13 @@ fn pin_all(layout: &Layout, program: &Program, spec: &SandboxSpec) -> Result<(),
         .unwrap_or_else(|_| Err(Error::Other("a bug in making sandboxes".into())))
 }
 
+/// What containers may do in a network of their own though they aren't root: listen on any port, and ping.
+/// SOURCE: Docker since 20.10; containerd 2, enable_unprivileged_ports and enable_unprivileged_icmp.
+const UNPRIVILEGED: [(&str, &str); 2] = [
+    ("net.ipv4.ip_unprivileged_port_start", "0"),
+    ("net.ipv4.ping_group_range", "0 2147483647"),
+];
+
 fn enter_and_pin(
     pins: &Pins,
     hostname: &str,
@@ -203,6 +216,12 @@ fn enter_and_pin(
     if pins.uts.is_some() && !hostname.is_empty() {
         rustix::system::sethostname(hostname.as_bytes())
             .during(|| format!("setting the host name {hostname:?}"))?;
+    }
+    if pins.net.is_some() {
+        for (name, value) in UNPRIVILEGED {
+            // Where it can't be had (a user namespace has not all groups), those who aren't root do without.
+            let _ = fs::write(sysctl_path(name, pins)?, value);
+        }
     }
     for (name, value) in sysctls {
         let path = sysctl_path(name, pins)?;
@@ -305,7 +324,8 @@ pub(crate) fn delete(
         let group = hierarchies.group(&config.cgroup_parent, &pause_cgroup(spec));
         clear(&group, id)?;
     }
-    if let Some(group) = spec.and_then(|spec| group(config, hierarchies, &spec)) {
+    // its containers may have been in hierarchies that it was not
+    if let Some(group) = spec.and_then(|spec| group(config, hierarchies, &spec, Besides::ALL)) {
         clear(&group, id)?;
     }
     unpin(&layout.pin(id))?;

@@ -2,8 +2,11 @@
 //!
 //! SOURCE: moby/profiles seccomp/default.json. A filter of `seccompiler` knows two actions, so a profile becomes one filter per action other than "allow", stacked; the kernel takes the strictest answer.
 
+mod dispatch;
+
 use std::collections::BTreeMap;
 
+use dispatch::Verdict;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule,
@@ -193,7 +196,37 @@ fn insert(rules: &mut Rules, name: &str, conditions: Vec<SeccompCondition>) -> R
     Ok(())
 }
 
+/// Numbers without conditions are found by halves; only those whose arguments decide are left to the library, which asks
+/// one after the other.
 fn program(
+    rules: Rules,
+    otherwise: SeccompAction,
+    matched: SeccompAction,
+) -> Result<Vec<Instruction>, Error> {
+    let (plain, asked): (Rules, Rules) = rules.into_iter().partition(|(_, rule)| rule.is_empty());
+    let numbers = |rules: &Rules, verdict: Verdict| {
+        let known = rules.keys().map(|n| u32::try_from(*n).map_err(bad));
+        let known = known.collect::<Result<Vec<u32>, Error>>();
+        known.map(|known| known.into_iter().map(move |n| (n, verdict)))
+    };
+    let known: BTreeMap<u32, Verdict> = numbers(&plain, Verdict::Return(matched.clone().into()))?
+        .chain(numbers(&asked, Verdict::Ask)?)
+        .collect();
+    let tail = match asked.is_empty() {
+        true => Vec::new(),
+        false => linear(asked, otherwise.clone(), matched)?,
+    };
+    Ok(dispatch::program(ARCH, &known, otherwise.into(), &tail))
+}
+
+/// `AUDIT_ARCH_…` of the calls that containers may make.
+const ARCH: u32 = if cfg!(target_arch = "x86_64") {
+    0xc000_003e
+} else {
+    0xc000_00b7
+};
+
+fn linear(
     rules: Rules,
     otherwise: SeccompAction,
     matched: SeccompAction,
@@ -444,6 +477,42 @@ mod tests {
             );
         }
         assert!(compile(&Seccomp::Unconfined, 0).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_found_by_halves_is_what_all_comparisons_say() {
+        let mut rules = Rules::new();
+        for name in ALLOWED.split_whitespace() {
+            if let Some(number) = number(name) {
+                rules.insert(number, Vec::new());
+            }
+        }
+        for family in [1, 2] {
+            let only = condition(0, SeccompCmpOp::Eq, family).unwrap();
+            insert(&mut rules, "socket", vec![only]).unwrap();
+        }
+        let (no, yes) = (SeccompAction::Errno(1), SeccompAction::Allow);
+        let whole = linear(rules.clone(), no.clone(), yes.clone()).unwrap();
+        let halves = program(rules, no, yes).unwrap();
+        assert!(
+            halves.len() * 3 < whole.len(),
+            "{} and {}",
+            halves.len(),
+            whole.len()
+        );
+        let strange = [u32::MAX, 1 << 30, (1 << 30) + 1, 1 << 31];
+        for arch in [ARCH, 0x4000_0003] {
+            for number in (0..600).chain(strange) {
+                for argument in [0u64, 1, 2, 3] {
+                    let mut data = [0u8; 64];
+                    data[0..4].copy_from_slice(&number.to_ne_bytes());
+                    data[4..8].copy_from_slice(&arch.to_ne_bytes());
+                    data[16..24].copy_from_slice(&argument.to_ne_bytes());
+                    let (got, want) = (interpret(&halves, &data), interpret(&whole, &data));
+                    assert_eq!(got, want, "{number} {argument} of {arch:x}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -30,6 +30,14 @@ use crate::{
 
 /// How long what a dead container left (processes, unread output) may take to go.
 const LEFTOVERS: Duration = Duration::from_secs(5);
+/// How long output waits for who asked to get all of it.
+const HELD: Duration = Duration::from_secs(10);
+/// A shim whose container has ended gives way to all others by so many steps of nice values: on a machine that has
+/// processors left, and where many want to run (a hundred containers have ended at once).
+const GIVES_WAY: i32 = 10;
+const GIVES_WAY_TO_A_CROWD: i32 = 19;
+/// It is a crowd from so many a processor on: fewer are a busy machine, where an end is to be heard of soon.
+const CROWD: usize = 16;
 
 /// Becoming the shim. The socket is where the caller listens until the start, and longer if it lives.
 pub(crate) fn main(socket: OwnedFd) -> i32 {
@@ -41,6 +49,8 @@ pub(crate) fn main(socket: OwnedFd) -> i32 {
         return 1;
     };
     let dir = plan.tree.dir.clone();
+    let afterwards = plan.spec.afterwards.clone();
+    let niceness = sys::niceness();
     let this = ProcessId {
         pid: std::process::id() as i32,
         start_time: sys::start_time(std::process::id() as i32).unwrap_or(0),
@@ -50,9 +60,15 @@ pub(crate) fn main(socket: OwnedFd) -> i32 {
         // the folder is gone: deleted before we came to it
         return 1;
     }
-    // `fds` holds the lock that says "this shim lives", which goes with the process, and perhaps a handle on the process
-    // whose PID namespace is to be joined
-    let running = match start(plan, seccomp, fds.get(1)) {
+    // first the lock that says "this shim lives", which goes with the process; then perhaps a mount namespace to start from,
+    // and a handle on the process whose PID namespace is to be joined
+    let mut fds = fds.into_iter();
+    let lock = fds.next();
+    let given = Given {
+        lean: plan.lean.then(|| fds.next()).flatten(),
+        pid_of: fds.next(),
+    };
+    let running = match start(plan, seccomp, &given) {
         Ok(running) => running,
         Err(text) => {
             let _ = state::write(&dir, FAILED, &text, false);
@@ -60,21 +76,40 @@ pub(crate) fn main(socket: OwnedFd) -> i32 {
             return 1;
         }
     };
+    drop(given);
     let _ = state::write(&dir, STARTED, &running.started, false);
-    answer(&socket, &Answer::Started(running.started.clone()));
+    let _ = answer(&socket, &Answer::Started(running.started.clone()));
     let _ = rustix::process::chdir("/");
     sys::trim_heap();
-    let exit = running.follow();
-    match state::write_then_sync(&dir, EXIT, &exit) {
-        Ok(sync) => {
-            answer(&socket, &Answer::Exited(exit));
-            let _ = sync();
-        }
-        // no room on disk: whoever listens learns it at least
-        Err(_) => answer(&socket, &Answer::Exited(exit)),
+    sys::forget_program();
+    let (exit, watched) = running.follow();
+    // without room on disk whoever listens learns it at least
+    let written = state::write(&dir, EXIT, &exit, false);
+    let heard = answer(&socket, &Answer::Exited(exit.clone()));
+    if !heard && written.is_ok() {
+        // Nobody is there to keep it: it must outlive a power cut by itself. Else it needn't, and hundreds that end at once
+        // would have the disk to themselves, two syncs each, before anything else is written.
+        let _ = state::write(&dir, EXIT, &exit, true);
     }
-    drop(fds);
-    0
+    drop(lock);
+    match (watched, afterwards.split_first()) {
+        (false, Some((program, arguments))) => {
+            sys::rank(niceness, 0);
+            become_other(program, arguments)
+        }
+        _ => 0,
+    }
+}
+
+/// The shim's last act, when nobody who is attached looks after what comes next.
+fn become_other(program: &str, arguments: &[String]) -> i32 {
+    sys::block_signals(false);
+    crate::privileges::set_oom_score(0);
+    let mut command = std::process::Command::new(program);
+    command.args(arguments).stdin(std::process::Stdio::null());
+    // only when there is no such program any more
+    let _ = std::os::unix::process::CommandExt::exec(&mut command);
+    1
 }
 
 /// A container that has been exec'd, and what the shim holds of it.
@@ -87,6 +122,8 @@ struct Running {
     /// kept open for reading and writing, so that neither a missing nor a dead writer means the end of input
     stdin: Option<OwnedFd>,
     attached: Attached,
+    /// nothing is read before somebody has come, or this
+    held: Option<Instant>,
     dir: PathBuf,
 }
 
@@ -99,23 +136,27 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
     rustix::pipe::pipe_with(PipeFlags::CLOEXEC).during(|| "making a pipe".into())
 }
 
-fn start(plan: ShimPlan, seccomp: Programs, pid_of: Option<&OwnedFd>) -> Result<Running, String> {
-    try_start(plan, seccomp, pid_of).map_err(|e| e.to_string())
+/// What comes with the plan and is of use until the container runs.
+struct Given {
+    lean: Option<OwnedFd>,
+    pid_of: Option<OwnedFd>,
 }
 
-fn try_start(
-    mut plan: ShimPlan,
-    seccomp: Programs,
-    pid_of: Option<&OwnedFd>,
-) -> Result<Running, Error> {
+fn start(plan: ShimPlan, seccomp: Programs, given: &Given) -> Result<Running, String> {
+    try_start(plan, seccomp, given).map_err(|e| e.to_string())
+}
+
+fn try_start(mut plan: ShimPlan, seccomp: Programs, given: &Given) -> Result<Running, Error> {
     // the kernel should sooner kill anything else; best effort
     crate::privileges::set_oom_score(-998);
     let spec = &plan.spec;
     let log = Log::open(&spec.log_path, spec.log_max_bytes, spec.log_files_max)
         .during(|| format!("opening the log {}", spec.log_path.display()))?;
-    for name in ["rootfs", "upper", "work"] {
-        let path = plan.tree.dir.join(name);
-        std::fs::create_dir(&path).during(|| format!("making {}", path.display()))?;
+    let rootfs = plan.tree.dir.join("rootfs");
+    std::fs::create_dir(&rootfs).during(|| format!("making {}", rootfs.display()))?;
+    for name in ["upper", "work"] {
+        let path = spec.writable(&plan.tree.dir).join(name);
+        std::fs::create_dir_all(&path).during(|| format!("making {}", path.display()))?;
     }
     plan.cgroups.create(&spec.resources)?;
     if !spec.privileged {
@@ -123,7 +164,7 @@ fn try_start(
     }
     let fifo = spec.stdin.then(|| stdin_fifo(&plan.tree.dir)).transpose()?;
 
-    let attached = Attached::new(&plan.tree.dir)?;
+    let attached = Attached::new(&plan.tree.dir, spec.early_output)?;
 
     let (error_in, error_out) = pipe()?;
     let mut streams = None;
@@ -151,7 +192,8 @@ fn try_start(
         output = Some(Output::Pipes { stdout, stderr });
     }
 
-    let mut flags = libc::CLONE_NEWNS;
+    let mut flags = 0;
+    let pid_of = given.pid_of.as_ref();
     plan.own_pids &= pid_of.is_none() && plan.pins.pid.is_none();
     if let Some(process) = pid_of {
         sys::setns(process, libc::CLONE_NEWPID)
@@ -173,7 +215,8 @@ fn try_start(
         Forked::Child => {
             let socket = terminal.map(|(_, theirs)| theirs);
             let handle = handle.map(|(_, theirs)| theirs);
-            init::main(&plan, &seccomp, streams, socket, error_out, handle)
+            let lean = given.lean.as_ref();
+            init::main(&plan, &seccomp, streams, socket, error_out, handle, lean)
         }
         Forked::Parent { pid, pidfd } => (pid, pidfd),
     };
@@ -232,6 +275,7 @@ fn try_start(
         log,
         stdin: fifo,
         attached,
+        held: plan.spec.hold_output.then(|| Instant::now() + HELD),
         dir: plan.tree.dir,
     })
 }
@@ -283,8 +327,8 @@ impl Source<'_> {
 }
 
 impl Running {
-    /// Until the container has ended and its output is read.
-    fn follow(self) -> Exit {
+    /// Until the container has ended and its output is read; says also whether somebody was attached then.
+    fn follow(self) -> (Exit, bool) {
         let Running {
             pidfd,
             cgroups,
@@ -292,6 +336,7 @@ impl Running {
             mut log,
             mut stdin,
             mut attached,
+            mut held,
             dir,
             ..
         } = self;
@@ -322,12 +367,18 @@ impl Running {
         let mut types = terminal.is_some();
         let mut ended = None;
         let mut deadline = None::<Instant>;
+        let mut rank = Rank::default();
         loop {
             if ended.is_some() && sources.iter().all(|s| s.fd.is_none()) {
                 break;
             }
-            let timeout = deadline.map(|d| d.saturating_duration_since(Instant::now()));
-            if timeout.is_some_and(|t| t.is_zero()) {
+            if held.is_some_and(|until| Instant::now() >= until || !attached.clients.is_empty()) {
+                held = None;
+                deadline = ended.as_ref().map(|_| Instant::now() + LEFTOVERS);
+            }
+            let until = held.or(deadline);
+            let timeout = until.map(|d| d.saturating_duration_since(Instant::now()));
+            if held.is_none() && timeout.is_some_and(|t| t.is_zero()) {
                 break;
             }
             let mut polled: Vec<PollFd<'_>> = Vec::with_capacity(4);
@@ -349,7 +400,7 @@ impl Running {
                 who.push(Who::Client(client.as_raw_fd()));
             }
             for (i, source) in sources.iter().enumerate() {
-                if let Some(fd) = source.fd {
+                if let (Some(fd), None) = (source.fd, held) {
                     polled.push(PollFd::new(fd, PollFlags::IN));
                     who.push(Who::Source(i));
                 }
@@ -371,7 +422,13 @@ impl Running {
             drop(polled);
             for who in ready {
                 match who {
-                    Who::Source(i) => sources[i].pump(&mut log, &mut attached),
+                    Who::Source(i) => {
+                        sources[i].pump(&mut log, &mut attached);
+                        if sources.iter().all(|s| s.fd.is_none()) {
+                            // most likely it is ending: its files are closed first
+                            rank.lower();
+                        }
+                    }
                     Who::Typed => {
                         if let (Some(fifo), Some(master)) = (&stdin, terminal)
                             && !copy_typed(fifo, master)
@@ -392,6 +449,7 @@ impl Running {
                         _ => {}
                     },
                     Who::Init => {
+                        rank.lower();
                         ended = match sys::reap(&pidfd, false) {
                             Ok(ended) => ended,
                             // can't be: it's our child; treat it as gone rather than spin
@@ -410,7 +468,8 @@ impl Running {
             source.lines.finish(&mut log);
         }
         let ended = ended.unwrap_or(Ended::Exited(255));
-        Exit {
+        let watched = !attached.clients.is_empty();
+        let exit = Exit {
             code: ended.code(),
             signal: match ended {
                 Ended::Signalled(signal) => Some(signal),
@@ -418,7 +477,37 @@ impl Running {
             },
             oom_killed: cgroups.oom_kills() > 0,
             at: SystemTime::now(),
+        };
+        (exit, watched)
+    }
+}
+
+/// How urgent the shim's work is.
+#[derive(Default)]
+struct Rank {
+    low: bool,
+}
+
+impl Rank {
+    /// No output is left to be copied: what remains to do is not urgent, and hundreds may have it to do at once.
+    fn lower(&mut self) {
+        if std::mem::replace(&mut self.low, true) {
+            return;
         }
+        let loads = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        // a single call; the library's way looks for quotas in many files
+        let cpus = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize);
+        let steps = steps(&loads, cpus);
+        sys::rank(sys::niceness() + steps, steps);
+    }
+}
+
+/// By how much it gives way; `loads` is `/proc/loadavg`, whose fourth field begins with how many run or want to.
+fn steps(loads: &str, cpus: usize) -> i32 {
+    let fourth = loads.split(' ').nth(3).and_then(|f| f.split('/').next());
+    match fourth.and_then(|n| n.parse::<usize>().ok()) {
+        Some(running) if running > CROWD * cpus => GIVES_WAY_TO_A_CROWD,
+        _ => GIVES_WAY,
     }
 }
 
@@ -446,4 +535,23 @@ fn copy_typed(fifo: &OwnedFd, master: &OwnedFd) -> bool {
         }
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_many_want_to_run_a_shim_gives_way_to_all() {
+        for (loads, cpus, want) in [
+            ("0.00 0.01 0.05 1/80 11206\n", 4, GIVES_WAY),
+            ("9.00 0.01 0.05 64/80 11206\n", 4, GIVES_WAY),
+            ("9.00 0.01 0.05 65/80 11206\n", 4, GIVES_WAY_TO_A_CROWD),
+            ("9.00 0.01 0.05 65/80 11206\n", 8, GIVES_WAY),
+            ("", 4, GIVES_WAY),
+            ("a b c d", 4, GIVES_WAY),
+        ] {
+            assert_eq!(steps(loads, cpus), want, "{loads:?} on {cpus}");
+        }
+    }
 }

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, path::PathBuf, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::Rlimit;
+
 /// `[a-z0-9-]{1,63}`, unique in one runtime root.
 pub type Id = String;
 
@@ -103,11 +105,63 @@ pub struct Resources {
     pub huge_pages: BTreeMap<u64, u64>,
     /// v2 only: one process out of memory takes all in the cgroup down
     pub oom_group: bool,
+    /// CPUs that may be used, `0-2,7`; empty: all
+    pub cpuset_cpus: String,
+    /// memory nodes that may be used; empty: all
+    pub cpuset_mems: String,
+    /// memory and swap together; -1: no limit, None: as much as there is memory, hence no swap
+    pub memory_swap_bytes: Option<i64>,
+    /// v1 only: 0 to 100
+    pub memory_swappiness: Option<u64>,
+    /// reclaimed from what is above, when the machine is short of memory
+    pub memory_soft_bytes: Option<i64>,
+    /// v1 only: who needs more memory than there is waits until there is some
+    pub oom_kill_disable: bool,
+    pub io: IoLimits,
+}
+
+/// What of the machine's disks may be used.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(default)]
+pub struct IoLimits {
+    /// 10 to 1000, as v1's `blkio.weight`
+    pub weight: Option<u16>,
+    pub weights: Vec<IoLimit>,
+    /// bytes in a second
+    pub read_bps: Vec<IoLimit>,
+    pub write_bps: Vec<IoLimit>,
+    /// operations in a second
+    pub read_iops: Vec<IoLimit>,
+    pub write_iops: Vec<IoLimit>,
+}
+
+/// A limit of one block device.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct IoLimit {
+    pub major: u32,
+    pub minor: u32,
+    pub rate: u64,
+}
+
+/// A file system in memory of a container's own: made at its start, gone with its end.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct MemoryMount {
+    pub destination: PathBuf,
+    /// as `mount -t tmpfs -o` takes them: `noexec`, `size=64m`, `mode=0700`, …
+    pub options: Vec<String>,
+}
+
+impl ContainerSpec {
+    /// Where `upper` and `work` are of a container whose state is in `dir`.
+    pub(crate) fn writable<'a>(&'a self, dir: &'a std::path::Path) -> &'a std::path::Path {
+        self.kept_upper.as_deref().unwrap_or(dir)
+    }
 }
 
 impl Resources {
     /// This, with what `newer` gives in its place.
     pub fn overlaid(&self, newer: &Resources) -> Resources {
+        let later = |old: &String, new: &String| if new.is_empty() { old } else { new }.clone();
         let mut huge_pages = self.huge_pages.clone();
         huge_pages.extend(&newer.huge_pages);
         Resources {
@@ -121,6 +175,16 @@ impl Resources {
             pids_limit: newer.pids_limit.or(self.pids_limit),
             huge_pages,
             oom_group: newer.oom_group || self.oom_group,
+            cpuset_cpus: later(&self.cpuset_cpus, &newer.cpuset_cpus),
+            cpuset_mems: later(&self.cpuset_mems, &newer.cpuset_mems),
+            memory_swap_bytes: newer.memory_swap_bytes.or(self.memory_swap_bytes),
+            memory_swappiness: newer.memory_swappiness.or(self.memory_swappiness),
+            memory_soft_bytes: newer.memory_soft_bytes.or(self.memory_soft_bytes),
+            oom_kill_disable: newer.oom_kill_disable || self.oom_kill_disable,
+            io: match newer.io == IoLimits::default() {
+                true => self.io.clone(),
+                false => newer.io.clone(),
+            },
         }
     }
 }
@@ -138,14 +202,6 @@ pub struct Device {
     pub mode: u32,
     /// of `r`, `w` and `m`
     pub access: String,
-}
-
-impl Device {
-    /// As v1's `devices.allow` takes it.
-    pub(crate) fn rule(&self) -> String {
-        let kind = if self.block { 'b' } else { 'c' };
-        format!("{kind} {}:{} {}", self.major, self.minor, self.access)
-    }
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -174,12 +230,15 @@ pub struct ContainerSpec {
     pub sandbox: Id,
     pub labels: BTreeMap<String, String>,
     pub lower: Vec<PathBuf>,
+    /// where the upper layer is instead, and stays when the container is deleted; for one container at a time
+    pub kept_upper: Option<PathBuf>,
     pub read_only_rootfs: bool,
     pub args: Vec<String>,
     pub env: Vec<String>,
     pub cwd: PathBuf,
     pub user: User,
     pub mounts: Vec<Mount>,
+    pub memory_mounts: Vec<MemoryMount>,
     /// besides the usual ones
     pub devices: Vec<Device>,
     pub resources: Resources,
@@ -190,13 +249,21 @@ pub struct ContainerSpec {
     pub capabilities: Vec<String>,
     pub no_new_privileges: bool,
     pub seccomp: Seccomp,
+    /// sees all of the machine's cgroups, not only its own
+    pub host_cgroups: bool,
+    /// AppArmor profile of its processes, which the kernel must have (see [`crate::AppArmor`]); empty: they stay under the caller's
+    pub apparmor: String,
     /// None: the usual list (none when privileged)
     pub masked_paths: Option<Vec<PathBuf>>,
     /// None: the usual list (none when privileged)
     pub readonly_paths: Option<Vec<PathBuf>>,
     pub tty: bool,
+    /// columns and rows that its terminal has from the start
+    pub tty_size: Option<(u16, u16)>,
     pub stdin: bool,
     pub stdin_once: bool,
+    /// the first who attaches hears what was said before, as far as it's little; else, as Kubernetes has it, each hears what is said from then on
+    pub early_output: bool,
     /// CRI-format log file (`<RFC3339Nano> stdout|stderr F|P <line>`), rotated by the shim as `path`, `path.<timestamp>`…; empty: no log
     pub log_path: PathBuf,
     /// 0: never rotated
@@ -204,6 +271,12 @@ pub struct ContainerSpec {
     /// counts the live file; 0: nothing is ever removed
     pub log_files_max: u32,
     pub oom_score_adj: i32,
+    /// most that its processes may have of what `setrlimit(2)` bounds
+    pub rlimits: Vec<Rlimit>,
+    /// its output waits for the first who attaches (ten seconds at most), who so gets all of it
+    pub hold_output: bool,
+    /// a program of the host and its arguments, run when the container has ended and that is written down, unless somebody is attached then
+    pub afterwards: Vec<String>,
     /// the running container whose processes it sees and can trace: it joins that one's PID namespace instead of having its own or the sandbox's, and ends with it
     #[serde(default)]
     pub pid_of: Option<Id>,
@@ -247,6 +320,12 @@ pub struct ExecSpec {
     pub env: Vec<String>,
     pub tty: bool,
     pub stdin: bool,
+    /// instead of the container's
+    pub user: Option<User>,
+    /// instead of the container's
+    pub cwd: Option<PathBuf>,
+    /// with all capabilities, and without the filter of system calls
+    pub privileged: bool,
 }
 
 /// Point-in-time usage, summed over the container's cgroup.

@@ -94,23 +94,6 @@ pub(crate) fn write<T: Serialize>(
     Ok(())
 }
 
-/// Like [`write`], but visible at once and durable when the returned step has run.
-pub(crate) fn write_then_sync<T: Serialize>(
-    dir: &Path,
-    name: &str,
-    value: &T,
-) -> io::Result<impl FnOnce() -> io::Result<()> + use<T>> {
-    let temporary = dir.join(format!(".{name}.new"));
-    let mut file = File::create(&temporary)?;
-    file.write_all(&serde_json::to_vec(value)?)?;
-    let dir_file = File::open(dir)?;
-    fs::rename(&temporary, dir.join(name))?;
-    Ok(move || {
-        file.sync_data()?;
-        dir_file.sync_all()
-    })
-}
-
 /// None: no such file, or one that can't be read as T (a torn write that never was acknowledged).
 pub(crate) fn read<T: DeserializeOwned>(dir: &Path, name: &str) -> Option<T> {
     serde_json::from_slice(&fs::read(dir.join(name)).ok()?).ok()

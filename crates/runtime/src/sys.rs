@@ -188,6 +188,28 @@ pub(crate) fn pid_of(pidfd: &OwnedFd) -> Option<i32> {
     line.trim().parse().ok().filter(|pid| *pid > 0)
 }
 
+/// The nice value of this process.
+pub(crate) fn niceness() -> i32 {
+    // SAFETY: numbers only. -1 is a value, too, so no error is looked for; of the own process there is none.
+    unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+}
+
+/// Sets it, as near as can be. With 10 more than others have, a tenth of the processor's time is left to it where that is scarce.
+fn set_niceness(value: i32) {
+    // SAFETY: numbers only.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, value.clamp(-20, 19)) };
+}
+
+/// Ranks the process, whose session is its own: with `value` as its nice value, and `session` as that of the session.
+///
+/// To most distributions' kernels (`kernel.sched_autogroup_enabled`) each session is one among its like, whatever it consists
+/// of, and a process's own value only counts within its session. See autogroup in sched(7).
+pub(crate) fn rank(value: i32, session: i32) {
+    set_niceness(value);
+    // a kernel without such groups has no such file
+    let _ = std::fs::write("/proc/self/autogroup", session.to_string());
+}
+
 pub(crate) fn setns(fd: &impl AsFd, flags: i32) -> io::Result<()> {
     // SAFETY: a live descriptor and flags.
     check(unsafe { libc::setns(fd.as_fd().as_raw_fd(), flags) }.into()).map(drop)
@@ -380,6 +402,19 @@ pub(crate) fn dup_to(fd: &impl AsFd, number: RawFd) -> io::Result<()> {
 }
 
 /// Brings the loopback device of the calling thread's network namespace up.
+/// How many bytes written to a Unix stream socket its other end has not taken yet, counted as the kernel holds them: more
+/// than there are, and 0 when there are none.
+///
+/// # Errors
+/// What the kernel says of other files.
+pub fn untaken(socket: impl AsFd) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ (TIOCOUTQ) writes one int.
+    let done = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    check(done.into())?;
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
 pub(crate) fn loopback_up() -> io::Result<()> {
     // SAFETY: a socket of our own; ifreq is plain data with a NUL-terminated name, as SIOCGIFFLAGS/SIOCSIFFLAGS want.
     unsafe {
@@ -545,4 +580,31 @@ pub(crate) fn trim_heap() {
     unsafe {
         libc::malloc_trim(0);
     }
+}
+
+unsafe extern "C" {
+    /// Where the program's read-only part begins. Set by the linker.
+    static __executable_start: u8;
+    /// Where its code ends. Set by the linker.
+    static etext: u8;
+}
+
+/// Lets go of the program's pages that were needed so far; what is needed again is mapped again from the page cache. A shim
+/// runs next to nothing of a large program for as long as it lives, and the kernel maps sixteen pages around each it touches.
+pub(crate) fn forget_program() {
+    let (from, to) = (&raw const __executable_start, &raw const etext);
+    // SAFETY: asks for a number that never changes.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(4096) as usize;
+    let (from, to) = (
+        from as usize / page * page,
+        (to as usize).next_multiple_of(page),
+    );
+    // SAFETY: nothing is written there, so each page is what the program's file holds, and comes back from it.
+    let _ = unsafe {
+        libc::madvise(
+            from as *mut libc::c_void,
+            to.saturating_sub(from),
+            libc::MADV_DONTNEED,
+        )
+    };
 }

@@ -39,7 +39,11 @@ pub fn protobuf_message(ty: TypeRef, json: &[u8], out: &mut Vec<u8>) -> Result<(
 pub fn encode_protobuf(api_version: &str, kind_name: &str, json: &[u8]) -> Result<Vec<u8>> {
     let mut raw = Vec::with_capacity(json.len());
     if !partial(api_version, kind_name, json, &mut raw)? {
-        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let (group, version) = match api_version {
+            // what discovery says of itself has no version; it is v1's
+            "" => ("", "v1"),
+            _ => api_version.split_once('/').unwrap_or(("", api_version)),
+        };
         let ty = kind(group, version, kind_name).ok_or_else(|| unknown(api_version, kind_name))?;
         protobuf_message(ty, json, &mut raw)?;
     }

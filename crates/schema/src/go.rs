@@ -15,6 +15,17 @@ pub fn go_type(value: &Value) -> &'static str {
     }
 }
 
+/// `%s` of a decoded JSON value.
+pub fn go_text(value: &Value) -> String {
+    match value {
+        Value::Null => "%!s(<nil>)".to_owned(),
+        Value::Bool(_) | Value::Number(_) => {
+            format!("%!s({}={})", go_type(value), go_value(value))
+        }
+        other => go_value(other),
+    }
+}
+
 /// `%v` of a decoded JSON value.
 pub fn go_value(value: &Value) -> String {
     match value {

@@ -16,6 +16,7 @@ mod protobuf;
 mod scalar;
 mod table;
 mod types;
+mod unstructured;
 
 pub use custom::{CustomField, CustomList, CustomType};
 pub use decode::{DecodeError, Decoded, conform, decode, syntax_error};
@@ -26,4 +27,6 @@ pub use encode::{
 pub use go::{go_type, go_value};
 pub use merge::strategic_merge;
 pub use protobuf::decode_protobuf;
+pub use scalar::duration;
 pub use types::{Shape, TypeRef, kind, named};
+pub use unstructured::{go_merged, unstructured_error};

@@ -2,12 +2,10 @@
 //!
 //! Follows apimachinery's `strategicpatch.StrategicMergePatch`, its errors' words included. Free JSON, where upstream has no type to go by, merges map by map.
 
-use std::cmp::Ordering;
-
 use serde_json::{Map, Value};
 
 use crate::DecodeError;
-use crate::go::go_value;
+use crate::go::{go_text, go_value};
 use crate::types::{Field, Graph, Kind, TypeId, TypeRef};
 
 const DIRECTIVE: &str = "$patch";
@@ -122,7 +120,7 @@ fn merge_map(place: Place, mut original: Object, mut patch: Object) -> Result<Ob
             Some("delete") => Ok(Object::new()),
             _ => Err(error(format!(
                 "unknown patch type: {} in map: {}",
-                go_value(directive),
+                go_text(directive),
                 go_value(&Value::Object(patch))
             ))),
         };
@@ -372,11 +370,7 @@ fn arranged(items: Vec<Value>, order: &[Value], live: &[Value], key: &str) -> Re
         .into_iter()
         .partition(|item| at(order, item).is_some());
     let sort = |list: &mut Vec<Value>, order: &[Value]| {
-        list.sort_by(|a, b| {
-            at(order, a)
-                .zip(at(order, b))
-                .map_or(Ordering::Equal, |(a, b)| a.cmp(&b))
-        })
+        list.sort_by_cached_key(|item| at(order, item).unwrap_or(usize::MAX))
     };
     sort(&mut of_patch, order);
     sort(&mut others, live);

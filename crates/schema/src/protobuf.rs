@@ -23,6 +23,12 @@ pub fn decode_protobuf(bytes: &[u8]) -> Result<(String, String, Value)> {
 }
 
 fn envelope(bytes: &[u8], depth: usize) -> Result<(String, String, Value)> {
+    // Go's words for nothing, and for nothing behind the mark
+    match bytes {
+        [] => return Err(DecodeError("empty data".into())),
+        _ if *bytes == *MAGIC => return Err(DecodeError("empty body".into())),
+        _ => {}
+    }
     let Some(unknown) = bytes.strip_prefix(MAGIC) else {
         return Err(DecodeError(
             "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"
@@ -31,20 +37,27 @@ fn envelope(bytes: &[u8], depth: usize) -> Result<(String, String, Value)> {
     };
     let (mut api_version, mut kind_name, mut raw, mut encoding) =
         (String::new(), String::new(), &[][..], String::new());
-    for part in Parts(unknown) {
+    let in_list = |names: &[&str], n: u64| {
+        let at = usize::try_from(n).ok()?.checked_sub(1)?;
+        names.get(at).map(|name| (*name).to_owned())
+    };
+    let of_unknown = |n: u64| in_list(&["TypeMeta", "Raw", "ContentEncoding", "ContentType"], n);
+    let of_meta = |n: u64| in_list(&["APIVersion", "Kind"], n);
+    for part in Parts::of(unknown, "Unknown", &of_unknown) {
         match part? {
             (1, Wire::Bytes(meta)) => {
-                for part in Parts(meta) {
+                for part in Parts::of(meta, "TypeMeta", &of_meta) {
                     match part? {
                         (1, Wire::Bytes(text)) => api_version = utf8(text)?,
                         (2, Wire::Bytes(text)) => kind_name = utf8(text)?,
-                        _ => {}
+                        (n, wire) => known(&of_meta, n, &wire)?,
                     }
                 }
             }
             (2, Wire::Bytes(bytes)) => raw = bytes,
             (3, Wire::Bytes(text)) => encoding = utf8(text)?,
-            _ => {}
+            (4, Wire::Bytes(_)) => {}
+            (n, wire) => known(&of_unknown, n, &wire)?,
         }
     }
     if !encoding.is_empty() {
@@ -74,63 +87,117 @@ enum Wire<'a> {
     Bytes(&'a [u8]),
 }
 
-/// The fields of a message in their order.
-struct Parts<'a>(&'a [u8]);
-
-impl<'a> Iterator for Parts<'a> {
-    type Item = Result<(u64, Wire<'a>)>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
-            return None;
+impl Wire<'_> {
+    /// The wire type's number.
+    fn number(&self) -> u8 {
+        match self {
+            Wire::Varint(_) => 0,
+            Wire::Fixed64(_) => 1,
+            Wire::Bytes(_) => 2,
+            Wire::Fixed32 => 5,
         }
-        let part = self.part();
-        if part.is_none() {
-            // Nothing can be read after a fault.
-            self.0 = &[];
-        }
-        Some(part.ok_or_else(|| {
-            DecodeError("proto: unexpected end or illegal field in the protobuf message".into())
-        }))
     }
 }
 
-impl<'a> Parts<'a> {
-    fn part(&mut self) -> Option<(u64, Wire<'a>)> {
+fn cut_short() -> DecodeError {
+    DecodeError("unexpected EOF".into())
+}
+
+/// Go's name of a message's field by its number.
+type GoNames<'n> = &'n dyn Fn(u64) -> Option<String>;
+
+/// The fields of a message in their order.
+struct Parts<'a, 'n> {
+    rest: &'a [u8],
+    /// Go's name of the message, for errors.
+    message: &'n str,
+    names: GoNames<'n>,
+}
+
+impl<'a> Iterator for Parts<'a, '_> {
+    type Item = Result<(u64, Wire<'a>)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let part = self.part();
+        if part.is_err() {
+            // Nothing can be read after a fault.
+            self.rest = &[];
+        }
+        Some(part)
+    }
+}
+
+impl<'a, 'n> Parts<'a, 'n> {
+    fn of(bytes: &'a [u8], message: &'n str, names: GoNames<'n>) -> Parts<'a, 'n> {
+        Parts {
+            rest: bytes,
+            message,
+            names,
+        }
+    }
+
+    /// Of a message without names of its own.
+    fn plain(bytes: &'a [u8]) -> Parts<'a, 'n> {
+        Parts::of(bytes, "", &|_| None)
+    }
+
+    fn part(&mut self) -> Result<(u64, Wire<'a>)> {
         let key = self.varint()?;
-        let wire = match key & 7 {
+        let (field, wire) = (key >> 3, key & 7);
+        let message = self.message;
+        if wire == 4 {
+            return Err(DecodeError(format!(
+                "proto: {message}: wiretype end group for non-group"
+            )));
+        }
+        if field == 0 {
+            return Err(DecodeError(format!(
+                "proto: {message}: illegal tag {field} (wire type {wire})"
+            )));
+        }
+        let value = match wire {
             0 => Wire::Varint(self.varint()?),
-            1 => Wire::Fixed64(u64::from_le_bytes(self.take(8)?.try_into().ok()?)),
+            1 => Wire::Fixed64(u64::from_le_bytes(
+                self.take(8)?.try_into().map_err(|_| cut_short())?,
+            )),
             2 => {
-                let length = usize::try_from(self.varint()?).ok()?;
+                let length = usize::try_from(self.varint()?).map_err(|_| cut_short())?;
                 Wire::Bytes(self.take(length)?)
             }
             5 => {
                 self.take(4)?;
                 Wire::Fixed32
             }
-            _ => return None,
+            wire => {
+                return Err(match (self.names)(field) {
+                    Some(name) => wrong_wire(wire as u8, &name),
+                    None => DecodeError(format!("proto: illegal wireType {wire}")),
+                });
+            }
         };
-        (key >> 3 != 0).then_some((key >> 3, wire))
+        Ok((field, value))
     }
 
-    fn varint(&mut self) -> Option<u64> {
+    fn varint(&mut self) -> Result<u64> {
         let mut value = 0_u64;
         for at in 0..10 {
-            let (byte, rest) = self.0.split_first()?;
-            self.0 = rest;
+            let (byte, rest) = self.rest.split_first().ok_or_else(cut_short)?;
+            self.rest = rest;
             value |= u64::from(byte & 0x7f) << (7 * at);
             if byte & 0x80 == 0 {
-                return Some(value);
+                return Ok(value);
             }
         }
-        None
+        Err(DecodeError("proto: integer overflow".into()))
     }
 
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(taken)
+    fn take(&mut self, length: usize) -> Result<&'a [u8]> {
+        let (taken, rest) = self.rest.split_at_checked(length).ok_or_else(cut_short)?;
+        self.rest = rest;
+        Ok(taken)
     }
 }
 
@@ -152,17 +219,22 @@ fn message(
             "proto: messages nest deeper than {DEPTH_MAX}"
         )));
     }
-    let Some((_, fields)) = graph.fields_of(ty) else {
+    let Some((s, fields)) = graph.fields_of(ty) else {
         return Ok(());
     };
     let here = |f: &&Field| f.protobuf.starts_with(within);
-    for part in Parts(bytes) {
-        let (number, wire) = part?;
-        let Some(field) = fields.iter().filter(here).find(|f| {
+    let numbered = |number: u64| {
+        fields.iter().filter(here).find(|f| {
             f.protobuf
                 .get(within.len())
                 .is_some_and(|n| u64::from(*n) == number)
-        }) else {
+        })
+    };
+    let name = s.name.rsplit('.').next().unwrap_or_default();
+    let names = |n: u64| numbered(n).map(|f| go_field(f.name));
+    for part in Parts::of(bytes, name, &names) {
+        let (number, wire) = part?;
+        let Some(field) = numbered(number) else {
             continue;
         };
         let own = field.protobuf.get(within.len() + 1).is_none_or(|n| *n == 0);
@@ -202,18 +274,18 @@ impl Reader {
                 match wire {
                     // a list of a Go type with a name (`v1.Verbs`) has a message of its own around it
                     Wire::Bytes(bytes) if !field.go.is_empty() && !field.go.starts_with('[') => {
-                        for part in Parts(bytes) {
+                        for part in Parts::plain(bytes) {
                             if let (1, wire) = part? {
-                                self.item(elem, wire, list)?;
+                                self.item(elem, wire, list, field.name)?;
                             }
                         }
                     }
-                    wire => self.item(elem, wire, list)?,
+                    wire => self.item(elem, wire, list, field.name)?,
                 }
             }
             Kind::Map { elem, .. } => {
                 let Wire::Bytes(entry) = wire else {
-                    return Err(wrong(field.name));
+                    return Err(wrong_wire(wire.number(), &go_field(field.name)));
                 };
                 let (key, value) = self.entry(elem, entry)?;
                 if let Value::Object(map) = out
@@ -224,9 +296,10 @@ impl Reader {
                 }
             }
             _ => {
+                let found = wire.number();
                 let value = self
                     .value(field.ty, wire)?
-                    .ok_or_else(|| wrong(field.name))?;
+                    .ok_or_else(|| wrong_wire(found, &go_field(field.name)))?;
                 out.insert(field.name.to_owned(), value);
             }
         }
@@ -234,27 +307,31 @@ impl Reader {
     }
 
     /// An item of a repeated field, or all of them packed.
-    fn item(&self, elem: TypeId, wire: Wire<'_>, list: &mut Vec<Value>) -> Result<()> {
+    fn item(&self, elem: TypeId, wire: Wire<'_>, list: &mut Vec<Value>, of: &str) -> Result<()> {
         let number = matches!(
             self.graph.kind(elem),
             Kind::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::Bool)
         );
         match wire {
             Wire::Bytes(packed) if number => {
-                let mut parts = Parts(packed);
-                while !parts.0.is_empty() {
-                    let number = parts.varint().ok_or_else(|| wrong("a packed list"))?;
+                let mut parts = Parts::plain(packed);
+                while !parts.rest.is_empty() {
+                    let number = parts.varint()?;
                     list.extend(self.value(elem, Wire::Varint(number))?);
                 }
             }
-            wire => list.push(self.value(elem, wire)?.ok_or_else(|| wrong("a list"))?),
+            wire => {
+                let found = wire.number();
+                let value = self.value(elem, wire)?;
+                list.push(value.ok_or_else(|| wrong_wire(found, &go_field(of)))?);
+            }
         }
         Ok(())
     }
 
     fn entry(&self, elem: TypeId, bytes: &[u8]) -> Result<(String, Value)> {
         let (mut key, mut value) = (String::new(), None);
-        for part in Parts(bytes) {
+        for part in Parts::plain(bytes) {
             match part? {
                 (1, Wire::Bytes(text)) => key = utf8(text)?,
                 (2, wire) => {
@@ -262,9 +339,9 @@ impl Reader {
                         // A list as a map's value has a message of its own around it.
                         (Kind::List { elem, .. }, Wire::Bytes(bytes)) => {
                             let mut list = Vec::new();
-                            for part in Parts(bytes) {
+                            for part in Parts::plain(bytes) {
                                 if let (1, wire) = part? {
-                                    self.item(elem, wire, &mut list)?;
+                                    self.item(elem, wire, &mut list, "items")?;
                                 }
                             }
                             Some(Value::Array(list))
@@ -309,7 +386,7 @@ impl Reader {
     fn special(&self, scalar: Scalar, bytes: &[u8]) -> Result<Value> {
         let (mut numbers, mut texts): ([u64; 4], [Option<&[u8]>; 4]) = ([0; 4], [None; 4]);
         let mut lists: [Vec<&[u8]>; 4] = Default::default();
-        for part in Parts(bytes) {
+        for part in Parts::plain(bytes) {
             match part? {
                 (at @ 1..4, Wire::Varint(n)) => numbers[at as usize] = n,
                 (at @ 1..4, Wire::Bytes(bytes)) => {
@@ -381,6 +458,31 @@ impl Reader {
     }
 }
 
-fn wrong(what: &str) -> DecodeError {
-    DecodeError(format!("proto: illegal wire type for {what}"))
+/// Fails for a field that the message has, of another wire type than this.
+fn known(names: GoNames<'_>, number: u64, wire: &Wire<'_>) -> Result<()> {
+    match names(number) {
+        Some(name) => Err(wrong_wire(wire.number(), &name)),
+        None => Ok(()),
+    }
+}
+
+fn wrong_wire(found: u8, field: &str) -> DecodeError {
+    DecodeError(format!("proto: wrong wireType = {found} for field {field}"))
+}
+
+/// Go's name of a field, as far as its JSON name tells: `apiVersion` is `APIVersion`.
+fn go_field(json: &str) -> String {
+    const WORDS: [&str; 4] = ["api", "uid", "ip", "url"];
+    let word = WORDS.iter().find(|w| {
+        json.strip_prefix(**w)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(|c: char| c.is_uppercase()))
+    });
+    if let Some(word) = word {
+        return format!("{}{}", word.to_uppercase(), &json[word.len()..]);
+    }
+    let mut chars = json.chars();
+    match chars.next() {
+        Some(first) => first.to_uppercase().chain(chars).collect(),
+        None => String::new(),
+    }
 }

@@ -61,14 +61,31 @@ fn parse_time(text: &str, layout: &str) -> Result<Timestamp, String> {
         && !text.contains('[');
     match PARSER.parse_timestamp(text) {
         Ok(at) if shaped => Ok(at),
-        _ => Err(format!(
-            "parsing time {text:?} as {layout:?}: cannot parse {text:?} as \"2006\""
-        )),
+        _ => {
+            let text = quoted(text);
+            Err(format!(
+                "parsing time {text} as {layout:?}: cannot parse {text} as \"2006\""
+            ))
+        }
     }
 }
 
+/// As Go's package `time` quotes: what isn't ASCII byte by byte.
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for b in text.bytes() {
+        match b {
+            b'"' | b'\\' => out.extend(['\\', char::from(b)]),
+            b' '..=b'~' => out.push(char::from(b)),
+            _ => out.push_str(&format!("\\x{b:02x}")),
+        }
+    }
+    out.push('"');
+    out
+}
+
 /// Nanoseconds of a text that Go's `time.ParseDuration` takes, as far as it's made of whole and decimal numbers with units.
-pub(crate) fn duration(text: &str) -> Option<i64> {
+pub fn duration(text: &str) -> Option<i64> {
     const UNITS: [(&str, i64); 8] = [
         ("ns", 1),
         ("us", 1_000),

@@ -79,7 +79,7 @@ fn nothing_is_referred_to_that_is_not_there() {
     for document in [
         document(&v3("", "v1", &served())),
         document(&v3("apps", "v1", &served())),
-        document(&v2_json(&served())),
+        document(&v2_json(&served(), &[])),
     ] {
         let mut all = Vec::new();
         references(&document, &mut all);
@@ -250,8 +250,8 @@ fn named<'b>(message: &'b [u8], number: u64, name: &str) -> &'b [u8] {
 
 #[test]
 fn v2_protobuf_says_what_v2_json_says() {
-    let json = document(&v2_json(&served()));
-    let bytes = v2_protobuf(&served());
+    let json = document(&v2_json(&served(), &[]));
+    let bytes = v2_protobuf(&served(), &[]);
     assert_eq!(one(&bytes, 1), b"2.0");
     let (paths, definitions) = (one(&bytes, 8), one(&bytes, 9));
     assert_eq!(

@@ -93,7 +93,8 @@ fn what_is_no_envelope_is_told() {
         assert!(error.contains(words), "{error}");
     };
     check(b"{}", "does not appear to be a protobuf message");
-    check(b"", "does not appear to be a protobuf message");
+    check(b"", "empty data");
+    check(b"k8s\0", "empty body");
     check(
         b"k8s\0\x0a\x0a\x0a\x02v1\x12\x04Spam\x12\x00",
         "no kind \"Spam\" is registered for version \"v1\"",

@@ -15,8 +15,8 @@ pub trait Sealer: Send + Sync + 'static {
     fn unseal(&self, key: &str, written: &[u8]) -> Result<Unsealed, String>;
 }
 
-/// Bytes that sealing may add to a value.
-pub const SEAL_BYTES_MAX: usize = 256;
+/// Bytes that sealing may add to a value: a key that is sealed itself may come with it.
+pub const SEAL_BYTES_MAX: usize = 2048;
 
 /// What [`Sealer::unseal`] finds.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -199,16 +199,16 @@ async fn too_large_is_refused_before_anything_happens() {
         "{error}"
     );
     store
-        .commit(vec![put("a", vec![1; 11 << 10])])
+        .commit(vec![put("a", vec![1; 9 << 10])])
         .await
         .unwrap();
     store
-        .commit(vec![put("b", vec![2; 11 << 10])])
+        .commit(vec![put("b", vec![2; 9 << 10])])
         .await
         .unwrap();
     drop(store);
     let store = open(small(dir.path()));
-    assert_eq!(store.snapshot().get("b").unwrap().value, vec![2; 11 << 10]);
+    assert_eq!(store.snapshot().get("b").unwrap().value, vec![2; 9 << 10]);
     drop(store);
     let roomy = tempfile::tempdir().unwrap();
     let store = open(Options::new(roomy.path()));

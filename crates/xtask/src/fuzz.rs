@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 
 /// The targets: name, package, test.
-const TARGETS: [(&str, &str, &str); 7] = [
+const TARGETS: [(&str, &str, &str); 15] = [
     ("cel", "knarr-cel", "fuzz_cel"),
     ("decoder", "knarr-api", "fuzz_decoder"),
     ("protobuf", "knarr-api", "fuzz_protobuf"),
@@ -13,6 +13,14 @@ const TARGETS: [(&str, &str, &str); 7] = [
     ("patch", "knarr-api", "fuzz_patch"),
     ("selector", "knarr-api", "fuzz_selector"),
     ("paths", "knarr-api", "fuzz_paths_and_headers"),
+    ("compose", "knarr-compose", "fuzz_compose"),
+    ("dockerfile", "knarr-dockerfile", "fuzz_dockerfile"),
+    ("ignore", "knarr-dockerfile", "fuzz_ignore"),
+    ("copy", "knarr-build", "fuzz_copy"),
+    ("unpack", "knarr-build", "fuzz_unpack"),
+    ("words", "knarr-build", "fuzz_words"),
+    ("layer", "knarr-image", "fuzz_layer"),
+    ("manifest", "knarr-image", "fuzz_manifest"),
 ];
 
 /// Runs one target, from a start that is printed, until the time is over or it fails.

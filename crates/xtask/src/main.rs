@@ -3,11 +3,18 @@
 //! It is: a generator of data that we own from sources that we don't, and the runner of upstream's test program.
 //! It is not: needed to build or test knarr.
 //! It must never know: the product's crates.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+mod archives;
+mod bench;
+mod builds;
+mod compat;
+mod compose;
 mod conformance;
 mod fuzz;
 mod go_source;
+mod order;
+mod registry;
 mod schema_table;
 mod smd_defaults;
 
@@ -30,7 +37,49 @@ const USAGE: &str = "usage: xtask schema-table <definitions.json> <go module cac
   --report   where the test program's JSON report goes (default: target/conformance.json)
   --         what follows is handed to the test program
 
-       xtask fuzz --target <cel|decoder|protobuf|bodies|patch|selector|paths> [--minutes <n>] [--seed <n>]";
+       xtask registry --suite <program> [--registry <host:port>] [--report <folder>]
+
+  --suite    the OCI distribution conformance suite, which you bring: `go build` or, up to 1.1.1, `go test -c` in its folder
+  --registry one that runs already (default: ours over a fresh store)
+  --report   where the suite's reports go (default: target/registry)
+
+       xtask compat --projects <folder> [--images <folder>] [--knarr <program>] [--data <folder>] [--only <part of a name>]
+
+  --projects  checkouts of the public projects in data/compat.json
+  --images    archives of the images that they name
+  --data      the platform's data directory, made and removed (default: /var/lib/knarr-compat)
+
+       xtask compose [--tests <folder>] [--files <folder> --docker-compose <program>] [--knarr <program>] [--data <folder>]
+
+  --tests           a checkout of compose-spec/conformance-tests, whose Go sources are built; its scenarios use port 8080
+  --files           compose files, in any folders below: `config` of both programs is compared
+  --docker-compose  Docker's program, version 2
+  --data            the platform's data directory, made and removed (default: /var/lib/knarr-compose)
+
+       xtask archives [--knarr <program>] [--docker <folder>]
+
+  what knarr saves, podman, skopeo and dockerd load, and the other way round; --docker as for builds
+
+       xtask bench [<name>...|all] [--quick]
+
+  without a name: what there is, what it needs, how long it takes
+  --quick    few rounds of a debug build: shows that it works, not how fast it is
+
+       xtask builds [--knarr <program>] [--buildah <program>] [--docker <folder>] [--runs <n>] [--focus <text>]
+
+  --docker   Debian's docker.io and containerd, unpacked (`dpkg -x`): their dockerd is started for the comparison
+
+  --runs     each time is the middle one of so many (default: 3)
+  --focus    only the cases whose names hold this
+
+       xtask order --knarr <program> --map <file> [--seconds <n>] [--out <file>]
+
+  --map      what the linker says of the program:
+             `cargo rustc --release -p knarr --bin knarr -- -C link-arg=-Wl,-Map=/tmp/knarr.map` makes both
+  --seconds  how long a platform at rest is looked at (default: 330)
+  --out      where the list goes (default: crates/knarr/order.txt)
+
+       xtask fuzz --target <NAME> [--minutes <n>] [--seed <n>]";
 
 fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -51,6 +100,13 @@ fn main() -> anyhow::Result<()> {
         ["conformance", arguments @ ..] => {
             conformance::run(&conformance::options(arguments)?, arguments)
         }
+        ["registry", arguments @ ..] => registry::run(&registry::options(arguments)?),
+        ["compat", arguments @ ..] => compat::run(arguments),
+        ["compose", arguments @ ..] => compose::run(arguments),
+        ["archives", arguments @ ..] => archives::run(archives::options(arguments)?),
+        ["bench", arguments @ ..] => bench::run(arguments),
+        ["builds", arguments @ ..] => builds::compare(builds::options(arguments)?),
+        ["order", arguments @ ..] => order::run(&order::options(arguments)?),
         ["fuzz", arguments @ ..] => fuzz::run(arguments),
         _ => anyhow::bail!("{USAGE}"),
     }

@@ -194,12 +194,18 @@ pub async fn paced(client: &Client, per_second: u32, seconds: u32) -> Result<Vec
 }
 
 /// Opens watches, each on a connection of its own, then changes one object again and again; times from the change's
-/// request to its event at each watcher.
-pub async fn fan_out(server: &Server, watchers: usize, changes: usize) -> Result<Vec<f64>> {
+/// request to its event at each watcher. `name`: the object's own.
+pub async fn fan_out(
+    server: &Server,
+    name: &str,
+    accept: &str,
+    watchers: usize,
+    changes: usize,
+) -> Result<Vec<f64>> {
     let client = server.client().await?;
-    let path = format!("{CONFIGMAPS}/watched");
+    let path = format!("{CONFIGMAPS}/{name}");
     let body = |n: usize| {
-        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "watched"}, "data": {"n": n.to_string(), "fill": "x".repeat(500)}}).to_string()
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"n": n.to_string(), "fill": "x".repeat(500)}}).to_string()
     };
     send(
         &client,
@@ -216,8 +222,9 @@ pub async fn fan_out(server: &Server, watchers: usize, changes: usize) -> Result
     let opening = futures::stream::iter(0..watchers).map(|_| async {
         let client = server.client().await?;
         let request = Request::get(format!(
-            "{CONFIGMAPS}?watch=1&fieldSelector=metadata.name%3Dwatched"
+            "{CONFIGMAPS}?watch=1&fieldSelector=metadata.name%3D{name}"
         ))
+        .header("accept", accept)
         .body(Body::empty())?;
         let response = client.send(request).await?;
         let mut stream = response.into_body().into_data_stream();

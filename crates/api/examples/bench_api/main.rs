@@ -178,18 +178,27 @@ async fn run(
         record,
     );
 
-    let cpu = s.cpu_seconds()?;
-    let times = load::fan_out(s, o.watchers, 50).await?;
-    percentiles(
-        &format!("change seen by {} watchers", o.watchers),
-        &times,
-        record,
-    );
-    record(
-        format!("processor for {} watchers × 50 changes", o.watchers),
-        "s",
-        s.cpu_seconds()? - cpu,
-    );
+    for (name, what, accept) in [
+        ("watched", "watchers", "application/json"),
+        (
+            "watched-as-rows",
+            "watchers of rows",
+            "application/json;as=Table;v=v1;g=meta.k8s.io",
+        ),
+    ] {
+        let cpu = s.cpu_seconds()?;
+        let times = load::fan_out(s, name, accept, o.watchers, 50).await?;
+        percentiles(
+            &format!("change seen by {} {what}", o.watchers),
+            &times,
+            record,
+        );
+        record(
+            format!("processor for {} {what} × 50 changes", o.watchers),
+            "s",
+            s.cpu_seconds()? - cpu,
+        );
+    }
     settle().await;
     record("memory at the end".into(), "MB PSS", s.pss_mb()?);
     Ok(())

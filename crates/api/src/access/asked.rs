@@ -22,8 +22,9 @@ pub type Virtual = (&'static str, &'static str, &'static str, &'static str, bool
 const AUTHENTICATION: &str = "authentication.k8s.io";
 const AUTHORIZATION: &str = "authorization.k8s.io";
 
-/// All of them.
-pub const VIRTUAL: [Virtual; 6] = [
+/// All of them, and the bindings of Pods, which are another way to write to `pods/…/binding`.
+pub const VIRTUAL: [Virtual; 7] = [
+    ("", "v1", "Binding", "bindings", true),
     (
         AUTHENTICATION,
         "v1",

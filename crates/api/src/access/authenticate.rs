@@ -14,6 +14,7 @@ use knarr_access::{
 use serde_json::Value;
 use subtle::ConstantTimeEq;
 
+use super::tracking;
 use crate::{
     catalog,
     identity::{self, Identity},
@@ -251,15 +252,16 @@ fn legacy_user(inner: &Inner, token: &str, claims: &Claims) -> Result<User, Stri
     if !bool::from(copy.ct_eq(token.as_bytes())) {
         return Err("its Secret holds another".into());
     }
-    let marked = secret["metadata"]["labels"]["kubernetes.io/legacy-token-invalid-since"].as_str();
-    if marked.is_some_and(|since| !since.is_empty()) {
-        return Err("its Secret is marked as invalid".into());
-    }
     let account = stored_metadata(inner, "serviceaccounts", &l.namespace, &l.account)
         .filter(|m| m.get("deletionTimestamp").is_none())
         .ok_or("its service account is gone")?;
     if account["uid"] != l.uid.as_str() {
         return Err("its service account is another one now".into());
+    }
+    inner.access.used.note(&secret);
+    let marked = secret["metadata"]["labels"][tracking::INVALID_SINCE].as_str();
+    if marked.is_some_and(|since| !since.is_empty()) {
+        return Err("its Secret is marked as invalid".into());
     }
     Ok(User::service_account(&l.namespace, &l.account, &l.uid))
 }

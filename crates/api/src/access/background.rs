@@ -1,10 +1,10 @@
-//! What follows from changes of roles, service accounts and their Secrets: one task that reads the store's events.
+//! What follows from changes of roles, service accounts and their Secrets, and of what every cluster has: one task that reads the store's events.
 
 use std::sync::{Arc, Weak};
 
 use knarr_store::{Cursor, Event};
 
-use super::{aggregation, legacy};
+use super::{aggregation, legacy, tracking};
 use crate::server::Inner;
 
 const BATCH: usize = 256;
@@ -36,12 +36,20 @@ async fn start(inner: &Weak<Inner>) -> Option<Cursor> {
 
 /// Returns when the cursor fell behind, or the server ends.
 async fn follow(inner: &Weak<Inner>, mut cursor: Cursor) {
-    let Some(stopping) = inner.upgrade().map(|i| i.stopping.clone()) else {
+    let Some((stopping, used)) = inner
+        .upgrade()
+        .map(|i| (i.stopping.clone(), i.access.used.clone()))
+    else {
         return;
     };
     loop {
         let events = tokio::select! {
             events = cursor.next(BATCH) => events,
+            () = used.wake.notified() => {
+                let Some(inner) = inner.upgrade() else { return };
+                tracking::write(&inner).await;
+                continue;
+            }
             () = stopping.cancelled() => return,
         };
         let (Ok(events), Some(inner)) = (events, inner.upgrade()) else {
@@ -54,6 +62,10 @@ async fn follow(inner: &Weak<Inner>, mut cursor: Cursor) {
 
 async fn handle(inner: &Arc<Inner>, events: &[Arc<Event>]) {
     let mut roles = false;
+    if events.iter().any(|e| *e.key == *tracking::MAP_KEY) {
+        tracking::since(inner).await;
+    }
+    crate::kept::mend(inner, events).await;
     for event in events {
         if event.key.starts_with(CLUSTER_ROLES) {
             roles = true;

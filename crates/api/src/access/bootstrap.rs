@@ -8,7 +8,7 @@ use knarr_access::{
 };
 use serde_json::Value;
 
-use super::aggregation;
+use super::{aggregation, tracking};
 use crate::{
     bootstrap, catalog,
     delete::{self, DeleteOptions, Requester},
@@ -26,6 +26,7 @@ const CONCURRENCY: usize = 32;
 
 /// Does it. A server without the RBAC kinds has none.
 pub async fn run(inner: &Inner) -> Result<(), Failure> {
+    tracking::since(inner).await;
     if inner.catalog().preferred(GROUP, "clusterroles").is_none() {
         return Ok(());
     }

@@ -5,6 +5,7 @@ pub mod asked;
 pub mod authenticate;
 mod background;
 pub mod bootstrap;
+pub mod devices;
 pub mod escalation;
 pub mod impersonate;
 mod index;
@@ -13,6 +14,7 @@ mod legacy;
 pub mod request;
 mod reviews;
 pub mod tokens;
+mod tracking;
 
 use std::sync::{Arc, OnceLock};
 
@@ -34,6 +36,8 @@ pub struct Access {
     roles: Mutex<Follower<Rbac>>,
     nodes: Mutex<Follower<Graph>>,
     keys: keys::Keys,
+    /// use of service accounts' Secrets
+    used: Arc<tracking::Used>,
     background: OnceLock<()>,
 }
 
@@ -44,6 +48,7 @@ impl Access {
             roles: Mutex::default(),
             nodes: Mutex::default(),
             keys: keys::Keys::open(dir)?,
+            used: Arc::default(),
             background: OnceLock::new(),
         })
     }

@@ -1,7 +1,6 @@
 //! A request as authorizers see it.
 
 use knarr_access::{Attributes, attributes::FieldRequirement};
-use percent_encoding::percent_decode_str;
 
 use crate::{query::Query, request_info::RequestInfo, selector::FieldSelector};
 
@@ -16,9 +15,7 @@ pub fn of(info: &RequestInfo, query: &Query) -> Attributes {
         subresource: info.subresource.clone(),
         namespace: info.namespace.clone(),
         name: info.name.clone(),
-        path: percent_decode_str(&info.path)
-            .decode_utf8_lossy()
-            .into_owned(),
+        path: info.path.clone(),
         fields: vec![],
     };
     // GET …/pods/x?watch=true is answered as a watch

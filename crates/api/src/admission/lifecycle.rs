@@ -4,7 +4,9 @@
 use serde_json::Value;
 
 use super::{Attributes, Operation};
-use crate::{catalog, namespaces::is_namespace, server::Inner, status::Failure};
+use crate::{
+    bootstrap::SYSTEM_PRIORITIES, catalog, namespaces::is_namespace, server::Inner, status::Failure,
+};
 
 /// Namespaces nobody may delete.
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
@@ -16,6 +18,12 @@ pub fn admit(inner: &Inner, a: &Attributes<'_>) -> Result<(), Failure> {
             return Err(a.forbidden("this namespace may not be deleted"));
         }
         return Ok(());
+    }
+    if a.operation == Operation::Delete
+        && a.is("scheduling.k8s.io", "priorityclasses")
+        && SYSTEM_PRIORITIES.iter().any(|p| p.0 == a.name)
+    {
+        return Err(a.forbidden("this is a system priority class and cannot be deleted"));
     }
     // whether somebody may do something can be asked of a namespace that isn't there
     if a.resource.group == "authorization.k8s.io" {

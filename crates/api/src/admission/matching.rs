@@ -1,12 +1,10 @@
 //! Which requests a webhook or policy is about: rules, selectors, and resources that are the same thing in another version
 //! (`apiserver/pkg/admission/plugin/webhook/predicates`, `policy/matching`).
 
-use std::borrow::Cow;
-
 use serde_json::Value;
 
 use super::{
-    Attributes, Kind, Operation,
+    Attributes, Operation,
     json::{items, text},
     stored,
 };
@@ -17,7 +15,6 @@ use crate::{
     selector::{LabelSelector, label_selector_string},
     server::Inner,
     status::Failure,
-    versions,
 };
 
 /// A `RuleWithOperations`, or a named one.
@@ -228,47 +225,4 @@ impl Matcher {
 fn labelled(selector: &LabelSelector, o: Option<&Value>) -> bool {
     let labels = o.and_then(|o| o.pointer("/metadata/labels"));
     selector.matches(labels.unwrap_or(&Value::Null))
-}
-
-/// A request as a rule's resource sees it.
-pub struct Versioned<'a> {
-    /// Group, version and plural of the resource.
-    pub resource: (&'a str, &'a str, &'a str),
-    /// The objects' kind.
-    pub kind: Kind<'a>,
-    /// The new object.
-    pub object: Option<Cow<'a, Value>>,
-    /// The stored one.
-    pub old: Option<Cow<'a, Value>>,
-}
-
-impl Hit {
-    /// The request in the version that was matched.
-    pub fn versioned<'b>(&'b self, a: &'b Attributes<'_>) -> Versioned<'b> {
-        match self {
-            Hit::Own => Versioned {
-                resource: (a.resource.group, a.resource.version, a.resource.plural),
-                kind: a.kind,
-                object: a.object.as_ref().map(Cow::Borrowed),
-                old: a.old.map(Cow::Borrowed),
-            },
-            Hit::As(r) => {
-                // a Scale or a Binding is the same whatever it belongs to
-                let own = a.kind == Kind::of(a.resource);
-                let shown = |o: &'b Value| {
-                    if own {
-                        Cow::Owned(versions::convert(a.resource, r, o.clone()))
-                    } else {
-                        Cow::Borrowed(o)
-                    }
-                };
-                Versioned {
-                    resource: (r.group, r.version, r.plural),
-                    kind: if own { Kind::of(r) } else { a.kind },
-                    object: a.object.as_ref().map(shown),
-                    old: a.old.map(shown),
-                }
-            }
-        }
-    }
 }

@@ -24,6 +24,7 @@ mod runtime_class;
 mod service_account;
 mod tolerations;
 mod topology;
+mod versioned;
 pub mod webhooks;
 
 use std::borrow::Cow;
@@ -254,6 +255,11 @@ impl<'a> Attributes<'a> {
 
 /// The mutating phase: may change `a.object`.
 pub async fn mutate(inner: &Inner, a: &mut Attributes<'_>) -> Result<(), Failure> {
+    let done = mutated(inner, a).await;
+    done.map_err(|f| f.warned(std::mem::take(&mut a.warnings)))
+}
+
+async fn mutated(inner: &Inner, a: &mut Attributes<'_>) -> Result<(), Failure> {
     let mut rounds = Rounds::default();
     mutate_once(inner, a, &mut rounds).await?;
     if rounds.policies.wanted || rounds.webhooks.wanted {
@@ -286,12 +292,17 @@ async fn mutate_once(
     classes::admit(inner, a);
     runtime_class::admit(inner, a)?;
     topology::admit(inner, a);
-    policy::mutating::mutate(inner, a, &mut rounds.policies)?;
+    policy::mutating::mutate(inner, a, &mut rounds.policies).await?;
     webhooks::mutate(inner, a, &mut rounds.webhooks).await
 }
 
 /// The validating phase: the object is as it will be stored.
 pub async fn validate(inner: &Inner, a: &mut Attributes<'_>) -> Result<Admitted, Failure> {
+    let done = validated(inner, a).await;
+    done.map_err(|f| f.warned(std::mem::take(&mut a.warnings)))
+}
+
+async fn validated(inner: &Inner, a: &mut Attributes<'_>) -> Result<Admitted, Failure> {
     limit_ranger::validate(inner, a)?;
     service_account::validate(inner, a).await?;
     pod_security::validate(inner, a)?;
@@ -301,7 +312,7 @@ pub async fn validate(inner: &Inner, a: &mut Attributes<'_>) -> Result<Admitted,
     runtime_class::validate(inner, a)?;
     pod_resize::validate(inner, a)?;
     policy::permission::validate(inner, a)?;
-    policy::validating::validate(inner, a)?;
+    policy::validating::validate(inner, a).await?;
     webhooks::validate(inner, a).await?;
     let mut admitted = Admitted::default();
     quota::validate(inner, a, &mut admitted).await?;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Attributes, Kind, matching::Versioned};
+use super::{Attributes, Kind, versioned::Versioned};
 
 fn kind(k: &Kind<'_>) -> Value {
     json!({"group": k.group, "version": k.version, "kind": k.kind})

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Empty, Limited};
+use knarr_schema::openapi::Foreign;
 use serde_json::{Value, json};
 
 use super::{Remote, vouch};
@@ -71,6 +72,7 @@ pub async fn check(inner: &Arc<Inner>, remote: &Remote) -> Finding {
                 let resources: Value = serde_json::from_slice(&body).unwrap_or_else(|_| json!({}));
                 let tag = openapi(inner, remote).await;
                 remote.set_documents(resources, tag);
+                openapi_v2(inner, remote).await;
                 return Finding {
                     status: "True",
                     reason: "Passed",
@@ -128,7 +130,21 @@ fn endpoints(inner: &Inner, namespace: &str, service: &str, port: &str) -> Endpo
 }
 
 async fn get(inner: &Arc<Inner>, remote: &Remote, path: &str) -> Result<(u16, Bytes), String> {
-    let request = Request::get(path).header(http::header::ACCEPT, "application/json");
+    let (code, _, body) = get_unless(inner, remote, path, "").await?;
+    Ok((code, body))
+}
+
+/// The answer's code, tag and body; 304 and no body while the tag is still this one.
+async fn get_unless(
+    inner: &Arc<Inner>,
+    remote: &Remote,
+    path: &str,
+    tag: &str,
+) -> Result<(u16, String, Bytes), String> {
+    let mut request = Request::get(path).header(http::header::ACCEPT, "application/json");
+    if !tag.is_empty() {
+        request = request.header(http::header::IF_NONE_MATCH, tag);
+    }
     let (mut parts, ()) = request.body(()).map_err(|e| e.to_string())?.into_parts();
     vouch(
         &mut parts.headers,
@@ -138,12 +154,41 @@ async fn get(inner: &Arc<Inner>, remote: &Remote, path: &str) -> Result<(u16, By
     let work = async {
         let response = remote.send(inner, parts, body).await?;
         let code = response.status().as_u16();
+        let tag = response.headers().get(http::header::ETAG);
+        let tag = tag.and_then(|t| t.to_str().ok()).unwrap_or("").to_string();
         let body = Limited::new(response.into_body(), DOCUMENT_BYTES_MAX).collect();
         let body = body.await.map_err(|e| e.to_string())?;
-        Ok((code, body.to_bytes()))
+        Ok((code, tag, body.to_bytes()))
     };
     let answered = tokio::time::timeout(PATIENCE, work).await;
     answered.unwrap_or_else(|_| Err("context deadline exceeded".into()))
+}
+
+/// Brings its part of OpenAPI v2 up to date.
+async fn openapi_v2(inner: &Arc<Inner>, remote: &Remote) {
+    let known = remote.openapi_v2().map(|(tag, _)| tag).unwrap_or_default();
+    let answered = get_unless(inner, remote, "/openapi/v2", &known).await;
+    let part = match answered {
+        Ok((304, ..)) => return,
+        Ok((200, tag, body)) => {
+            // without a tag the document itself tells whether it is another
+            let tag = if tag.is_empty() {
+                crate::discovery::etag(&body)
+            } else {
+                tag
+            };
+            if tag == known {
+                return;
+            }
+            let document = serde_json::from_slice::<Value>(&body).ok();
+            let part = |d| Foreign::of(d, &remote.group, &remote.version);
+            document.map(|d| (tag, Arc::new(part(d))))
+        }
+        // one that has none, or can't be asked now, keeps what it said
+        Ok((404, ..)) => None,
+        _ => return,
+    };
+    remote.set_openapi_v2(part);
 }
 
 /// The tag that its OpenAPI index gives its document.

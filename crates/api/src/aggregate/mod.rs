@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 
 pub use documents::{aggregated, group, groups, openapi};
 pub use follow::start;
-pub use remote::{Remote, Remotes};
+pub use remote::{Part, Remote, Remotes};
 
 use crate::{
     body::Body, bootstrap, identity::Identity, pki::FRONT_PROXY, proxy, server::Inner,

@@ -64,7 +64,11 @@ fn priorities(group: &str, version: &str) -> Option<(i64, i64)> {
 pub async fn run(inner: &Arc<Inner>, r: &Handle) -> Result<(), Failure> {
     let catalog = inner.catalog();
     let (mut wanted, mut missing) = (HashSet::new(), Vec::new());
-    for group in std::iter::once("").chain(discovery::groups(&catalog)) {
+    // the group of these objects is served by who keeps them, and has none itself
+    let groups = discovery::groups(&catalog)
+        .into_iter()
+        .filter(|g| *g != r.group);
+    for group in std::iter::once("").chain(groups) {
         for version in discovery::versions(&catalog, group) {
             let name = format!("{version}.{group}");
             let built_in = priorities(group, version);

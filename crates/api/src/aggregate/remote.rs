@@ -11,6 +11,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{Response, request::Parts};
+use knarr_schema::openapi::Foreign;
 use parking_lot::Mutex;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
@@ -40,7 +41,12 @@ pub struct Remote {
     available: AtomicBool,
     /// its APIResourceList and the tag of its OpenAPI document, when it was last asked
     documents: Mutex<(Option<Arc<Value>>, Option<String>)>,
+    /// its part of OpenAPI v2, and the tag of the document that it is of
+    v2: Mutex<Option<Part>>,
 }
+
+/// Part of an OpenAPI v2 document, and the whole one's tag.
+pub type Part = (String, Arc<Foreign>);
 
 /// All of them by group and version.
 #[derive(Default)]
@@ -100,6 +106,7 @@ impl Remote {
             spec: spec.clone(),
             available: AtomicBool::new(available),
             documents: Mutex::default(),
+            v2: Mutex::default(),
         }
     }
 
@@ -119,6 +126,14 @@ impl Remote {
     }
     pub fn set_documents(&self, resources: Value, openapi: Option<String>) {
         *self.documents.lock() = (Some(Arc::new(resources)), openapi);
+    }
+
+    /// Its part of OpenAPI v2, when it has one.
+    pub fn openapi_v2(&self) -> Option<Part> {
+        self.v2.lock().clone()
+    }
+    pub fn set_openapi_v2(&self, part: Option<Part>) {
+        *self.v2.lock() = part;
     }
 
     /// Sends a request to an endpoint of the Service. Err is what is told to the client.

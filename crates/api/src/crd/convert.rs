@@ -86,7 +86,9 @@ pub async fn bring_all(
     while !others.is_empty() {
         let rest = others.split_off(others.len().min(OBJECTS_MAX));
         let (places, objects): (Vec<usize>, Vec<Value>) = others.into_iter().unzip();
-        let converted = convert(inner, d, hook, objects, &wanted).await?;
+        let converted = convert(inner, d, hook, objects, &wanted)
+            .await
+            .map_err(Failure::internal)?;
         for (i, o) in places.into_iter().zip(converted) {
             let revision = object::meta(&o, "resourceVersion").to_string();
             all[i] = object::encode(&o).at(&revision);
@@ -109,27 +111,46 @@ pub async fn stored<'o>(
     if o["apiVersion"] == wanted {
         return Ok(Cow::Borrowed(o));
     }
-    let mut all = convert(inner, d, hook, vec![o.clone()], &wanted).await?;
+    let mut all = convert(inner, d, hook, vec![o.clone()], &wanted)
+        .await
+        .map_err(Failure::internal)?;
     all.pop()
         .map(Cow::Owned)
         .ok_or_else(|| Failure::internal("a conversion lost its object"))
 }
 
-/// Asks the webhook. The answer has as many objects, in the same order.
+/// An object in another version of its resource, as `ConvertToVersion` gives it: nothing is pruned, nothing filled in.
+/// Err = why the webhook didn't convert it.
+pub async fn between(inner: &Inner, to: &Resource, mut o: Value) -> Result<Value, String> {
+    let wanted = crate::catalog::api_version(to);
+    if o["apiVersion"] == wanted.as_str() {
+        return Ok(o);
+    }
+    let Some((d, hook)) = definition(to) else {
+        if let Some(map) = o.as_object_mut() {
+            map.insert("apiVersion".into(), wanted.into());
+        }
+        return Ok(o);
+    };
+    let mut all = convert(inner, d, hook, vec![o], &wanted).await?;
+    all.pop()
+        .ok_or_else(|| "a conversion lost its object".to_owned())
+}
+
+/// Asks the webhook; Err = what it did wrong, in upstream's words. The answer has as many objects, in the same order.
 async fn convert(
     inner: &Inner,
     d: &Definition,
     hook: &Hook,
     objects: Vec<Value>,
     wanted: &str,
-) -> Result<Vec<Value>, Failure> {
+) -> Result<Vec<Value>, String> {
     let from = objects
         .first()
         .and_then(|o| o["apiVersion"].as_str())
         .unwrap_or("");
     let subject = format!("{from}, Kind={}", d.kind);
-    let failed =
-        |why: String| Failure::internal(format!("conversion webhook for {subject} failed: {why}"));
+    let failed = |why: String| format!("conversion webhook for {subject} failed: {why}");
     let target = hook.target.as_ref().map_err(|e| failed(e.clone()))?;
     let review = hook
         .review
@@ -144,18 +165,18 @@ async fn convert(
         .map_err(|e| failed(e.to_string()))?;
     let converted = answered(answer, review, &uid).map_err(failed)?;
     if converted.len() != objects.len() {
-        return Err(Failure::internal(format!(
+        return Err(format!(
             "conversion webhook for {subject} returned {} objects, expected {}",
             converted.len(),
             objects.len()
-        )));
+        ));
     }
     let mut out = Vec::with_capacity(converted.len());
     for (i, (original, new)) in objects.iter().zip(converted).enumerate() {
         let new = accepted(original, new, wanted).map_err(|why| {
-            Failure::internal(format!(
+            format!(
                 "conversion webhook for {subject} returned invalid converted object at index {i}: {why}"
-            ))
+            )
         })?;
         out.push(new);
     }

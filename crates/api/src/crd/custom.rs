@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     cel,
+    converted::Converted,
     definition::{Compiled, Definition, Version},
     errors::told,
     intern::Exhausted,
@@ -31,6 +32,8 @@ pub struct Custom {
     columns: Vec<Column>,
     fields: Vec<(String, JsonPath)>,
     status: Status,
+    /// What a webhook has converted for those who watch.
+    pub(crate) converted: Converted,
 }
 
 struct Column {
@@ -66,6 +69,7 @@ pub fn resource(definition: &Arc<Definition>, at: usize) -> Result<Handle, Exhau
             definition: d.clone(),
             at,
         },
+        converted: Converted::default(),
     };
     Ok(Handle::Custom(Arc::new(Resource {
         group: d.group,

@@ -3,6 +3,7 @@
 mod cel;
 mod cleanup;
 mod convert;
+mod converted;
 mod custom;
 mod definition;
 mod errors;
@@ -14,7 +15,7 @@ mod priority;
 mod rules;
 mod sync;
 
-pub use convert::{bring, bring_all, by_webhook, stored};
+pub use convert::{between, bring, bring_all, by_webhook, stored};
 pub use custom::Custom;
 pub use definition::Compiled;
 pub use kind::{is_definition, marked, resource};

@@ -58,15 +58,23 @@ pub fn set(o: &mut Value, ty: &str, status: bool, reason: &str, message: &str) {
     }
 }
 
-/// Gives the definition the names that nobody else has, and says so in its conditions. Nothing changes when nothing is to
-/// be said.
-pub fn settle(o: &mut Value, taken: &Taken) {
+fn remove(o: &mut Value, ty: &str) {
+    if let Some(all) = o["status"]["conditions"].as_array_mut() {
+        all.retain(|c| c["type"] != ty);
+    }
+}
+
+/// Gives the definition the names that nobody else has, and says so in its conditions. `refused` tells why it can't be
+/// served even so. Nothing changes when nothing is to be said.
+pub fn settle(o: &mut Value, taken: &Taken, refused: Option<&str>) {
     approval(o);
+    // every schema is structural, or it would not have been let in
+    remove(o, "NonStructuralSchema");
     let wanted = o["spec"]["names"].clone();
     let accepted = o["status"]["acceptedNames"].clone();
     let settled = condition(o, "NamesAccepted") == Some("True")
         && condition(o, "Established") == Some("True");
-    if settled && wanted == accepted {
+    if settled && wanted == accepted && refused.is_none() {
         return;
     }
     let mut new = accepted.clone();
@@ -130,7 +138,9 @@ pub fn settle(o: &mut Value, taken: &Taken) {
                 "NoConflicts",
                 "no conflicts found",
             );
-            if condition(o, "Established") != Some("True") {
+            if let Some(why) = refused {
+                set(o, "Established", false, "NotServed", why);
+            } else if condition(o, "Established") != Some("True") {
                 set(
                     o,
                     "Established",
@@ -187,18 +197,18 @@ mod tests {
     fn names_go_to_who_asks_first() {
         let mut taken = Taken::default();
         let mut free = definition("foos", "Foo", &["f"]);
-        settle(&mut free, &taken);
+        settle(&mut free, &taken, None);
         assert_eq!(condition(&free, "Established"), Some("True"));
         assert_eq!(free["status"]["acceptedNames"], free["spec"]["names"]);
         let before = free.clone();
         taken.resources.insert("foos".into());
-        settle(&mut free, &taken);
+        settle(&mut free, &taken, None);
         assert_eq!(free, before, "what was given stays");
 
         taken.kinds.insert("Bar".into());
         taken.resources.insert("b".into());
         let mut late = definition("bars", "Bar", &["b"]);
-        settle(&mut late, &taken);
+        settle(&mut late, &taken, None);
         assert_eq!(condition(&late, "NamesAccepted"), Some("False"));
         assert_eq!(condition(&late, "Established"), Some("False"));
         let accepted = &late["status"]["acceptedNames"];
@@ -210,5 +220,33 @@ mod tests {
             late.to_string().contains(r#"\"Bar\" is already in use"#),
             "{late}"
         );
+
+        settle(&mut late, &Taken::default(), None);
+        assert_eq!(condition(&late, "NamesAccepted"), Some("True"));
+        assert_eq!(condition(&late, "Established"), Some("True"));
+        assert_eq!(late["status"]["acceptedNames"], late["spec"]["names"]);
+    }
+
+    #[test]
+    fn what_cannot_be_served_says_so_until_it_can() {
+        let taken = Taken::default();
+        let mut o = definition("foos", "Foo", &[]);
+        set(
+            &mut o,
+            "NonStructuralSchema",
+            true,
+            "Violations",
+            "by a client",
+        );
+        settle(&mut o, &taken, Some("too many"));
+        assert_eq!(condition(&o, "NamesAccepted"), Some("True"));
+        assert_eq!(condition(&o, "Established"), Some("False"));
+        assert_eq!(condition(&o, "NonStructuralSchema"), None);
+        assert!(o.to_string().contains("too many"), "{o}");
+        let before = o.clone();
+        settle(&mut o, &taken, Some("too many"));
+        assert_eq!(o, before);
+        settle(&mut o, &taken, None);
+        assert_eq!(condition(&o, "Established"), Some("True"));
     }
 }

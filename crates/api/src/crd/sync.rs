@@ -5,7 +5,9 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use knarr_store::{CommitError, Expect, Op};
+use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::{
@@ -115,7 +117,21 @@ impl State {
             let group = o["spec"]["group"].as_str().unwrap_or("").to_owned();
             let others = self.known.values().map(|k| &*k.definition);
             let taken = names::Taken::of(&group, others.filter(|d| d.name != name));
-            names::settle(&mut o, &taken);
+            names::settle(&mut o, &taken, None);
+            let bytes = if o == before {
+                entry.value.clone()
+            } else {
+                o.to_string().into()
+            };
+            let mut loaded = self.load(&name, &o, &bytes);
+            if let Some(Err(why)) = &loaded {
+                tracing::error!(definition = name, "can't be served: {why}");
+                o = before.clone();
+                names::settle(&mut o, &taken, Some(why));
+                // without it, what it was before would be served on
+                changed |= self.forget(&name);
+                loaded = None;
+            }
             if o != before {
                 let op = Op::Put {
                     key: entry.key.clone(),
@@ -131,7 +147,10 @@ impl State {
                 }
                 continue;
             }
-            changed |= self.learn(&name, entry, &o);
+            let (learnt, freed) = self.learn(&name, entry, &o, loaded);
+            changed |= learnt;
+            // others in its group may have waited for a name that it gave up
+            again |= freed && self.known.values().any(|k| !k.settled);
         }
         let gone: Vec<String> = self
             .known
@@ -140,64 +159,106 @@ impl State {
             .cloned()
             .collect();
         for name in gone {
-            if let Some(k) = self.known.remove(&name) {
-                k.definition.retired.cancel();
-            }
-            changed = true;
+            changed |= self.forget(&name);
             // its names are free for others
             again |= self.known.values().any(|k| !k.settled);
         }
         (changed, again)
     }
 
-    /// Takes note of a definition whose conditions hold.
-    fn learn(&mut self, name: &str, entry: &knarr_store::Entry, o: &serde_json::Value) -> bool {
+    /// Takes what is known of a definition away; whether there was any.
+    fn forget(&mut self, name: &str) -> bool {
+        let known = self.known.remove(name);
+        if let Some(k) = &known {
+            k.definition.retired.cancel();
+        }
+        known.is_some()
+    }
+
+    /// What is to be served of a definition with these conditions; None when that is served already. Err = why it can't
+    /// be.
+    fn load(&self, name: &str, o: &Value, bytes: &Bytes) -> Option<Result<Loaded, String>> {
+        let state = Conditions::of(o);
+        let known = self.known.get(name);
+        if known.is_some_and(|k| k.shape == state.shape && k.served.is_empty() != state.serve) {
+            return None;
+        }
+        Some(Loaded::read(bytes, state.serve).map_err(|e| e.to_string()))
+    }
+
+    /// Takes note of a definition whose conditions hold: whether what is served changes, and whether its names do.
+    fn learn(
+        &mut self,
+        name: &str,
+        entry: &knarr_store::Entry,
+        o: &Value,
+        loaded: Option<Result<Loaded, String>>,
+    ) -> (bool, bool) {
+        let state = Conditions::of(o);
+        let Some(Ok(loaded)) = loaded else {
+            if let Some(k) = self.known.get_mut(name) {
+                k.revision = entry.mod_revision;
+                k.settled = state.settled;
+            }
+            return (false, false);
+        };
+        let known = Known {
+            revision: entry.mod_revision,
+            definition: loaded.definition,
+            served: loaded.served,
+            settled: state.settled,
+            shape: state.shape,
+        };
+        let accepted = known.shape.2.clone();
+        let old = self.known.insert(name.to_owned(), known);
+        let freed = old.as_ref().is_some_and(|k| k.shape.2 != accepted);
+        if let Some(old) = old {
+            old.definition.retired.cancel();
+        }
+        (true, freed)
+    }
+}
+
+/// What a stored definition says of itself.
+struct Conditions {
+    /// All its names are its own.
+    settled: bool,
+    /// It may be served.
+    serve: bool,
+    /// What a change of makes another definition of it.
+    shape: (i64, bool, String),
+}
+
+impl Conditions {
+    fn of(o: &Value) -> Conditions {
         let settled = condition(o, "NamesAccepted") == Some("True");
         let established = condition(o, "Established") == Some("True");
         let terminating = o.pointer("/metadata/deletionTimestamp").is_some();
         let generation = o["metadata"]["generation"].as_i64().unwrap_or(0);
-        let shape = (
-            generation,
-            terminating,
-            o["status"]["acceptedNames"].to_string() + object::meta(o, "uid"),
-        );
-        if let Some(k) = self.known.get_mut(name)
-            && k.shape == shape
-            && k.served.is_empty() != (settled || established)
-        {
-            k.revision = entry.mod_revision;
-            k.settled = settled;
-            return false;
-        }
-        let definition = match Definition::read(&entry.value) {
-            Ok(d) => Arc::new(d),
-            Err(e) => {
-                tracing::error!(definition = name, "can't be served: {e}");
-                return false;
-            }
-        };
-        let mut served = Vec::new();
-        if settled || established {
-            for (at, v) in definition.versions.iter().enumerate() {
-                if !v.served {
-                    continue;
-                }
-                match custom::resource(&definition, at) {
-                    Ok(handle) => served.push(handle),
-                    Err(e) => tracing::error!(definition = name, "can't be served: {e}"),
-                }
-            }
-        }
-        let known = Known {
-            revision: entry.mod_revision,
-            definition,
-            served,
+        let names = o["status"]["acceptedNames"].to_string() + object::meta(o, "uid");
+        Conditions {
             settled,
-            shape,
-        };
-        if let Some(old) = self.known.insert(name.to_owned(), known) {
-            old.definition.retired.cancel();
+            serve: settled || established,
+            shape: (generation, terminating, names),
         }
-        true
+    }
+}
+
+/// A definition read, and the resources that come of it.
+struct Loaded {
+    definition: Arc<Definition>,
+    served: Vec<Handle>,
+}
+
+impl Loaded {
+    fn read(bytes: &Bytes, serve: bool) -> Result<Loaded, super::definition::Error> {
+        let definition = Arc::new(Definition::read(bytes)?);
+        let mut served = Vec::new();
+        for (at, v) in definition.versions.iter().enumerate() {
+            if serve && v.served {
+                served.push(custom::resource(&definition, at)?);
+            }
+        }
+        Ok(Loaded { definition, served })
     }
 }

@@ -1,6 +1,8 @@
 //! `apiserver.config.k8s.io/v1` EncryptionConfiguration, with upstream's rules and words
 //! (apiserver `pkg/apis/apiserver/validation`).
 
+use std::time::Duration;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use serde_json::Value;
@@ -8,6 +10,7 @@ use serde_json::Value;
 use super::{
     Provider,
     cipher::{self, Provider as Kind},
+    kms::{self, Kms, Settings},
 };
 
 /// Which resources are written how: by the first provider. All read.
@@ -68,7 +71,7 @@ struct Providers {
     aesgcm: Option<Keys>,
     aescbc: Option<Keys>,
     secretbox: Option<Keys>,
-    kms: Option<Value>,
+    kms: Option<KmsSettings>,
 }
 
 #[derive(Deserialize)]
@@ -76,6 +79,19 @@ struct Providers {
 struct Keys {
     #[serde(default)]
     keys: Vec<Key>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct KmsSettings {
+    #[serde(default)]
+    api_version: String,
+    #[serde(default)]
+    name: String,
+    cachesize: Option<i32>,
+    #[serde(default)]
+    endpoint: String,
+    timeout: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -102,6 +118,21 @@ pub fn parse(text: &str) -> Result<Vec<Rule>, String> {
     }
     if c.resources.is_empty() {
         return Err("resources: Required value: at least one resources is required".into());
+    }
+    let mut names = vec![];
+    for (i, r) in c.resources.iter().enumerate() {
+        for (j, p) in r.providers.iter().enumerate() {
+            let Some(kms) = &p.kms else { continue };
+            let path = format!("resources[{i}].providers[{j}].kms");
+            if names.contains(&kms.name.as_str()) {
+                let name = &kms.name;
+                return Err(format!(
+                    "{path}.name: Invalid value: {name:?}: duplicate KMS provider name {name}, names must be unique"
+                ));
+            }
+            plugin(&path, kms)?;
+            names.push(kms.name.as_str());
+        }
     }
     let rules = c.resources.iter().enumerate();
     rules
@@ -169,13 +200,75 @@ fn provider(path: &str, p: &Providers) -> Result<Provider, String> {
             ciphers(&path, kind, &keys.keys).map(Provider::Keys)
         }
         None if p.identity.is_some() => Ok(Provider::Identity),
-        None if p.kms.is_some() => Err(format!(
-            "{path}.kms: kms is not supported here: use aesgcm or secretbox with a key of 32 bytes, or leave the resource out, for a key that is made by itself"
-        )),
+        None if p.kms.is_some() => {
+            let settings = p.kms.iter().map(|k| plugin(&format!("{path}.kms"), k));
+            let opened = settings.map(|s| Kms::open(s?)).next();
+            // there is one
+            opened
+                .unwrap_or_else(|| Err(path.to_string()))
+                .map(Provider::Kms)
+        }
         None => Err(format!(
             "{path}: Invalid value: provider does not contain any of the expected providers: KMS, AESGCM, AESCBC, Secretbox, Identity"
         )),
     }
+}
+
+/// Upstream's words for what is wrong.
+fn plugin(path: &str, k: &KmsSettings) -> Result<Settings, String> {
+    let name = &k.name;
+    if name.is_empty() {
+        return Err(format!(
+            "{path}.name: Required value: name is a mandatory field for a provider"
+        ));
+    }
+    if name.contains(':') {
+        return Err(format!(
+            "{path}.name: Invalid value: {name:?}: invalid KMS provider name {name}, must not contain ':'"
+        ));
+    }
+    let timeout = k.timeout.as_deref().unwrap_or("3s");
+    let nanos = knarr_schema::duration(timeout)
+        .ok_or_else(|| format!("{path}.timeout: {timeout:?} is no duration"))?;
+    let timeout = match u64::try_from(nanos) {
+        Ok(nanos @ 1..) => Duration::from_nanos(nanos),
+        _ => {
+            return Err(format!(
+                "{path}.timeout: Invalid value: {timeout:?}: timeout should be a positive value"
+            ));
+        }
+    };
+    let endpoint = &k.endpoint;
+    if endpoint.is_empty() {
+        return Err(format!(
+            "{path}.endpoint: Invalid value: \"\": endpoint is a mandatory field for a kms"
+        ));
+    }
+    let socket = kms::socket(endpoint)
+        .map_err(|why| format!("{path}.endpoint: Invalid value: {endpoint:?}: {why}"))?;
+    match k.api_version.as_str() {
+        "v2" => {}
+        "" | "v1" => {
+            return Err(format!(
+                "{path}.apiVersion: KMSv1 is deprecated and is not supported here: use apiVersion: v2"
+            ));
+        }
+        other => {
+            return Err(format!(
+                "{path}.apiVersion: Invalid value: {other:?}: unsupported apiVersion apiVersion for KMS provider, only v1 and v2 are supported"
+            ));
+        }
+    }
+    if let Some(size) = k.cachesize {
+        return Err(format!(
+            "{path}.cachesize: Invalid value: {size}: cachesize is not supported in v2"
+        ));
+    }
+    Ok(Settings {
+        name: name.clone(),
+        socket,
+        timeout,
+    })
 }
 
 fn ciphers(path: &str, kind: Kind, keys: &[Key]) -> Result<Vec<cipher::Key>, String> {

@@ -7,6 +7,7 @@
 
 mod cipher;
 mod config;
+mod kms;
 mod own;
 
 use std::{path::Path, sync::Arc};
@@ -15,6 +16,7 @@ use knarr_store::{Sealer, Unsealed};
 
 use cipher::Key;
 use config::{Pattern, Rule};
+use kms::Kms;
 use own::Own;
 
 /// What every sealed value begins with.
@@ -50,6 +52,8 @@ enum Provider {
     Identity,
     /// Keys of the configuration; the first one writes.
     Keys(Vec<Key>),
+    /// A plug-in's.
+    Kms(Kms),
     /// The platform's own.
     Own,
 }
@@ -114,6 +118,7 @@ impl Sealer for Encryption {
         match self.writer(key) {
             Provider::Identity => Ok(None),
             Provider::Own => self.own.seal(key, value).map(Some),
+            Provider::Kms(kms) => kms.seal(key, value).map(Some),
             Provider::Keys(keys) => match keys.first() {
                 Some(first) => first.seal(key, value).map(Some),
                 None => Err("a provider without keys".into()), // the configuration's check refuses it
@@ -135,6 +140,18 @@ impl Sealer for Encryption {
                 value: Some(value),
                 stale: !first || !matches!(writer, Provider::Own),
             });
+        }
+        for provider in self.rules.iter().flat_map(|r| &r.providers) {
+            let Provider::Kms(kms) = provider else {
+                continue;
+            };
+            if let Some(opened) = kms.unseal(key, written) {
+                let (value, fresh) = opened?;
+                return Ok(Unsealed {
+                    value: Some(value),
+                    stale: !fresh || !std::ptr::eq(writer, provider),
+                });
+            }
         }
         // names may be used twice: the one that opens it is the one
         let mut refused = None;
@@ -385,9 +402,67 @@ mod tests {
                 "secrets must be base64 encoded",
             ),
             (
-                "another cipher",
-                with("a", "{kms: {name: x}}"),
-                "kms is not supported here: use aesgcm",
+                "the older KMS",
+                with("a", "{kms: {name: x, endpoint: 'unix:///x'}}"),
+                "KMSv1 is deprecated and is not supported here: use apiVersion: v2",
+            ),
+            (
+                "a KMS of no version",
+                with(
+                    "a",
+                    "{kms: {apiVersion: v3, name: x, endpoint: 'unix:///x'}}",
+                ),
+                "kms.apiVersion: Invalid value: \"v3\": unsupported apiVersion apiVersion for KMS provider, only v1 and v2 are supported",
+            ),
+            (
+                "a KMS without a name",
+                with("a", "{kms: {apiVersion: v2, endpoint: 'unix:///x'}}"),
+                "kms.name: Required value: name is a mandatory field for a provider",
+            ),
+            (
+                "a KMS with a colon",
+                with(
+                    "a",
+                    "{kms: {apiVersion: v2, name: 'a:b', endpoint: 'unix:///x'}}",
+                ),
+                "invalid KMS provider name a:b, must not contain ':'",
+            ),
+            (
+                "a KMS without a socket",
+                with("a", "{kms: {apiVersion: v2, name: x}}"),
+                "kms.endpoint: Invalid value: \"\": endpoint is a mandatory field for a kms",
+            ),
+            (
+                "a KMS elsewhere",
+                with(
+                    "a",
+                    "{kms: {apiVersion: v2, name: x, endpoint: 'https://x'}}",
+                ),
+                "unsupported scheme \"https\" for KMS provider, only unix is supported",
+            ),
+            (
+                "a KMS in no time",
+                with(
+                    "a",
+                    "{kms: {apiVersion: v2, name: x, endpoint: 'unix:///x', timeout: 0s}}",
+                ),
+                "timeout should be a positive value",
+            ),
+            (
+                "a KMS with a cache",
+                with(
+                    "a",
+                    "{kms: {apiVersion: v2, name: x, endpoint: 'unix:///x', cachesize: 3}}",
+                ),
+                "cachesize is not supported in v2",
+            ),
+            (
+                "a KMS that isn't there",
+                with(
+                    "a",
+                    "{kms: {apiVersion: v2, name: x, endpoint: 'unix:///no/such'}}",
+                ),
+                "the KMS plug-in \"x\" at /no/such fails to status",
             ),
             (
                 "an odd field",

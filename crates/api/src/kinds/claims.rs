@@ -3,6 +3,7 @@
 use super::{
     PLAIN,
     cells::{AGE, NAME, column},
+    checks::devices,
     json::{default, items, items_mut, text},
 };
 use crate::registry::{FieldError, Lookup, Resource, Strategy};
@@ -33,17 +34,53 @@ fn count(request: &mut Value) {
     }
 }
 
+/// On namespaces whose claims may have devices that others have, too.
+const ADMIN_ACCESS: &str = "resource.kubernetes.io/admin-access";
+
+/// Devices for administration are for namespaces that say so (`AuthorizedForAdmin`).
+fn administration(o: &Value, at: &str, lookup: &dyn Lookup) -> Result<(), Vec<FieldError>> {
+    let Some(devices) = o.pointer(at) else {
+        return Ok(());
+    };
+    let wants = |r: &Value| r.pointer("/exactly/adminAccess") == Some(&Value::Bool(true));
+    let Some(index) = items(devices, "/requests").iter().position(wants) else {
+        return Ok(());
+    };
+    let namespace = lookup.get("", "namespaces", "", text(o, "/metadata/namespace"));
+    let labels = namespace
+        .as_ref()
+        .and_then(|n| n.pointer("/metadata/labels"));
+    if labels.is_some_and(|l| l[ADMIN_ACCESS] == "true") {
+        return Ok(());
+    }
+    Err(vec![FieldError::Forbidden {
+        field: format!("spec.devices.requests[{index}].adminAccess"),
+        detail: format!(
+            "admin access to devices requires the `{ADMIN_ACCESS}: true` label on the containing namespace"
+        ),
+    }])
+}
+
 struct Claim;
 impl Strategy for Claim {
     fn default(&self, o: &mut Value) {
         requests(o.get_mut("spec"));
     }
-    fn prepare_create(&self, o: &mut Value, _: &dyn Lookup) -> Result<(), Vec<FieldError>> {
+    fn prepare_create(&self, o: &mut Value, lookup: &dyn Lookup) -> Result<(), Vec<FieldError>> {
         o["status"] = json!({});
-        Ok(())
+        administration(o, "/spec/devices", lookup)
+    }
+    fn validate(&self, o: &Value) -> Vec<FieldError> {
+        devices::claim(o)
+    }
+    fn validates_updates_itself(&self) -> bool {
+        true
     }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        immutable_spec(new, old)
+        devices::claim_update(new, old)
+    }
+    fn part(&self, subresource: &str) -> Option<&dyn Strategy> {
+        (subresource == "status").then_some(&ClaimStatus as &dyn Strategy)
     }
 }
 
@@ -52,20 +89,55 @@ impl Strategy for Template {
     fn default(&self, o: &mut Value) {
         requests(o.pointer_mut("/spec/spec"));
     }
+    fn prepare_create(&self, o: &mut Value, lookup: &dyn Lookup) -> Result<(), Vec<FieldError>> {
+        administration(o, "/spec/spec/devices", lookup)
+    }
+    fn validate(&self, o: &Value) -> Vec<FieldError> {
+        devices::template(o)
+    }
+    fn validates_updates_itself(&self) -> bool {
+        true
+    }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        immutable_spec(new, old)
+        devices::template_update(new, old)
     }
 }
 
-fn immutable_spec(new: &Value, old: &Value) -> Vec<FieldError> {
-    if new["spec"] == old["spec"] {
-        return vec![];
+struct Class;
+impl Strategy for Class {
+    fn validate(&self, o: &Value) -> Vec<FieldError> {
+        devices::class(o)
     }
-    vec![FieldError::Invalid {
-        field: "spec".into(),
-        value: new["spec"].clone(),
-        detail: "field is immutable".into(),
-    }]
+}
+
+struct Slice;
+impl Strategy for Slice {
+    fn default(&self, o: &mut Value) {
+        let Some(spec) = o.get_mut("spec") else {
+            return;
+        };
+        for device in items_mut(spec, "devices") {
+            for taint in items_mut(device, "taints") {
+                default(taint, "timeAdded", crate::object::now());
+            }
+        }
+    }
+    fn validate(&self, o: &Value) -> Vec<FieldError> {
+        devices::slice(o)
+    }
+    fn validates_updates_itself(&self) -> bool {
+        true
+    }
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        devices::slice_update(new, old)
+    }
+}
+
+struct ClaimStatus;
+impl Strategy for ClaimStatus {
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        devices::claim_status_update(new, old)
+    }
 }
 
 fn state(o: &Value) -> Value {
@@ -99,6 +171,7 @@ pub(crate) fn resources() -> Vec<Resource> {
     vec![
         Resource {
             namespaced: false,
+            strategy: &Class,
             ..resource("DeviceClass", "deviceclasses", "deviceclass")
         },
         Resource {
@@ -117,6 +190,7 @@ pub(crate) fn resources() -> Vec<Resource> {
         },
         Resource {
             namespaced: false,
+            strategy: &Slice,
             selectable_fields: &[
                 ("spec.nodeName", |o| text(o, "/spec/nodeName").into()),
                 ("spec.driver", |o| text(o, "/spec/driver").into()),

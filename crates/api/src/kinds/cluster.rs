@@ -175,6 +175,10 @@ fn without_election(o: &mut Value) {
 
 struct Budget;
 impl Strategy for Budget {
+    fn name(&self) -> NameRule {
+        // upstream's own checks forget it; the storage's remain
+        NameRule::PathSegment
+    }
     fn prepare_create(&self, o: &mut Value, _: &dyn Lookup) -> Result<(), Vec<FieldError>> {
         o["status"] = json!({
             "currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0,
@@ -197,6 +201,14 @@ struct BudgetStatus;
 impl Strategy for BudgetStatus {
     fn validate_update(&self, new: &Value, _: &Value) -> Vec<FieldError> {
         policies::disruption_budget_status(new)
+    }
+}
+
+/// As a column of nodes shows what isn't known.
+fn or_unknown(text: &str) -> Value {
+    match text {
+        "" => "<unknown>".into(),
+        known => known.into(),
     }
 }
 
@@ -338,13 +350,13 @@ pub(crate) fn resources() -> Vec<Resource> {
                     wide("Internal-IP", "string", |o| address(o, "InternalIP")),
                     wide("External-IP", "string", |o| address(o, "ExternalIP")),
                     wide("OS-Image", "string", |o| {
-                        text(o, "/status/nodeInfo/osImage").into()
+                        or_unknown(text(o, "/status/nodeInfo/osImage"))
                     }),
                     wide("Kernel-Version", "string", |o| {
-                        text(o, "/status/nodeInfo/kernelVersion").into()
+                        or_unknown(text(o, "/status/nodeInfo/kernelVersion"))
                     }),
                     wide("Container-Runtime", "string", |o| {
-                        text(o, "/status/nodeInfo/containerRuntimeVersion").into()
+                        or_unknown(text(o, "/status/nodeInfo/containerRuntimeVersion"))
                     }),
                 ]
             },

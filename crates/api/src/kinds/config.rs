@@ -5,6 +5,7 @@ use super::{
     cells::{AGE, NAME, column},
     checks::{data, quantity, quotas},
     json::{child, default, items_mut, map, text},
+    key_pair,
 };
 use crate::registry::{FieldError, Lookup, Resource, Strategy};
 use serde_json::{Value, json};
@@ -45,6 +46,18 @@ impl Strategy for Secret {
     }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
         data::secret_update(new, old)
+    }
+    fn warnings(&self, o: &Value) -> Vec<String> {
+        use base64::{Engine, engine::general_purpose::STANDARD};
+        if o["type"] != "kubernetes.io/tls" {
+            return vec![];
+        }
+        let part = |k: &str| {
+            let text = o["data"][k].as_str().unwrap_or("");
+            STANDARD.decode(text).unwrap_or_default()
+        };
+        let fault = key_pair::fault(&part("tls.crt"), &part("tls.key"));
+        fault.into_iter().collect()
     }
 }
 

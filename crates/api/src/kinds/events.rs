@@ -6,11 +6,15 @@ use super::{
     checks::events,
     json::{default, number, text},
 };
-use crate::registry::{Column, FieldError, Resource, Stored, Strategy};
+use crate::registry::{Column, FieldError, NameRule, Resource, Stored, Strategy};
 use serde_json::{Value, json};
 
 struct Event;
 impl Strategy for Event {
+    fn name(&self) -> NameRule {
+        // upstream's own checks forget it; the storage's remain
+        NameRule::PathSegment
+    }
     fn default(&self, o: &mut Value) {
         shown(o);
     }

@@ -3,11 +3,12 @@
 use super::{
     PLAIN,
     cells::{AGE, NAME, column},
+    checks::path::Go,
     json::{default, items, text},
 };
 use crate::{
     fairness, names,
-    registry::{FieldError, Lookup, NameRule, Resource, Strategy},
+    registry::{FieldError, Lookup, NameRule, Resource, RowOrder, Strategy},
 };
 use serde_json::{Value, json};
 
@@ -90,6 +91,13 @@ impl Strategy for Status {
 
 struct FlowSchema;
 impl Strategy for FlowSchema {
+    fn row_order(&self) -> Option<RowOrder> {
+        // the first that fits counts
+        Some(|o| {
+            let precedence = o["spec"]["matchingPrecedence"].as_i64().unwrap_or(0);
+            (precedence, text(o, "/metadata/name").to_owned())
+        })
+    }
     fn default(&self, o: &mut Value) {
         if let Some(spec) = o.get_mut("spec") {
             if spec["matchingPrecedence"] == 0 {
@@ -141,11 +149,11 @@ fn schema_errors(name: &str, spec: &Value) -> Errors {
     let method = &spec["distinguisherMethod"];
     if !method.is_null() && !["ByNamespace", "ByUser"].contains(&text(method, "/type")) {
         let field = "spec.distinguisherMethod.type".to_string();
-        errors.push(unsupported(
+        errors.push(FieldError::NotSupportedShown {
             field,
-            &method["type"],
-            &["ByNamespace", "ByUser"],
-        ));
+            shown: Go::Internal("flowcontrol.FlowDistinguisherMethod").write(method),
+            supported: vec!["ByNamespace".into(), "ByUser".into()],
+        });
     }
     let level = text(spec, "/priorityLevelConfiguration/name");
     let field = "spec.priorityLevelConfiguration.name".to_string();

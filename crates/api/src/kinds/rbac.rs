@@ -2,7 +2,7 @@
 
 use super::{
     checks::{
-        path::{Errors, Path},
+        path::{Errors, Go, Path},
         rules, selectors,
     },
     json::{default, items_mut, list, str_of},
@@ -119,7 +119,12 @@ impl Strategy for Binding {
         let mut errors = Errors::default();
         if new["roleRef"] != old["roleRef"] {
             let at = Path::Root("roleRef");
-            errors.invalid(&at, new["roleRef"].clone(), "cannot change roleRef");
+            errors.invalid_go(
+                &at,
+                &new["roleRef"],
+                &Go::Internal("rbac.RoleRef"),
+                "cannot change roleRef",
+            );
         }
         errors.0
     }
@@ -341,7 +346,9 @@ mod tests {
         let told = told(Binding { namespaced: true }.validate_update(&b, &a));
         assert_eq!(
             told,
-            ["roleRef: Invalid value: {\"name\":\"b\"}: cannot change roleRef"]
+            [
+                r#"roleRef: Invalid value: {"APIGroup":"","Kind":"","Name":"b"}: cannot change roleRef"#
+            ]
         );
     }
 }

@@ -22,9 +22,6 @@ impl Strategy for RuntimeClass {
             quantity::canonical_list(overhead.get_mut("podFixed"), true);
         }
     }
-    fn validates_updates_itself(&self) -> bool {
-        true
-    }
     fn validate(&self, o: &Value) -> Vec<FieldError> {
         cluster::runtime_class(o)
     }

@@ -42,7 +42,17 @@ impl Strategy for Claim {
     }
     fn prepare_create(&self, o: &mut Value, _: &dyn Lookup) -> Result<(), Vec<FieldError>> {
         o["status"] = json!({ "phase": "Pending" });
+        known_source(&mut o["spec"]);
         same_source(&mut o["spec"]);
+        Ok(())
+    }
+    fn prepare_update(
+        &self,
+        new: &mut Value,
+        _: &Value,
+        _: &dyn Lookup,
+    ) -> Result<(), Vec<FieldError>> {
+        same_source(&mut new["spec"]);
         Ok(())
     }
     fn validate(&self, o: &Value) -> Vec<FieldError> {
@@ -59,6 +69,22 @@ pub(crate) fn claim_spec(spec: &mut Value) {
     for list in ["limits", "requests"] {
         let amounts = spec.get_mut("resources").and_then(|r| r.get_mut(list));
         quantity::canonical_list(amounts, true);
+    }
+}
+
+/// The old field takes claims and snapshots only; anything else in it is forgotten (upstream's
+/// `EnforceDataSourceBackwardsCompatibility`).
+fn known_source(spec: &mut Value) {
+    let source = &spec["dataSource"];
+    let known = matches!(
+        (text(source, "/apiGroup"), text(source, "/kind")),
+        ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
+    );
+    if source.is_object()
+        && !known
+        && let Some(spec) = spec.as_object_mut()
+    {
+        spec.remove("dataSource");
     }
 }
 

@@ -1,13 +1,13 @@
-//! Deployment, ReplicaSet, StatefulSet, DaemonSet, ReplicationController, ControllerRevision, Job, CronJob.
+//! Deployment, ReplicaSet, StatefulSet, DaemonSet, ReplicationController, ControllerRevision.
 
 use super::{
-    PLAIN, age,
+    PLAIN,
     cells::{AGE, NAME, column, containers, labels, or_none, selector, wide},
-    checks::{jobs, path::Path, rules, workloads as checks},
-    json::{child, default, items_mut, map, number, text},
-    pod_prepare, pod_warnings, storage, template,
+    checks::{path::Path, rules, workloads as checks},
+    json::{child, default, map, number, text},
+    pod_warnings, storage, template,
 };
-use crate::registry::{FieldError, Lookup, NameRule, Resource, Scale, Selector, Strategy};
+use crate::registry::{Column, FieldError, Lookup, NameRule, Resource, Scale, Selector, Strategy};
 use serde_json::{Value, json};
 
 struct Deployment;
@@ -156,7 +156,8 @@ impl Strategy for StatefulSet {
             if update["type"] == "RollingUpdate"
                 && let Some(rolling) = child(update, "rollingUpdate")
             {
-                // maxUnavailable is kept, but has no default: upstream's MaxUnavailableStatefulSet is off unless asked for
+                // maxUnavailable is kept, and the controller goes by it, but has no default: upstream drops it unless its
+                // MaxUnavailableStatefulSet is asked for, which ours always is
                 default(rolling, "partition", 0);
             }
         }
@@ -176,7 +177,11 @@ impl Strategy for StatefulSet {
         Ok(())
     }
     fn warnings(&self, o: &Value) -> Vec<String> {
-        warnings(o, false)
+        let mut all = warnings(o, false);
+        if o["spec"]["revisionHistoryLimit"].as_i64().unwrap_or(0) < 0 {
+            all.push("spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended".into());
+        }
+        all
     }
     fn validate(&self, o: &Value) -> Vec<FieldError> {
         checks::stateful_set(o, false)
@@ -303,163 +308,31 @@ impl Strategy for Revision {
     }
 }
 
-struct Job;
-impl Strategy for Job {
-    fn default(&self, o: &mut Value) {
-        template::fill(o);
-        let Some(spec) = child(o, "spec") else { return };
-        if spec["completions"].is_null() && spec["parallelism"].is_null() {
-            default(spec, "completions", 1);
-        }
-        default(spec, "parallelism", 1);
-        let per_index = !spec["backoffLimitPerIndex"].is_null();
-        let limit = if per_index { i64::from(i32::MAX) } else { 6 };
-        default(spec, "backoffLimit", limit);
-        default(spec, "completionMode", "NonIndexed");
-        default(spec, "suspend", false);
-        default(spec, "manualSelector", false);
-        let policy = spec["podFailurePolicy"].is_object();
-        default(
-            spec,
-            "podReplacementPolicy",
-            if policy {
-                "Failed"
-            } else {
-                "TerminatingOrFailed"
-            },
-        );
-        failure_policy(spec);
-        let labels = o["spec"]["template"]["metadata"]["labels"].clone();
-        if labels.is_object() && map(o, "/metadata/labels").is_none_or(|m| m.is_empty()) {
-            o["metadata"]["labels"] = labels;
-        }
-    }
-    fn prepare_create(&self, o: &mut Value, _: &dyn Lookup) -> Result<(), Vec<FieldError>> {
-        o["status"] = json!({});
-        pod_prepare::drop_disabled(&mut o["spec"]["template"]["spec"]);
-        if o["spec"]["manualSelector"] == true {
-            return Ok(());
-        }
-        // The engine has set the uid: it names this Job's pods.
-        let (uid, name) = (o["metadata"]["uid"].clone(), o["metadata"]["name"].clone());
-        let shared = o["metadata"]["labels"] == o["spec"]["template"]["metadata"]["labels"];
-        if let Some(selector) = child(&mut o["spec"], "selector")
-            && let Some(labels) = child(selector, "matchLabels")
-        {
-            default(labels, "batch.kubernetes.io/controller-uid", uid.clone());
-        }
-        let template = &mut o["spec"]["template"];
-        if let Some(meta) = child(template, "metadata")
-            && let Some(labels) = child(meta, "labels")
-        {
-            for (key, value) in [
-                ("batch.kubernetes.io/controller-uid", &uid),
-                ("controller-uid", &uid),
-                ("batch.kubernetes.io/job-name", &name),
-                ("job-name", &name),
-            ] {
-                default(labels, key, value.clone());
-            }
-        }
-        // labels that came from the template are the template's
-        if shared {
-            o["metadata"]["labels"] = o["spec"]["template"]["metadata"]["labels"].clone();
-        }
-        Ok(())
-    }
-    fn warnings(&self, o: &Value) -> Vec<String> {
-        warnings(o, true)
-    }
-    fn validate(&self, o: &Value) -> Vec<FieldError> {
-        jobs::job(o, false)
-    }
-    fn validate_create(&self, o: &Value) -> Vec<FieldError> {
-        jobs::job(o, true)
-    }
-    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        jobs::job_update(new, old)
-    }
-}
-
-/// What a failure policy's patterns leave out.
-fn failure_policy(spec: &mut Value) {
-    let Some(policy) = spec.get_mut("podFailurePolicy").filter(|p| p.is_object()) else {
-        return;
-    };
-    for rule in items_mut(policy, "rules") {
-        for pattern in items_mut(rule, "onPodConditions") {
-            if text(pattern, "/status").is_empty() {
-                pattern["status"] = "True".into();
-            }
-        }
-    }
-}
-
 /// Warnings about the template at `spec.template`, and with `named` about a name that Pods can't have in theirs.
 fn warnings(o: &Value, named: bool) -> Vec<String> {
     let mut all = Vec::new();
-    let messages = rules::dns_label(text(o, "/metadata/name"));
-    if named && !messages.is_empty() {
-        all.push(format!(
-            "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{}]",
-            messages.join(" ")
-        ));
+    if named {
+        all.extend(name_warning(o));
     }
     let template = &o["spec"]["template"];
-    let at = Path::Root("spec.template");
-    all.extend(pod_warnings::of(
-        &template["metadata"],
-        &template["spec"],
-        &at,
-    ));
+    all.extend(template_warnings(template, "spec.template"));
     all
 }
 
-struct CronJob;
-impl Strategy for CronJob {
-    fn default(&self, o: &mut Value) {
-        let Some(spec) = child(o, "spec") else { return };
-        default(spec, "concurrencyPolicy", "Allow");
-        default(spec, "suspend", false);
-        default(spec, "successfulJobsHistoryLimit", 3);
-        default(spec, "failedJobsHistoryLimit", 1);
-        if let Some(job) = spec.get_mut("jobTemplate") {
-            template::fill(job);
-            if let Some(spec) = job.get_mut("spec") {
-                failure_policy(spec);
-            }
-        }
-    }
-    fn prepare_create(&self, o: &mut Value, _: &dyn Lookup) -> Result<(), Vec<FieldError>> {
-        o["status"] = json!({});
-        Ok(())
-    }
-    fn warnings(&self, o: &Value) -> Vec<String> {
-        let mut all = Vec::new();
-        let messages = rules::dns_label(text(o, "/metadata/name"));
-        if !messages.is_empty() {
-            all.push(format!(
-                "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{}]",
-                messages.join(" ")
-            ));
-        }
-        let template = &o["spec"]["jobTemplate"]["spec"]["template"];
-        let at = Path::Root("spec.jobTemplate.spec.template");
-        all.extend(pod_warnings::of(
-            &template["metadata"],
-            &template["spec"],
-            &at,
-        ));
-        all
-    }
-    fn validate(&self, o: &Value) -> Vec<FieldError> {
-        jobs::cron_job(o)
-    }
-    fn validate_create(&self, o: &Value) -> Vec<FieldError> {
-        let mut errors = jobs::cron_job(o);
-        errors.extend(jobs::cron_job_name(o));
-        errors
-    }
+/// About a name that Pods can't have in theirs.
+pub(super) fn name_warning(o: &Value) -> Option<String> {
+    let messages = rules::dns_label(text(o, "/metadata/name"));
+    (!messages.is_empty()).then(|| {
+        format!(
+            "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{}]",
+            messages.join(" ")
+        )
+    })
+}
+
+/// About a Pod template at this path.
+pub(super) fn template_warnings(template: &Value, path: &'static str) -> Vec<String> {
+    pod_warnings::of(&template["metadata"], &template["spec"], &Path::Root(path))
 }
 
 const REPLICAS: Option<Scale> = Some(Scale {
@@ -468,9 +341,23 @@ const REPLICAS: Option<Scale> = Some(Scale {
     selector: Selector::LabelSelector("/spec/selector"),
 });
 
-const CONTAINERS: crate::registry::Column = wide("Containers", "string", |o| containers(o, "name"));
-const IMAGES: crate::registry::Column = wide("Images", "string", |o| containers(o, "image"));
-const SELECTOR: crate::registry::Column =
+const DESIRED: Column = column("Desired", "integer", |o| number(o, "/spec/replicas").into());
+const CURRENT: Column = column("Current", "integer", |o| {
+    number(o, "/status/replicas").into()
+});
+const READY: Column = column("Ready", "integer", |o| {
+    number(o, "/status/readyReplicas").into()
+});
+const READY_OF_ALL: Column = column("Ready", "string", |o| {
+    let (ready, all) = (
+        number(o, "/status/readyReplicas"),
+        number(o, "/spec/replicas"),
+    );
+    format!("{ready}/{all}").into()
+});
+pub(super) const CONTAINERS: Column = wide("Containers", "string", |o| containers(o, "name"));
+pub(super) const IMAGES: Column = wide("Images", "string", |o| containers(o, "image"));
+pub(super) const SELECTOR: Column =
     wide("Selector", "string", |o| selector(&o["spec"]["selector"]));
 
 pub(crate) fn resources() -> Vec<Resource> {
@@ -500,13 +387,9 @@ pub(crate) fn resources() -> Vec<Resource> {
             columns: const {
                 &[
                     NAME,
-                    column("Desired", "integer", |o| number(o, "/spec/replicas").into()),
-                    column("Current", "integer", |o| {
-                        number(o, "/status/replicas").into()
-                    }),
-                    column("Ready", "integer", |o| {
-                        number(o, "/status/readyReplicas").into()
-                    }),
+                    DESIRED,
+                    CURRENT,
+                    READY,
                     AGE,
                     CONTAINERS,
                     IMAGES,
@@ -525,14 +408,7 @@ pub(crate) fn resources() -> Vec<Resource> {
             columns: const {
                 &[
                     NAME,
-                    column("Ready", "string", |o| {
-                        format!(
-                            "{}/{}",
-                            number(o, "/status/readyReplicas"),
-                            number(o, "/spec/replicas")
-                        )
-                        .into()
-                    }),
+                    READY_OF_ALL,
                     column("Up-to-date", "string", |o| {
                         number(o, "/status/updatedReplicas").into()
                     }),
@@ -559,18 +435,7 @@ pub(crate) fn resources() -> Vec<Resource> {
             })],
             columns: const {
                 &[
-                    NAME,
-                    column("Desired", "integer", |o| number(o, "/spec/replicas").into()),
-                    column("Current", "integer", |o| {
-                        number(o, "/status/replicas").into()
-                    }),
-                    column("Ready", "integer", |o| {
-                        number(o, "/status/readyReplicas").into()
-                    }),
-                    AGE,
-                    CONTAINERS,
-                    IMAGES,
-                    SELECTOR,
+                    NAME, DESIRED, CURRENT, READY, AGE, CONTAINERS, IMAGES, SELECTOR,
                 ]
             },
             group: "apps",
@@ -585,22 +450,7 @@ pub(crate) fn resources() -> Vec<Resource> {
             short_names: &["sts"],
             scale: REPLICAS,
             strategy: &StatefulSet,
-            columns: const {
-                &[
-                    NAME,
-                    column("Ready", "string", |o| {
-                        format!(
-                            "{}/{}",
-                            number(o, "/status/readyReplicas"),
-                            number(o, "/spec/replicas")
-                        )
-                        .into()
-                    }),
-                    AGE,
-                    CONTAINERS,
-                    IMAGES,
-                ]
-            },
+            columns: const { &[NAME, READY_OF_ALL, AGE, CONTAINERS, IMAGES] },
             group: "apps",
             has_status: true,
             categories: &["all"],
@@ -671,111 +521,6 @@ pub(crate) fn resources() -> Vec<Resource> {
                     }),
                     column("Revision", "string", |o| number(o, "/revision").into()),
                     AGE,
-                ]
-            },
-            ..PLAIN
-        },
-        Resource {
-            group: "batch",
-            kind: "Job",
-            plural: "jobs",
-            singular: "job",
-            categories: &["all"],
-            has_status: true,
-            strategy: &Job,
-            selectable_fields: &[("status.successful", |o| {
-                number(o, "/status/succeeded").to_string()
-            })],
-            columns: const {
-                &[
-                    NAME,
-                    column("Status", "string", |o| {
-                        let met = |t: &str| {
-                            super::json::items(o, "/status/conditions")
-                                .iter()
-                                .any(|c| c["type"] == t && c["status"] == "True")
-                        };
-                        [
-                            "Complete",
-                            "Failed",
-                            "Suspended",
-                            "FailureTarget",
-                            "SuccessCriteriaMet",
-                        ]
-                        .into_iter()
-                        .find(|t| met(t))
-                        .unwrap_or("Running")
-                        .into()
-                    }),
-                    column(
-                        "Completions",
-                        "string",
-                        |o| match o["spec"]["completions"].as_i64() {
-                            Some(n) => format!("{}/{n}", number(o, "/status/succeeded")).into(),
-                            None => format!("{}/1", number(o, "/status/succeeded")).into(),
-                        },
-                    ),
-                    column("Duration", "string", |o| {
-                        let at = |p: &str| {
-                            text(o, p)
-                                .parse::<jiff::Timestamp>()
-                                .ok()
-                                .map(jiff::Timestamp::as_second)
-                        };
-                        match (at("/status/startTime"), at("/status/completionTime")) {
-                            (Some(a), Some(b)) => age::human(b - a).into(),
-                            (Some(a), None) => {
-                                age::human(jiff::Timestamp::now().as_second() - a).into()
-                            }
-                            _ => "".into(),
-                        }
-                    }),
-                    AGE,
-                    CONTAINERS,
-                    IMAGES,
-                    SELECTOR,
-                ]
-            },
-            ..PLAIN
-        },
-        Resource {
-            group: "batch",
-            kind: "CronJob",
-            plural: "cronjobs",
-            singular: "cronjob",
-            short_names: &["cj"],
-            categories: &["all"],
-            has_status: true,
-            strategy: &CronJob,
-            columns: const {
-                &[
-                    NAME,
-                    column("Schedule", "string", |o| text(o, "/spec/schedule").into()),
-                    column("Timezone", "string", |o| {
-                        or_none(text(o, "/spec/timeZone").into())
-                    }),
-                    column("Suspend", "boolean", |o| {
-                        (o["spec"]["suspend"] == true).to_string().into()
-                    }),
-                    column("Active", "integer", |o| {
-                        super::json::items(o, "/status/active").len().into()
-                    }),
-                    column("Last Schedule", "string", |o| {
-                        match text(o, "/status/lastScheduleTime") {
-                            "" => "<none>".into(),
-                            _ => age::since(&o["status"]["lastScheduleTime"]).into(),
-                        }
-                    }),
-                    AGE,
-                    wide("Containers", "string", |o| {
-                        containers(&o["spec"]["jobTemplate"], "name")
-                    }),
-                    wide("Images", "string", |o| {
-                        containers(&o["spec"]["jobTemplate"], "image")
-                    }),
-                    wide("Selector", "string", |o| {
-                        selector(&o["spec"]["jobTemplate"]["spec"]["selector"])
-                    }),
                 ]
             },
             ..PLAIN

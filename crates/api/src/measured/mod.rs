@@ -16,16 +16,14 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::{
-    body::{Body, Items},
     catalog::{self, Target},
-    list::{self, Filter},
-    negotiate::{self, Endpoint, Form},
-    object,
+    computed,
+    list::Filter,
+    negotiate, object,
     registry::{Handle, Resource},
     resource::Outcome,
-    server::{Answer, Call, Inner},
+    server::{Call, Inner},
     status::Failure,
-    table,
 };
 
 pub use quantity::{binary_bytes, nano_cores, total_cpu, total_memory};
@@ -180,16 +178,14 @@ pub async fn answer(
     }
     let mut objects = measured(inner, t, &behind, &filter).await?;
     let body = if list {
-        listed(call, r, form, objects)?
+        computed::listed(call, r, form, objects)?
     } else {
         let Some(o) = objects.pop_front() else {
             return Err(unmeasured(t));
         };
         crate::resource::in_form(call, t, form, &o)?
     };
-    let mut answer = Answer::ok(body);
-    answer.negotiated = Some(Endpoint::of(r));
-    Ok(answer.into())
+    Ok(computed::answered(t, body))
 }
 
 /// The objects whose usage this is.
@@ -248,7 +244,7 @@ async fn measured(
                 None => continue,
             },
         };
-        found.push_back(written(&t.resource, object));
+        found.push_back(computed::written(&t.resource, &object));
     }
     Ok(found)
 }
@@ -310,57 +306,6 @@ fn pod(metadata: Value, containers: &[&ContainerUse]) -> Value {
         o["window"] = window(c.used.window).into();
     }
     o
-}
-
-/// As objects are stored: with what they are first.
-fn written(r: &Resource, object: Value) -> Bytes {
-    let body = object.to_string();
-    let rest = body.strip_prefix('{').unwrap_or(&body);
-    let version = catalog::api_version(r);
-    format!(
-        "{{\"kind\":\"{}\",\"apiVersion\":\"{version}\",{rest}",
-        r.kind
-    )
-    .into()
-}
-
-fn listed(
-    call: &Call,
-    r: &Resource,
-    form: Form,
-    objects: VecDeque<Bytes>,
-) -> Result<Body, Failure> {
-    let values = || objects.iter().map(|o| object::parse(o));
-    Ok(match form {
-        Form::Plain => Body::Items(Items::new(
-            r.kind,
-            list::list_kind(r),
-            &catalog::api_version(r),
-            true,
-            "{}".into(),
-            objects,
-        )),
-        Form::Table(version) => {
-            let include = table::Include::read(&call.query)?;
-            let rows = values()
-                .map(|o| Ok(table::row(r, &o?, version, include)))
-                .collect::<Result<Vec<Value>, Failure>>()?;
-            table::table(r, version, json!({}), true, rows)
-                .to_string()
-                .into()
-        }
-        Form::PartialList(version) => {
-            let items = values()
-                .map(|o| Ok(table::partial(o?["metadata"].take(), version)))
-                .collect::<Result<Vec<Value>, Failure>>()?;
-            let list = json!({
-                "kind": "PartialObjectMetadataList", "apiVersion": format!("meta.k8s.io/{version}"),
-                "metadata": {}, "items": items,
-            });
-            list.to_string().into()
-        }
-        Form::Partial(_) => return Err(list::wrong_form(r, true)),
-    })
 }
 
 #[cfg(test)]

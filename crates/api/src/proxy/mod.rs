@@ -19,7 +19,7 @@ pub use place::Place;
 
 use self::place::Of;
 use crate::{
-    admission,
+    admission, agent_port, agent_streams,
     body::Body,
     catalog::{self, Target},
     identity::Identity,
@@ -32,7 +32,7 @@ use crate::{
 pub async fn answer<B>(
     inner: &Arc<Inner>,
     place: Place,
-    parts: Parts,
+    mut parts: Parts,
     body: B,
     who: Identity,
 ) -> Result<Response<Body>, Failure>
@@ -67,7 +67,7 @@ where
 
     let live = live(inner, &target, name)?;
     if place.of == Of::Node {
-        return agent(inner, name, &place.rest, &parts).await;
+        return agent(inner, name, &place.rest, &mut parts).await;
     }
     let (ip, port) = match place.of {
         Of::Pod => pod(&live, port)?,
@@ -230,16 +230,20 @@ pub async fn agent(
     inner: &Inner,
     name: &str,
     path: &str,
-    parts: &Parts,
+    parts: &mut Parts,
 ) -> Result<Response<Body>, Failure> {
+    let path = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
+    if let Some(answer) = agent_streams::answer(inner, name, &path, parts).await {
+        return Ok(answer);
+    }
     let Some(agent) = inner.agents.of(name) else {
         let why = format!("the agent of node {name:?} is not running here");
         return Err(Failure::new(503, "ServiceUnavailable", why));
     };
     if !matches!(parts.method, Method::GET | Method::HEAD) {
-        return Err(Failure::method_not_allowed());
+        let refused = StatusCode::METHOD_NOT_ALLOWED;
+        return Ok(agent_port::plain(refused, "405: Method Not Allowed".into()));
     }
-    let path = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
     let query = parts.uri.query().unwrap_or("");
     let query: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes())
         .into_owned()

@@ -54,7 +54,8 @@ impl FieldSelector {
             if known {
                 continue;
             }
-            return Err(if resource.selectable_fields.is_empty() {
+            let named = custom.is_some_and(|c| !c.selectable().is_empty());
+            return Err(if resource.selectable_fields.is_empty() && !named {
                 format!(
                     "{:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
                     t.field
@@ -163,7 +164,8 @@ fn unescape(value: &str) -> Result<String, String> {
             },
             ',' | '=' => {
                 return Err(format!(
-                    "invalid field selector: unescaped character in value: {c}"
+                    "invalid field selector: unescaped character in value: {}",
+                    u32::from(c) // Go shows a rune's number
                 ));
             }
             c => out.push(c),

@@ -95,7 +95,7 @@ pub fn claims(token: &str) -> Value {
 
 /// Asks until it is so; what follows from a change follows soon, not at once.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -> F) {
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(120);
     while !ask().await {
         assert!(std::time::Instant::now() < end, "{what}");
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;

@@ -271,7 +271,7 @@ pub struct Frames {
     rest: Vec<u8>,
 }
 impl Frames {
-    /// The next frame; None at the end. Fails after 20 s.
+    /// The next frame; None at the end. Fails after two minutes.
     pub async fn next(&mut self) -> Option<Value> {
         use http_body_util::BodyExt;
         loop {
@@ -279,9 +279,10 @@ impl Frames {
                 let line: Vec<u8> = self.rest.drain(..=i).collect();
                 return Some(serde_json::from_slice(&line).unwrap());
             }
-            let frame = tokio::time::timeout(std::time::Duration::from_secs(20), self.body.frame())
-                .await
-                .expect("a frame in time")?;
+            let frame =
+                tokio::time::timeout(std::time::Duration::from_secs(120), self.body.frame())
+                    .await
+                    .expect("a frame in time")?;
             self.rest
                 .extend_from_slice(&frame.unwrap().into_data().unwrap());
         }

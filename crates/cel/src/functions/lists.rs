@@ -202,7 +202,13 @@ fn sorted<'a>(items: Vec<Value<'a>>, keys: Vec<Value<'a>>) -> Evaluated<'a> {
         }
     }
     let mut pairs: Vec<(Value<'a>, Value<'a>)> = keys.into_iter().zip(items).collect();
-    pairs.sort_by(|(a, _), (b, _)| ops::compare(a, b).unwrap_or(Ordering::Equal));
+    pairs.sort_by(|(a, _), (b, _)| {
+        ops::compare(a, b).unwrap_or_else(|_| match (a, b) {
+            // what is no number has a place, too: a sort needs an order of all
+            (Value::Double(a), Value::Double(b)) => a.total_cmp(b),
+            _ => Ordering::Equal,
+        })
+    });
     Ok(Value::list(pairs.into_iter().map(|(_, v)| v).collect()))
 }
 

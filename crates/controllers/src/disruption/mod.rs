@@ -31,6 +31,8 @@ const NAME: &str = "disruption";
 const SOURCE: &str = "controllermanager";
 /// A pod that should have been disrupted and wasn't loses the condition after this, s.
 const STALE_S: i64 = 120;
+/// Another look at Pods whose controller is not known, in seconds.
+const ABSENT_S: i64 = 5;
 
 struct Controller {
     rest: Rest,
@@ -138,19 +140,27 @@ impl Controller {
             let message = format!("Pod was expected by PDB {key} to be deleted but it wasn't");
             self.recorder.warning(&**pod, SOURCE, "NotDeleted", message);
         }
+        let mut again_s = gone.again_s;
         let status = match self.needed(&budget, &pods).await {
             Ok(need) => plan::status(&budget, &pods, need, gone.pods, now),
             Err(why) => {
-                let message = format!("Failed to calculate the number of expected pods: {why}");
-                let reason = "CalculateExpectedPodCountFailed";
-                self.recorder.warning(&*budget, SOURCE, reason, message);
-                plan::failed(&budget, &why.to_string(), now)
+                let failed = plan::failed(&budget, &why.to_string(), now);
+                if failed != budget.status {
+                    let message = format!("Failed to calculate the number of expected pods: {why}");
+                    let reason = "CalculateExpectedPodCountFailed";
+                    self.recorder.warning(&*budget, SOURCE, reason, message);
+                }
+                // who made the Pods may be heard of after them, and nobody tells the budget
+                if matches!(why, Error::Absent(_)) {
+                    again_s = Some(again_s.map_or(ABSENT_S, |s| s.min(ABSENT_S)));
+                }
+                failed
             }
         };
         if status != budget.status {
             self.write(&budget, &status).await?;
         }
-        Ok(gone.again_s.map_or(Next::Wait, |s| Next::after_s(s + 1)))
+        Ok(again_s.map_or(Next::Wait, |s| Next::after_s(s + 1)))
     }
 
     async fn needed(&self, budget: &Budget, pods: &[Arc<Pod>]) -> Result<(i32, i32)> {
@@ -179,7 +189,7 @@ impl Controller {
             }
             let found = self.scale_of(&pod.metadata.namespace, owner).await?;
             let Some((uid, scale)) = found else {
-                return Err(Error::Other(format!(
+                return Err(Error::Absent(format!(
                     "found no controllers for pod {:?}",
                     pod.metadata.name
                 )));

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use crate::objects::{
     intstr::IntOrString,
     pod::Pod,
-    service::{Endpoint, EndpointConditions, EndpointPort, Service, ServicePort, TargetRef},
+    service::{
+        Endpoint, EndpointConditions, EndpointHints, EndpointPort, Named, Service, ServicePort,
+        TargetRef,
+    },
 };
 
 /// Endpoints by their ports: a named port may be another number in each pod.
@@ -111,6 +114,33 @@ pub fn target(pod: &Pod) -> TargetRef {
     }
 }
 
+/// The older way to ask for hints, which counts processors of zones, and goes before the newer one.
+const TOPOLOGY_MODES: [&str; 2] = [
+    "service.kubernetes.io/topology-mode",
+    "service.kubernetes.io/topology-aware-hints",
+];
+
+/// Whose traffic a ready endpoint is meant for (`endpointslice/trafficdist`).
+fn hints(service: &Service, zone: Option<&str>, node: Option<&str>) -> Option<EndpointHints> {
+    let by_processors = TOPOLOGY_MODES
+        .iter()
+        .find_map(|key| service.metadata.annotations.get(key))
+        .is_some_and(|mode| matches!(mode, "Auto" | "auto"));
+    let same_node = match &*service.spec.traffic_distribution {
+        // less than two nodes a zone: upstream gives no hints either
+        _ if by_processors => return None,
+        "PreferClose" | "PreferSameZone" => false,
+        "PreferSameNode" => true,
+        _ => return None,
+    };
+    let named = |name: Option<&str>| name.map(|n| Named { name: n.into() });
+    let hints = EndpointHints {
+        for_zones: named(zone).into_iter().collect(),
+        for_nodes: named(node).into_iter().filter(|_| same_node).collect(),
+    };
+    (hints != EndpointHints::default()).then_some(hints)
+}
+
 /// Endpoints of a family, from the pods that the service selects.
 pub fn groups(
     service: &Service,
@@ -129,17 +159,24 @@ pub fn groups(
         }
         let serving = pod.ready();
         let terminating = pod.metadata.deleting();
+        let ready = service.spec.publish_not_ready_addresses || (serving && !terminating);
+        let zone = zone(&pod.spec.node_name);
+        let node_name = (!pod.spec.node_name.is_empty()).then(|| pod.spec.node_name.clone());
+        let hints = ready
+            .then(|| hints(service, zone.as_deref(), node_name.as_deref()))
+            .flatten();
         groups.entry(ports).or_default().push(Endpoint {
             addresses: vec![ip.into()],
             conditions: EndpointConditions {
-                ready: Some(service.spec.publish_not_ready_addresses || (serving && !terminating)),
+                ready: Some(ready),
                 serving: Some(serving),
                 terminating: Some(terminating),
             },
             hostname: hostname(service, pod),
             target_ref: Some(target(pod)),
-            zone: zone(&pod.spec.node_name),
-            node_name: (!pod.spec.node_name.is_empty()).then(|| pod.spec.node_name.clone()),
+            zone,
+            node_name,
+            hints,
         });
     }
     for endpoints in groups.values_mut() {
@@ -304,6 +341,62 @@ mod tests {
         ];
         for (name, spec, family, pod, want) in cases {
             assert_eq!(show(&service(spec), family, &[pod]), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn hints_are_for_who_is_near() {
+        let web = |more: Value| {
+            let mut spec = json!({"ports":[{"port":80}]});
+            spec.as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
+            service(spec)
+        };
+        let of = |distribution: &str| web(json!({"trafficDistribution": distribution}));
+        let mut auto = of("PreferSameZone");
+        auto.metadata
+            .annotations
+            .set("service.kubernetes.io/topology-mode", "Auto");
+        let always =
+            web(json!({"trafficDistribution":"PreferSameNode","publishNotReadyAddresses":true}));
+        let zones = json!({"forZones":[{"name":"z"}]});
+        let nodes = json!({"forNodes":[{"name":"n1"}]});
+        let both = json!({"forZones":[{"name":"z"}],"forNodes":[{"name":"n1"}]});
+        for (name, service, ready, zone, want) in [
+            ("unasked", web(json!({})), true, Some("z"), Value::Null),
+            ("close", of("PreferClose"), true, Some("z"), zones.clone()),
+            ("zone", of("PreferSameZone"), true, Some("z"), zones),
+            (
+                "zone unknown",
+                of("PreferSameZone"),
+                true,
+                None,
+                Value::Null,
+            ),
+            ("node", of("PreferSameNode"), true, Some("z"), both.clone()),
+            (
+                "node, zone unknown",
+                of("PreferSameNode"),
+                true,
+                None,
+                nodes,
+            ),
+            (
+                "not ready",
+                of("PreferSameNode"),
+                false,
+                Some("z"),
+                Value::Null,
+            ),
+            ("published anyway", always, false, Some("z"), both),
+            ("by processors", auto, true, Some("z"), Value::Null),
+        ] {
+            let pods = [pod("a", ready, json!({}))];
+            let groups = groups(&service, "IPv4", &pods, |_| zone.map(Into::into));
+            let endpoint = &groups.values().next().unwrap()[0];
+            let got = serde_json::to_value(&endpoint.hints).unwrap();
+            assert_eq!(got, want, "{name}");
         }
     }
 }

@@ -162,6 +162,7 @@ fn endpoint(address: &Address, ip: IpAddr, ready: bool) -> Endpoint {
         target_ref: address.target_ref.clone(),
         node_name: address.node_name.clone(),
         zone: None,
+        hints: None,
     }
 }
 

@@ -12,8 +12,10 @@ use crate::{
     Config,
     gc::inventory::Inventory,
     objects::{
+        address::{IpAddress, ServiceCidr},
         autoscaler::Autoscaler,
         csi::{CsiDriver, CsiNode, StorageCapacity, VolumeAttachment},
+        device::{DeviceClass, ResourceClaim, ResourceSlice},
         lease::Lease,
         meta::{Kind, Meta, Object},
         node::{Namespace, Node, ServiceAccount},
@@ -136,6 +138,16 @@ caches! {
     budgets: Budget,
     /// ResourceQuotas
     quotas: ResourceQuota,
+    /// ServiceCIDRs
+    service_ranges: ServiceCidr,
+    /// IPAddresses
+    ip_addresses: IpAddress,
+    /// ResourceClaims
+    resource_claims: ResourceClaim,
+    /// ResourceSlices
+    resource_slices: ResourceSlice,
+    /// DeviceClasses
+    device_classes: DeviceClass,
 }
 
 /// What a controller is built from.

@@ -130,6 +130,19 @@ impl Rest {
     pub async fn merge<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
         self.patch(path, "application/merge-patch+json", body).await
     }
+    /// Server-side apply by force, as another manager than usual.
+    pub async fn apply<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        manager: &str,
+        body: &impl Serialize,
+    ) -> Result<T> {
+        let body = json(body, path)?;
+        let path = format!("{path}?fieldManager={manager}&force=true");
+        let content_type = Some("application/apply-patch+yaml");
+        self.call(Method::PATCH, &path, content_type, body, None)
+            .await
+    }
     async fn patch<T: DeserializeOwned>(
         &self,
         path: &str,

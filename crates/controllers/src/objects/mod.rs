@@ -2,9 +2,11 @@
 //!
 //! A 30 KB typed Pod is about 1 KB here. Pod templates stay as the bytes they came in.
 
+pub mod address;
 pub mod affinity;
 pub mod autoscaler;
 pub mod csi;
+pub mod device;
 pub mod intstr;
 pub mod lease;
 pub mod meta;

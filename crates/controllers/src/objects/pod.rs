@@ -4,6 +4,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::{
     affinity::{Affinity, SpreadConstraint},
+    device::{ExtendedClaim, PodClaim, PodClaimStatus},
     meta::{Condition, Labels, Meta, Seconds, nullable, object, parse_time, time},
 };
 
@@ -68,6 +69,8 @@ pub struct PodSpec {
     pub resources: Resources,
     /// the network is the node's
     pub host_network: bool,
+    /// claims of devices
+    pub resource_claims: Option<Box<[PodClaim]>>,
 }
 
 /// `v1.PodSchedulingGate`
@@ -184,6 +187,10 @@ pub struct PodStatus {
     /// when the node took it
     #[serde(deserialize_with = "time")]
     pub start_time: Option<Seconds>,
+    /// claims that were made for it
+    pub resource_claim_statuses: Option<Box<[PodClaimStatus]>>,
+    /// the claim of its extended resources
+    pub extended_resource_claim_status: Option<Box<ExtendedClaim>>,
 }
 
 /// `v1.PodIP`

@@ -27,6 +27,9 @@ pub struct ServiceSpec {
     /// address, `None` for headless
     #[serde(rename = "clusterIP")]
     pub cluster_ip: Box<str>,
+    /// all of its addresses
+    #[serde(rename = "clusterIPs", deserialize_with = "nullable")]
+    pub cluster_ips: Vec<Box<str>>,
     /// ClusterIP, NodePort, LoadBalancer, ExternalName
     #[serde(rename = "type")]
     pub kind: Box<str>,
@@ -38,6 +41,8 @@ pub struct ServiceSpec {
     pub ports: Vec<ServicePort>,
     /// unready pods count as ready
     pub publish_not_ready_addresses: bool,
+    /// PreferClose, PreferSameZone, PreferSameNode
+    pub traffic_distribution: Box<str>,
 }
 
 /// `v1.ServicePort`
@@ -108,6 +113,29 @@ pub struct Endpoint {
     /// the node's zone
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<Box<str>>,
+    /// whose traffic it is meant for
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hints: Option<EndpointHints>,
+}
+
+/// `discovery.k8s.io/v1.EndpointHints`
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EndpointHints {
+    /// clients of these zones
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "nullable")]
+    pub for_zones: Vec<Named>,
+    /// clients on these nodes
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "nullable")]
+    pub for_nodes: Vec<Named>,
+}
+
+/// `discovery.k8s.io/v1.ForZone` and `v1.ForNode`
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Named {
+    /// name
+    pub name: Box<str>,
 }
 
 /// `discovery.k8s.io/v1.EndpointConditions`

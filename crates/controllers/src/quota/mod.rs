@@ -158,15 +158,13 @@ impl Controller {
     fn changed(&self, namespace: &str, resource: &Resource) {
         self.recount(namespace, |c| match c {
             Counts::Objects(name) => *resource.group_resource() == **name,
-            kind => {
-                resource.group.is_empty()
-                    && matches!(
-                        (kind, &*resource.plural),
-                        (Counts::Pods, "pods")
-                            | (Counts::Services, "services")
-                            | (Counts::Claims, "persistentvolumeclaims")
-                    )
-            }
+            kind => matches!(
+                (kind, &*resource.group, &*resource.plural),
+                (Counts::Pods, "", "pods")
+                    | (Counts::Services, "", "services")
+                    | (Counts::Claims, "", "persistentvolumeclaims")
+                    | (Counts::Devices, "resource.k8s.io", "resourceclaims")
+            ),
         });
     }
     fn recount(&self, namespace: &str, concerned: impl Fn(&Counts) -> bool) {
@@ -216,7 +214,7 @@ impl Controller {
             match kind {
                 Counts::Pods => {
                     let now = now();
-                    self.each(namespace, "pods", |pod| {
+                    self.each("/api/v1", namespace, "pods", |pod| {
                         if !scopes.iter().all(|s| s.means_pod(&pod)) {
                             return;
                         }
@@ -229,7 +227,7 @@ impl Controller {
                     .await?;
                 }
                 Counts::Services => {
-                    self.each(namespace, "services", |service| {
+                    self.each("/api/v1", namespace, "services", |service| {
                         if scopes.is_empty() {
                             add(&mut total, &usage::service(&service));
                         }
@@ -237,11 +235,24 @@ impl Controller {
                     .await?;
                 }
                 Counts::Claims => {
-                    self.each(namespace, "persistentvolumeclaims", |claim| {
+                    self.each("/api/v1", namespace, "persistentvolumeclaims", |claim| {
                         if scopes.iter().all(|s| s.means_claim(&claim)) {
                             add(&mut total, &usage::claim(&claim));
                         }
                     })
+                    .await?;
+                }
+                Counts::Devices => {
+                    self.each(
+                        "/apis/resource.k8s.io/v1",
+                        namespace,
+                        "resourceclaims",
+                        |claim| {
+                            if scopes.is_empty() {
+                                add(&mut total, &usage::devices(&claim));
+                            }
+                        },
+                    )
                     .await?;
                 }
                 Counts::Objects(resource) => match self.count(namespace, resource).await? {
@@ -268,7 +279,13 @@ impl Controller {
         Ok((used, next))
     }
 
-    async fn each(&self, namespace: &str, plural: &str, mut f: impl FnMut(Value)) -> Result<()> {
+    async fn each(
+        &self,
+        base: &str,
+        namespace: &str,
+        plural: &str,
+        mut f: impl FnMut(Value),
+    ) -> Result<()> {
         #[derive(Deserialize)]
         struct List {
             metadata: ListMeta,
@@ -280,7 +297,7 @@ impl Controller {
             #[serde(rename = "continue", default)]
             next: Option<String>,
         }
-        let path = format!("/api/v1/namespaces/{namespace}/{plural}?limit={PAGE}");
+        let path = format!("{base}/namespaces/{namespace}/{plural}?limit={PAGE}");
         let mut page = path.clone();
         loop {
             let list: List = self.rest.get(&page).await?;

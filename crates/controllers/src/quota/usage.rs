@@ -20,11 +20,17 @@ pub enum Counts<'a> {
     Services,
     /// claims and their storage
     Claims,
+    /// ResourceClaims and their devices
+    Devices,
     /// objects of `resource.group`
     Objects(&'a str),
 }
 
 const CLASS: &str = ".storageclass.storage.k8s.io/";
+/// After a device class's name.
+const DEVICES: &str = ".deviceclass.resource.k8s.io/devices";
+/// Devices that a request for all of them may get (resource/v1 `AllocationResultsMaxSize`).
+const DEVICES_MAX: i64 = 32;
 
 /// Whose usage a resource name of a quota is.
 pub fn counts(name: &str) -> Counts<'_> {
@@ -36,6 +42,7 @@ pub fn counts(name: &str) -> Counts<'_> {
         "persistentvolumeclaims" | "requests.storage" | "count/persistentvolumeclaims" => {
             return Counts::Claims;
         }
+        "count/resourceclaims.resource.k8s.io" => return Counts::Devices,
         "configmaps" | "resourcequotas" | "replicationcontrollers" | "secrets" => {
             return Counts::Objects(name);
         }
@@ -44,6 +51,7 @@ pub fn counts(name: &str) -> Counts<'_> {
     match name.strip_prefix("count/") {
         Some(resource) => Counts::Objects(resource),
         None if name.contains(CLASS) => Counts::Claims,
+        None if name.ends_with(DEVICES) => Counts::Devices,
         None => Counts::Pods,
     }
 }
@@ -230,6 +238,30 @@ pub fn claim(claim: &Value) -> Amounts {
     used
 }
 
+/// A ResourceClaim's; of alternatives the most of each class.
+pub fn devices(claim: &Value) -> Amounts {
+    let one = Quantity::whole(1);
+    let mut used = Amounts::from([("count/resourceclaims.resource.k8s.io".into(), one)]);
+    let list = |of: &Value, p: &str| of.pointer(p).and_then(Value::as_array).cloned();
+    for request in list(claim, "/spec/devices/requests").unwrap_or_default() {
+        let mut wanted = list(&request, "/firstAvailable").unwrap_or_default();
+        wanted.extend(request.get("exactly").cloned());
+        let mut most = Amounts::new();
+        for w in wanted {
+            let n = match w["allocationMode"].as_str() {
+                Some("ExactCount") => w["count"].as_i64().unwrap_or(0),
+                Some("All") => DEVICES_MAX,
+                _ => 0,
+            };
+            let class = w["deviceClassName"].as_str().unwrap_or("");
+            let name = format!("{class}{DEVICES}").into();
+            max(&mut most, &Amounts::from([(name, Quantity::whole(n))]));
+        }
+        add(&mut used, &most);
+    }
+    used
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,6 +292,8 @@ mod tests {
                 "gold.storageclass.storage.k8s.io/requests.storage",
                 Counts::Claims,
             ),
+            ("count/resourceclaims.resource.k8s.io", Counts::Devices),
+            ("gold.deviceclass.resource.k8s.io/devices", Counts::Devices),
             ("secrets", Counts::Objects("secrets")),
             (
                 "count/deployments.apps",
@@ -372,6 +406,22 @@ mod tests {
             claim(&json!({"spec":{"resources":{"requests":{"storage":"1Gi"}}},
                 "status":{"allocatedResources":{"storage":"2Gi"}}})),
             "count/persistentvolumeclaims=1 persistentvolumeclaims=1 requests.storage=2Gi",
+        );
+    }
+    #[test]
+    fn devices_of_claims() {
+        let all = |class: &str| json!({"deviceClassName": class, "allocationMode": "All"});
+        let some = |class: &str, n: i64| json!({"deviceClassName": class, "allocationMode": "ExactCount", "count": n});
+        check(
+            devices(&json!({"spec":{"devices":{"requests":[
+                {"name": "a", "exactly": some("gold", 2)},
+                {"name": "b", "firstAvailable": [some("gold", 1), some("tin", 5), some("gold", 3)]},
+                {"name": "c", "exactly": all("iron")}]}}})),
+            "count/resourceclaims.resource.k8s.io=1 gold.deviceclass.resource.k8s.io/devices=5 iron.deviceclass.resource.k8s.io/devices=32 tin.deviceclass.resource.k8s.io/devices=5",
+        );
+        check(
+            devices(&json!({})),
+            "count/resourceclaims.resource.k8s.io=1",
         );
     }
 }

@@ -36,21 +36,18 @@ fn compare(a: &Pod, company_a: usize, b: &Pod, company_b: usize, now: Seconds) -
         .then_with(|| company_b.cmp(&company_a))
         .then_with(|| {
             if a.ready() && b.ready() {
-                younger_first(a.ready_since(), b.ready_since(), now, a, b)
+                magnitude(a.ready_since(), now).cmp(&magnitude(b.ready_since(), now))
             } else {
                 Ordering::Equal
             }
         })
         .then_with(|| b.restarts().cmp(&a.restarts()))
         .then_with(|| {
-            younger_first(
-                a.metadata.creation_timestamp,
-                b.metadata.creation_timestamp,
-                now,
-                a,
-                b,
-            )
+            let age = |p: &Pod| magnitude(p.metadata.creation_timestamp, now);
+            age(a).cmp(&age(b))
         })
+        // within one magnitude it's random
+        .then_with(|| a.metadata.uid.cmp(&b.metadata.uid))
 }
 
 fn cost(p: &Pod) -> i32 {
@@ -61,25 +58,14 @@ fn cost(p: &Pod) -> i32 {
         .unwrap_or(0)
 }
 
-/// The younger first, by orders of magnitude, so that within one it's random (by uid).
-fn younger_first(
-    a: Option<Seconds>,
-    b: Option<Seconds>,
-    now: Seconds,
-    pa: &Pod,
-    pb: &Pod,
-) -> Ordering {
-    if a == b {
-        return Ordering::Equal;
-    }
-    let magnitude = |t: Option<Seconds>| match t {
+/// How long ago, by orders of magnitude: the younger has less. Upstream decides by uid as soon as two times differ within
+/// one magnitude and goes on to the next rule when they are equal; that is no order of three, and Rust's sort refuses it.
+fn magnitude(t: Option<Seconds>, now: Seconds) -> i64 {
+    match t {
         None => -1,
         Some(t) if now <= t => -1,
         Some(t) => ((now - t) as f64 * 1e9).log2() as i64,
-    };
-    magnitude(a)
-        .cmp(&magnitude(b))
-        .then_with(|| pa.metadata.uid.cmp(&pb.metadata.uid))
+    }
 }
 
 #[cfg(test)]
@@ -116,6 +102,39 @@ mod tests {
             }))
             .unwrap(),
         )
+    }
+
+    #[test]
+    fn pods_of_many_ages_have_an_order() {
+        let uids: Vec<String> = (0..64)
+            .map(|n: u32| format!("{:08x}", n.wrapping_mul(0x9e37_79b9)))
+            .collect();
+        let pods = uids.iter().enumerate().map(|(n, uid)| {
+            let mut pod = Arc::unwrap_or_clone(pod(P {
+                node: "n1",
+                phase: "Running",
+                // many at the same second, many in the same magnitude
+                ready_for: Some(20 + (n as i64 * 7) % 5),
+                age: 30 + (n as i64 * 3) % 4,
+                restarts: n as i32 % 2,
+                ..P::default()
+            }));
+            pod.metadata.uid = uid.as_str().into();
+            Arc::new(pod)
+        });
+        let pods: Vec<_> = pods.collect();
+        for a in &pods {
+            for b in &pods {
+                let ordered = compare(a, 0, b, 0, NOW);
+                assert_eq!(ordered, compare(b, 0, a, 0, NOW).reverse());
+                for c in &pods {
+                    if ordered.is_le() && compare(b, 0, c, 0, NOW).is_le() {
+                        assert!(compare(a, 0, c, 0, NOW).is_le(), "no order of three");
+                    }
+                }
+            }
+        }
+        rank(&mut pods.clone(), &[], NOW);
     }
 
     #[test]

@@ -17,8 +17,9 @@ use crate::{
 
 use super::{
     Scheduler,
+    cycle::Todo,
     preempt::{BY_SCHEDULER, Candidate, DISRUPTION_TARGET},
-    verdict::Diagnosis,
+    verdict::{Diagnosis, Freed},
     volumes::{Plan, SELECTED_NODE, is_bound},
 };
 
@@ -30,6 +31,8 @@ const VOLUMES: Duration = Duration::from_secs(600);
 const AT_A_TIME: usize = 8;
 /// Longest message of an event, bytes.
 const NOTE_BYTES_MAX: usize = 1024;
+/// How often what is said of a Pod is written again when the Pod has changed meanwhile; the next attempt says it anyway.
+const UNBOUND_TRIES: usize = 3;
 
 /// Why a pod's volumes aren't there.
 enum Volumes {
@@ -46,11 +49,18 @@ fn passed_by(result: Result<Ignored>) -> Result<()> {
 
 impl Scheduler {
     /// Binds a pod, once its volumes are.
-    pub async fn bind(&self, pod: Arc<Pod>, node: Box<str>, plan: Plan) {
+    pub async fn bind(&self, pod: Arc<Pod>, node: Box<str>, todo: Todo) {
         let bound: Result<Option<String>> = async {
+            let plan = &todo.volumes;
             if !plan.is_empty() {
-                self.start_volumes(&node, &plan).await?;
-                if let Volumes::Failed(why) = self.volumes(&pod, &node, &plan).await {
+                self.start_volumes(&node, plan).await?;
+                if let Volumes::Failed(why) = self.volumes(&pod, &node, plan).await {
+                    return Ok(Some(why));
+                }
+            }
+            for reserve in &todo.devices {
+                if let Err(why) = self.reserve(&pod, reserve).await {
+                    let why = format!("running PreBind plugin \"DynamicResources\": {why}");
                     return Ok(Some(why));
                 }
             }
@@ -171,8 +181,18 @@ impl Scheduler {
 
     /// Says why a pod can't be scheduled.
     pub async fn unschedulable(&self, pod: Arc<Pod>, diagnosis: Diagnosis, forget: bool) {
+        if diagnosis.quiet {
+            return;
+        }
+        if let Freed::Claim(claim) = &diagnosis.devices {
+            self.deallocate(claim).await;
+        }
+        let reason = match diagnosis.error {
+            Some(_) => "SchedulerError",
+            None => "Unschedulable",
+        };
         let nominated = (forget && !pod.status.nominated_node_name.is_empty()).then_some("");
-        self.tell(&pod, "Unschedulable", &diagnosis.message(), nominated)
+        self.tell(&pod, reason, &diagnosis.message(), nominated)
             .await;
     }
 
@@ -215,9 +235,36 @@ impl Scheduler {
                 node.into()
             };
         }
-        if let Err(e) = self.patch_status(pod, status).await {
+        if let Err(e) = self.patch_unbound(pod, status).await {
             tracing::debug!(pod = %pod.metadata.key(), error = %e, "its condition wasn't written; it will be with the next attempt");
         }
+    }
+
+    /// As `patch_status`, but nothing is said of a Pod that a later attempt has bound: this write may be slow to arrive.
+    async fn patch_unbound(&self, pod: &Pod, status: Value) -> Result<()> {
+        let mut version = pod.metadata.resource_version.clone();
+        let path = Pod::KIND.at(&pod.metadata);
+        let at = format!("{path}/status");
+        let _permit = self.calls.acquire().await;
+        for _ in 0..UNBOUND_TRIES {
+            let patch = json!({
+                "metadata": {"uid": pod.metadata.uid, "resourceVersion": version},
+                "status": status,
+            });
+            match self.rest.strategic::<Ignored>(&at, &patch).await {
+                Err(e) if e.is_conflict() => {}
+                other => return passed_by(other),
+            }
+            let now: Pod = match self.rest.get(&path).await {
+                Err(e) if e.is_not_found() => return Ok(()),
+                other => other?,
+            };
+            if now.metadata.uid != pod.metadata.uid || !now.spec.node_name.is_empty() {
+                return Ok(());
+            }
+            version = now.metadata.resource_version;
+        }
+        Ok(())
     }
 
     async fn patch_status(&self, pod: &Pod, status: Value) -> Result<()> {
@@ -229,6 +276,9 @@ impl Scheduler {
 
     /// Makes the victims go, so that the pod will have room.
     pub async fn preempt(&self, pod: Arc<Pod>, candidate: Candidate, diagnosis: Diagnosis) {
+        if let Freed::Claim(claim) = &diagnosis.devices {
+            self.deallocate(claim).await;
+        }
         let message = diagnosis.message();
         let tell = self.tell(&pod, "Unschedulable", &message, Some(&candidate.node));
         let others = self.state.lock().less_important(&candidate.node, &pod);

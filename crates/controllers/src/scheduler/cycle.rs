@@ -8,12 +8,13 @@ use std::{
 use crate::objects::{node::Node, pod::Pod, policy::Budget, selector::Selector};
 
 use super::{
+    devices::{self, Devices, Pending, Reserve, Unready, Wishes},
     filter::NodeRules,
     interpod::Company,
     preempt::{self, Candidate},
     score,
     spread::Spread,
-    verdict::{Diagnosis, Refusal, Rule},
+    verdict::{Diagnosis, Freed, Refusal, Rule},
     view::{Place, Placed, View},
     volumes::{Claims, Plan, Storage},
 };
@@ -31,6 +32,10 @@ pub struct World<'a> {
     pub nominated: &'a Nominated,
     /// volumes that other pods' claims are about to get
     pub taken: &'a HashSet<Box<str>>,
+    /// devices and claims of them
+    pub devices: &'a Devices,
+    /// devices that claims are about to get
+    pub pending: &'a Pending,
     /// the pod's like by its Services and owner
     pub like: &'a dyn Fn(&Pod) -> Option<Selector>,
     /// disruption budgets
@@ -40,12 +45,35 @@ pub struct World<'a> {
 /// What comes of a turn.
 #[derive(Debug)]
 pub enum Decision {
-    /// the pod goes to the node, once this is done for its volumes
-    Bind(Box<str>, Plan),
+    /// the pod goes to the node, once this is done for its volumes and devices
+    Bind(Box<str>, Todo),
     /// it can't, but there will be room when these are gone
     Preempt(Candidate, Diagnosis),
     /// it can't; true: no room is being made for it any more
     Wait(Diagnosis, bool),
+}
+
+/// What is to be done before the pod is bound.
+#[derive(Debug, Default, Clone)]
+pub struct Todo {
+    /// volumes
+    pub volumes: Plan,
+    /// devices
+    pub devices: Vec<Reserve>,
+}
+
+/// Why no node is asked.
+pub enum Hopeless {
+    /// this rule says no
+    Refused(Refusal),
+    /// what the pod's claims are made of is on its way
+    Waits(String),
+}
+
+impl From<Refusal> for Hopeless {
+    fn from(refusal: Refusal) -> Hopeless {
+        Hopeless::Refused(refusal)
+    }
 }
 
 /// What is asked of nodes for one pod.
@@ -56,7 +84,9 @@ pub struct Cycle<'a> {
     company: Company,
     spread: Spread,
     claims: Claims,
+    wishes: Wishes,
     storage: &'a Storage,
+    devices: &'a Devices,
     nominated: &'a Nominated,
 }
 
@@ -90,13 +120,21 @@ impl Trial {
 
 impl<'a> Cycle<'a> {
     /// Prepares; Err: no node will do, whatever is on it.
-    pub fn new(pod: &'a Arc<Pod>, world: &World<'a>) -> Result<Cycle<'a>, Refusal> {
+    pub fn new(pod: &'a Arc<Pod>, world: &World<'a>) -> Result<Cycle<'a>, Hopeless> {
+        // what isn't there yet is on its way: other rules aren't asked
+        let wishes = match Wishes::new(pod, world.devices, world.pending) {
+            Err(Unready::Waits(why)) => return Err(Hopeless::Waits(why)),
+            Err(Unready::Refused(refusal)) => Err(refusal),
+            Ok(wishes) => Ok(wishes),
+        };
         Ok(Cycle {
             rules: NodeRules::new(pod),
             company: Company::new(pod, world.view),
             spread: Spread::new(pod, world.view),
             claims: Claims::new(pod, world.storage, world.view, world.taken)?,
+            wishes: wishes?,
             storage: world.storage,
+            devices: world.devices,
             nominated: world.nominated,
             pod,
         })
@@ -126,7 +164,7 @@ impl<'a> Cycle<'a> {
             })
     }
     /// The pod can be there now, and also once those have come for which room is being made.
-    pub fn fits(&self, node: &Node, trial: &Trial) -> Result<Plan, Refusal> {
+    pub fn fits(&self, node: &Node, trial: &Trial) -> Result<Todo, Refusal> {
         if self.to_come(node).next().is_some() {
             let mut fuller = trial.clone();
             for p in self.to_come(node) {
@@ -148,7 +186,7 @@ impl<'a> Cycle<'a> {
             &trial.claims,
         )
     }
-    fn fits_as_is(&self, view: &View, node: &Node, place: &Place) -> Result<Plan, Refusal> {
+    fn fits_as_is(&self, view: &View, node: &Node, place: &Place) -> Result<Todo, Refusal> {
         if self.to_come(node).next().is_some() {
             return self.fits(node, &self.trial(view, node));
         }
@@ -161,12 +199,13 @@ impl<'a> Cycle<'a> {
         company: &Company,
         spread: &Spread,
         claims: &Claims,
-    ) -> Result<Plan, Refusal> {
+    ) -> Result<Todo, Refusal> {
         self.rules.check(self.pod, node, place)?;
-        let plan = claims.check(node, place, self.storage)?;
+        let volumes = claims.check(node, place, self.storage)?;
         spread.check(node)?;
         company.check(node)?;
-        Ok(plan)
+        let devices = self.wishes.check(node, self.devices)?;
+        Ok(Todo { volumes, devices })
     }
 }
 
@@ -203,8 +242,18 @@ pub fn decide(pod: &Arc<Pod>, world: &World) -> Decision {
     }
     let cycle = match Cycle::new(pod, world) {
         Ok(c) => c,
-        Err(refusal) => {
+        Err(Hopeless::Waits(why)) => {
+            diagnosis.rules.insert(Rule::Devices);
+            diagnosis.before = Some(why.into());
+            diagnosis.quiet = true;
+            return Decision::Wait(diagnosis, false);
+        }
+        Err(Hopeless::Refused(refusal)) => {
             diagnosis.rules.insert(refusal.rule);
+            diagnosis.devices = match refusal.rule {
+                Rule::Devices => Freed::Nothing,
+                _ => Freed::NotLookedAt,
+            };
             diagnosis.before = refusal.reasons.into_iter().next();
             diagnosis.preemption = Some(match preempt::not_eligible(pod, None, view) {
                 Some(why) => why.into(),
@@ -226,7 +275,7 @@ pub fn decide(pod: &Arc<Pod>, world: &World) -> Decision {
     }
     let named = named(pod);
     let mut feasible: Vec<(&Arc<Node>, &Place)> = vec![];
-    let mut plans: Vec<Plan> = vec![];
+    let mut plans: Vec<Todo> = vec![];
     let mut refusals: Vec<(Arc<Node>, Refusal)> = vec![];
     for (node, place) in view.nodes() {
         let answer = match &named {
@@ -246,13 +295,18 @@ pub fn decide(pod: &Arc<Pod>, world: &World) -> Decision {
                 refusals.push((node.clone(), refusal));
             }
         }
+        if diagnosis.error.is_some() {
+            return Decision::Wait(diagnosis, false);
+        }
     }
     let best = match feasible.len() {
         0 => None,
         1 => Some(0),
         _ => {
             let like = || (world.like)(pod);
-            let scores = score::scores(pod, &cycle.company, view, like, &feasible);
+            let preferred = || plans.iter().map(|p| devices::preference(&p.devices));
+            let preferred = (!cycle.wishes.is_empty()).then(|| preferred().collect());
+            let scores = score::scores(pod, &cycle.company, view, like, preferred, &feasible);
             // of equals the one with the fewest pods, then the first
             (0..feasible.len()).min_by_key(|i| {
                 let pods = feasible[*i].1.pods.len();
@@ -263,6 +317,11 @@ pub fn decide(pod: &Arc<Pod>, world: &World) -> Decision {
     if let Some(i) = best {
         let node = feasible[i].0.metadata.name.clone();
         return Decision::Bind(node, plans.swap_remove(i));
+    }
+    if !cycle.wishes.is_empty() {
+        let of_devices = refusals.iter().filter(|(_, r)| r.rule == Rule::Devices);
+        let mut idle = of_devices.filter_map(|(n, _)| cycle.wishes.idle_elsewhere(pod, n));
+        diagnosis.devices = idle.next().map_or(Freed::Still, Freed::Claim);
     }
     let there = refusals
         .iter()

@@ -93,6 +93,7 @@ impl NodeRules {
             rule: Rule::Resources,
             reasons: vec![],
             resolvable: true,
+            broken: false,
         };
         if place.pods.len() as i64 + 1 > room.other("pods").unwrap_or(0) {
             refusal.reasons.push("Too many pods".into());

@@ -28,6 +28,8 @@ pub enum Happening {
     Storage,
     /// a namespace's labels
     Namespace,
+    /// devices, their classes, or a claim of them
+    Devices,
 }
 
 /// It may help a pod that was turned away by these rules.
@@ -64,6 +66,7 @@ pub fn helps(what: &Happening, rules: Rules, pod: &Pod) -> bool {
         }
         Happening::Storage => volumes(),
         Happening::Namespace => rules.has(Rule::InterPod),
+        Happening::Devices => rules.has(Rule::Devices),
     }
 }
 
@@ -83,6 +86,7 @@ fn node(old: Option<&Node>, new: &Node, rules: Rules, pod: &Pod) -> bool {
         Rule::Spread,
         Rule::VolumeBinding,
         Rule::VolumeZone,
+        Rule::Devices,
     ];
     let on_taints = [Rule::Taints, Rule::NodeUnschedulable, Rule::Spread];
     (labels && on_labels.iter().any(|r| rules.has(*r)))

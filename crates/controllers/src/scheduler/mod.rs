@@ -4,11 +4,13 @@
 
 mod act;
 mod cycle;
+mod devices;
 mod filter;
 mod hints;
 mod interpod;
 mod preempt;
 mod queue;
+mod reserve;
 mod score;
 mod spread;
 mod state;
@@ -24,7 +26,7 @@ use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered}
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
 
-use self::{cycle::Decision, hints::Happening, state::State, volumes::Storage};
+use self::{cycle::Decision, devices::Devices, hints::Happening, state::State, volumes::Storage};
 use crate::{
     machinery::{cache::Cache, context::Context, recorder::Recorder, rest::Rest},
     objects::{
@@ -49,6 +51,7 @@ struct Scheduler {
     rest: Rest,
     recorder: Recorder,
     storage: Storage,
+    devices: Devices,
     budgets: Arc<Cache<Budget>>,
     services: Arc<Cache<Service>>,
     replica_sets: Arc<Cache<ReplicaSet>>,
@@ -75,6 +78,12 @@ pub fn start(ctx: &Context) -> BoxFuture<'static, ()> {
             all_drivers: caches.csi_drivers.clone(),
             capacities: caches.capacities.clone(),
             attachments: caches.attachments.clone(),
+        },
+        devices: Devices {
+            claims: caches.resource_claims.clone(),
+            slices: caches.resource_slices.clone(),
+            classes: caches.device_classes.clone(),
+            ..Default::default()
         },
         budgets: caches.budgets.clone(),
         services: caches.services.clone(),
@@ -122,6 +131,14 @@ pub fn start(ctx: &Context) -> BoxFuture<'static, ()> {
     s.storage.all_drivers.on_change(s.clone().on_storage());
     s.storage.capacities.on_change(s.clone().on_storage());
     s.storage.attachments.on_change(s.clone().on_storage());
+    let me = s.clone();
+    s.devices.claims.on_change(move |old, new| {
+        if let Some(claim) = new.or(old) {
+            me.change(|s| s.device_claim(claim, new.is_none()));
+        }
+    });
+    s.devices.slices.on_change(s.clone().on_devices());
+    s.devices.classes.on_change(s.clone().on_devices());
     let ready = [
         caches.pods.clone().ready(),
         caches.nodes.clone().ready(),
@@ -134,6 +151,9 @@ pub fn start(ctx: &Context) -> BoxFuture<'static, ()> {
         caches.capacities.clone().ready(),
         caches.attachments.clone().ready(),
         caches.budgets.clone().ready(),
+        caches.resource_claims.clone().ready(),
+        caches.resource_slices.clone().ready(),
+        caches.device_classes.clone().ready(),
     ];
     Box::pin(async move {
         futures::future::join_all(ready).await;
@@ -162,6 +182,12 @@ impl Scheduler {
             self.change(|s| s.happened(&Happening::Storage));
             self.claims_changed.send_replace(());
         }
+    }
+
+    fn on_devices<T>(
+        self: Arc<Self>,
+    ) -> impl Fn(Option<&Arc<T>>, Option<&Arc<T>>) + Send + Sync + 'static {
+        move |_, _| self.change(|s| s.happened(&Happening::Devices))
     }
 
     async fn run(self: Arc<Self>) {
@@ -207,10 +233,13 @@ impl Scheduler {
             self.budgets.each(|b| all.push(b.clone()));
             all
         };
-        let (pod, decision) = self.state.lock().turn(&self.storage, &like, &budgets)?;
+        let (pod, decision) = {
+            let mut state = self.state.lock();
+            state.turn(&self.storage, &self.devices, &like, &budgets)?
+        };
         let me = self.clone();
         Some(match decision {
-            Decision::Bind(node, plan) => Box::pin(async move { me.bind(pod, node, plan).await }),
+            Decision::Bind(node, todo) => Box::pin(async move { me.bind(pod, node, todo).await }),
             Decision::Preempt(candidate, diagnosis) => {
                 Box::pin(async move { me.preempt(pod, candidate, diagnosis).await })
             }

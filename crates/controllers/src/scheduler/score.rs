@@ -18,16 +18,18 @@ const TAINTS: i64 = 3;
 const NODE_AFFINITY: i64 = 2;
 const SPREAD: i64 = 2;
 const INTER_POD: i64 = 2;
+const DEVICES: i64 = 2;
 const RESOURCES: i64 = 1;
 const BALANCE: i64 = 1;
 const IMAGES: i64 = 1;
 
-/// Scores of the `feasible` nodes, in their order; more is better. `like` are the pod's like by its Services and owner.
+/// Scores of the `feasible` nodes, in their order; more is better. `like` are the pod's like by its Services and owner, `devices` how much it likes those that it gets.
 pub fn scores(
     pod: &Pod,
     company: &Company,
     view: &View,
     like: impl FnOnce() -> Option<Selector>,
+    devices: Option<Vec<i64>>,
     feasible: &[(&Arc<Node>, &Place)],
 ) -> Vec<i64> {
     let mut total = vec![0; feasible.len()];
@@ -49,6 +51,9 @@ pub fn scores(
     }
     if let Some(s) = interpod::scores(company, view, feasible) {
         add(s, INTER_POD);
+    }
+    if let Some(scores) = devices {
+        add(normalize(scores, false), DEVICES);
     }
     let (wants, weight) = (pod.requests(), pod.requests_for_score());
     add(

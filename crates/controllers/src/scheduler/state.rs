@@ -8,6 +8,7 @@ use std::{
 use tokio::time::Instant;
 
 use crate::objects::{
+    device::ResourceClaim,
     meta::Labels,
     node::{Namespace, Node},
     pod::Pod,
@@ -17,6 +18,7 @@ use crate::objects::{
 
 use super::{
     cycle::{self, Decision, Nominated, World},
+    devices::{Devices, Granted, Pending as PendingDevices},
     hints::{Happening, helps},
     queue::Pending,
     verdict::Diagnosis,
@@ -38,6 +40,8 @@ pub struct State {
     nominated_at: HashMap<Box<str>, Box<str>>,
     /// volumes that claims are about to get, and for which pod
     taken: HashMap<Box<str>, Box<str>>,
+    /// devices that claims are about to get
+    pending_devices: PendingDevices,
     /// pods for which others are being made to go; true: look at it when that's done
     preempting: HashMap<Box<str>, bool>,
     /// pods no node would take since the last change
@@ -62,6 +66,7 @@ fn may_help(old: &Pod, new: &Pod) -> bool {
         || old.spec.affinity != new.spec.affinity
         || old.spec.scheduling_gates != new.spec.scheduling_gates
         || old.requests() != new.requests()
+        || old.status.resource_claim_statuses != new.status.resource_claim_statuses
 }
 
 /// Nodes answer to both alike (their labels aside).
@@ -76,6 +81,8 @@ fn same_shape(a: &Pod, b: &Pod) -> bool {
         && x.topology_spread_constraints == y.topology_spread_constraints
         && a.claims().next().is_none()
         && b.claims().next().is_none()
+        && x.resource_claims.is_none()
+        && y.resource_claims.is_none()
         && a.status.nominated_node_name.is_empty()
         && b.status.nominated_node_name.is_empty()
         && a.host_ports() == b.host_ports()
@@ -206,6 +213,7 @@ impl State {
     pub fn turn(
         &mut self,
         storage: &Storage,
+        devices: &Devices,
         like: &dyn Fn(&Pod) -> Option<Selector>,
         budgets: &dyn Fn() -> Vec<Arc<Budget>>,
     ) -> Option<(Arc<Pod>, Decision)> {
@@ -221,13 +229,25 @@ impl State {
                 // its binding is on the way
                 continue;
             }
-            let decision = self.decide(&pod, storage, like, budgets);
+            let decision = self.decide(&pod, storage, devices, like, budgets);
             match &decision {
-                Decision::Bind(node, plan) => {
+                Decision::Bind(node, todo) => {
                     self.hopeless.clear();
                     self.view.assume(&pod, node);
-                    for (_, volume) in &plan.bind {
+                    for (_, volume) in &todo.volumes.bind {
                         self.taken.insert(volume.metadata.name.clone(), uid.clone());
+                    }
+                    for reserve in &todo.devices {
+                        let Some(allocation) = &reserve.allocation else {
+                            continue;
+                        };
+                        let granted = Granted {
+                            pod: uid.clone(),
+                            allocation: allocation.clone(),
+                            written: None,
+                        };
+                        let claim = &reserve.claim.metadata.uid;
+                        self.pending_devices.insert(claim.clone(), granted);
                     }
                 }
                 Decision::Preempt(candidate, diagnosis) => {
@@ -249,6 +269,7 @@ impl State {
         &mut self,
         pod: &Arc<Pod>,
         storage: &Storage,
+        devices: &Devices,
         like: &dyn Fn(&Pod) -> Option<Selector>,
         budgets: &dyn Fn() -> Vec<Arc<Budget>>,
     ) -> Decision {
@@ -267,6 +288,8 @@ impl State {
             storage,
             nominated: &self.nominated,
             taken: &taken,
+            devices,
+            pending: &self.pending_devices,
             like,
             budgets,
         };
@@ -285,10 +308,35 @@ impl State {
         }
         decision
     }
+    /// A claim has its devices, as of this revision.
+    pub fn allocated(&mut self, claim: &str, revision: &str) {
+        if let Some(granted) = self.pending_devices.get_mut(claim) {
+            // a revision that is no number is never seen again: the claim that comes in will do
+            granted.written = Some(revision.parse().unwrap_or(0));
+        }
+    }
+    /// A claim of devices came, changed or went.
+    pub fn device_claim(&mut self, claim: &ResourceClaim, gone: bool) {
+        let meta = &claim.metadata;
+        let seen = meta.resource_version.parse().unwrap_or(u64::MAX);
+        let is_known = |granted: &Granted| granted.written.is_some_and(|at| seen >= at);
+        let known = self.pending_devices.get(&meta.uid).is_some_and(is_known);
+        if gone || known || claim.status.allocation.is_some() {
+            self.pending_devices.remove(&meta.uid);
+        }
+        self.happened(&Happening::Devices);
+    }
     /// The pod didn't get its node.
     pub fn failed(&mut self, pod: &Arc<Pod>) {
         let uid = &pod.metadata.uid;
         self.taken.retain(|_, of| of != uid);
+        // what was written stays until it comes in
+        let before = self.pending_devices.len();
+        self.pending_devices
+            .retain(|_, granted| granted.pod != *uid || granted.written.is_some());
+        if self.pending_devices.len() < before {
+            self.happened(&Happening::Devices);
+        }
         if self.view.is_assumed(uid) {
             self.view.remove_pod(uid);
             self.happened(&Happening::PodGone(pod.clone()));
@@ -342,7 +390,9 @@ mod tests {
     /// Takes turns until there is none left: pods bound, and those that wait.
     fn settle(s: &mut State) -> (Vec<Arc<Pod>>, usize) {
         let (mut bound, mut waits) = (vec![], 0);
-        while let Some((pod, decision)) = s.turn(&storage(), &|_| None, &|| vec![]) {
+        while let Some((pod, decision)) =
+            s.turn(&storage(), &Devices::default(), &|_| None, &|| vec![])
+        {
             match decision {
                 Decision::Bind(..) => bound.push(pod),
                 _ => waits += 1,

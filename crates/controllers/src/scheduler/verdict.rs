@@ -30,6 +30,8 @@ pub enum Rule {
     Spread,
     /// pods with, and without, pods
     InterPod,
+    /// claims of devices
+    Devices,
 }
 
 /// A set of rules.
@@ -60,6 +62,8 @@ pub struct Refusal {
     pub reasons: Vec<Cow<'static, str>>,
     /// fewer pods on the node may help
     pub resolvable: bool,
+    /// something is wrong that no other node helps against
+    pub broken: bool,
 }
 
 impl Refusal {
@@ -69,6 +73,15 @@ impl Refusal {
             rule,
             reasons: vec![reason.into()],
             resolvable: false,
+            broken: false,
+        }
+    }
+    /// One that ends the turn, as an error of the rule's plugin.
+    pub fn broken(rule: Rule, plugin: &str, error: &str) -> Refusal {
+        let reason = format!("running {plugin:?} filter plugin: {error}");
+        Refusal {
+            broken: true,
+            ..Refusal::lasting(rule, reason)
         }
     }
     /// One that fewer pods on the node may help against.
@@ -93,18 +106,56 @@ pub struct Diagnosis {
     pub rules: Rules,
     /// what became of making room
     pub preemption: Option<String>,
+    /// something is wrong: this, and nothing else, is said
+    pub error: Option<Cow<'static, str>>,
+    /// nobody is told: what the pod waits for is on the way
+    pub quiet: bool,
+    /// what became of making devices free
+    pub devices: Freed,
+}
+
+/// What a pod that no node would take means for the devices of its claims.
+#[derive(Debug, Clone, Default)]
+pub enum Freed {
+    /// it has no claims that were looked at
+    #[default]
+    Nothing,
+    /// another rule said no before its claims were looked at
+    NotLookedAt,
+    /// they are needed, or don't help
+    Still,
+    /// those of this claim are where the pod can't be
+    Claim(std::sync::Arc<crate::objects::device::ResourceClaim>),
+}
+
+impl Freed {
+    /// In upstream's words.
+    fn said(&self) -> &'static str {
+        match self {
+            Freed::Nothing => "no new claims to deallocate",
+            Freed::NotLookedAt => "not found",
+            Freed::Still => "still not schedulable",
+            Freed::Claim(_) => "deallocation of ResourceClaim completed",
+        }
+    }
 }
 
 impl Diagnosis {
     /// Takes in one node's answer.
     pub fn note(&mut self, refusal: &Refusal) {
         self.rules.insert(refusal.rule);
+        if refusal.broken {
+            self.error = refusal.reasons.first().cloned();
+        }
         for reason in &refusal.reasons {
             *self.reasons.entry(reason.clone()).or_default() += 1;
         }
     }
     /// `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable. preemption: ...`
     pub fn message(&self) -> String {
+        if let Some(error) = &self.error {
+            return error.to_string();
+        }
         if self.nodes == 0 && self.before.is_none() {
             return "no nodes available to schedule pods".into();
         }
@@ -124,8 +175,13 @@ impl Diagnosis {
             }
         }
         if let Some(p) = &self.preemption {
-            text.push_str(" preemption: ");
-            text.push_str(p);
+            text.push(' ');
+            text.push_str(self.devices.said());
+            // upstream's plugin for devices fails where it wasn't asked before, and no other is asked then
+            if !matches!(self.devices, Freed::NotLookedAt) {
+                text.push_str(", preemption: ");
+                text.push_str(p);
+            }
         }
         text
     }
@@ -165,9 +221,10 @@ mod tests {
                         "0/1 nodes are available: 1 Preemption is not helpful for scheduling."
                             .into(),
                     ),
+                    devices: Freed::NotLookedAt,
                     ..Default::default()
                 },
-                "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.",
+                "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims. not found",
             ),
             (
                 "never preempts",
@@ -177,7 +234,7 @@ mod tests {
                     preemption: Some("not eligible due to preemptionPolicy=Never.".into()),
                     ..Default::default()
                 },
-                "0/1 nodes are available: 1 Insufficient memory. preemption: not eligible due to preemptionPolicy=Never.",
+                "0/1 nodes are available: 1 Insufficient memory. no new claims to deallocate, preemption: not eligible due to preemptionPolicy=Never.",
             ),
         ];
         for (name, diagnosis, want) in cases {

@@ -276,6 +276,7 @@ impl Claims {
             rule: Rule::VolumeBinding,
             reasons: vec![],
             resolvable: false,
+            broken: false,
         };
         if self
             .bound

@@ -2,6 +2,7 @@
 
 mod plan;
 mod pods;
+mod retention;
 
 use std::sync::Arc;
 
@@ -177,7 +178,8 @@ impl Controller {
                 );
             }
             if *why == Why::Scaled {
-                self.hand_claims_to(set, pod).await?;
+                // before it goes
+                self.own_claims(set, pod).await?;
             }
             self.control.delete(set, pod).await?;
         }
@@ -219,7 +221,16 @@ impl Controller {
                         pod_name(set, n)
                     )));
                 }
-                Some(_) => continue,
+                Some(c) => {
+                    let pod = pod_name(set, n);
+                    let owners = &c.metadata.owner_references;
+                    if retention::goes_with_another(owners, set, &pod) {
+                        return Err(Error::Other(format!(
+                            "pvc {name} goes with the pod {pod} before; a new one is made after it has gone"
+                        )));
+                    }
+                    continue;
+                }
                 None => {}
             }
             let body = claim_body(set, template, &name);
@@ -255,59 +266,40 @@ impl Controller {
         Ok(())
     }
 
-    /// `whenDeleted: Delete`: claims of the set's pods are owned by the set, and go with it. Claims of pods that are too many are [`Controller::hand_claims_to`]'s.
+    /// The claims of the set's Pods are owned by whom they go with.
     async fn retention(&self, set: &StatefulSet, pods: &[Arc<Pod>]) -> Result<()> {
         if set.metadata.deleting() || set.spec.volume_claim_templates.is_empty() {
             return Ok(());
         }
-        let policy = set.spec.persistent_volume_claim_retention_policy.as_ref();
-        let when_deleted = policy.is_some_and(|p| &*p.when_deleted == "Delete");
-        let when_scaled = policy.is_some_and(|p| &*p.when_scaled == "Delete");
-        let wanted = pods::first(set)..pods::first(set) + set.spec.replicas;
-        for n in pods.iter().filter_map(|p| ordinal(set, &p.metadata.name)) {
-            if when_scaled && !wanted.contains(&n) {
-                continue;
-            }
-            let pod = pod_name(set, n);
-            for (_, name) in claims(set, n) {
-                let Some(claim) = self.claims.get(&set.metadata.namespace, &name) else {
-                    continue;
-                };
-                let now = &claim.metadata.owner_references;
-                let mut owners: Vec<OwnerRef> = now
-                    .iter()
-                    .filter(|o| {
-                        o.uid != set.metadata.uid && !(&*o.kind == "Pod" && *o.name == *pod)
-                    })
-                    .cloned()
-                    .collect();
-                if when_deleted {
-                    owners.push(plain(set.controller_ref()));
-                }
-                if owners != *now {
-                    self.set_owners(&claim, &owners).await?;
-                }
-            }
+        for pod in pods {
+            self.own_claims(set, pod).await?;
         }
         Ok(())
     }
 
-    /// `whenScaled: Delete`: the claims of a pod that's too many are owned by it, and go with it.
-    async fn hand_claims_to(&self, set: &StatefulSet, pod: &Pod) -> Result<()> {
-        let delete = set
-            .spec
-            .persistent_volume_claim_retention_policy
-            .as_ref()
-            .is_some_and(|p| &*p.when_scaled == "Delete");
-        let Some(n) = ordinal(set, &pod.metadata.name).filter(|_| delete) else {
+    async fn own_claims(&self, set: &StatefulSet, pod: &Pod) -> Result<()> {
+        let Some(n) = ordinal(set, &pod.metadata.name) else {
             return Ok(());
         };
         for (_, name) in claims(set, n) {
             let Some(claim) = self.claims.get(&set.metadata.namespace, &name) else {
                 continue;
             };
-            self.set_owners(&claim, &[plain(pod.controller_ref())])
-                .await?;
+            let owners = retention::owners(&claim.metadata.owner_references, set, pod, n);
+            let Some(anew) = owners.anew else {
+                continue;
+            };
+            if owners.conflict {
+                self.recorder.warning(
+                    set,
+                    SOURCE,
+                    "ConflictingController",
+                    format!(
+                        "PersistentVolumeClaim {name} has a conflicting OwnerReference that acts as a manging controller, the retention policy is ignored for this claim"
+                    ),
+                );
+            }
+            self.set_owners(&claim, &anew).await?;
         }
         Ok(())
     }
@@ -322,11 +314,4 @@ impl Controller {
             .await
             .map(|_| ())
     }
-}
-
-/// An owner that doesn't manage.
-fn plain(mut owner: OwnerRef) -> OwnerRef {
-    owner.controller = false;
-    owner.block_owner_deletion = false;
-    owner
 }

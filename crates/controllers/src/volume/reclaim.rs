@@ -153,8 +153,10 @@ impl Controller {
             "Delete" if is_ours(volume) => self.delete(volume).await,
             "Delete" => {
                 let by = volume.metadata.annotations.get(PROVISIONED_BY);
-                if by.is_some_and(|b| !b.is_empty() && !b.starts_with("kubernetes.io/")) {
-                    return Ok(Next::Wait); // for whoever made it
+                if volume.spec.csi.is_some()
+                    || by.is_some_and(|b| !b.is_empty() && !b.starts_with("kubernetes.io/"))
+                {
+                    return Ok(Next::Wait); // for whoever made it, or its driver's provisioner
                 }
                 let message = format!(
                     "error getting deleter volume plugin for volume {name:?}: no deletable volume plugin matched"

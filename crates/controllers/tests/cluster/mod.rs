@@ -54,8 +54,8 @@ impl knarr_controllers::CertificateAuthority for Ca {
     }
 }
 
-/// Far more than anything takes.
-const DEADLINE: Duration = Duration::from_secs(60);
+/// Far more than anything takes, on the slowest machine with other tests beside.
+const DEADLINE: Duration = Duration::from_secs(180);
 
 pub struct Cluster {
     pub client: Client,
@@ -171,6 +171,10 @@ pub fn kind(name: &str) -> (ApiResource, bool) {
         "pdb" => ("policy/v1", "PodDisruptionBudget", true),
         "clusterrole" => ("rbac.authorization.k8s.io/v1", "ClusterRole", false),
         "slice" => ("discovery.k8s.io/v1", "EndpointSlice", true),
+        "range" => ("networking.k8s.io/v1", "ServiceCIDR", false),
+        "address" => ("networking.k8s.io/v1", "IPAddress", false),
+        "claim" => ("resource.k8s.io/v1", "ResourceClaim", true),
+        "claimtemplate" => ("resource.k8s.io/v1", "ResourceClaimTemplate", true),
         "lease" => ("coordination.k8s.io/v1", "Lease", true),
         other => panic!("no kind {other}"),
     };
@@ -206,6 +210,7 @@ impl Cluster {
             }),
             authority: Some(Arc::new(Ca(self.api.authority()))),
             volumes_dir: self.volumes.clone(),
+            running: Default::default(),
             node_grace: self.node_grace,
             only: self.only.clone(),
         };
@@ -249,6 +254,10 @@ impl Cluster {
         let o = self.api(kind).get_opt(name).await.unwrap();
         o.map(|o| serde_json::to_value(o).unwrap())
     }
+    pub async fn get_in(&self, kind: &str, namespace: &str, name: &str) -> Option<Value> {
+        let o = self.api_in(kind, namespace).get_opt(name).await.unwrap();
+        o.map(|o| serde_json::to_value(o).unwrap())
+    }
     /// A JSON pointer into an object; Null when absent.
     pub async fn field(&self, kind: &str, name: &str, pointer: &str) -> Value {
         let o = self.get(kind, name).await.unwrap_or_default();
@@ -277,6 +286,14 @@ impl Cluster {
         let o = self
             .api(kind)
             .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+            .await;
+        serde_json::to_value(o.unwrap_or_else(|e| panic!("patch {kind} {name}: {e}"))).unwrap()
+    }
+    /// JSON merge patch of the status.
+    pub async fn patch_status(&self, kind: &str, name: &str, patch: Value) -> Value {
+        let o = self
+            .api(kind)
+            .patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
             .await;
         serde_json::to_value(o.unwrap_or_else(|e| panic!("patch {kind} {name}: {e}"))).unwrap()
     }
@@ -315,6 +332,11 @@ impl Cluster {
     }
     /// A ready node with room for much.
     pub async fn node(&self, name: &str, spec: Value) {
+        let much = json!({"cpu":"64","memory":"64Gi","pods":"1000"});
+        self.node_of(name, spec, much).await;
+    }
+    /// A ready node of this size: from the first moment, for the scheduler may hear of Pods before it hears of a change.
+    pub async fn node_of(&self, name: &str, spec: Value, size: Value) {
         self.create(
             "node",
             json!({"metadata":{"name":name,"labels":{"kubernetes.io/hostname":name}},"spec":spec}),
@@ -322,8 +344,7 @@ impl Cluster {
         .await;
         self.node_status(
             name,
-            json!({"capacity":{"cpu":"64","memory":"64Gi","pods":"1000"},
-                "allocatable":{"cpu":"64","memory":"64Gi","pods":"1000"},
+            json!({"capacity":size,"allocatable":size,
                 "conditions":[{"type":"Ready","status":"True","reason":"Test","message":"",
                     "lastHeartbeatTime":"2024-01-01T00:00:00Z","lastTransitionTime":"2024-01-01T00:00:00Z"}]}),
         )
@@ -362,6 +383,32 @@ impl Cluster {
             if done { Ok(d) } else { Err(s.to_string()) }
         })
         .await
+    }
+}
+
+/// Marks an end in a watch of Pods: who follows them reads on until it comes, and so has seen all that was before.
+pub const MARK: &str = "zz-mark";
+
+/// What Pods go through until the [`MARK`] is made, in order.
+pub fn until_mark(
+    c: &Cluster,
+) -> impl futures::Stream<Item = watcher::Event<DynamicObject>> + use<> {
+    watcher(c.api("pod"), watcher::Config::default())
+        .map(Result::unwrap)
+        .take_while(|event| {
+            let marks = matches!(event, watcher::Event::Apply(p) | watcher::Event::InitApply(p)
+                if p.metadata.name.as_deref() == Some(MARK));
+            futures::future::ready(!marks)
+        })
+}
+
+impl Cluster {
+    /// Ends [`until_mark`].
+    pub async fn mark(&self) {
+        let held = json!([{"name":"example.com/mark"}]);
+        let pod = json!({"metadata":{"name":MARK},
+            "spec":{"schedulingGates":held,"containers":[{"name":"c","image":"i"}]}});
+        self.create("pod", pod).await;
     }
 }
 

@@ -4,7 +4,7 @@ use crate::checks::Findings;
 
 /// ExposeProtoCasing, ExposeInvalidFormat.
 pub(crate) fn ports(at: (usize, usize), ports: &[String], found: &mut Findings) {
-    for port in ports.iter().filter(|p| !p.contains('$')) {
+    for port in ports {
         let protocol = port.rsplit_once('/').map_or("", |(_, p)| p);
         if protocol != protocol.to_lowercase() {
             let message =

@@ -1,10 +1,11 @@
 //! Rules that look at one stage, or at the file as it is written.
 
 use crate::{
-    checks::{Findings, expose},
+    checks::Findings,
     error::{Error, Result},
     ignore::Ignore,
     instruction::{Command, CommandLine},
+    lines::Line,
     platform::Platform,
     scope::{Build, Scope},
     stages::{Dockerfile, Stage},
@@ -14,48 +15,66 @@ use crate::{
 /// Rules that are off unless the file turns them on.
 pub(crate) const EXPERIMENTAL: [&str; 1] = ["InvalidDefinitionDescription"];
 
-/// ConsistentInstructionCasing, FromAsCasing, StageNameCasing, MaintainerDeprecated.
+fn is_lower(s: &str) -> bool {
+    s == s.to_lowercase()
+}
+
+fn is_upper(s: &str) -> bool {
+    s == s.to_uppercase()
+}
+
+/// MaintainerDeprecated, StageNameCasing, FromAsCasing, InvalidDefinitionDescription.
+pub(crate) fn lines(file: &Dockerfile, found: &mut Findings) {
+    for line in &file.source.lines {
+        let at = (line.first, line.last);
+        match line.name().as_str() {
+            "MAINTAINER" => {
+                let message = "Maintainer instruction is deprecated in favor of using label";
+                found.add(at, "MaintainerDeprecated", message.into());
+            }
+            "FROM" => from_casing(line, found),
+            _ => {}
+        }
+        description(line, found);
+    }
+}
+
+fn from_casing(line: &Line, found: &mut Findings) {
+    let at = (line.first, line.last);
+    let args = crate::split::blanks(&line.rest);
+    let [_, keyword, name] = args.as_slice() else {
+        return;
+    };
+    if !is_lower(name) {
+        let message = format!("Stage name '{name}' should be lowercase");
+        found.add(at, "StageNameCasing", message);
+    }
+    let word = &line.keyword;
+    if (is_lower(word) && !is_lower(keyword)) || (is_upper(word) && !is_upper(keyword)) {
+        let message = format!("'{keyword}' and '{word}' keywords' casing do not match");
+        found.add(at, "FromAsCasing", message);
+    }
+}
+
+/// ConsistentInstructionCasing.
 pub(crate) fn casing(file: &Dockerfile, found: &mut Findings) {
-    let lower = |s: &str| s == s.to_lowercase();
-    let upper = |s: &str| s == s.to_uppercase();
     let from_first = file.source.lines.iter().skip_while(|l| l.name() != "FROM");
-    let lowers = from_first.clone().filter(|l| lower(&l.keyword)).count();
-    let uppers = from_first.clone().filter(|l| upper(&l.keyword)).count();
+    let lowers = from_first.clone().filter(|l| is_lower(&l.keyword)).count();
+    let uppers = from_first.clone().filter(|l| is_upper(&l.keyword)).count();
     let most_lower = lowers > uppers;
     for line in from_first {
-        let at = (line.first, line.last);
         let word = &line.keyword;
         let should = match most_lower {
-            true if !lower(word) => Some("lowercase"),
-            false if !upper(word) => Some("uppercase"),
+            true if !is_lower(word) => Some("lowercase"),
+            false if !is_upper(word) => Some("uppercase"),
             _ => None,
         };
         if let Some(should) = should {
             let message = format!(
                 "Command '{word}' should match the case of the command majority ({should})"
             );
+            let at = (line.first, line.last);
             found.add(at, "ConsistentInstructionCasing", message);
-        }
-        match line.name().as_str() {
-            "MAINTAINER" => {
-                let message = "Maintainer instruction is deprecated in favor of using label";
-                found.add(at, "MaintainerDeprecated", message.into());
-            }
-            "FROM" => {
-                let args = crate::split::blanks(&line.rest);
-                let [_, keyword, name] = args.as_slice() else {
-                    continue;
-                };
-                if !lower(name) {
-                    let message = format!("Stage name '{name}' should be lowercase");
-                    found.add(at, "StageNameCasing", message);
-                }
-                if (lower(word) && !lower(keyword)) || (upper(word) && !upper(keyword)) {
-                    let message = format!("'{keyword}' and '{word}' keywords' casing do not match");
-                    found.add(at, "FromAsCasing", message);
-                }
-            }
-            _ => {}
         }
     }
 }
@@ -77,40 +96,35 @@ pub(crate) fn stage_names(file: &Dockerfile, found: &mut Findings) {
 }
 
 /// InvalidDefinitionDescription.
-pub(crate) fn comments(file: &Dockerfile, found: &mut Findings) {
-    for line in &file.source.lines {
-        let Some(comment) = line.comments.last() else {
-            continue;
-        };
-        let name = line.name();
-        let defined: Vec<String> = match name.as_str() {
-            "FROM" => crate::split::blanks(&line.rest)
-                .get(2)
-                .map(|n| n.to_lowercase())
-                .into_iter()
-                .collect(),
-            "ARG" => crate::split::blanks(&line.rest)
-                .iter()
-                .map(|a| a.split('=').next().unwrap_or_default().to_owned())
-                .collect(),
-            _ => continue,
-        };
-        let says = comment.split(' ').next().unwrap_or_default();
-        if defined.is_empty() || defined.iter().any(|d| d == says) {
-            continue;
-        }
-        let example = match defined.as_slice() {
-            [one] => one,
-            _ => "<arg_key>",
-        };
-        let message =
-            format!("Comment for {name} should follow the format: `# {example} <description>`");
-        found.add(
-            (line.first, line.last),
-            "InvalidDefinitionDescription",
-            message,
-        );
+fn description(line: &Line, found: &mut Findings) {
+    let Some(comment) = line.comments.last() else {
+        return;
+    };
+    let name = line.name();
+    let words = crate::split::blanks(&line.rest);
+    let defined: Vec<String> = match name.as_str() {
+        "FROM" => words.get(2).map(|n| n.to_lowercase()).into_iter().collect(),
+        "ARG" => words
+            .iter()
+            .map(|a| a.split('=').next().unwrap_or_default().to_owned())
+            .collect(),
+        _ => return,
+    };
+    let says = comment.split(' ').next().unwrap_or_default();
+    if defined.is_empty() || defined.iter().any(|d| d == says) {
+        return;
     }
+    let example = match defined.as_slice() {
+        [one] => one,
+        _ => "<arg_key>",
+    };
+    let message =
+        format!("Comment for {name} should follow the format: `# {example} <description>`");
+    found.add(
+        (line.first, line.last),
+        "InvalidDefinitionDescription",
+        message,
+    );
 }
 
 /// UndefinedArgInFrom, InvalidDefaultArgInFrom, RedundantTargetPlatform, FromPlatformFlagConstDisallowed.
@@ -126,23 +140,27 @@ pub(crate) fn from(
     };
     let defaults = Scope::global(file, &plain)?;
     for stage in &file.stages {
+        let wrong = |e| Error::words(stage.first, stage.last, &e);
+        let base = defaults.expand(&stage.base, file.escape).map_err(wrong)?;
+        if !reference(&base.text) {
+            let message = format!(
+                "Default value for ARG {} results in empty or invalid base image name",
+                stage.base
+            );
+            found.add(
+                (stage.first, stage.last),
+                "InvalidDefaultArgInFrom",
+                message,
+            );
+        }
+    }
+    for stage in &file.stages {
         let at = (stage.first, stage.last);
         let wrong = |e| Error::words(stage.first, stage.last, &e);
         let mut unset = global
             .expand(&stage.base, file.escape)
             .map_err(wrong)?
             .unset;
-        let with_defaults = defaults
-            .expand(&stage.base, file.escape)
-            .map_err(wrong)?
-            .text;
-        if !reference(&with_defaults) {
-            let message = format!(
-                "Default value for ARG {} results in empty or invalid base image name",
-                stage.base
-            );
-            found.add(at, "InvalidDefaultArgInFrom", message);
-        }
         if let Some(platform) = &stage.platform {
             let expanded = global.expand(platform, file.escape).map_err(wrong)?;
             let only_target =
@@ -178,7 +196,7 @@ pub(crate) fn from(
 }
 
 /// Could it name an image (distribution's reference grammar, without its finer points)?
-fn reference(text: &str) -> bool {
+pub(crate) fn reference(text: &str) -> bool {
     let (name, _digest) = text.split_once('@').unwrap_or((text, ""));
     let last = name.rsplit('/').next().unwrap_or_default();
     let (name, tag) = match last.split_once(':') {
@@ -229,14 +247,8 @@ pub(crate) fn once(stage: &Stage, found: &mut Findings) {
     }
 }
 
-/// JSONArgsRecommended, LegacyKeyValueFormat, SecretsUsedInArgOrEnv, WorkdirRelativePath, CopyIgnoredFile, ExposeProtoCasing,
-/// ExposeInvalidFormat.
-pub(crate) fn stage(
-    stage: &Stage,
-    ignore: Option<&Ignore>,
-    workdir: &mut bool,
-    found: &mut Findings,
-) {
+/// JSONArgsRecommended, LegacyKeyValueFormat, SecretsUsedInArgOrEnv, CopyIgnoredFile.
+pub(crate) fn stage(stage: &Stage, ignore: Option<&Ignore>, found: &mut Findings) {
     let mut shell = false;
     for i in &stage.instructions {
         let at = (i.first, i.last);
@@ -253,6 +265,8 @@ pub(crate) fn stage(
             }
             Command::Env(pairs) | Command::Label(pairs) => {
                 if pairs.iter().any(|p| p.legacy) {
+                    // as it is written
+                    let name = i.original.split_whitespace().next().unwrap_or(name);
                     let message = format!(
                         "\"{name} key=value\" should be used instead of legacy \"{name} key value\" format"
                     );
@@ -263,16 +277,6 @@ pub(crate) fn stage(
                 }
             }
             Command::Arg(all) => all.iter().for_each(|a| secret(at, name, &a.key, found)),
-            Command::Workdir(path) => {
-                if path.starts_with('/') || path.starts_with('$') {
-                    *workdir = true;
-                } else if !*workdir {
-                    let message = format!(
-                        "Relative workdir {path:?} can have unexpected results if the base image changes"
-                    );
-                    found.add(at, "WorkdirRelativePath", message);
-                }
-            }
             Command::Copy(copy) if copy.from.is_none() => {
                 ignored(at, "Copy", &copy.sources.paths, ignore, found);
             }
@@ -281,7 +285,6 @@ pub(crate) fn stage(
                 let paths: Vec<String> = add.sources.paths.iter().filter(local).cloned().collect();
                 ignored(at, "Add", &paths, ignore, found);
             }
-            Command::Expose(ports) => expose::ports(at, ports, found),
             _ => {}
         }
     }

@@ -28,10 +28,10 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
 };
 
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(120);
 
 pub struct Crew {
     pub client: Client,
@@ -47,10 +47,22 @@ impl Drop for Crew {
     }
 }
 
-/// A port that is free now.
+/// A port that is free, and stays so until the gateway takes it: below those that the kernel gives to whoever asks for any
+/// (`ip_local_port_range`), and no other test of this process gets it.
 pub async fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    listener.local_addr().unwrap().port()
+    const PORTS: std::ops::Range<u32> = 12_000..32_000;
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    // processes beside this one begin elsewhere
+    let first = std::process::id().wrapping_mul(7919);
+    loop {
+        let turn = NEXT.fetch_add(1, Relaxed) as u32;
+        assert!(turn < PORTS.len() as u32, "all ports are taken");
+        let port = PORTS.start + first.wrapping_add(turn) % PORTS.len() as u32;
+        let at = SocketAddr::from(([127, 0, 0, 1], port as u16));
+        if TcpListener::bind(at).await.is_ok() && UdpSocket::bind(at).await.is_ok() {
+            return at.port();
+        }
+    }
 }
 
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
@@ -77,6 +89,8 @@ impl Crew {
             ingress_http: (loopback, http).into(),
             ingress_https: (loopback, https).into(),
             address: loopback.into(),
+            further: Vec::new(),
+            neighbour: None,
         };
         let client = api.client("admin", &["system:masters"], "test");
         let task = tokio::spawn(knarr_gateway::run(config, client.clone()));

@@ -367,6 +367,26 @@ async fn other_protocols_are_spliced() {
 }
 
 #[tokio::test]
+async fn where_http_was_spoken_who_is_silent_will_speak_it_too() {
+    let crew = Crew::start().await;
+    let backend = Backend::start("a", "127.0.0.1:0").await;
+    let port = free_port().await;
+    crew.publish(port, json!({})).await;
+    crew.endpoints(&[backend.address]).await;
+    serves(port).await;
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    // longer than a client is waited for whose protocol nothing tells
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    stream.write_all(get("/late").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(
+        answer.contains("GET /late") && answer.contains("for=127.0.0.1 proto=http"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
 async fn datagrams_go_there_and_back() {
     let crew = Crew::start().await;
     let port = free_port().await;

@@ -2,6 +2,12 @@
 //! outside, a mount namespace without the v2 tree of a hybrid host (where crun, and so podman, refuse to work).
 #![allow(dead_code)] // each benchmark uses its part
 
+pub mod figures;
+pub mod podman;
+pub mod ready;
+pub mod web;
+pub mod wrk;
+
 use std::{
     fs,
     io::{BufRead, BufReader},
@@ -35,6 +41,16 @@ pub fn isolate() -> Result<()> {
     Err(error.into())
 }
 
+/// Runs the benchmark in namespaces of its own. All of `main`.
+pub fn isolated(bench: impl Future<Output = Result<()>>) -> Result<()> {
+    isolate()?;
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?
+        .block_on(bench)
+}
+
 /// A number from the environment, or `default`.
 pub fn setting(name: &str, default: u64) -> Result<u64> {
     match std::env::var(name) {
@@ -53,6 +69,11 @@ pub struct Platform {
 
 impl Platform {
     pub fn start() -> Result<Platform> {
+        Platform::start_with(&[])
+    }
+
+    /// As [`Platform::start`], with more said to `knarr serve`.
+    pub fn start_with(arguments: &[&str]) -> Result<Platform> {
         let place = std::env::var_os("KNARR_BENCH_DIR")
             .unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
         fs::create_dir_all(&place)?;
@@ -61,6 +82,7 @@ impl Platform {
         let begin = Instant::now();
         let mut process = knarr(data.path())
             .arg("serve")
+            .args(arguments)
             .env("KNARR_READY_FD", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -63,7 +63,7 @@ fn people_join_containers() {
         crew.file("k8s/pods.yaml", PODS);
         crew.serve();
         crew.kube("apply -f k8s");
-        crew.kube("wait --for=condition=Ready pod/talks pod/screen --timeout=60s");
+        crew.kube("wait --for=condition=Ready pod/talks pod/screen --timeout=180s");
         eventually("its first line", || match crew.kube("logs talks") {
             log if log == "before" => Ok(()),
             log => Err(log),

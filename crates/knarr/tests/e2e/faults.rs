@@ -209,10 +209,56 @@ fn a_probe_that_never_returns_ends_and_counts_as_failed() {
             (&deaf["ready"], &deaf["restartCount"]),
             (&json!(false), &json!(0))
         );
-        let left = crew.kube("exec deaf -- ps");
-        let probes = left.lines().filter(|l| l.contains("sleep 100000")).count();
-        assert!(probes <= 2, "ended probes leave nothing behind: {left}");
+        eventually("ended probes leave nothing behind", || {
+            let left = crew.kube("exec deaf -- ps");
+            // its own, and the probe of the moment
+            match left.lines().filter(|l| l.contains("sleep 100000")).count() {
+                0..=2 => Ok(()),
+                _ => Err(left),
+            }
+        });
         undisturbed(crew, &keeper, "probes");
+    });
+}
+
+#[test]
+fn a_hanging_pull_is_its_own_pods_affair() {
+    crew(|crew| {
+        let keeper = with_keeper(crew);
+        // connections come to be, and nobody ever answers
+        let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let from = |port: u16| {
+            move |spec: &mut Value| {
+                spec["containers"][0]["image"] = json!(format!("127.0.0.1:{port}/app:1"));
+            }
+        };
+        apply(crew, &pod("hangs", "exec sleep 100000", from(port)));
+        let events = |name: &str, wanted: &str| {
+            eventually(&format!("{name}: {wanted}"), || {
+                let all = crew.kube(&format!(
+                    "get events --field-selector involvedObject.name={name}"
+                ));
+                match all.contains(wanted) {
+                    true => Ok(()),
+                    false => Err(all),
+                }
+            });
+        };
+        events("hangs", "Pulling image");
+        undisturbed(crew, &keeper, "pull");
+        // images come one after the other, but this one has its turn before the other is given up
+        apply(crew, &pod("refused", "exec sleep 100000", from(1)));
+        let waits = |status: &Value| status["state"]["waiting"]["reason"].clone();
+        until(crew, "another pull has its turn", "refused", |s| {
+            let reason = waits(s);
+            reason == "ErrImagePull" || reason == "ImagePullBackOff"
+        });
+        assert_eq!(waits(&container(crew, "hangs")), "ContainerCreating");
+        // what goes doesn't wait for it
+        crew.kube("delete pod hangs refused --timeout=120s");
+        drop(silent);
+        undisturbed(crew, &keeper, "deleted");
     });
 }
 
@@ -270,10 +316,15 @@ fn the_clock_may_jump() {
             crew.file("offset", &format!("{seconds}\n"));
             // longer than a node that is silent stays Ready
             std::thread::sleep(Duration::from_secs(12));
-            let node = crew.kube(
-                "get nodes -o jsonpath={.items[0].status.conditions[?(@.type==\"Ready\")].status}",
-            );
-            assert_eq!(node, "True", "{round}");
+            eventually("the node is Ready", || {
+                let node = crew.kube(
+                    "get nodes -o jsonpath={.items[0].status.conditions[?(@.type==\"Ready\")].status}",
+                );
+                match node == "True" {
+                    true => Ok(()),
+                    false => Err(format!("{round}: {node}")),
+                }
+            });
             undisturbed(crew, &keeper, round);
         }
     });
@@ -303,6 +354,17 @@ fn after_a_reboot_all_pods_are_there_again() {
         );
         let before = until(crew, "the keeper runs", "keeper", |s| s["ready"] == true);
         let uid = crew.kube("get pod keeper -o jsonpath={.metadata.uid}");
+        // it runs before its script has written
+        let starts = |wanted: usize| {
+            eventually("its volume is kept", || {
+                let starts = crew.kube("exec keeper -- cat /d/starts");
+                match starts.lines().count() == wanted && crew.processes("sleep").len() == 1 {
+                    true => Ok(()),
+                    false => Err(starts),
+                }
+            });
+        };
+        starts(1);
         // the power goes
         let (shim, process) = (shim(crew, &id(&before)), init(crew, &id(&before)));
         crew.kill();
@@ -313,8 +375,6 @@ fn after_a_reboot_all_pods_are_there_again() {
         });
         assert_eq!(after["restartCount"], 1);
         assert_eq!(crew.kube("get pod keeper -o jsonpath={.metadata.uid}"), uid);
-        let starts = crew.kube("exec keeper -- cat /d/starts");
-        assert_eq!(starts.lines().count(), 2, "its volume is kept: {starts}");
-        assert_eq!(crew.processes("sleep").len(), 1);
+        starts(2);
     });
 }

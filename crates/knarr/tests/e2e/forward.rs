@@ -1,7 +1,8 @@
 //! kubectl port-forward into containers.
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
     process::{Child, Stdio},
 };
 
@@ -78,6 +79,17 @@ fn ports_of_pods_are_forwarded() {
             });
             end(child);
         }
+        // The server's end is the client's, though the client says nothing more and goes on listening.
+        let (child, local) = forward(crew, "pod/inner", "8080");
+        let mut stream = TcpStream::connect(("127.0.0.1", local)).unwrap();
+        stream
+            .set_read_timeout(Some(crate::crew::DEADLINE))
+            .unwrap();
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        assert!(said.trim_end().ends_with("inside"), "{said}");
+        end(child);
         // Nobody listens there: kubectl tells.
         let (child, local) = forward(crew, "pod/inner", "9999");
         crew.http(&format!("http://127.0.0.1:{local}/"))

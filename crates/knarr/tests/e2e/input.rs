@@ -4,9 +4,11 @@ use std::net::TcpListener;
 
 use crate::crew::{Crew, KNARR, crew, eventually, shell, text};
 
-/// What the API holds, but for what changes by itself.
+/// What the API holds, but for what changes by itself: each namespace gets the CA soon after it is made.
 fn contents(crew: &Crew) -> String {
-    crew.kube("get ns,deploy,sts,svc,cm,pvc,secret -A -o name")
+    let all = crew.kube("get ns,deploy,sts,svc,cm,pvc,secret -A -o name");
+    let lines = all.lines().filter(|l| *l != "configmap/kube-root-ca.crt");
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn check(crew: &Crew, name: &str, arguments: &[&str], code: i32, expected: &[&str]) {
@@ -46,7 +48,7 @@ fn files_with_mistakes() {
                     "  a: {image: \"busybox:1\", depends_on: [b]}\n  b: {image: \"busybox:1\", depends_on: [a]}\n",
                 ),
                 2,
-                vec!["a", "b", "depends"],
+                vec!["a", "b", "dependency cycle"],
             ),
             (
                 compose("context", "  a:\n    build: ./missing\n"),
@@ -283,17 +285,77 @@ fn without_root() {
         let program = crew.dir().join("knarr");
         std::fs::copy(KNARR, &program).unwrap();
         let data = crew.dir().join("nobody");
-        let output = std::process::Command::new("setpriv")
-            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
-            .arg(&program)
-            .args(["--data-dir", data.to_str().unwrap(), "up"])
-            .arg(crew.dir().join("app"))
-            .output()
-            .unwrap();
-        let said = text(&output);
-        assert_eq!(output.status.code(), Some(3), "{said}");
-        assert!(said.contains("root"), "{said}");
+        let roots = crew.dir().join("roots");
+        std::fs::create_dir(&roots).unwrap();
+        shell(&format!("chmod 700 {}", roots.display()));
+        let app = crew.dir().join("app");
+        for (data, arguments, code) in [
+            (&data, vec!["up", app.to_str().unwrap()], 3),
+            // before an image is looked for
+            (&data, vec!["run", "nobody/has:1"], 125),
+            (&data, vec!["container", "create", "nobody/has:1"], 3),
+            // what can't be read is not taken for nothing
+            (&roots, vec!["ps"], 3),
+            (&roots, vec!["container", "ls"], 3),
+            (&roots, vec!["volume", "ls"], 3),
+            (&roots, vec!["image", "ls"], 3),
+            (&roots, vec!["status"], 3),
+        ] {
+            let output = std::process::Command::new("setpriv")
+                .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+                .arg(&program)
+                .args(["--data-dir", data.to_str().unwrap()])
+                .args(&arguments)
+                .output()
+                .unwrap();
+            let said = text(&output);
+            assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+            let asks = said.contains("root") && said.contains("run it with sudo");
+            assert!(asks, "{arguments:?}: {said}");
+        }
         assert!(!data.exists());
+    });
+}
+
+/// What is wrong is told before anything is started.
+#[test]
+fn arguments_that_can_not_be() {
+    crew(|crew| {
+        crew.file("kept", "mine");
+        let check = |arguments: &[&str], code: i32, expected: &str| {
+            let output = crew.knarr(arguments);
+            let said = text(&output);
+            assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+            assert!(said.contains(expected), "{arguments:?}: {said}");
+        };
+        check(
+            &["build", "missing"],
+            2,
+            "unable to prepare context: path \"missing\" not found",
+        );
+        check(
+            &["serve", "--kubelet-config", "missing"],
+            2,
+            "--kubelet-config missing: No such file",
+        );
+        check(
+            &[
+                "serve",
+                "--audit-log-path=-",
+                "--audit-policy-file",
+                "missing",
+            ],
+            2,
+            "--audit-policy-file missing: No such file",
+        );
+        // a file of somebody's is not taken for a socket that was left behind
+        let kept = crew.dir().join("kept");
+        check(
+            &["serve", "--docker-socket", kept.to_str().unwrap()],
+            3,
+            "a file is there: choose another place",
+        );
+        assert_eq!(std::fs::read(kept).unwrap(), b"mine");
     });
 }
 

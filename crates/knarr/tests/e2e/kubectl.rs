@@ -177,7 +177,7 @@ fn every_verb() {
         );
 
         c(
-            "kubectl scale deploy web --replicas=3 && kubectl rollout status deploy web --timeout=60s",
+            "kubectl scale deploy web --replicas=3 && kubectl rollout status deploy web --timeout=180s",
             &["successfully rolled out"],
         );
         crew.ok(&[
@@ -192,12 +192,12 @@ fn every_verb() {
             "sh",
         ]);
         c(
-            "kubectl set image deploy/web web=busybox:2 && kubectl rollout status deploy web --timeout=60s",
+            "kubectl set image deploy/web web=busybox:2 && kubectl rollout status deploy web --timeout=180s",
             &["image updated", "successfully rolled out"],
         );
         c("kubectl rollout history deploy web", &["REVISION", "2"]);
         c(
-            "kubectl rollout undo deploy web && kubectl rollout status deploy web --timeout=60s",
+            "kubectl rollout undo deploy web && kubectl rollout status deploy web --timeout=180s",
             &["rolled back", "successfully rolled out"],
         );
         c(
@@ -205,7 +205,7 @@ fn every_verb() {
             &["busybox:1"],
         );
         c(
-            "kubectl rollout restart deploy web && kubectl rollout status deploy web --timeout=60s",
+            "kubectl rollout restart deploy web && kubectl rollout status deploy web --timeout=180s",
             &["restarted", "successfully"],
         );
         c(
@@ -214,7 +214,7 @@ fn every_verb() {
         );
 
         c(
-            "kubectl wait --for=condition=available --timeout=60s deploy/web",
+            "kubectl wait --for=condition=available --timeout=180s deploy/web",
             &["condition met"],
         );
         c("kubectl logs deploy/web --tail=1", &["serving"]);
@@ -238,22 +238,22 @@ fn every_verb() {
         c("kubectl delete cm made", &["configmap \"made\" deleted"]);
         check(crew, "kubectl delete cm made", 1, &["not found"]);
         c(
-            "kubectl delete pod --wait=true -l '!nothing' --timeout=60s",
+            "kubectl delete pod --wait=true -l '!nothing' --timeout=180s",
             &["deleted"],
         );
         c(
-            "kubectl wait --for=condition=available --timeout=60s deploy/web",
+            "kubectl wait --for=condition=available --timeout=180s deploy/web",
             &["condition met"],
         );
         c(
-            "kubectl create ns other && kubectl -n other create cm x && kubectl delete ns other --timeout=60s",
+            "kubectl create ns other && kubectl -n other create cm x && kubectl delete ns other --timeout=180s",
             &["deleted"],
         );
         c(
             "kubectl run one --image=busybox:1 --restart=Never -- sh -c 'echo ran' && kubectl wait --for=jsonpath='{.status.phase}'=Succeeded pod/one --timeout=1s; for i in $(seq 100); do [ \"$(kubectl get pod one -o jsonpath={.status.phase})\" = Succeeded ] && break; sleep 0.1; done; kubectl logs one",
             &["ran"],
         );
-        c("kubectl delete deploy web --timeout=60s", &["deleted"]);
+        c("kubectl delete deploy web --timeout=180s", &["deleted"]);
     });
 }
 

@@ -1,9 +1,23 @@
 //! The real program, real containers, real clients. Needs root; see `.ci/run` for the Debian packages.
 
+mod alone;
+mod alone_health;
+mod alone_networks;
 mod attach;
+mod builds;
 mod chaos;
+mod compose;
+mod compose_ends;
+mod compose_held;
+mod compose_paces;
+mod compose_signals;
+mod compose_unnamed;
+mod compose_updates;
+mod compose_verbs;
 mod crash;
 mod crew;
+mod docker;
+mod docker_options;
 mod dockerfile;
 mod faults;
 mod forward;

@@ -56,7 +56,7 @@ services:
         }
         // Also after the network has been brought in line with all that the API says.
         crew.kube("-n app scale deployment echo --replicas=2");
-        crew.kube("-n app rollout status deployment/echo --timeout=60s");
+        crew.kube("-n app rollout status deployment/echo --timeout=180s");
         for stream in [&mut before, &mut meanwhile] {
             echo(stream, "after a change").expect("a change breaks none");
         }

@@ -35,7 +35,7 @@ spec:
         - {name: PW, valueFrom: {secretKeyRef: {name: sec, key: password}}}
         - {name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
         - {name: MEM, valueFrom: {resourceFieldRef: {resource: limits.memory}}}
-        resources: {limits: {memory: 64Mi, cpu: 500m}}
+        resources: {limits: {memory: 64Mi, cpu: 200m}}
         ports: [{containerPort: 80, name: http}]
         readinessProbe: {httpGet: {path: /who, port: http}, periodSeconds: 1}
         livenessProbe: {tcpSocket: {port: 80}, periodSeconds: 2}
@@ -130,8 +130,22 @@ fn a_stateful_app_with_all_its_parts() {
             crew.http("http://127.0.0.1/who").is_err(),
             "another host's route"
         );
-        let asked = crate::crew::shell("curl -sS --fail -H 'Host: db.test' http://127.0.0.1/who");
-        assert!(asked.starts_with("db-"), "{asked}");
+        eventually("the Ingress's route", || {
+            let asked = std::process::Command::new("curl")
+                .args([
+                    "-sS",
+                    "--fail",
+                    "-H",
+                    "Host: db.test",
+                    "http://127.0.0.1/who",
+                ])
+                .output()
+                .unwrap();
+            match text(&asked) {
+                said if said.starts_with("db-") => Ok(()),
+                said => Err(said),
+            }
+        });
         assert_eq!(crew.kube("logs job/sum --tail=1"), "job-done");
         assert_eq!(crew.kube("logs db-0 -c init"), "init-done");
 
@@ -144,7 +158,7 @@ fn a_stateful_app_with_all_its_parts() {
         });
         // A Pod that is replaced finds its claim again.
         inside("db-1", "echo kept > /data/kept");
-        crew.kube("delete pod db-1 --timeout=30s");
+        crew.kube("delete pod db-1 --timeout=120s");
         eventually("db-1 is back", || {
             let output = crew.kubectl(&["exec", "db-1", "-c", "main", "--", "cat", "/data/kept"]);
             match text(&output).trim() {
@@ -153,10 +167,10 @@ fn a_stateful_app_with_all_its_parts() {
             }
         });
         crew.kube("set env sts/db ROUND=2");
-        crew.kube("rollout status sts/db --timeout=60s");
+        crew.kube("rollout status sts/db --timeout=180s");
         crew.ok(&["down", "k8s", "--volumes"]);
         // As everywhere, claims outlive their StatefulSet.
-        crew.kube("delete pvc --all --timeout=30s");
+        crew.kube("delete pvc --all --timeout=120s");
         eventually("all has gone", || {
             match crew.kube("get pods,pvc,sts,job,svc,secret -o name") {
                 left if left == "service/kubernetes" => Ok(()),

@@ -5,6 +5,8 @@
 mod forward;
 mod zone;
 
+pub(crate) use zone::odd_name;
+
 use std::{
     net::{IpAddr, SocketAddr},
     path::Path,
@@ -17,6 +19,7 @@ use hickory_proto::{
     op::{Edns, Message, MessageType, OpCode, Query, ResponseCode},
     rr::{DNSClass, Name, RecordType},
 };
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
@@ -24,10 +27,15 @@ use tokio::{
     time::timeout,
 };
 
-use crate::services::view::Views;
+use crate::{
+    clients::Clients,
+    services::{names::Client, view::Views},
+};
 use forward::Upstreams;
 use zone::Zone;
 
+/// As the standard library has it.
+const BACKLOG: i32 = 128;
 /// Foreign questions asked at once; more are refused with SERVFAIL.
 const FORWARDS_MAX: usize = 512;
 const CONNECTIONS_MAX: usize = 128;
@@ -67,6 +75,7 @@ pub(crate) struct Options {
 struct Server {
     zone: Zone,
     views: Arc<ArcSwap<Views>>,
+    clients: Arc<Clients>,
     synced: watch::Receiver<bool>,
     upstreams: Upstreams,
     forwards: Semaphore,
@@ -78,17 +87,19 @@ struct Server {
 /// [`Error::Bind`].
 pub(crate) async fn run(
     views: Arc<ArcSwap<Views>>,
+    clients: Arc<Clients>,
     synced: watch::Receiver<bool>,
     options: Options,
 ) -> Result<(), Error> {
     let own = options.listen.iter().map(SocketAddr::ip);
     let own = own.chain(options.own.iter().copied()).collect();
     let upstreams = Upstreams::host(Path::new("/etc/resolv.conf"), own);
-    serve(views, synced, options, upstreams).await
+    serve(views, clients, synced, options, upstreams).await
 }
 
 async fn serve(
     views: Arc<ArcSwap<Views>>,
+    clients: Arc<Clients>,
     synced: watch::Receiver<bool>,
     options: Options,
     upstreams: Upstreams,
@@ -100,6 +111,7 @@ async fn serve(
             options.ranges,
         ),
         views,
+        clients,
         synced,
         upstreams,
         forwards: Semaphore::new(FORWARDS_MAX),
@@ -122,8 +134,10 @@ fn listen(
     address: SocketAddr,
 ) -> std::io::Result<(UdpSocket, TcpListener)> {
     let open = || -> std::io::Result<_> {
-        let udp = std::net::UdpSocket::bind(address)?;
-        let tcp = std::net::TcpListener::bind(address)?;
+        let udp = std::net::UdpSocket::from(shared(address, SocketType::DGRAM)?);
+        let tcp = shared(address, SocketType::STREAM)?;
+        rustix::net::listen(&tcp, BACKLOG)?;
+        let tcp = std::net::TcpListener::from(tcp);
         udp.set_nonblocking(true)?;
         tcp.set_nonblocking(true)?;
         Ok((udp, tcp))
@@ -131,6 +145,21 @@ fn listen(
     let (udp, tcp) =
         crate::place::within(place, || Ok(open())).map_err(std::io::Error::other)??;
     Ok((UdpSocket::from_std(udp)?, TcpListener::from_std(tcp)?))
+}
+
+/// A name server that is published on all of the machine's addresses has its place beside this one.
+fn shared(at: SocketAddr, kind: SocketType) -> std::io::Result<std::os::fd::OwnedFd> {
+    let family = match at {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+    if kind == SocketType::STREAM {
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
+    sockopt::set_socket_reuseport(&socket, true)?;
+    rustix::net::bind(&socket, &at)?;
+    Ok(socket)
 }
 
 async fn udp_loop(server: &Arc<Server>, socket: &Arc<UdpSocket>) {
@@ -147,7 +176,8 @@ async fn udp_loop(server: &Arc<Server>, socket: &Arc<UdpSocket>) {
                 continue;
             }
         };
-        match server.handle(&buffer[..length], false) {
+        let client = server.clients.get(from.ip());
+        match server.handle(&buffer[..length], client.as_deref(), false) {
             Reply::Now(answer) => drop(socket.send_to(&answer, from).await),
             Reply::Nothing => {}
             Reply::Ask(asking) => {
@@ -172,10 +202,11 @@ async fn tcp_loop(server: &Arc<Server>, listener: &TcpListener) {
             return;
         };
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, from)) => {
                 let server = server.clone();
+                let client = server.clients.get(from.ip());
                 tasks.spawn(async move {
-                    let _ = connection(&server, stream).await;
+                    let _ = connection(&server, client.as_deref(), stream).await;
                     drop(slot);
                 });
             }
@@ -185,7 +216,11 @@ async fn tcp_loop(server: &Arc<Server>, listener: &TcpListener) {
     }
 }
 
-async fn connection(server: &Server, mut stream: TcpStream) -> std::io::Result<()> {
+async fn connection(
+    server: &Server,
+    client: Option<&Client>,
+    mut stream: TcpStream,
+) -> std::io::Result<()> {
     loop {
         let length = timeout(IDLE, stream.read_u16()).await??;
         if usize::from(length) > QUERY_BYTES_MAX {
@@ -193,7 +228,7 @@ async fn connection(server: &Server, mut stream: TcpStream) -> std::io::Result<(
         }
         let mut query = vec![0; usize::from(length)];
         timeout(IDLE, stream.read_exact(&mut query)).await??;
-        let answer = match server.handle(&query, true) {
+        let answer = match server.handle(&query, client, true) {
             Reply::Now(answer) => answer,
             Reply::Nothing => return Ok(()),
             Reply::Ask(asking) => server.ask(asking, &query, true).await,
@@ -220,7 +255,7 @@ struct Asking {
 }
 
 impl Server {
-    fn handle(&self, query: &[u8], tcp: bool) -> Reply {
+    fn handle(&self, query: &[u8], client: Option<&Client>, tcp: bool) -> Reply {
         if query.len() < 12 || query[2] & 0x80 != 0 {
             return Reply::Nothing;
         }
@@ -257,7 +292,7 @@ impl Server {
         if matches!(question.query_type(), RecordType::AXFR | RecordType::IXFR) {
             return refuse(ResponseCode::Refused);
         }
-        match self.local(&request, question, tcp) {
+        match self.local(&request, question, client, tcp) {
             Some(reply) => reply,
             None => Reply::Ask(Box::new(Asking {
                 request,
@@ -267,9 +302,15 @@ impl Server {
     }
 
     /// None for a foreign name.
-    fn local(&self, request: &Message, question: &Query, tcp: bool) -> Option<Reply> {
+    fn local(
+        &self,
+        request: &Message,
+        question: &Query,
+        client: Option<&Client>,
+        tcp: bool,
+    ) -> Option<Reply> {
         let views = self.views.load();
-        let mut answer = self.zone.answer(&views, question)?;
+        let mut answer = self.zone.answer(&views, question, client)?;
         if !*self.synced.borrow() {
             return Some(Reply::Now(failed(request, ResponseCode::ServFail, tcp)));
         }
@@ -286,10 +327,11 @@ impl Server {
             let Some(target) = answer.chase.take() else {
                 break;
             };
-            match self
-                .zone
-                .answer(&views, &Query::query(target.clone(), question.query_type()))
-            {
+            match self.zone.answer(
+                &views,
+                &Query::query(target.clone(), question.query_type()),
+                client,
+            ) {
                 Some(next) => {
                     message.metadata.response_code = next.code;
                     answer = next;

@@ -71,9 +71,15 @@ async fn start(synced: bool, upstreams: Vec<SocketAddr>) -> SocketAddr {
     let views = Arc::new(ArcSwap::from_pointee(zone::tests::views()));
     tokio::spawn(async move {
         let (_keep, receiver) = watch::channel(synced);
-        serve(views, receiver, options, Upstreams::Fixed(upstreams))
-            .await
-            .unwrap();
+        serve(
+            views,
+            Arc::default(),
+            receiver,
+            options,
+            Upstreams::Fixed(upstreams),
+        )
+        .await
+        .unwrap();
     });
     while TcpStream::connect(listen).await.is_err() {
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -17,7 +17,10 @@ use hickory_proto::{
 
 use crate::{
     nft::family::within,
-    services::view::{Address, Endpoint, View, Views},
+    services::{
+        names::{Client, EVERY_HOST, SHARED},
+        view::{Address, Endpoint, View, Views},
+    },
 };
 
 /// Seconds an answer may be kept, as CoreDNS does.
@@ -45,6 +48,14 @@ pub(super) struct Answer {
     pub(super) chase: Option<Name>,
 }
 
+/// What a name of the annotation `knarr.dev/dns-names` leads to.
+enum Named<'a> {
+    Service(&'a View),
+    /// There is such a name, but not for the one who asks.
+    Refused,
+    Unknown,
+}
+
 enum Found {
     Records(Vec<RData>),
     Alias(String),
@@ -64,15 +75,24 @@ impl Zone {
         }
     }
 
-    /// None for a name that isn't the cluster's.
-    pub(super) fn answer(&self, views: &Views, query: &Query) -> Option<Answer> {
+    /// None for a name that isn't the cluster's. `client` is the Pod that asks, if it is one that names are said of.
+    pub(super) fn answer(
+        &self,
+        views: &Views,
+        query: &Query,
+        client: Option<&Client>,
+    ) -> Option<Answer> {
         let labels = query
             .name()
             .iter()
             .map(|label| String::from_utf8_lossy(label).to_ascii_lowercase())
             .collect::<Vec<_>>();
         let found = if let Some(rest) = labels.strip_suffix(&self.domain[..]) {
-            self.forward(views, rest, query.query_type())
+            self.forward(views, rest, query.query_type(), client)
+        } else if let Some(client) = client
+            && let Some(found) = bare(views, client, &labels.join("."), query.query_type())
+        {
+            found
         } else {
             let ip = reverse(&labels)?;
             if !self.ranges.iter().any(|range| within(*range, ip)) {
@@ -132,7 +152,13 @@ impl Zone {
         Some(Record::from_rdata(self.name("")?, TTL, RData::SOA(soa)))
     }
 
-    fn forward(&self, views: &Views, rest: &[String], kind: RecordType) -> Found {
+    fn forward(
+        &self,
+        views: &Views,
+        rest: &[String],
+        kind: RecordType,
+        client: Option<&Client>,
+    ) -> Found {
         let rest = rest.iter().map(String::as_str).collect::<Vec<_>>();
         match rest[..] {
             [] => match (kind, self.soa(), self.name("ns.dns.")) {
@@ -145,7 +171,7 @@ impl Zone {
             }
             ["dns-version"] | ["svc"] | ["pod"] | ["dns"] => Found::NoData,
             ["ns", "dns"] => addresses(kind, self.dns_ips.iter().copied()),
-            [ref inner @ .., "svc"] => self.service(views, inner, kind),
+            [ref inner @ .., "svc"] => self.service(views, inner, kind, client),
             [namespace, "pod"] if views.contains_key(namespace) => Found::NoData,
             [ip, _, "pod"] => match dashed(ip) {
                 Some(ip) => addresses(kind, [ip]),
@@ -155,17 +181,33 @@ impl Zone {
         }
     }
 
-    fn service(&self, views: &Views, inner: &[&str], kind: RecordType) -> Found {
+    fn service(
+        &self,
+        views: &Views,
+        inner: &[&str],
+        kind: RecordType,
+        client: Option<&Client>,
+    ) -> Found {
         let Some((namespace, inner)) = inner.split_last() else {
             return Found::NoData;
         };
+        match named(views, namespace, &inner.join("."), client) {
+            Named::Service(view) if kind != RecordType::SRV => return answered(view, kind),
+            Named::Refused => return Found::NoName,
+            _ => {}
+        }
         let Some(services) = views.get(*namespace) else {
             return Found::NoName;
         };
         let Some((name, inner)) = inner.split_last() else {
             return Found::NoData;
         };
-        let Some(view) = services.get(*name) else {
+        // No Service may have `_` in its name; Compose's services may, and are asked for by it.
+        let found = services.get(*name).or_else(|| {
+            let dashed = name.contains('_').then(|| name.replace('_', "-"))?;
+            services.get(dashed.as_str())
+        });
+        let Some(view) = found else {
             return Found::NoName;
         };
         if let Address::External(target) = &view.service.address {
@@ -222,7 +264,8 @@ impl Zone {
                 }
             }
             [host] => {
-                let named = ready(view).filter(|e| host_name(e) == *host);
+                let host = odd_name(host);
+                let named = ready(view).filter(|e| host_name(e) == host);
                 match named.map(|e| e.ip).collect::<BTreeSet<_>>() {
                     ips if ips.is_empty() => Found::NoName,
                     ips => addresses(kind, ips),
@@ -295,6 +338,94 @@ impl Zone {
     }
 }
 
+/// Looks for a name among those that Services of the namespace say of themselves, then among those of networks that the
+/// client shares with other namespaces. A name for some goes before a name for all.
+fn named<'a>(views: &'a Views, namespace: &str, name: &str, client: Option<&Client>) -> Named<'a> {
+    let mut refused = false;
+    let mut best: Option<(bool, &str, &View)> = None;
+    let own = |view: &View| view.service.names.iter().any(|n| &*n.name == name);
+    let services = views.get(namespace).into_iter().flat_map(|all| all.iter());
+    for (service, view) in services.filter(|(_, view)| own(view)) {
+        for entry in view.service.names.iter().filter(|n| &*n.name == name) {
+            if !entry.admits(namespace, client) {
+                // Those of other namespaces ask for the Service, not for what its own call it.
+                refused |= client.is_some_and(|c| &*c.namespace == namespace);
+                continue;
+            }
+            let found = (entry.clients.is_none(), &**service, &**view);
+            if best.is_none_or(|b| (found.0, found.1) < (b.0, b.1)) {
+                best = Some(found);
+            }
+        }
+    }
+    if let Some((_, _, view)) = best {
+        return Named::Service(view);
+    }
+    let shares = |c: &&Client| {
+        &*c.namespace == namespace && c.labels.keys().any(|key| key.starts_with(SHARED))
+    };
+    if let Some(client) = client.filter(shares) {
+        let others = views.iter().filter(|(other, _)| &***other != namespace);
+        let mut found = others
+            .flat_map(|(other, all)| {
+                all.iter()
+                    .map(move |(service, view)| (other, service, view))
+            })
+            .filter(|(other, _, view)| {
+                let mut names = view.service.names.iter();
+                names.any(|n| {
+                    &*n.name == name && n.clients.is_some() && n.admits(other, Some(client))
+                })
+            })
+            .collect::<Vec<_>>();
+        found.sort_by_key(|(other, service, _)| (*other, *service));
+        if let Some((_, _, view)) = found.first() {
+            return Named::Service(view);
+        }
+    }
+    match refused {
+        true => Named::Refused,
+        false => Named::Unknown,
+    }
+}
+
+/// A name as it is written, without the search list: Docker's resolver knows it so.
+fn bare(views: &Views, client: &Client, name: &str, kind: RecordType) -> Option<Found> {
+    if let Named::Service(view) = named(views, &client.namespace, name, Some(client)) {
+        return Some(answered(view, kind));
+    }
+    let services = views.get(&*client.namespace)?;
+    let host = odd_name(name);
+    let whole = services.values().filter(|view| {
+        let mut names = view.service.names.iter();
+        names.any(|n| &*n.name == EVERY_HOST && n.admits(&client.namespace, Some(client)))
+    });
+    let ips = whole
+        .flat_map(|view| ready(view).filter(|e| e.hostname.as_deref() == Some(&*host)))
+        .map(|endpoint| endpoint.ip)
+        .collect::<BTreeSet<_>>();
+    (!ips.is_empty()).then(|| addresses(kind, ips))
+}
+
+/// The addresses of a Service that is asked for by one of the names it says of itself.
+fn answered(view: &View, kind: RecordType) -> Found {
+    match &view.service.address {
+        Address::External(target) => Found::Alias(target.to_string()),
+        Address::Virtual(ips) => addresses(kind, ips.iter().copied()),
+        Address::Headless => {
+            let mut ips = ready(view).map(|e| e.ip).collect::<BTreeSet<_>>();
+            if ips.is_empty() {
+                let starting = view.endpoints().filter(|(e, _)| e.starting);
+                ips = starting.map(|(e, _)| e.ip).collect();
+            }
+            match ips.is_empty() {
+                true => Found::NoName,
+                false => addresses(kind, ips),
+            }
+        }
+    }
+}
+
 /// The addresses of the kind that is asked for.
 fn addresses(kind: RecordType, ips: impl IntoIterator<Item = IpAddr>) -> Found {
     let records = ips.into_iter().filter_map(|ip| match (ip, kind) {
@@ -306,6 +437,15 @@ fn addresses(kind: RecordType, ips: impl IntoIterator<Item = IpAddr>) -> Found {
     match records.is_empty() {
         true => Found::NoData,
         false => Found::Records(records),
+    }
+}
+
+/// Compose and Docker call containers what Kubernetes has no host name for, `my_db`: their endpoints have it written
+/// otherwise (`crates/docker/src/names.rs`, `host_label`), and are asked for as they are called.
+pub(crate) fn odd_name(asked: &str) -> std::borrow::Cow<'_, str> {
+    match asked.contains('_') {
+        true => format!("us-{}-e", asked.replace('_', "-u-")).into(),
+        false => asked.into(),
     }
 }
 

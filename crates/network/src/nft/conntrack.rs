@@ -74,7 +74,7 @@ pub(crate) fn forget(
                 return;
             }
             let end = (back.source != to.destination).then_some(back.source);
-            let fronts = [to.destination.0, family.unspecified()]
+            let mut fronts = [to.destination.0, family.unspecified()]
                 .into_iter()
                 .flat_map(|ip| [Scope::All, Scope::Outside].map(|scope| (ip, scope)))
                 .map(|(ip, scope)| Front {
@@ -83,7 +83,8 @@ pub(crate) fn forget(
                     port: to.destination.1,
                     scope,
                 });
-            if fronts.into_iter().any(|front| gone.contains(&(front, end))) {
+            let rest = (Front::rest_of(to.destination.0), end.map(|(ip, _)| (ip, 0)));
+            if gone.contains(&rest) || fronts.any(|front| gone.contains(&(front, end))) {
                 found.push((original.to_vec(), attribute(body, ID).map(<[u8]>::to_vec)));
             }
         },

@@ -13,7 +13,8 @@ pub(crate) enum Scope {
     Outside,
 }
 
-/// A place clients connect to. An unspecified `ip` means any address of this node.
+/// A place clients connect to. An unspecified `ip` means any address of this node; protocol and port 0 mean whatever no
+/// other front of the address has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Front {
     pub(crate) ip: IpAddr,
@@ -25,6 +26,20 @@ pub(crate) struct Front {
 impl Front {
     pub(crate) fn is_node_port(&self) -> bool {
         self.ip.is_unspecified()
+    }
+
+    /// All protocols and ports of an address, but for those that have a front of their own.
+    pub(crate) fn rest_of(ip: IpAddr) -> Front {
+        Front {
+            ip,
+            protocol: 0,
+            port: 0,
+            scope: Scope::All,
+        }
+    }
+
+    pub(crate) fn is_rest(&self) -> bool {
+        self.protocol == 0
     }
 
     pub(crate) fn family(&self) -> Family {
@@ -71,10 +86,21 @@ pub(crate) struct Wanted {
     pub(crate) barred: Barred,
 }
 
+/// What of a packet is looked up to find its endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum By {
+    /// Address, protocol and port.
+    Address,
+    /// Protocol and port: the address is one of the node's.
+    NodePort,
+    /// The address alone; the port stays as it is.
+    Rest,
+}
+
 /// A chain that spreads over a number of endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Chain {
-    pub(crate) node_port: bool,
+    pub(crate) by: By,
     pub(crate) scope: Scope,
     pub(crate) sticky_seconds: u32,
     pub(crate) endpoints: u32,
@@ -96,7 +122,11 @@ impl Target {
             return Target::Barred(backends.barred);
         }
         Target::Spread(Chain {
-            node_port: front.is_node_port(),
+            by: match (front.is_node_port(), front.is_rest()) {
+                (true, _) => By::NodePort,
+                (_, true) => By::Rest,
+                _ => By::Address,
+            },
             scope: front.scope,
             sticky_seconds: backends.sticky_seconds,
             endpoints: backends.slots.len() as u32,
@@ -121,9 +151,13 @@ impl Target {
 }
 
 impl Chain {
-    /// `lb-3`, `npx-2-sticky-10800`
+    /// `lb-3`, `any-1`, `npx-2-sticky-10800`
     pub(crate) fn name(self) -> String {
-        let base = if self.node_port { "np" } else { "lb" };
+        let base = match self.by {
+            By::Address => "lb",
+            By::NodePort => "np",
+            By::Rest => "any",
+        };
         let scope = if self.scope == Scope::Outside {
             "x"
         } else {
@@ -138,11 +172,13 @@ impl Chain {
 
     pub(crate) fn parse(name: &str) -> Option<Chain> {
         let mut parts = name.split('-');
-        let (node_port, scope) = match parts.next()? {
-            "lb" => (false, Scope::All),
-            "lbx" => (false, Scope::Outside),
-            "np" => (true, Scope::All),
-            "npx" => (true, Scope::Outside),
+        let (by, scope) = match parts.next()? {
+            "lb" => (By::Address, Scope::All),
+            "lbx" => (By::Address, Scope::Outside),
+            "np" => (By::NodePort, Scope::All),
+            "npx" => (By::NodePort, Scope::Outside),
+            "any" => (By::Rest, Scope::All),
+            "anyx" => (By::Rest, Scope::Outside),
             _ => return None,
         };
         let endpoints = parts.next()?.parse().ok()?;
@@ -152,7 +188,7 @@ impl Chain {
             _ => return None,
         };
         Some(Chain {
-            node_port,
+            by,
             scope,
             sticky_seconds,
             endpoints,
@@ -166,11 +202,11 @@ mod tests {
 
     #[test]
     fn chain_names_round_trip() {
-        for node_port in [false, true] {
+        for by in [By::Address, By::NodePort, By::Rest] {
             for scope in [Scope::All, Scope::Outside] {
                 for sticky_seconds in [0, 10800] {
                     let chain = Chain {
-                        node_port,
+                        by,
                         scope,
                         sticky_seconds,
                         endpoints: 12,

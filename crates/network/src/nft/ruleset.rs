@@ -2,12 +2,15 @@
 //! number of endpoints in use.
 //!
 //! ```text
+//! nat prerouting           from a pod to 127.0.0.11 port 53 → the DNS server
 //! nat prerouting           from outside: ip.proto.port → svc-out map → goto lbx-N
 //!                          from outside, to a local address: proto.port → ports-out map → goto npx-N
 //! nat prerouting, output   ip.proto.port               → svc map     → goto lb-N
+//!                          ip.0.0                      → svc map     → goto any-N
 //!                          to a local address: proto.port → nodeports map → goto np-N
 //! lb-N                     ip.proto.port.(random mod N) → eps map → dnat     else slot 0 → dnat
 //! np-N                     the same with the unspecified address
+//! any-N                    the same with protocol and port 0, and the port stays
 //! lbx-N, npx-N             the same with other slots
 //! nat postrouting          a pod that reached itself → snat node;  pods leaving the cluster → masquerade;
 //!                          from outside to an endpoint that is elsewhere → masquerade
@@ -25,7 +28,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::{
     expr::{DNATED, Exprs, Meta, Nat, Reject, reg, state},
     family::{Family, octets},
-    front::{Chain, DROP, REFUSE, Scope},
+    front::{By, Chain, DROP, REFUSE, Scope},
     table::{Hook, Set, Writer, datatype as t},
 };
 
@@ -43,6 +46,9 @@ const HAD: &str = "had";
 
 /// Slots of [`Scope::Outside`] begin here.
 pub(crate) const OUTSIDE_SLOTS: u32 = 1 << 16;
+
+/// Counts up when the rules change: a table of another version is made anew.
+pub(crate) const VERSION: u64 = 4;
 
 /// What the rules of a family are made of.
 #[derive(Debug, Clone)]
@@ -139,6 +145,13 @@ fn front(e: &mut Exprs<'_>) -> u32 {
     reg(0)
 }
 
+/// Loads the key of the front of the rest of an address.
+fn rest(e: &mut Exprs<'_>) -> u32 {
+    let words = e.family.words();
+    e.destination(reg(0)).immediate(reg(words), &[0; 8]);
+    reg(0)
+}
+
 /// Goes on only for a local address, and loads protocol and port.
 fn local_port(e: &mut Exprs<'_>) -> u32 {
     e.destination_kind(reg(0))
@@ -181,6 +194,16 @@ fn translations(w: &mut Writer<'_>, plan: &Plan) {
     for (chain, hook) in [("prerouting", PREROUTING), ("output", OUTPUT)] {
         w.add_chain(chain, nat(hook, DSTNAT));
         if hook == PREROUTING {
+            if plan.family == Family::V4 {
+                w.add_rule(chain, |e| {
+                    e.source(reg(0)).range(reg(0), true, plan.pods);
+                    e.destination(reg(0))
+                        .compare(reg(0), true, &crate::RESOLVER.octets());
+                    e.port(reg(0)).compare(reg(0), true, &53u16.to_be_bytes());
+                    e.immediate(reg(0), &octets(plan.dns_ip))
+                        .nat(Nat::Destination, reg(0), None);
+                });
+            }
             w.add_rule(chain, |e| {
                 e.source(reg(0)).range(reg(0), false, plan.pods);
                 let key = front(e);
@@ -194,6 +217,10 @@ fn translations(w: &mut Writer<'_>, plan: &Plan) {
         }
         w.add_rule(chain, |e| {
             let key = front(e);
+            e.verdict_map(SERVICES, key);
+        });
+        w.add_rule(chain, |e| {
+            let key = rest(e);
             e.verdict_map(SERVICES, key);
         });
         w.add_rule(chain, |e| {
@@ -266,15 +293,17 @@ fn sources(w: &mut Writer<'_>, plan: &Plan) {
         });
     }
     // The answers must come back here to be translated.
-    w.add_rule(chain, |e| {
-        e.status(DNATED);
-        e.source(reg(0)).range(reg(0), false, plan.pods);
-        let key = front(e);
-        e.member(AWAY, key);
-        e.meta(reg(0), Meta::OifName)
-            .compare(reg(0), false, &lo())
-            .masquerade();
-    });
+    for load in [front as fn(&mut Exprs<'_>) -> u32, rest] {
+        w.add_rule(chain, |e| {
+            e.status(DNATED);
+            e.source(reg(0)).range(reg(0), false, plan.pods);
+            let key = load(e);
+            e.member(AWAY, key);
+            e.meta(reg(0), Meta::OifName)
+                .compare(reg(0), false, &lo())
+                .masquerade();
+        });
+    }
 }
 
 fn refusals(w: &mut Writer<'_>, plan: &Plan) {
@@ -296,6 +325,11 @@ fn refusals(w: &mut Writer<'_>, plan: &Plan) {
         w.add_rule(chain, |e| {
             e.state(state::NEW);
             let key = front(e);
+            e.verdict_map(BARRED, key);
+        });
+        w.add_rule(chain, |e| {
+            e.state(state::NEW);
+            let key = rest(e);
             e.verdict_map(BARRED, key);
         });
         w.add_rule(chain, |e| {
@@ -326,16 +360,19 @@ pub(crate) fn write_chain(w: &mut Writer<'_>, chain: Chain) {
     w.add_chain(&name, None);
     // Client, front's address, protocol, port, then the slot or the endpoint.
     let (client, place, chosen) = (reg(0), reg(words), reg(2 * words + 2));
-    let port = reg(3 * words + 2);
+    let to_port = Some(reg(3 * words + 2)).filter(|_| chain.by != By::Rest);
     let load = |e: &mut Exprs<'_>| {
         e.source(client);
-        if chain.node_port {
-            e.immediate(place, &vec![0; words as usize * 4]);
-        } else {
-            e.destination(place);
-        }
-        e.meta(reg(2 * words), Meta::L4Proto)
-            .port(reg(2 * words + 1));
+        match chain.by {
+            By::NodePort => e.immediate(place, &vec![0; words as usize * 4]),
+            By::Address | By::Rest => e.destination(place),
+        };
+        match chain.by {
+            By::Rest => e.immediate(reg(2 * words), &[0; 8]),
+            By::Address | By::NodePort => e
+                .meta(reg(2 * words), Meta::L4Proto)
+                .port(reg(2 * words + 1)),
+        };
     };
     let choose = |e: &mut Exprs<'_>| {
         match chain.endpoints {
@@ -351,7 +388,7 @@ pub(crate) fn write_chain(w: &mut Writer<'_>, chain: Chain) {
             e.keep(HAD, client, chosen, chain.sticky_seconds).nat(
                 Nat::Destination,
                 chosen,
-                Some(port),
+                to_port,
             );
         });
         w.add_rule(&name, |e| {
@@ -361,21 +398,21 @@ pub(crate) fn write_chain(w: &mut Writer<'_>, chain: Chain) {
             e.keep(HAD, client, chosen, chain.sticky_seconds).nat(
                 Nat::Destination,
                 chosen,
-                Some(port),
+                to_port,
             );
         });
     }
     w.add_rule(&name, |e| {
         load(e);
         choose(e);
-        e.nat(Nat::Destination, chosen, Some(port));
+        e.nat(Nat::Destination, chosen, to_port);
     });
     if chain.endpoints > 1 {
         w.add_rule(&name, |e| {
             load(e);
             e.immediate(chosen, &offset.to_ne_bytes())
                 .map(ENDPOINTS, place, chosen)
-                .nat(Nat::Destination, chosen, Some(port));
+                .nat(Nat::Destination, chosen, to_port);
         });
     }
 }

@@ -102,8 +102,14 @@ impl Policies {
         Some(keeper.policy(Arc::new(planned)))
     }
 
-    /// Watches until dropped, for the node of that name.
-    pub(crate) async fn run(&self, client: Client, node: &str, keeper: &Keeper) {
+    /// Watches until dropped, for the node of that name; `seen` is told of its Pods.
+    pub(crate) async fn run(
+        &self,
+        client: Client,
+        node: &str,
+        keeper: &Keeper,
+        seen: &(dyn Fn(&Facts) + Sync),
+    ) {
         let all = watcher::Config::default;
         let policies = watch::<NetworkPolicy>(Api::all(client.clone()), all());
         tokio::pin!(policies);
@@ -117,7 +123,7 @@ impl Policies {
         loop {
             let mut changed = tokio::select! {
                 Some(event) = policies.next() => self.policy(&mut tables.0, event),
-                Some(event) = next(&mut pods) => self.pod(&mut tables.1, event, node),
+                Some(event) = next(&mut pods) => self.pod(&mut tables.1, event, node, seen),
                 Some(event) = next(&mut namespaces) => self.namespace(&mut tables.2, event),
                 else => return,
             };
@@ -125,7 +131,7 @@ impl Policies {
                 if let Some(Some(event)) = policies.next().now_or_never() {
                     changed |= self.policy(&mut tables.0, event);
                 } else if let Some(Some(event)) = next(&mut pods).now_or_never() {
-                    changed |= self.pod(&mut tables.1, event, node);
+                    changed |= self.pod(&mut tables.1, event, node, seen);
                 } else if let Some(Some(event)) = next(&mut namespaces).now_or_never() {
                     changed |= self.namespace(&mut tables.2, event);
                 } else {
@@ -191,7 +197,13 @@ impl Policies {
         changed || synced != table.synced
     }
 
-    fn pod(&self, table: &mut Table<()>, event: Event<Pod>, node: &str) -> bool {
+    fn pod(
+        &self,
+        table: &mut Table<()>,
+        event: Event<Pod>,
+        node: &str,
+        seen: &(dyn Fn(&Facts) + Sync),
+    ) -> bool {
         let synced = table.synced;
         let mut changed = false;
         for step in table.steps(event) {
@@ -201,6 +213,9 @@ impl Policies {
                     table.all.insert(key.clone(), ());
                     let key = (key.0.into(), key.1.into());
                     let facts = Facts::of(&object, node);
+                    if let Some(facts) = facts.as_ref().filter(|facts| facts.here) {
+                        seen(facts);
+                    }
                     let old = match facts.clone() {
                         Some(facts) => known.world.pods.insert(key, facts),
                         None => known.world.pods.remove(&key),

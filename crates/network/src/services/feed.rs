@@ -185,7 +185,7 @@ impl Model {
             match step {
                 Step::Apply(key, object) => {
                     let service = Arc::new(Service::of(&object));
-                    // Status and annotation writes change nothing here.
+                    // Status writes, and most annotations, change nothing here.
                     if self.services.all.get(&key) != Some(&service) {
                         self.services.all.insert(key.clone(), service);
                         self.dirty.insert(key);

@@ -26,6 +26,26 @@ pub(crate) fn of(
         return Vec::new();
     }
     let mut all = Vec::new();
+    let inside = match service.internal_local {
+        true => Reach::Local,
+        false => Reach::Cluster,
+    };
+    if service.any_port && Some(*ip) != dns_ip {
+        let wanted = Wanted {
+            sticky_seconds: 0,
+            endpoints: view.whole_targets(family, inside, here),
+            barred: Barred::Refuse,
+        };
+        all.push((Front::rest_of(*ip), wanted));
+        for ip in service.more.iter().filter(|ip| Family::of(**ip) == family) {
+            let wanted = Wanted {
+                sticky_seconds: 0,
+                endpoints: view.whole_targets(family, Reach::Cluster, here),
+                barred: Barred::Refuse,
+            };
+            all.push((Front::rest_of(*ip), wanted));
+        }
+    }
     for port in &service.ports {
         let front = |ip, number, scope| Front {
             ip,
@@ -34,10 +54,6 @@ pub(crate) fn of(
             scope,
         };
         let wanted = |reach| wanted(view, port, family, reach, here);
-        let inside = match service.internal_local {
-            true => Reach::Local,
-            false => Reach::Cluster,
-        };
         if Some(*ip) != dns_ip {
             all.push((front(*ip, port.port, Scope::All), wanted(inside)));
         }

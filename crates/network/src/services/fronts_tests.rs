@@ -289,3 +289,36 @@ fn both_families() {
         ["6/fd00::5:80 fd00:1::2:8080", "6/:::30080 fd00:1::2:8080"]
     );
 }
+
+#[test]
+fn balancers_are_told_of_local_endpoints() {
+    let balanced = |more: &str| {
+        with(
+            r#""spec":{"#,
+            &format!(r#""spec":{{"type":"LoadBalancer",{more}"healthCheckNodePort":30999,"#),
+        )
+    };
+    let local = balanced(r#""externalTrafficPolicy":"Local","#);
+    let here = r#"{"addresses":["10.42.0.2"],"nodeName":"n1"}"#;
+    let also = r#"{"addresses":["10.42.0.3"],"nodeName":"n1"}"#;
+    let unready = r#"{"addresses":["10.42.0.4"],"nodeName":"n1","conditions":{"ready":false,"serving":true,"terminating":true}}"#;
+    let away = r#"{"addresses":["10.42.1.2"],"nodeName":"n2"}"#;
+    for (name, service, endpoints, expected) in [
+        ("none", &local, vec![], (30999, 0)),
+        ("one", &local, vec![here, away], (30999, 1)),
+        ("two", &local, vec![here, also, unready], (30999, 2)),
+        ("twice the same", &local, vec![here, here], (30999, 1)),
+        ("elsewhere", &local, vec![away], (30999, 0)),
+        ("for all nodes", &balanced(""), vec![here], (0, 1)),
+    ] {
+        let slices: Vec<String> = endpoints.iter().map(|e| slice(e)).collect();
+        let slices: Vec<&str> = slices.iter().map(String::as_str).collect();
+        let view = view(service, &slices);
+        let node = Here {
+            node: "n1".into(),
+            zone: None,
+        };
+        let got = (view.service.health_port, view.ready_here(&node));
+        assert_eq!(got, expected, "{name}");
+    }
+}

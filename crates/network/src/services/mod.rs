@@ -3,6 +3,7 @@
 
 mod feed;
 pub(crate) mod fronts;
+pub(crate) mod names;
 pub(crate) mod objects;
 pub(crate) mod view;
 

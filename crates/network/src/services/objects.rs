@@ -9,7 +9,21 @@ use k8s_openapi::{
 };
 use serde::{Deserialize, Deserializer};
 
-/// The metadata fields we read; managed fields and annotations aren't even parsed.
+/// Which ports a Service's address carries; `any`: all, of all protocols, whether the Service names them or not.
+pub(crate) const PORTS: &str = "knarr.dev/ports";
+/// By which names a Service is found besides its own, and by whom; see [`super::names`].
+pub(crate) const NAMES: &str = "knarr.dev/dns-names";
+
+/// The annotations that we read; they must be [`PORTS`] and [`NAMES`].
+#[derive(Deserialize, Default)]
+struct Annotations {
+    #[serde(rename = "knarr.dev/ports")]
+    ports: Option<String>,
+    #[serde(rename = "knarr.dev/dns-names")]
+    names: Option<String>,
+}
+
+/// The metadata fields we read; managed fields and other annotations aren't even parsed.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[derive(Default)]
@@ -19,11 +33,19 @@ struct Meta {
     uid: Option<String>,
     resource_version: Option<String>,
     labels: Option<BTreeMap<String, String>>,
+    annotations: Option<Annotations>,
 }
 
 pub(crate) fn meta<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> {
     let meta = Meta::deserialize(from)?;
+    let annotations = meta.annotations.and_then(|a| {
+        let all = [(PORTS, a.ports), (NAMES, a.names)];
+        let said = all.into_iter().filter_map(|(k, v)| Some((k.into(), v?)));
+        let said = said.collect::<BTreeMap<String, String>>();
+        (!said.is_empty()).then_some(said)
+    });
     Ok(ObjectMeta {
+        annotations,
         name: meta.name,
         namespace: meta.namespace,
         uid: meta.uid,
@@ -60,6 +82,7 @@ pub(crate) struct ServiceSpec {
     pub(crate) internal_traffic_policy: Option<String>,
     pub(crate) external_traffic_policy: Option<String>,
     pub(crate) load_balancer_source_ranges: Option<Vec<String>>,
+    pub(crate) health_check_node_port: Option<i32>,
     pub(crate) ports: Option<Vec<ServicePort>>,
 }
 

@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use super::objects;
+use super::{
+    names::{self, Named},
+    objects,
+};
 use crate::nft::family::Family;
 
 /// namespace, name
@@ -44,8 +47,14 @@ pub(crate) struct Service {
     pub(crate) internal_local: bool,
     /// `externalTrafficPolicy: Local`
     pub(crate) external_local: bool,
+    /// Where balancers ask for this node's endpoints (`healthCheckNodePort`); 0: nowhere.
+    pub(crate) health_port: u16,
     /// Another proxy serves its address (`service.kubernetes.io/service-proxy-name`).
     pub(crate) foreign: bool,
+    /// Its address stands for its containers as a whole: on all ports, and as long as none is ready, those that start.
+    pub(crate) any_port: bool,
+    /// Further names in its namespace, and who finds it by them.
+    pub(crate) names: Box<[Named]>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +68,8 @@ pub(crate) struct Endpoint {
     pub(crate) ready: bool,
     /// Serves while it terminates.
     pub(crate) draining: bool,
+    /// Not ready, and not on its way out.
+    pub(crate) starting: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +128,25 @@ impl View {
         })
     }
 
+    /// How many addresses of this node are ready for any of the ports (kube-proxy's LocalReadyEndpoints).
+    pub(crate) fn ready_here(&self, here: &Here) -> usize {
+        let of_port = |ports: &[SlicePort]| {
+            ports.iter().any(|candidate| {
+                let same = |port: &ServicePort| {
+                    port.name == candidate.name && port.protocol == candidate.protocol
+                };
+                self.service.ports.iter().any(same)
+            })
+        };
+        self.endpoints()
+            .filter(|(endpoint, ports)| {
+                endpoint.ready && endpoint.node.as_ref() == Some(&here.node) && of_port(ports)
+            })
+            .map(|(endpoint, _)| endpoint.ip)
+            .collect::<BTreeSet<_>>()
+            .len()
+    }
+
     /// Where traffic for a port goes: ready endpoints that the hints allow, or, when there is none, those that still
     /// serve while terminating (KEP-1669, as kube-proxy's CategorizeEndpoints does).
     pub(crate) fn targets(
@@ -126,15 +156,35 @@ impl View {
         reach: Reach,
         here: &Here,
     ) -> Vec<(IpAddr, u16)> {
-        let candidates = self
-            .endpoints()
+        let candidates = self.endpoints().flat_map(|(endpoint, ports)| {
+            let ports = ports.iter().filter(|candidate| {
+                candidate.name == port.name && candidate.protocol == port.protocol
+            });
+            ports.map(move |candidate| (endpoint, candidate.port))
+        });
+        self.choose(candidates, family, reach, here)
+    }
+
+    /// Where traffic for no port in particular goes; the port is 0.
+    pub(crate) fn whole_targets(
+        &self,
+        family: Family,
+        reach: Reach,
+        here: &Here,
+    ) -> Vec<(IpAddr, u16)> {
+        let candidates = self.endpoints().map(|(endpoint, _)| (endpoint, 0));
+        self.choose(candidates, family, reach, here)
+    }
+
+    fn choose<'a>(
+        &self,
+        candidates: impl Iterator<Item = (&'a Endpoint, u16)>,
+        family: Family,
+        reach: Reach,
+        here: &Here,
+    ) -> Vec<(IpAddr, u16)> {
+        let candidates = candidates
             .filter(|(endpoint, _)| Family::of(endpoint.ip) == family)
-            .flat_map(|(endpoint, ports)| {
-                let ports = ports.iter().filter(|candidate| {
-                    candidate.name == port.name && candidate.protocol == port.protocol
-                });
-                ports.map(move |candidate| (endpoint, candidate.port))
-            })
             .filter(|(endpoint, _)| {
                 reach == Reach::Cluster || endpoint.node.as_ref() == Some(&here.node)
             })
@@ -160,10 +210,13 @@ impl View {
                     Topology::Node => endpoint.for_nodes.contains(&here.node),
                 }
         });
-        let chosen = match ready.is_empty() {
+        let mut chosen = match ready.is_empty() {
             true => of(&|endpoint| endpoint.draining),
             false => ready,
         };
+        if chosen.is_empty() && self.service.any_port {
+            chosen = of(&|endpoint| endpoint.starting);
+        }
         chosen.into_iter().collect()
     }
 }
@@ -265,7 +318,10 @@ impl Service {
             })
         });
         let labels = object.metadata.labels.as_ref();
+        let annotation = |key| object.metadata.annotations.as_ref()?.get(key);
         Service {
+            any_port: annotation(objects::PORTS).is_some_and(|ports| ports == "any"),
+            names: annotation(objects::NAMES).map_or(Box::default(), |text| names::parse(text)),
             address,
             ports: ports.collect(),
             more: more.into_iter().collect(),
@@ -276,6 +332,12 @@ impl Service {
             },
             internal_local: local(&spec.internal_traffic_policy),
             external_local: local(&spec.external_traffic_policy),
+            health_port: match spec.kind.as_deref() {
+                Some("LoadBalancer") if local(&spec.external_traffic_policy) => {
+                    spec.health_check_node_port.and_then(number).unwrap_or(0)
+                }
+                _ => 0,
+            },
             foreign: labels.is_some_and(|labels| {
                 labels.contains_key("service.kubernetes.io/service-proxy-name")
             }),
@@ -319,6 +381,7 @@ impl Slice {
                 ready,
                 draining: conditions.serving.unwrap_or(ready)
                     && conditions.terminating.unwrap_or(false),
+                starting: !ready && !conditions.terminating.unwrap_or(false),
             })
         });
         let ports = object.ports.iter().flatten().filter_map(|port| {

@@ -22,7 +22,7 @@ use kube::{
 use serde_json::{Value, json};
 
 /// Far more than anything takes.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(120);
 pub const WEB: u16 = 8080;
 pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 43, 7, 7);
 const POD_CIDR6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x2a, 0, 0, 0, 0, 0, 0);
@@ -102,7 +102,10 @@ impl Pod {
             uid: name.into(),
             namespace: namespace.into(),
             name: name.into(),
-            labels: [("app".to_string(), name.to_string())].into(),
+            labels: [("app".to_string(), name.to_string())]
+                .into_iter()
+                .chain(more.labels)
+                .collect(),
             ..more
         };
         let ip = network.attach(&pod, &netns).await.unwrap();
@@ -199,8 +202,8 @@ fn answer(mut stream: TcpStream, name: &str) {
 }
 
 pub fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&to, Duration::from_secs(5))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let stream = TcpStream::connect_timeout(&to, Duration::from_secs(20))?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
     Ok(stream)
 }
 
@@ -338,9 +341,15 @@ impl Cluster {
     }
 
     pub async fn endpoints(&self, pods: &[&Pod]) {
+        let placed: Vec<_> = pods.iter().map(|pod| (*pod, None)).collect();
+        self.placed_endpoints(&placed).await;
+    }
+
+    /// Each with the node it's on.
+    pub async fn placed_endpoints(&self, pods: &[(&Pod, Option<&str>)]) {
         let endpoints = pods
             .iter()
-            .map(|pod| json!({"addresses":[pod.ip.to_string()],"conditions":{"ready":true}}))
+            .map(|(pod, node)| json!({"addresses":[pod.ip.to_string()],"conditions":{"ready":true},"nodeName":node}))
             .collect::<Vec<_>>();
         let object = json!({"apiVersion":"discovery.k8s.io/v1","kind":"EndpointSlice","addressType":"IPv4",
             "metadata":{"name":"web-1","labels":{"kubernetes.io/service-name":"web"}},
@@ -383,4 +392,59 @@ pub fn command(line: &str) -> String {
         String::from_utf8_lossy(&output.stderr)
     );
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Asks cluster DNS over UDP, with a message made by hand: one question, the answers' A records.
+pub fn resolve(name: &str) -> std::io::Result<Vec<IpAddr>> {
+    resolve_at(DNS, name)
+}
+
+/// As [`resolve`], of the server at that address.
+pub fn resolve_at(server: Ipv4Addr, name: &str) -> std::io::Result<Vec<IpAddr>> {
+    let mut query = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        query.push(label.len() as u8);
+        query.extend_from_slice(label.as_bytes());
+    }
+    query.extend_from_slice(&[0, 0, 1, 0, 1]);
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+    socket.connect((server, 53))?;
+    socket.send(&query)?;
+    let mut buffer = [0; 512];
+    let n = socket.recv(&mut buffer)?;
+    // Each A record ends with its length, 4, and the address.
+    let records = buffer[query.len()..n]
+        .windows(10)
+        .filter(|w| w[..4] == [0, 1, 0, 1] && w[8..] == [0, 4]);
+    let at = records.map(|w| w.as_ptr() as usize - buffer.as_ptr() as usize + 10);
+    Ok(at
+        .map(|at| IpAddr::from([buffer[at], buffer[at + 1], buffer[at + 2], buffer[at + 3]]))
+        .collect())
+}
+
+/// What `who` gives when these answer.
+fn names(pods: &[&str]) -> Vec<Option<String>> {
+    pods.iter().map(|name| Some(name.to_string())).collect()
+}
+
+/// Waits until exactly these Pods answer there: as seen from the node, or from inside a Pod.
+pub async fn answers(from: Option<&Pod>, to: SocketAddr, expected: &[&str]) {
+    let expected = if expected.is_empty() {
+        vec![None]
+    } else {
+        names(expected)
+    };
+    eventually(&format!("{to} answers"), async || {
+        let got = match from {
+            Some(pod) => pod.run(move || who(to)).await,
+            None => tokio::task::spawn_blocking(move || who(to)).await.unwrap(),
+        };
+        if got == expected {
+            Ok(())
+        } else {
+            Err(format!("{got:?}, wanted {expected:?}"))
+        }
+    })
+    .await;
 }

@@ -1,17 +1,14 @@
-//! What the machine has left, and what folders take. Blocking.
+//! What the machine has left. Blocking.
 //!
 //! Source: kubernetes `pkg/kubelet/eviction/helpers.go` (makeSignalObservations). Available memory is the kernel's own estimate (MemAvailable), where upstream takes the capacity less the root cgroup's working set: it also counts what can be had back from the kernel's caches.
 
-use std::{fs, os::unix::fs::MetadataExt, path::Path};
+use std::{fs, path::Path};
 
 use super::{
     decide::{Observation, Observations},
     threshold::Signal,
 };
-use crate::{context::Context, spec::pod_resources};
-
-/// Files looked at in one folder; a folder with more counts as far as that.
-const FILES_MAX: u64 = 200_000;
+use crate::{context::Context, measure::files::Room, spec::pod_resources};
 
 pub(crate) fn node(context: &Context) -> Observations {
     let mut out = Observations::new();
@@ -62,14 +59,11 @@ type Seen = Option<(u64, u64)>;
 
 /// (bytes available to anyone, capacity), (inodes free, inodes) of the file system of a folder. One without inodes of its own (btrfs) has none to run out of.
 fn room(dir: &Path) -> (Seen, Seen) {
-    let Ok(stat) = rustix::fs::statvfs(dir) else {
+    let Some(room) = Room::of(dir) else {
         return (None, None);
     };
-    let inodes = (stat.f_files > 0).then_some((stat.f_ffree, stat.f_files));
-    (
-        Some((stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize)),
-        inodes,
-    )
+    let inodes = (room.inodes > 0).then_some((room.inodes_free, room.inodes));
+    (Some((room.available_bytes, room.capacity_bytes)), inodes)
 }
 
 /// (numbers left, most processes and threads)
@@ -87,71 +81,9 @@ fn pids() -> Option<(u64, u64)> {
     Some((most.saturating_sub(running), most))
 }
 
-/// What files take.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Taken {
-    pub bytes: u64,
-    pub inodes: u64,
-}
-
-impl std::ops::AddAssign for Taken {
-    fn add_assign(&mut self, more: Taken) {
-        self.bytes += more.bytes;
-        self.inodes += more.inodes;
-    }
-}
-
-/// What a folder takes, and all below it on the same file system. What goes while it's looked at counts nothing; symlinks are not followed, hard links count once each.
-pub(crate) fn taken(dir: &Path) -> Taken {
-    let mut out = Taken::default();
-    let Ok(top) = fs::symlink_metadata(dir) else {
-        return out;
-    };
-    out += Taken {
-        bytes: top.blocks() * 512,
-        inodes: 1,
-    };
-    let mut folders = vec![dir.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            let Ok(metadata) = entry.metadata() else {
-                continue;
-            };
-            if metadata.dev() != top.dev() {
-                continue;
-            }
-            out += Taken {
-                bytes: metadata.blocks() * 512,
-                inodes: 1,
-            };
-            if out.inodes >= FILES_MAX {
-                return out;
-            }
-            if metadata.is_dir() {
-                folders.push(entry.path());
-            }
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn folders_are_counted_whole_and_links_not_followed() {
-        let dir = tempfile::tempdir().unwrap();
-        let elsewhere = tempfile::tempdir().unwrap();
-        fs::write(elsewhere.path().join("big"), vec![0; 1 << 20]).unwrap();
-        fs::create_dir_all(dir.path().join("a/b")).unwrap();
-        fs::write(dir.path().join("a/b/f"), vec![1; 64 << 10]).unwrap();
-        std::os::unix::fs::symlink(elsewhere.path(), dir.path().join("a/away")).unwrap();
-        let got = taken(dir.path());
-        assert_eq!(got.inodes, 5);
-        assert!((64 << 10..1 << 20).contains(&got.bytes), "{got:?}");
-        assert_eq!(taken(&dir.path().join("absent")), Taken::default());
-    }
 
     #[test]
     fn the_machine_has_something_left() {

@@ -6,12 +6,10 @@ use std::path::Path;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::{
-    observe::{Taken, taken},
-    rank::binary,
-};
+use super::rank::binary;
 use crate::{
     context::Context,
+    measure::files::{self, Taken},
     pod::entry::Entry,
     quantity,
     spec::pod_resources::{self, Side},
@@ -19,6 +17,11 @@ use crate::{
 };
 
 const RESOURCE: &str = "ephemeral-storage";
+
+/// What a folder takes; one that isn't there, or goes while it's looked at, takes nothing.
+fn taken(dir: &Path) -> Taken {
+    files::count(dir).unwrap_or_default()
+}
 
 /// What may be written, and how the limit was written.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,8 +4,10 @@
 
 mod files;
 mod line;
+mod lines;
 
 use std::{
+    collections::VecDeque,
     future::Future,
     io,
     path::{Path, PathBuf},
@@ -15,12 +17,14 @@ use std::{
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use jiff::Timestamp;
+use tokio::task::JoinHandle;
 
 use self::{files::Files, line::Line};
 use crate::{LogStream, inotify::Watcher};
 
-/// A chunk of output is about this long.
-const CHUNK_BYTES: usize = 32 * 1024;
+/// A chunk of output is about this long, and so many are made at once while there is so much.
+const CHUNK_BYTES: usize = 64 * 1024;
+const CHUNKS: usize = 2;
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Options {
@@ -38,6 +42,8 @@ struct Reader {
     options: Options,
     left: Option<u64>,
     at_line_start: bool,
+    /// bytes of the chunk before, which the next one may need
+    room: usize,
     /// following: what tells of changes, and of the end
     follow: Option<(Watcher, End)>,
     /// the container has ended; what's there is read once more
@@ -59,42 +65,53 @@ pub(crate) async fn open(
         None => None,
     };
     let tail = options.tail_lines;
-    let files = blocking(move || Files::open(&path, tail)).await?;
+    let later = follow.is_some();
+    let files = blocking(move || Files::open(&path, tail, later)).await?;
     let reader = Reader {
         files,
         left: options.limit_bytes,
         options,
         at_line_start: true,
+        room: 0,
         last_round: follow.is_none(),
         follow,
     };
-    let stream = stream::try_unfold(reader, |mut reader| async move {
+    let state = (VecDeque::new(), read(reader));
+    let stream = stream::try_unfold(state, |(mut chunks, mut next)| async move {
         loop {
-            if reader.left == Some(0) {
+            if let Some(chunk) = chunks.pop_front() {
+                return Ok(Some((chunk, (chunks, next))));
+            }
+            let mut reader: Reader;
+            (reader, chunks) = next.await.map_err(io::Error::other)??;
+            if chunks.is_empty() && !reader.more_comes().await? {
                 return Ok(None);
             }
-            let (back, bytes) = blocking(move || {
-                let bytes = reader.read_some()?;
-                Ok((reader, bytes))
-            })
-            .await?;
-            reader = back;
-            if let Some(bytes) = bytes {
-                return Ok(Some((bytes, reader)));
-            }
-            if reader.last_round {
-                return Ok(None);
-            }
-            let Some((watcher, end)) = &mut reader.follow else {
-                return Ok(None);
-            };
-            tokio::select! {
-                changed = watcher.changed() => changed?,
-                () = end => reader.last_round = true,
-            }
+            // Read while what is there already goes out.
+            next = read(reader);
         }
     });
     Ok(stream.boxed())
+}
+
+type Read = JoinHandle<io::Result<(Reader, VecDeque<Bytes>)>>;
+
+/// Reads the next chunks; none at the present end.
+fn read(mut reader: Reader) -> Read {
+    tokio::task::spawn_blocking(move || {
+        let mut chunks = VecDeque::new();
+        while chunks.len() < CHUNKS {
+            let Some(chunk) = reader.read_some()? else {
+                break;
+            };
+            let last = chunk.len() < CHUNK_BYTES;
+            chunks.push_back(chunk);
+            if last {
+                break;
+            }
+        }
+        Ok((reader, chunks))
+    })
 }
 
 async fn blocking<T: Send + 'static>(
@@ -106,9 +123,27 @@ async fn blocking<T: Send + 'static>(
 }
 
 impl Reader {
+    /// At the present end: waits until there may be more; false when there never will.
+    async fn more_comes(&mut self) -> io::Result<bool> {
+        if self.last_round || self.left == Some(0) {
+            return Ok(false);
+        }
+        let Some((watcher, end)) = &mut self.follow else {
+            return Ok(false);
+        };
+        tokio::select! {
+            changed = watcher.changed() => changed?,
+            () = end => self.last_round = true,
+        }
+        Ok(true)
+    }
+
     /// The next chunk; None at the present end.
     fn read_some(&mut self) -> io::Result<Option<Bytes>> {
-        let mut out = Vec::new();
+        if self.left == Some(0) {
+            return Ok(None);
+        }
+        let mut out = Vec::with_capacity(self.room);
         while out.len() < CHUNK_BYTES {
             let Some(text) = self.files.next_line()? else {
                 break;
@@ -128,6 +163,7 @@ impl Reader {
                 out.extend_from_slice(line.timestamp);
                 out.push(b' ');
             }
+            out.reserve(line.content.len() + 1);
             out.extend_from_slice(line.content);
             if !line.partial {
                 out.push(b'\n');
@@ -139,13 +175,14 @@ impl Reader {
             out.truncate(kept);
             *left -= kept as u64;
         }
+        self.room = out.len();
         Ok((!out.is_empty()).then(|| Bytes::from(out)))
     }
 }
 
 /// The last lines of a log as text, for termination messages. Blocking; what can't be read is empty.
 pub(crate) fn tail_text(path: &Path, lines_max: usize, bytes_max: usize) -> String {
-    let Ok(mut files) = Files::open(path, Some(lines_max as u64)) else {
+    let Ok(mut files) = Files::open(path, Some(lines_max as u64), false) else {
         return String::new();
     };
     let mut out: Vec<u8> = Vec::new();
@@ -224,6 +261,21 @@ mod tests {
             text(&dir.path().join("none.log"), Options::default()).await,
             ""
         );
+    }
+
+    #[tokio::test]
+    async fn lines_written_after_the_last_were_counted_are_not_among_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        write(&path, 0..4);
+        let last = Options {
+            tail_lines: Some(2),
+            ..Options::default()
+        };
+        let stream = open(path.clone(), last, None).await.unwrap();
+        write(&path, 4..9);
+        let chunks: Vec<Bytes> = stream.map(Result::unwrap).collect().await;
+        assert_eq!(chunks.concat(), b"line 2\nline 3\n");
     }
 
     #[tokio::test]

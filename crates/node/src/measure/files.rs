@@ -47,6 +47,13 @@ pub(crate) struct Taken {
     pub inodes: u64,
 }
 
+impl std::ops::AddAssign for Taken {
+    fn add_assign(&mut self, more: Taken) {
+        self.bytes += more.bytes;
+        self.inodes += more.inodes;
+    }
+}
+
 /// Files looked at in one folder; a folder with more is told as far as that.
 const FILES_MAX: u64 = 200_000;
 /// Folders are counted again after this (the kubelet's `volumeStatsAggPeriod`).
@@ -73,7 +80,9 @@ impl Folders {
     }
 }
 
-fn count(path: &Path) -> Option<Taken> {
+/// What a folder and all below it on the same file system takes now, hard links once, symlinks not followed; None when it isn't
+/// there. Blocking.
+pub(crate) fn count(path: &Path) -> Option<Taken> {
     let top = fs::symlink_metadata(path).ok()?;
     let device = top.dev();
     let mut taken = Taken::default();
@@ -120,6 +129,20 @@ pub(crate) fn is_mount(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn folders_are_counted_whole_and_links_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        fs::write(elsewhere.path().join("big"), vec![0; 1 << 20]).unwrap();
+        fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        fs::write(dir.path().join("a/b/f"), vec![1; 64 << 10]).unwrap();
+        std::os::unix::fs::symlink(elsewhere.path(), dir.path().join("a/away")).unwrap();
+        let got = count(dir.path()).unwrap();
+        assert_eq!(got.inodes, 5);
+        assert!((64 << 10..1 << 20).contains(&got.bytes), "{got:?}");
+        assert_eq!(count(&dir.path().join("absent")), None);
+    }
 
     #[test]
     fn folders_are_counted_as_du_does() {

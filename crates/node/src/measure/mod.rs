@@ -5,7 +5,7 @@
 
 pub(crate) mod cadvisor;
 mod exposition;
-mod files;
+pub(crate) mod files;
 pub(crate) mod gather;
 mod network;
 mod operations;

@@ -1,6 +1,10 @@
 //! Counts and durations of what is asked of the runtime (`kubelet_runtime_operations_*`).
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Instant,
+};
 
 use parking_lot::Mutex;
 
@@ -31,9 +35,27 @@ struct Operation {
     errors: u64,
 }
 
-/// By the operation's name: a fixed handful.
 #[derive(Default)]
-pub(crate) struct Operations(Mutex<BTreeMap<&'static str, Operation>>);
+pub(crate) struct Operations {
+    /// by the operation's name: a fixed handful
+    by_name: Mutex<BTreeMap<&'static str, Operation>>,
+    /// Pods that were begun, and those that could not be made
+    pods: (AtomicU64, AtomicU64),
+    /// Pods with user namespaces of their own that were begun, and what went wrong of them or their containers
+    user_namespaced: (AtomicU64, AtomicU64),
+    /// containers that were begun, by what they are to their Pods
+    begun: Mutex<BTreeMap<&'static str, u64>>,
+    /// and that could not be, by that and the reason
+    not_begun: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+    /// containers' ends
+    ends: Mutex<BTreeMap<End, u64>>,
+}
+
+/// What the container was to its Pod, its exit code, and the reason in its status.
+type End = (&'static str, i32, Box<str>);
+
+/// Exit codes and reasons are a handful; programs that end with ever other codes aren't all told apart.
+const ENDS_MAX: usize = 256;
 
 impl Operations {
     /// Runs and counts it.
@@ -48,8 +70,46 @@ impl Operations {
         done
     }
 
+    /// A sandbox was made, or not.
+    pub(crate) fn pod_begun(&self, failed: bool) {
+        let (begun, errors) = &self.pods;
+        begun.fetch_add(1, Ordering::Relaxed);
+        errors.fetch_add(u64::from(failed), Ordering::Relaxed);
+    }
+
+    /// A container of a Pod with a user namespace of its own could not be started.
+    pub(crate) fn user_namespaced_container_failed(&self) {
+        self.user_namespaced.1.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A container is to start.
+    pub(crate) fn container_begun(&self, kind: &'static str) {
+        *self.begun.lock().entry(kind).or_default() += 1;
+    }
+
+    /// It could not.
+    pub(crate) fn container_not_begun(&self, kind: &'static str, reason: &'static str) {
+        *self.not_begun.lock().entry((kind, reason)).or_default() += 1;
+    }
+
+    /// A container has ended.
+    pub(crate) fn container_ended(&self, kind: &'static str, exit_code: i32, reason: &str) {
+        let mut ends = self.ends.lock();
+        let end = (kind, exit_code, reason.into());
+        if ends.len() < ENDS_MAX || ends.contains_key(&end) {
+            *ends.entry(end).or_default() += 1;
+        }
+    }
+
+    /// A sandbox with a user namespace of its own was made, or not.
+    pub(crate) fn user_namespaced(&self, failed: bool) {
+        let (begun, errors) = &self.user_namespaced;
+        begun.fetch_add(1, Ordering::Relaxed);
+        errors.fetch_add(u64::from(failed), Ordering::Relaxed);
+    }
+
     fn record(&self, name: &'static str, seconds: f64, failed: bool) {
-        let mut all = self.0.lock();
+        let mut all = self.by_name.lock();
         let one = all.entry(name).or_default();
         let at = BUCKETS.iter().position(|b| seconds <= *b);
         one.counts[at.unwrap_or(BUCKETS.len())] += 1;
@@ -58,7 +118,35 @@ impl Operations {
     }
 
     pub(crate) fn write(&self, out: &mut Exposition) {
-        for (name, o) in self.0.lock().iter() {
+        let (pods, pods_errors) = &self.pods;
+        let (begun, errors) = &self.user_namespaced;
+        for (name, help, value) in [
+            (
+                "kubelet_started_pods_total",
+                "[ALPHA] Cumulative number of pods started",
+                pods,
+            ),
+            (
+                "kubelet_started_pods_errors_total",
+                "[ALPHA] Cumulative number of errors when starting pods",
+                pods_errors,
+            ),
+            (
+                "kubelet_started_user_namespaced_pods_total",
+                "[ALPHA] Cumulative number of pods with user namespaces started. This metric will only be collected on Linux.",
+                begun,
+            ),
+            (
+                "kubelet_started_user_namespaced_pods_errors_total",
+                "[ALPHA] Cumulative number of errors when starting pods with user namespaces. This metric will only be collected on Linux.",
+                errors,
+            ),
+        ] {
+            let value = value.load(Ordering::Relaxed) as f64;
+            out.add((name, COUNTER, help), &[&[]], value, None);
+        }
+        self.write_containers(out);
+        for (name, o) in self.by_name.lock().iter() {
             let labels = [("operation_type", *name)];
             let total = (
                 "kubelet_runtime_operations_total",
@@ -85,6 +173,40 @@ impl Operations {
             );
         }
     }
+
+    fn write_containers(&self, out: &mut Exposition) {
+        let name = (
+            "kubelet_started_containers_total",
+            COUNTER,
+            "[ALPHA] Cumulative number of containers started",
+        );
+        for (kind, count) in self.begun.lock().iter() {
+            out.add(name, &[&[("container_type", kind)]], *count as f64, None);
+        }
+        let name = (
+            "kubelet_started_containers_errors_total",
+            COUNTER,
+            "[ALPHA] Cumulative number of errors when starting containers",
+        );
+        for ((kind, reason), count) in self.not_begun.lock().iter() {
+            let labels = [("code", *reason), ("container_type", *kind)];
+            out.add(name, &[&labels], *count as f64, None);
+        }
+        let name = (
+            "kubelet_terminated_containers_total",
+            COUNTER,
+            "[ALPHA] Cumulative number of container terminations.",
+        );
+        for ((kind, exit_code, reason), count) in self.ends.lock().iter() {
+            let exit_code = exit_code.to_string();
+            let labels = [
+                ("container_type", *kind),
+                ("exit_code", &*exit_code),
+                ("reason", reason),
+            ];
+            out.add(name, &[&labels], *count as f64, None);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -97,10 +219,28 @@ mod tests {
         assert_eq!(all.time("exec", async { Ok::<_, ()>(1) }).await, Ok(1));
         assert_eq!(all.time("exec", async { Err::<(), _>(2) }).await, Err(2));
         all.record("exec", 1000.0, false);
+        all.user_namespaced(false);
+        all.user_namespaced(true);
+        all.user_namespaced_container_failed();
+        all.pod_begun(false);
+        all.pod_begun(true);
+        all.container_begun("init_container");
+        all.container_not_begun("container", "RunContainerError");
+        for code in 0..1000 {
+            all.container_ended("container", code, "Error");
+        }
+        all.container_ended("container", 139, "Error");
         let mut out = Exposition::default();
         all.write(&mut out);
         let text = out.finish();
         for line in [
+            "kubelet_started_user_namespaced_pods_total 2",
+            "kubelet_started_user_namespaced_pods_errors_total 2",
+            "kubelet_started_pods_total 2",
+            "kubelet_started_pods_errors_total 1",
+            "kubelet_started_containers_total{container_type=\"init_container\"} 1",
+            "kubelet_started_containers_errors_total{code=\"RunContainerError\",container_type=\"container\"} 1",
+            "kubelet_terminated_containers_total{container_type=\"container\",exit_code=\"139\",reason=\"Error\"} 2",
             "kubelet_runtime_operations_total{operation_type=\"exec\"} 3",
             "kubelet_runtime_operations_errors_total{operation_type=\"exec\"} 1",
             "kubelet_runtime_operations_duration_seconds_bucket{operation_type=\"exec\",le=\"0.005\"} 2",
@@ -108,5 +248,9 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line}: {text}");
         }
+        let ends = text
+            .matches("\nkubelet_terminated_containers_total{")
+            .count();
+        assert_eq!(ends, ENDS_MAX, "they are bounded");
     }
 }

@@ -58,12 +58,7 @@ impl Worker {
             .flatten()
             .collect();
         let uid = &*self.entry.uid;
-        let sandbox_stayed = self
-            .context
-            .engine
-            .sandboxes()
-            .iter()
-            .any(|s| s.spec.id == uid);
+        let sandbox_stayed = self.context.engine.sandbox(uid).is_some();
         if sandbox_stayed {
             self.adopt_resize(pod, &statuses);
         } else {

@@ -11,7 +11,11 @@ use super::{
     state::{self, Ended, ProbeRun, Running, State, Step},
     worker::Worker,
 };
-use crate::probe::{self, Change, Outcome, Probe, Track};
+use crate::{
+    devices::NOT_PREPARED,
+    probe::{self, Change, Outcome, Probe, Track},
+    volumes::ATTACH_LIMIT,
+};
 
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(120);
@@ -31,13 +35,13 @@ impl Worker {
             }
             Done::Sandbox(Err(message)) => {
                 let pod = self.pod();
-                self.context.events.pod(
-                    &pod,
-                    None,
-                    true,
-                    "FailedCreatePodSandBox",
-                    message.clone(),
-                );
+                let reason = match message.starts_with(NOT_PREPARED) {
+                    true => "FailedPrepareDynamicResources",
+                    false => "FailedCreatePodSandBox",
+                };
+                self.context
+                    .events
+                    .pod(&pod, None, true, reason, message.clone());
                 tracing::warn!(pod = %self.entry.name, namespace = %self.entry.namespace, %message, "no sandbox");
                 self.sandbox = again(&self.sandbox, now);
             }
@@ -45,6 +49,11 @@ impl Worker {
                 self.paths = ready.paths.into();
                 self.renew_volumes_at = ready.renew_after.map(|after| now + after);
                 self.volumes = Step::Done;
+            }
+            Done::Volumes(Err(message)) if message.starts_with(ATTACH_LIMIT) => {
+                let pod = self.pod();
+                self.refuse(&pod, "VolumeAttachmentLimitExceeded", message);
+                self.volumes = again(&self.volumes, now);
             }
             Done::Volumes(Err(message)) => {
                 let pod = self.pod();
@@ -121,6 +130,20 @@ impl Worker {
         };
         let field = Some(state::field_path(unit.kind, &unit.name));
         unit.replaced_by = None;
+        let (operations, kind) = (&self.context.operations, unit.kind.label());
+        if !matches!(result, Err(StartFailure::Stopped)) {
+            operations.container_begun(kind);
+        }
+        match &result {
+            Err(StartFailure::Image { reason, .. } | StartFailure::Config { reason, .. }) => {
+                operations.container_not_begun(kind, reason);
+            }
+            Err(StartFailure::Run { .. }) => {
+                operations.container_not_begun(kind, "RunContainerError");
+                operations.container_ended(kind, 128, "StartError");
+            }
+            Ok(_) | Err(StartFailure::Stopped) => {}
+        }
         match result {
             Ok(started) => {
                 if unit.made && attempt > unit.attempt && !unit.uncounted {
@@ -259,6 +282,12 @@ impl Worker {
         {
             unit.replaced_by = unit.redo.then(|| Instant::now() + REPLACEMENT_HIDES);
             let exit_code = ended.exit_code;
+            // The restart that follows is after this one.
+            if unit.own.is_some_and(|own| own.came_right(&ended)) {
+                unit.forgiven = unit.attempt + 1;
+            }
+            let operations = &self.context.operations;
+            operations.container_ended(unit.kind.label(), exit_code, &ended.reason);
             unit.state = State::Ended(ended);
             let pod = self.pod();
             self.note_end(&pod, index, exit_code);

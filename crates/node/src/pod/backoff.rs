@@ -6,37 +6,74 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// How a container's restarts are spaced.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Pace {
+    /// Before the first.
+    pub at_first: Duration,
+    /// Before the second, then doubled.
+    pub least: Duration,
+    pub most: Duration,
+    /// A container that ran this long since its last restart starts over.
+    pub forget_after: Duration,
+}
+
 pub(crate) const CRASH_MIN: Duration = Duration::from_secs(10);
 pub(crate) const CRASH_MAX: Duration = Duration::from_secs(300);
-/// A container that ran this long since its last restart starts over.
-const FORGET_AFTER: Duration = Duration::from_secs(600);
+/// The first is at once, then 10 s, 20 s … 300 s after the end of the one before.
+pub(crate) const UPSTREAM: Pace = Pace {
+    at_first: Duration::ZERO,
+    least: CRASH_MIN,
+    most: CRASH_MAX,
+    forget_after: Duration::from_secs(600),
+};
 
-/// Restarts of one container: the first is at once, then 10 s, 20 s … 300 s after the end of the one before.
-#[derive(Debug, Default, Clone)]
+/// Restarts of one container.
+#[derive(Debug, Clone)]
 pub(crate) struct Crash {
+    pace: Pace,
     delay: Duration,
     restarted_at: Option<Instant>,
 }
 
+impl Default for Crash {
+    fn default() -> Self {
+        Crash::at(UPSTREAM)
+    }
+}
+
 impl Crash {
+    pub(crate) fn at(pace: Pace) -> Crash {
+        Crash {
+            pace,
+            delay: pace.at_first,
+            restarted_at: None,
+        }
+    }
+    /// As before the first restart.
+    pub(crate) fn reset(&mut self) {
+        *self = Crash::at(self.pace);
+    }
     pub(crate) fn delay(&self) -> Duration {
         self.delay
     }
     /// When a container that ended at `ended` may start again.
     pub(crate) fn due(&self, ended: Instant) -> Instant {
         match self.restarted_at {
-            Some(at) if ended.saturating_duration_since(at) > FORGET_AFTER => ended,
+            Some(at) if ended.saturating_duration_since(at) > self.pace.forget_after => {
+                ended + self.pace.at_first
+            }
             _ => ended + self.delay,
         }
     }
     pub(crate) fn restarted(&mut self, now: Instant) {
         let forgotten = self
             .restarted_at
-            .is_none_or(|at| now.saturating_duration_since(at) > FORGET_AFTER);
+            .is_none_or(|at| now.saturating_duration_since(at) > self.pace.forget_after);
         self.delay = if forgotten {
-            CRASH_MIN
+            self.pace.least
         } else {
-            (self.delay * 2).clamp(CRASH_MIN, CRASH_MAX)
+            (self.delay * 2).clamp(self.pace.least, self.pace.most)
         };
         self.restarted_at = Some(now);
     }

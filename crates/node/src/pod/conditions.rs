@@ -154,6 +154,7 @@ impl Worker {
         let unready = names(self.units.iter().filter(|u| {
             matches!(u.kind, Kind::App | Kind::Sidecar)
                 && !u.running().is_some_and(|r| r.ready && !r.in_post_start)
+                && !u.rests_well()
         }));
         if unready.is_empty() {
             return TRUE;

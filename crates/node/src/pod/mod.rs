@@ -8,6 +8,7 @@ mod ending;
 pub(crate) mod entry;
 pub(crate) mod jobs;
 pub(crate) mod mailbox;
+mod own_policy;
 mod phase;
 pub(crate) mod resize;
 mod restart;

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Container, EphemeralContainer, LinuxContainerUs
 use tokio::{sync::oneshot, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{backoff::Crash, resize::amounts::Amounts};
+use super::{backoff::Crash, own_policy::OwnPolicy, resize::amounts::Amounts};
 use crate::probe::{Probe, Track};
 
 /// Where the Pod is.
@@ -85,6 +85,17 @@ pub(crate) enum Kind {
     App,
     /// added to a Pod that runs, for looking into it: starts once, at any time, and never again
     Ephemeral,
+}
+
+impl Kind {
+    /// As the kubelet's metrics call it.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Kind::Init | Kind::Sidecar => "init_container",
+            Kind::App => "container",
+            Kind::Ephemeral => "ephemeral_container",
+        }
+    }
 }
 
 /// How a container's process ended.
@@ -176,6 +187,10 @@ pub(crate) struct Unit {
     pub replaced_by: Option<Instant>,
     pub last: Option<Box<Ended>>,
     pub crash: Crash,
+    /// what annotations say of its restarts
+    pub own: Option<OwnPolicy>,
+    /// of its restarts, those after a run that had come right
+    pub forgiven: u32,
     /// the wait for its restart has been told in an event
     pub backing_off: bool,
     /// failed tries to get the image or the configuration, for the back-off
@@ -189,7 +204,8 @@ pub(crate) struct Unit {
 }
 
 impl Unit {
-    pub(crate) fn new(container: &Container, kind: Kind) -> Unit {
+    pub(crate) fn new(pod: &Pod, container: &Container, kind: Kind) -> Unit {
+        let own = OwnPolicy::of(pod, &container.name).filter(|_| kind == Kind::App);
         Unit {
             name: container.name.as_str().into(),
             kind,
@@ -208,7 +224,9 @@ impl Unit {
             uncounted: false,
             replaced_by: None,
             last: None,
-            crash: Crash::default(),
+            crash: own.map_or_else(Crash::default, |own| Crash::at(own.pace)),
+            own,
+            forgiven: 0,
             backing_off: false,
             tries: 0,
             missing_image: "".into(),

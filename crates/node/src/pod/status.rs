@@ -92,7 +92,24 @@ impl Worker {
             hash,
             patch,
         );
-        self.launch(job);
+        match self.starts_again(pod) {
+            true => {
+                let context = self.context.clone();
+                self.launch(async move { context.turns.tell(job).await });
+            }
+            false => self.launch(job),
+        }
+    }
+
+    /// It runs, and what there is to tell is that containers have ended and start again.
+    fn starts_again(&self, pod: &Pod) -> bool {
+        let again = |(index, unit): (usize, &Unit)| match unit.state {
+            State::Ended(_) => !self.ended_for_good(pod, index),
+            _ => unit.attempt > 0,
+        };
+        self.stage == Stage::Live
+            && self.kill_at.is_none()
+            && self.units.iter().enumerate().any(again)
     }
 
     fn status(&mut self, pod: &Pod) -> Value {
@@ -218,7 +235,7 @@ impl Worker {
                     last = Some(terminated(ended));
                 } else {
                     current.terminated = Some(terminated(ended));
-                    ready = unit.kind == Kind::Init && ended.exit_code == 0;
+                    ready = (unit.kind == Kind::Init && ended.exit_code == 0) || unit.rests_well();
                 }
             }
         }

@@ -6,7 +6,6 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
 
 use super::{
-    backoff::Crash,
     jobs::{self, StartRequest},
     restart,
     state::{self, Kind, Stage, State, Step},
@@ -44,7 +43,12 @@ impl Worker {
                 break;
             }
         }
-        if matches!(self.stage, Stage::Settled | Stage::Deleting) {
+        // Nothing runs any more: as for upstream, whose Pods that have ended don't count. A port that is still being taken
+        // away goes over to the next.
+        if matches!(
+            self.stage,
+            Stage::Cleaning | Stage::Settled | Stage::Deleting
+        ) {
             self.entry.ports.lock().clear();
         }
         // Before the API hears that the Pod has ended, and the scheduler puts the next one here.
@@ -280,6 +284,7 @@ impl Worker {
         let container_name = self.units[index].name.clone();
         let field = Some(state::field_path(self.units[index].kind, &container_name));
         let unit = &mut self.units[index];
+        let rests = unit.rests();
         let old = match &mut unit.state {
             State::Running(_) | State::Starting => return,
             State::Waiting {
@@ -306,6 +311,7 @@ impl Worker {
                 // After a restart of all, and after a start that failed before anything was made.
                 unit.last.as_ref().map(|ended| ended.id.clone())
             }
+            State::Ended(_) if rests => return,
             State::Ended(ended) => {
                 let due = unit.crash.due(ended.finished);
                 if now < due && !unit.redo {
@@ -330,7 +336,7 @@ impl Worker {
         unit.uncounted |= unit.redo;
         if changed {
             // Another image: what was learnt of the one before doesn't count.
-            unit.crash = Crash::default();
+            unit.crash.reset();
         }
         unit.redo = false;
         unit.state = State::Starting;

@@ -1,6 +1,6 @@
 //! The task of one Pod: takes in what has happened, decides, and has jobs done; never waits inside a decision.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
@@ -23,8 +23,12 @@ use crate::{
     context::Context,
     eviction::Verdict,
     sources::Subscription,
+    turns::New,
     volumes::{self, Paths},
 };
+
+/// A new Pod counts as one that starts for so long, whatever it waits for.
+const NEW_MAX: Duration = Duration::from_secs(1);
 
 /// What has gone out to the API, and what is on its way.
 #[derive(Default)]
@@ -87,6 +91,8 @@ pub(crate) struct Worker {
     pub(super) resume: Vec<(usize, Option<(bool, bool)>)>,
     /// containers that ended while the platform was away: nothing is decided before their exit records are read
     pub(super) exits_to_learn: Vec<Box<str>>,
+    /// it starts for the first time, until the API has heard that it runs; and for how long at most
+    new: Option<(New, Instant)>,
     subscriptions: Vec<Subscription>,
     env_watched: bool,
     jobs: FuturesUnordered<Job>,
@@ -102,9 +108,11 @@ impl Worker {
         pod: &Arc<Pod>,
         found: Found,
     ) -> Worker {
-        let units = state::containers(pod)
-            .map(|(kind, c)| Unit::new(&c, kind))
+        let mut units: Vec<Unit> = state::containers(pod)
+            .map(|(kind, c)| Unit::new(pod, &c, kind))
             .collect();
+        // it is most often one, and room is made for four
+        units.shrink_to_fit();
         let mut worker = Worker {
             context,
             entry,
@@ -140,6 +148,7 @@ impl Worker {
             was_terminal: None,
             resume: Vec::new(),
             exits_to_learn: Vec::new(),
+            new: None,
             subscriptions: Vec::new(),
             env_watched: false,
             jobs: FuturesUnordered::new(),
@@ -158,10 +167,13 @@ impl Worker {
     }
 
     /// Runs until the Pod is gone from the machine and the API, or `cancel`.
-    pub(crate) async fn run(mut self, cancel: CancellationToken) {
+    ///
+    /// By its box, for a task that is moved into its own future has room for it twice.
+    pub(crate) async fn run(mut self: Box<Self>, cancel: CancellationToken) {
         loop {
             self.step();
             self.publish();
+            self.grow_up();
             if self.stage == Stage::Gone {
                 break;
             }
@@ -191,6 +203,25 @@ impl Worker {
             }
         }
         self.registry.remove(&self.entry.uid);
+    }
+
+    /// Nothing of it was here before: what starts again lets it pass.
+    pub(crate) fn is_new(&mut self) {
+        let until = Instant::now() + NEW_MAX;
+        self.new = Some((self.context.turns.new_pod(), until));
+    }
+
+    /// It is no longer new when the API knows of all its containers, or one of them is through with its first start.
+    fn grow_up(&mut self) {
+        let Some((_, until)) = self.new else { return };
+        let ended = |u: &Unit| u.kind != Kind::Init && matches!(u.state, State::Ended(_));
+        let starts = matches!(self.stage, Stage::Preparing | Stage::Live)
+            && !self.units.iter().any(|u| u.attempt > 0 || ended(u))
+            && (!self.reported || self.units.iter().any(|u| !u.made));
+        match starts && Instant::now() < until {
+            true => self.wake_by(until),
+            false => self.new = None,
+        }
     }
 
     /// The Pod with what is allocated to it.
@@ -336,7 +367,8 @@ impl Worker {
     fn grow(&mut self, pod: &Pod) {
         let known = self.units.len();
         let new = state::containers(pod).skip(known);
-        self.units.extend(new.map(|(kind, c)| Unit::new(&c, kind)));
+        self.units
+            .extend(new.map(|(kind, c)| Unit::new(pod, &c, kind)));
     }
 
     /// A container whose image was changed in the Pod runs the new one.
@@ -383,7 +415,9 @@ impl Worker {
                 _ => None,
             },
         });
-        *self.entry.units.lock() = views.collect();
+        let mut views: Vec<UnitView> = views.collect();
+        views.shrink_to_fit();
+        *self.entry.units.lock() = views;
     }
 
     /// Why a container waits that nothing is known of: also an ephemeral one says that of its Pod.
@@ -432,9 +466,12 @@ fn pack(pod: &Pod) -> Bytes {
         .filter(|c| !resize::CONDITIONS.contains(&c.type_.as_str()))
         .cloned()
         .collect();
-    if !foreign.is_empty() {
+    // names of the claims that were made for it
+    let claims = status.and_then(|s| s.resource_claim_statuses.clone());
+    if !foreign.is_empty() || claims.is_some() {
         lean.status = Some(k8s_openapi::api::core::v1::PodStatus {
-            conditions: Some(foreign),
+            conditions: (!foreign.is_empty()).then_some(foreign),
+            resource_claim_statuses: claims,
             ..Default::default()
         });
     }

@@ -13,7 +13,10 @@ use rustix::fs::FileType;
 
 use crate::{
     context::Context,
-    spec::{env, expand::expand, fields::Facts, files, pod_resources, resources, security, user},
+    spec::{
+        copy_up::copy_up, env, expand::expand, extras, fields::Facts, files, kept, pod_resources,
+        resources, security, user,
+    },
     volumes::{self, Paths, sub_path},
 };
 
@@ -32,8 +35,6 @@ pub(crate) mod labels {
     pub(crate) const STOP_SIGNAL: &str = "knarr.io/stop-signal";
 }
 
-const LOG_BYTES_MAX: u64 = 10 << 20;
-const LOG_FILES_MAX: u32 = 5;
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 pub(crate) struct Request<'a> {
@@ -101,7 +102,11 @@ pub(crate) async fn spec(request: Request<'_>) -> Result<ContainerSpec, String> 
         memory_bytes: context.memory_bytes,
     };
     let links = pod_spec.enable_service_links.unwrap_or(true);
-    let services = context.services.of(namespace, links).await;
+    let extras = extras::of(pod, container)?;
+    let services = match extras.no_services {
+        true => Vec::new(),
+        false => context.services.of(namespace, links).await,
+    };
     let own = env::container_variables(
         pod,
         container,
@@ -136,12 +141,18 @@ pub(crate) async fn spec(request: Request<'_>) -> Result<ContainerSpec, String> 
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
         mount_list.push((index, mount.clone(), wanted_sub_path(mount, lookup)?));
     }
-    let confinement = security::confinement(
+    let mut confinement = security::confinement(
         pod,
         container,
         &context.seccomp_dir(),
         context.settings.seccomp_default,
     )?;
+    let may_mount =
+        confinement.privileged || (confinement.capabilities.iter()).any(|c| c == "CAP_SYS_ADMIN");
+    if extras.unmasked && may_mount {
+        confinement.masked_paths = Some(Vec::new());
+        confinement.readonly_paths = Some(Vec::new());
+    }
     let log_path = log_path(&context.data_dir, uid, &container.name, attempt);
     let message = message_path(&context.data_dir, uid, &container.name, attempt);
     let message_target = container
@@ -154,10 +165,14 @@ pub(crate) async fn spec(request: Request<'_>) -> Result<ContainerSpec, String> 
     // All that touches files, in one go off the event loop.
     let files = {
         let (pod, container, paths) = (pod.clone(), container.clone(), request.paths.clone());
-        let (layers, image_user) = (image.layers.clone(), image.config.user.clone());
+        let layers = image.layers.clone();
+        let image_user = extras.user.clone().unwrap_or(image.config.user.clone());
+        let (copied, groups) = (extras.copy_up.clone(), extras.groups.clone());
+        let used = extras.devices.clone();
         let (log_path, message) = (log_path.clone(), message.clone());
         tokio::task::spawn_blocking(move || -> Result<_, String> {
-            let user = user::resolve(&pod, &container, &image_user, &layers)?;
+            let mut user = user::resolve(&pod, &container, &image_user, &layers)?;
+            user::join(&mut user, &groups, &layers)?;
             let failed = |e: std::io::Error| format!("cannot prepare the container's files: {e}");
             if let Some(dir) = log_path.parent() {
                 std::fs::create_dir_all(dir).map_err(failed)?;
@@ -180,7 +195,11 @@ pub(crate) async fn spec(request: Request<'_>) -> Result<ContainerSpec, String> 
                     &paths,
                 )?);
             }
-            let devices = volume_devices(&container, &paths, &mut out)?;
+            for mount in out.iter().filter(|m| copied.contains(&m.destination)) {
+                copy_up(&layers, &mount.destination, &mount.source).map_err(failed)?;
+            }
+            let mut devices = volume_devices(&container, &paths, &mut out)?;
+            devices.extend(extras::devices(&used, &out));
             managed_mounts(&pod_dir, &message, &message_target, &mut out);
             Ok((user, out, devices))
         })
@@ -217,6 +236,7 @@ pub(crate) async fn spec(request: Request<'_>) -> Result<ContainerSpec, String> 
         .lifecycle
         .as_ref()
         .and_then(|l| l.stop_signal.clone())
+        .or_else(|| extras.stop_signal.clone())
         .or_else(|| image.config.stop_signal.clone())
         .unwrap_or_default();
     let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
@@ -237,12 +257,14 @@ pub(crate) async fn spec(request: Request<'_>) -> Result<ContainerSpec, String> 
             &request.image_volumes.join(" "),
         )]);
     }
+    let kept_upper = kept::folder(&context.data_dir, pod)?;
     Ok(ContainerSpec {
         cgroup: format!("{}/{}", pod_resources::cgroup_path(pod), request.id),
         id: request.id,
         sandbox: uid.to_owned(),
         labels,
         lower: image.layers.clone(),
+        kept_upper: kept_upper.clone(),
         read_only_rootfs: confinement.read_only_rootfs,
         args,
         env: environment.lines(),
@@ -251,14 +273,16 @@ pub(crate) async fn spec(request: Request<'_>) -> Result<ContainerSpec, String> 
             uid: user.uid,
             gid: user.gid,
             additional_gids: user.additional_gids,
-            umask: None,
+            umask: extras.umask,
         },
         mounts,
         devices,
         resources: knarr_runtime::Resources {
             oom_group: !context.settings.single_process_oom_kill,
-            ..resources::cgroup(pod, container)
+            ..extras.limits(resources::cgroup(pod, container))
         },
+        memory_mounts: extras.tmpfs.clone(),
+        host_cgroups: extras.host_cgroups && may_mount,
         privileged: confinement.privileged,
         capabilities: confinement.capabilities,
         no_new_privileges: confinement.no_new_privileges,
@@ -266,13 +290,26 @@ pub(crate) async fn spec(request: Request<'_>) -> Result<ContainerSpec, String> 
         masked_paths: confinement.masked_paths,
         readonly_paths: confinement.readonly_paths,
         tty,
+        tty_size: extras.tty_size,
         stdin: container.stdin.unwrap_or(false),
         stdin_once: container.stdin_once.unwrap_or(false),
+        // Docker's clients attach before the start, and miss nothing
+        early_output: (kept_upper.is_some() || extras.early_output)
+            && (tty || container.stdin.unwrap_or(false)),
         log_path,
-        log_max_bytes: LOG_BYTES_MAX,
-        log_files_max: LOG_FILES_MAX,
-        oom_score_adj: resources::oom_score_adj(pod, container, context.memory_bytes),
+        log_max_bytes: extras
+            .log_max_bytes
+            .unwrap_or(context.settings.log_bytes_max),
+        log_files_max: extras
+            .log_files_max
+            .unwrap_or(context.settings.log_files_max)
+            .max(1),
+        oom_score_adj: extras
+            .oom_score_adj
+            .unwrap_or_else(|| resources::oom_score_adj(pod, container, context.memory_bytes)),
+        rlimits: extras.rlimits(),
         pid_of: request.target,
+        ..ContainerSpec::default()
     })
 }
 
@@ -452,11 +489,13 @@ mod tests {
             let image = Image {
                 name: name.into(),
                 digest: "sha256:ab".into(),
+                manifest: "sha256:ab".into(),
                 id: String::new(),
                 config: knarr_image::ImageConfig::default(),
                 layers: vec![],
                 size_bytes: 0,
                 created: None,
+                pulled: false,
             };
             assert_eq!(image_id(&image), want);
         };

@@ -6,19 +6,29 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::{context::Context, volumes};
+use crate::{context::Context, spec::extras, volumes};
 
 const NAMESERVERS_MAX: usize = 3;
 const SEARCHES_MAX: usize = 32;
 const SEARCH_CHARS_MAX: usize = 2048;
 const HOSTNAME_CHARS_MAX: usize = 63;
+/// A name that Linux takes and Kubernetes does not (`my_db`), in place of `hostname`.
+const HOSTNAME: &str = "knarr.dev/hostname";
 /// `HOST_NAME_MAX` of Linux.
 const KERNEL_HOSTNAME_BYTES_MAX: usize = 64;
 
 /// The Pod's host name and its cluster domain (`sub.ns.svc.cluster.local`), which is empty without a subdomain.
 pub(crate) fn hostname(pod: &Pod, cluster_domain: &str) -> (String, String) {
     let spec = pod.spec.as_ref();
-    if let Some(name) = spec.and_then(|s| s.hostname_override.as_deref()) {
+    let annotations = pod.metadata.annotations.as_ref();
+    let own = annotations.and_then(|a| a.get(HOSTNAME)).filter(|name| {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        !name.is_empty() && name.len() <= KERNEL_HOSTNAME_BYTES_MAX && name.bytes().all(plain)
+    });
+    let given = own
+        .map(String::as_str)
+        .or(spec.and_then(|s| s.hostname_override.as_deref()));
+    if let Some(name) = given {
         return (name.to_owned(), String::new());
     }
     let wanted = spec
@@ -101,6 +111,14 @@ pub(crate) fn hosts(
             let names = alias.hostnames.clone().unwrap_or_default().join("\t");
             out.push_str(&format!("{}\t{names}\n", alias.ip));
         }
+    }
+    let first = spec.and_then(|s| s.containers.first());
+    // one that can't be read is told when the container is made
+    let extras = first
+        .and_then(|c| extras::of(pod, c).ok())
+        .unwrap_or_default();
+    for line in extras.hosts.iter().filter(|l| !l.contains('\n')) {
+        out.push_str(&format!("{line}\n"));
     }
     out
 }

@@ -10,7 +10,10 @@ use k8s_openapi::{
 };
 use knarr_runtime::Resources;
 
-use super::resources::{self, List, huge_page_size, qos_class};
+use super::{
+    extras,
+    resources::{self, List, huge_page_size, qos_class},
+};
 use crate::quantity;
 
 /// Thousandths of a resource's unit, by name.
@@ -173,13 +176,28 @@ pub(crate) fn cgroup(pod: &Pod, pids_limit: Option<i64>) -> Resources {
         ..Resources::default()
     };
     if class == "BestEffort" {
-        return out;
+        return alone(pod, out);
     }
     if guaranteed || declared(pod, "cpu") {
         (out.cpu_quota_us, out.cpu_period_us) = resources::quota(milli_cpu(&limits));
     }
     if guaranteed || declared(pod, "memory") {
         out.memory_limit_bytes = Some(units(get(&limits, "memory"))).filter(|b| *b > 0);
+    }
+    alone(pod, out)
+}
+
+/// A Pod's only container has what it asks for besides: its Pod must not take it away.
+fn alone(pod: &Pod, mut out: Resources) -> Resources {
+    let Some([container]) = pod.spec.as_ref().map(|s| s.containers.as_slice()) else {
+        return out;
+    };
+    // one that can't be read is told when the container is made
+    let extras = extras::of(pod, container).unwrap_or_default();
+    out.cpu_shares = extras.cpu_shares.or(out.cpu_shares);
+    out.memory_swap_bytes = extras.memory_swap_bytes;
+    if let (Some(quota), Some(period)) = (extras.cpu_quota_us, extras.cpu_period_us) {
+        (out.cpu_quota_us, out.cpu_period_us) = (Some(quota), Some(period));
     }
     out
 }

@@ -1,6 +1,6 @@
 //! Security contexts to capabilities, seccomp and privilege flags.
 //!
-//! Source: kubernetes `pkg/securitycontext`, `pkg/kubelet/kuberuntime/security_context.go`, `pkg/security/apparmor`.
+//! Source: kubernetes `pkg/securitycontext`, `pkg/kubelet/kuberuntime/security_context.go`.
 
 use std::{
     collections::BTreeSet,
@@ -8,7 +8,7 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::{Container, Pod, SeccompProfile};
-use knarr_runtime::Seccomp;
+use knarr_runtime::{CAPABILITIES, Seccomp};
 
 /// Docker's and containerd's default set.
 const DEFAULT_CAPABILITIES: [&str; 14] = [
@@ -26,51 +26,6 @@ const DEFAULT_CAPABILITIES: [&str; 14] = [
     "CAP_SETPCAP",
     "CAP_SETUID",
     "CAP_SYS_CHROOT",
-];
-
-/// Every capability of Linux 5.9 and later, in kernel order.
-const ALL_CAPABILITIES: [&str; 41] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",
-    "CAP_NET_RAW",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_MKNOD",
-    "CAP_LEASE",
-    "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MAC_ADMIN",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ",
-    "CAP_PERFMON",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
 ];
 
 /// What the runtime is told.
@@ -117,34 +72,6 @@ pub(crate) fn confinement(
     })
 }
 
-/// Why a Pod can't be taken for the AppArmor profiles it asks for; None when it can.
-///
-/// Upstream: a kernel without AppArmor refuses any profile but Unconfined. Ours does not load profiles into a kernel that has it, either.
-pub(crate) fn app_armor_refusal(pod: &Pod) -> Option<String> {
-    const ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
-    let spec = pod.spec.as_ref()?;
-    let confines = |p: &k8s_openapi::api::core::v1::AppArmorProfile| p.type_ != "Unconfined";
-    let of_pod = spec
-        .security_context
-        .as_ref()
-        .and_then(|s| s.app_armor_profile.as_ref());
-    let containers = spec
-        .containers
-        .iter()
-        .chain(spec.init_containers.iter().flatten());
-    let mut own = containers
-        .filter_map(|c| c.security_context.as_ref())
-        .filter_map(|s| s.app_armor_profile.as_ref());
-    let annotations = pod.metadata.annotations.iter().flatten();
-    let annotated = || {
-        annotations
-            .filter(|(k, _)| k.starts_with(ANNOTATION))
-            .any(|(_, v)| v != "unconfined")
-    };
-    let asked = of_pod.is_some_and(confines) || own.any(confines) || annotated();
-    asked.then(|| "Cannot enforce AppArmor: AppArmor is not enabled on the host".into())
-}
-
 fn seccomp(profile: Option<&SeccompProfile>, dir: &Path) -> Result<Seccomp, String> {
     let Some(profile) = profile else {
         return Ok(Seccomp::RuntimeDefault);
@@ -178,29 +105,37 @@ fn seccomp(profile: Option<&SeccompProfile>, dir: &Path) -> Result<Seccomp, Stri
 
 fn capabilities(container: &Container, privileged: bool) -> Vec<String> {
     if privileged {
-        return ALL_CAPABILITIES.iter().map(|c| c.to_string()).collect();
+        return CAPABILITIES.iter().map(|c| c.to_string()).collect();
     }
     let asked = container
         .security_context
         .as_ref()
         .and_then(|s| s.capabilities.as_ref());
-    let names = |list: Option<&Vec<String>>| -> Vec<String> {
-        let upper = list.into_iter().flatten().map(|c| c.to_uppercase());
-        upper
-            .map(|c| {
-                if c.starts_with("CAP_") || c == "ALL" {
-                    c
-                } else {
-                    format!("CAP_{c}")
-                }
-            })
-            .collect()
-    };
-    let add = names(asked.and_then(|c| c.add.as_ref()));
-    let drop = names(asked.and_then(|c| c.drop.as_ref()));
+    let list = |list: Option<&Vec<String>>| list.cloned().unwrap_or_default();
+    let add = list(asked.and_then(|c| c.add.as_ref()));
+    let drop = list(asked.and_then(|c| c.drop.as_ref()));
+    changed_capabilities(&add, &drop)
+}
+
+fn full_names(list: &[String]) -> Vec<String> {
+    let upper = list.iter().map(|c| c.to_uppercase());
+    upper
+        .map(|c| {
+            if c.starts_with("CAP_") || c == "ALL" {
+                c
+            } else {
+                format!("CAP_{c}")
+            }
+        })
+        .collect()
+}
+
+/// The default set with these added and those dropped.
+fn changed_capabilities(add: &[String], drop: &[String]) -> Vec<String> {
+    let (add, drop) = (full_names(add), full_names(drop));
     let is_all = |c: &String| c == "ALL" || c == "CAP_ALL";
     let mut set: BTreeSet<String> = if add.iter().any(is_all) {
-        ALL_CAPABILITIES.iter().map(|c| c.to_string()).collect()
+        CAPABILITIES.iter().map(|c| c.to_string()).collect()
     } else if drop.iter().any(is_all) {
         BTreeSet::new()
     } else {
@@ -211,6 +146,20 @@ fn capabilities(container: &Container, privileged: bool) -> Vec<String> {
         set.remove(name);
     }
     set.into_iter().collect()
+}
+
+/// The capabilities of a container that is no Pod's: the default set with these added and those dropped.
+///
+/// # Errors
+/// With the name of one that there is not.
+pub fn of_names(add: &[String], drop: &[String]) -> Result<Vec<String>, String> {
+    let known = |c: &&String| *c == "ALL" || *c == "CAP_ALL" || CAPABILITIES.contains(&c.as_str());
+    for names in [full_names(add), full_names(drop)] {
+        if let Some(unknown) = names.iter().find(|c| !known(c)) {
+            return Err(format!("unknown capability: \"{unknown}\""));
+        }
+    }
+    Ok(changed_capabilities(add, drop))
 }
 
 #[cfg(test)]
@@ -294,21 +243,5 @@ mod tests {
         );
         let escape = json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "../x"}});
         assert!(of(json!({}), escape).is_err());
-    }
-
-    #[test]
-    fn app_armor_is_refused_where_the_kernel_lacks_it() {
-        let check = |pod_context: serde_json::Value, context: serde_json::Value, refused: bool| {
-            let pod: Pod = serde_json::from_value(json!({"metadata": {}, "spec": {
-                "securityContext": pod_context,
-                "containers": [{"name": "c", "securityContext": context}]}}))
-            .unwrap();
-            assert_eq!(app_armor_refusal(&pod).is_some(), refused, "{pod:?}");
-        };
-        let profile = |type_: &str| json!({"appArmorProfile": {"type": type_}});
-        check(json!({}), json!({}), false);
-        check(profile("Unconfined"), profile("Unconfined"), false);
-        check(profile("RuntimeDefault"), json!({}), true);
-        check(json!({}), profile("Localhost"), true);
     }
 }

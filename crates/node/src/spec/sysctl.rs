@@ -110,15 +110,20 @@ pub(crate) fn forbidden(pod: &Pod, allowed_unsafe: &[String]) -> Option<String> 
     let spec = pod.spec.as_ref()?;
     let asked = spec.security_context.as_ref()?.sysctls.as_ref()?;
     let kernel = kernel();
+    let own = spec.containers.first().is_some_and(|first| {
+        let extras = super::extras::of(pod, first);
+        extras.is_ok_and(|extras| extras.own_sysctls)
+    });
     asked.iter().find_map(|sysctl| {
         let name = normalized(&sysctl.name);
         let safe = SAFE.iter().any(|(n, since)| *n == name && kernel >= *since);
+        let owner = namespace_of(&name);
         let allowed = safe
+            || (own && owner.is_some())
             || allowed_unsafe.iter().any(|pattern| {
                 let (stem, prefix) = stem(pattern);
                 stem == name || (prefix && name.starts_with(&stem))
             });
-        let owner = namespace_of(&name);
         let why = match owner {
             _ if !allowed => format!("{name:?} not allowlisted"),
             Some(Namespace::Ipc) if spec.host_ipc == Some(true) => {
@@ -178,6 +183,32 @@ mod tests {
             "net/ipv4/tcp_syncookies",
             json!({"hostNetwork": true}),
             Some("\"net.ipv4.tcp_syncookies\" not allowed with host Net enabled"),
+        );
+    }
+
+    #[test]
+    fn those_of_its_own_namespaces_where_the_pod_says_so() {
+        let check = |name: &str, extras: &str, want: Option<&str>| {
+            let pod: Pod = serde_json::from_value(json!({
+                "metadata": {"annotations": {"knarr.dev/container.c": extras}},
+                "spec": {"containers": [{"name": "c"}, {"name": "d"}],
+                    "securityContext": {"sysctls": [{"name": name, "value": "1"}]}}}))
+            .unwrap();
+            let want = want.map(|w| format!("forbidden sysctl: {w}"));
+            assert_eq!(forbidden(&pod, &[]), want, "{name} {extras}");
+        };
+        let own = r#"{"ownSysctls": true}"#;
+        check("net.core.somaxconn", own, None);
+        check("fs.mqueue.msg_max", own, None);
+        check(
+            "vm.max_map_count",
+            own,
+            Some("\"vm.max_map_count\" not allowlisted"),
+        );
+        check(
+            "net.core.somaxconn",
+            "{}",
+            Some("\"net.core.somaxconn\" not allowlisted"),
         );
     }
 

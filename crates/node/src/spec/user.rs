@@ -15,7 +15,8 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Resolved {
+/// A container's user by numbers.
+pub struct Resolved {
     pub uid: u32,
     pub gid: u32,
     pub additional_gids: Vec<u32>,
@@ -117,6 +118,33 @@ fn groups(text: &str) -> Vec<(String, u32, Vec<String>)> {
         .filter(|l| !l.starts_with('#'))
         .filter_map(entry)
         .collect()
+}
+
+/// As [`resolve`], of a user and perhaps a group that are given as an image's `USER` is.
+pub fn of_image(text: &str, layers: &[PathBuf]) -> Result<Resolved, String> {
+    resolve(&Pod::default(), &Container::default(), text, layers)
+}
+
+/// Puts the user into further groups of the image, by name. Blocking.
+pub(crate) fn join(
+    user: &mut Resolved,
+    names: &[String],
+    layers: &[PathBuf],
+) -> Result<(), String> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let known = groups(&image_file(layers, "etc/group"));
+    for name in names {
+        let group = known.iter().find(|(n, ..)| n == name);
+        let (_, gid, _) = group.ok_or_else(|| {
+            format!("unable to find group {name}: no matching entries in group file")
+        })?;
+        if !user.additional_gids.contains(gid) {
+            user.additional_gids.push(*gid);
+        }
+    }
+    Ok(())
 }
 
 /// Blocking (reads the image's files). Errors are `CreateContainerConfigError` texts.

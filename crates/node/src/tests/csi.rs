@@ -8,7 +8,7 @@ use super::{
 };
 
 impl World {
-    async fn make(&self, path: &str, object: Value) {
+    pub(super) async fn make(&self, path: &str, object: Value) {
         let request = http::Request::post(path)
             .header("content-type", "application/json")
             .body(serde_json::to_vec(&object).unwrap())
@@ -24,7 +24,7 @@ impl World {
             .unwrap_or_default()
     }
 
-    async fn until_read(&self, path: &str, fits: impl Fn(&Value) -> bool) {
+    pub(super) async fn until_read(&self, path: &str, fits: impl Fn(&Value) -> bool) {
         let work = async {
             while !fits(&self.read(path).await) {
                 tokio::time::sleep(std::time::Duration::from_millis(10)).await;
@@ -306,4 +306,46 @@ async fn a_volume_for_one_pod_is_one_pods() {
         .await;
     world.delete("p", None).await;
     world.until_ready("q").await;
+}
+
+#[tokio::test]
+async fn limits_change_and_a_pod_beyond_them_is_rejected() {
+    let world = World::new().await;
+    world
+        .csi_driver(json!({"nodeAllocatableUpdatePeriodSeconds": 10}))
+        .await;
+    world.csi_volume("one").await;
+    let driver = FakeDriver::start(&world.dir.path().join("node"));
+    let node = "/apis/storage.k8s.io/v1/csinodes/n1";
+    let count = |n: &Value| n["spec"]["drivers"][0]["allocatable"]["count"].as_u64();
+    world.until_read(node, |n| count(n) == Some(7)).await;
+    driver.limit(9);
+    world.until_read(node, |n| count(n) == Some(9)).await;
+
+    let name = crate::volumes::csi::record::attachment("handle-one", NAME, "n1");
+    let attachments = "/apis/storage.k8s.io/v1/volumeattachments";
+    let attachment = json!({"metadata": {"name": name}, "spec": {
+        "attacher": NAME, "nodeName": "n1", "source": {"persistentVolumeName": "one"}}});
+    world.make(attachments, attachment).await;
+    let full =
+        json!({"status": {"attached": false, "attachError": {"errorCode": 8, "message": "full"}}});
+    let request = http::Request::patch(format!("{attachments}/{name}/status"))
+        .header("content-type", "application/merge-patch+json")
+        .body(serde_json::to_vec(&full).unwrap())
+        .unwrap();
+    world.client.request::<Value>(request).await.unwrap();
+    driver.limit(3);
+    let claim = json!({"persistentVolumeClaim": {"claimName": "one"}});
+    world.create("p", user_of(claim)).await;
+    world
+        .until("p", |p| {
+            let status = &p["status"];
+            let message = status["message"].as_str().unwrap_or_default();
+            status["phase"] == "Failed"
+                && status["reason"] == "VolumeAttachmentLimitExceeded"
+                && message.starts_with("Pod was rejected: Node has reached its volume attachment limit, rejecting pod. unmounted volumes=[v]")
+        })
+        .await;
+    world.until_read(node, |n| count(n) == Some(3)).await;
+    world.nothing_is_mounted().await;
 }

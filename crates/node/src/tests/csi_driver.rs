@@ -36,6 +36,8 @@ struct State {
     attributes: Mutex<BTreeMap<String, String>>,
     /// method → (code, message) that it ends with
     errors: Mutex<BTreeMap<&'static str, (u32, &'static str)>>,
+    /// how many volumes it says it takes; 0: seven
+    limit: std::sync::atomic::AtomicI64,
 }
 
 impl FakeDriver {
@@ -57,7 +59,9 @@ impl FakeDriver {
             .map(|path| {
                 let _ = std::fs::remove_file(&path);
                 let listener = UnixListener::bind(&path).unwrap();
-                tokio::spawn(serve(listener, state.clone()))
+                let state = state.clone();
+                let answer: Answer = Arc::new(move |method, request| state.answer(method, request));
+                tokio::spawn(serve(listener, answer))
             })
             .collect();
         FakeDriver {
@@ -73,6 +77,12 @@ impl FakeDriver {
 
     pub(crate) fn attributes(&self) -> BTreeMap<String, String> {
         self.state.attributes.lock().clone()
+    }
+
+    /// From now on it takes so many volumes.
+    pub(crate) fn limit(&self, volumes: i64) {
+        let limit = &self.state.limit;
+        limit.store(volumes, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// From now on the method fails; None: no longer.
@@ -94,15 +104,20 @@ impl Drop for FakeDriver {
     }
 }
 
-async fn serve(listener: UnixListener, state: Arc<State>) {
+/// A method and its request → the answer, or a code and a message.
+pub(super) type Answer =
+    Arc<dyn Fn(&str, &[u8]) -> Result<Message, (u32, &'static str)> + Send + Sync>;
+
+/// gRPC, as drivers speak it.
+pub(super) async fn serve(listener: UnixListener, answer: Answer) {
     while let Ok((stream, _)) = listener.accept().await {
-        let state = state.clone();
+        let answer = answer.clone();
         let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-            let state = state.clone();
+            let answer = answer.clone();
             async move {
                 let method = request.uri().path().rsplit('/').next().unwrap().to_owned();
                 let body = request.into_body().collect().await.unwrap().to_bytes();
-                let (code, text, answer) = match state.answer(&method, &body[5..]) {
+                let (code, text, answer) = match answer(&method, &body[5..]) {
                     Ok(answer) => (0, "", answer),
                     Err((code, text)) => (code, text, Message::default()),
                 };
@@ -168,9 +183,13 @@ impl State {
                 .texts(4, ["1.0.0"]),
             "NodeGetInfo" => {
                 let zone = [("zone.fake".to_owned(), "a".to_owned())].into();
+                let limit = match self.limit.load(std::sync::atomic::Ordering::Relaxed) {
+                    0 => 7,
+                    limit => limit,
+                };
                 empty()
                     .text(1, "fake-node")
-                    .number(2, 7)
+                    .number(2, limit)
                     .message(3, &empty().map(1, &zone))
             }
             // stage, expand

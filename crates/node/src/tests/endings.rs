@@ -124,10 +124,12 @@ async fn a_post_start_that_fails_kills_the_container() {
 async fn a_deadline_fails_the_pod() {
     let world = World::new().await;
     world
-        .create(
-            "p",
-            json!({"activeDeadlineSeconds": 1, "containers": [one(&["run"], json!({}))]}),
-        )
+        .create("p", json!({"containers": [one(&["run"], json!({}))]}))
+        .await;
+    // it runs before its time is up, however slow the machine
+    world.until_ready("p").await;
+    world
+        .patch("pods/p", json!({"spec": {"activeDeadlineSeconds": 1}}))
         .await;
     let pod = world.until_phase("p", "Failed").await;
     assert_eq!(pod["status"]["reason"], "DeadlineExceeded");

@@ -28,7 +28,7 @@ use crate::{
     engine::{ContainerEngine, ImageSource},
 };
 
-pub(crate) const DEADLINE: Duration = Duration::from_secs(40);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
 struct Made {
     spec: ContainerSpec,
@@ -263,11 +263,13 @@ impl ImageSource for FakeImages {
         Ok(Some(Image {
             name: format!("docker.io/library/{name}"),
             digest: "sha256:0123".into(),
+            manifest: "sha256:0123".into(),
             id: "sha256:4567".into(),
             config: self.config.lock().clone(),
             layers: vec![],
             size_bytes: 0,
             created: None,
+            pulled: false,
         }))
     }
     fn watch_dir(&self) -> Option<PathBuf> {
@@ -299,6 +301,7 @@ pub(crate) struct World {
     pub client: Client,
     pub engine: Arc<FakeEngine>,
     pub images: Arc<FakeImages>,
+    pub image_users: crate::ImageUsers,
     pub network: Arc<FakeNetwork>,
     api: knarr_api::ApiServer,
     pub settings: crate::Settings,
@@ -329,6 +332,7 @@ impl World {
                 dir: Some(images),
                 ..FakeImages::default()
             }),
+            image_users: Arc::new(Vec::new),
             network: Arc::default(),
             api,
             settings: crate::Settings::without_evictions(),
@@ -351,9 +355,11 @@ impl World {
             operations: Default::default(),
             engine: self.engine.clone(),
             images: self.images.clone(),
+            image_users: self.image_users.clone(),
             network: self.network.clone(),
             client: Arc::new(move || api.client("system:node:n1", &["system:masters"], "kubelet")),
             settings: self.settings.clone(),
+            edits: vec![self.dir.path().join("cdi")],
         };
         self.node = Some(Node::start_with(parts).await.unwrap());
     }

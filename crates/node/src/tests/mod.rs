@@ -3,6 +3,7 @@
 mod adoption;
 mod csi;
 mod csi_driver;
+mod devices;
 mod endings;
 mod ephemeral;
 mod fake;

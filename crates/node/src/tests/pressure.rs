@@ -1,7 +1,7 @@
 //! What a node does that is short of something.
 
-use k8s_openapi::api::core::v1::{Event, Node};
-use kube::{Api, api::ListParams};
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
 use serde_json::{Value, json};
 
 use super::fake::World;
@@ -36,7 +36,7 @@ async fn one_short_of_memory_evicts_what_runs_and_refuses_best_effort() {
         let found = all.into_iter().find(|c| c.type_ == "MemoryPressure");
         found.unwrap().status == "True"
     };
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let end = std::time::Instant::now() + super::fake::DEADLINE;
     while !condition().await {
         assert!(std::time::Instant::now() < end, "no MemoryPressure");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
@@ -69,16 +69,10 @@ async fn one_short_of_memory_evicts_what_runs_and_refuses_best_effort() {
     // a second of patience, whatever the Pod says: it ignored the signal
     assert!(world.engine.signals.lock().contains(&"c 9".to_owned()));
 
-    let events: Api<Event> = Api::all(world.client.clone());
-    let list = events.list(&ListParams::default()).await.unwrap();
-    let reasons: Vec<_> = list
-        .items
-        .iter()
-        .filter_map(|e| e.reason.as_deref())
-        .collect();
-    for reason in ["Evicted", "EvictionThresholdMet"] {
-        assert!(reasons.contains(&reason), "{reason} in {reasons:?}");
-    }
+    world.until_event("burstable", |r, _| r == "Evicted").await;
+    world
+        .until_event("n1", |r, _| r == "EvictionThresholdMet")
+        .await;
 }
 
 #[tokio::test]
@@ -109,4 +103,26 @@ async fn who_writes_more_than_allowed_goes() {
         pod["status"]["message"],
         "Usage of EmptyDir volume \"v\" exceeds the limit \"16Ki\". "
     );
+}
+
+#[tokio::test]
+async fn what_is_said_of_its_capacity_is_offered_to_pods() {
+    let world = World::new().await;
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    let x = "example.com/x";
+    for amount in [json!("5"), json!("7"), Value::Null] {
+        let patch = kube::api::Patch::Merge(json!({"status": {"capacity": {x: amount}}}));
+        let done = nodes.patch_status("n1", &Default::default(), &patch).await;
+        done.unwrap();
+        let end = std::time::Instant::now() + super::fake::DEADLINE;
+        loop {
+            let status = nodes.get("n1").await.unwrap().status.unwrap();
+            let offered = status.allocatable.unwrap_or_default().get(x).cloned();
+            if json!(offered) == amount {
+                break;
+            }
+            assert!(std::time::Instant::now() < end, "{offered:?}, not {amount}");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
 }

@@ -139,7 +139,12 @@ pub(crate) fn make(dir: &Path, medium: &Medium, group: Option<Group>) -> Result<
                 .map_err(|e| format!("cannot mount huge pages on {}: {e}", dir.display()))?;
         }
     }
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o777)).map_err(failed)?;
+    // A tmpfs stays sticky, as it is when it's mounted: so are the sub-paths that are made in it.
+    let mode = match medium {
+        Medium::Memory(_) => 0o1777,
+        Medium::Disk | Medium::HugePages(_) => 0o777,
+    };
+    fs::set_permissions(dir, fs::Permissions::from_mode(mode)).map_err(failed)?;
     match group {
         Some(group) => group.own(dir, false).map_err(failed),
         None => Ok(()),
@@ -150,6 +155,33 @@ pub(crate) fn make(dir: &Path, medium: &Medium, group: Option<Group>) -> Result<
 mod tests {
     use super::*;
     use serde_json::{Value, json};
+
+    #[test]
+    fn modes() {
+        assert!(
+            rustix::process::getuid().is_root(),
+            "this test needs root: it mounts"
+        );
+        let dir = tempfile::tempdir().unwrap();
+        let group = Group {
+            gid: 7,
+            only_on_root_mismatch: false,
+        };
+        for (name, medium, group, want) in [
+            ("disk", Medium::Disk, None, 0o777),
+            ("disk-group", Medium::Disk, Some(group), 0o2777),
+            ("memory", Medium::Memory(4096), None, 0o1777),
+            ("memory-group", Medium::Memory(4096), Some(group), 0o3777),
+        ] {
+            let at = dir.path().join(name);
+            make(&at, &medium, group).unwrap();
+            let mode = fs::metadata(&at).unwrap().permissions().mode();
+            if let Medium::Memory(_) = medium {
+                nix::mount::umount(&at).unwrap();
+            }
+            assert_eq!(mode & 0o7777, want, "{name}");
+        }
+    }
 
     #[test]
     fn media() {

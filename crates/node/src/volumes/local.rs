@@ -84,7 +84,7 @@ pub(crate) fn set_up(wanted: &Wanted<'_>) -> Result<Source, String> {
         (true, _) => {
             let dir = mounted_at(wanted.kubelet_dir, wanted.volume);
             let users = users(wanted.kubelet_dir, wanted.volume);
-            let kind = source.fs_type.as_deref().unwrap_or("ext4");
+            let kind = file_system(source);
             let _one = DEVICES.lock();
             fs::create_dir_all(&users)
                 .and_then(|()| fs::write(users.join(wanted.uid), ""))
@@ -106,6 +106,14 @@ pub(crate) fn set_up(wanted: &Wanted<'_>) -> Result<Source, String> {
     })
 }
 
+/// What a blank device gets; an empty name is none.
+fn file_system(source: &LocalVolumeSource) -> &str {
+    match source.fs_type.as_deref() {
+        None | Some("") => "ext4",
+        Some(kind) => kind,
+    }
+}
+
 /// Grows the file system of a device to the device's size; a folder has none.
 ///
 /// # Errors
@@ -120,7 +128,7 @@ pub(crate) fn grow(
     if !meta.file_type().is_block_device() {
         return Ok(());
     }
-    match source.fs_type.as_deref().unwrap_or("ext4") {
+    match file_system(source) {
         kind if kind.starts_with("ext") => run(Command::new("resize2fs").arg(device)),
         "xfs" => run(Command::new("xfs_growfs").arg(mounted_at(kubelet_dir, volume))),
         "btrfs" => {
@@ -233,6 +241,17 @@ fn run(command: &mut Command) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn file_systems_of_blank_devices() {
+        for (said, want) in [(None, "ext4"), (Some(""), "ext4"), (Some("xfs"), "xfs")] {
+            let source = LocalVolumeSource {
+                path: "/dev/x".into(),
+                fs_type: said.map(Into::into),
+            };
+            assert_eq!(file_system(&source), want, "{said:?}");
+        }
+    }
 
     #[test]
     fn what_can_be_local() {

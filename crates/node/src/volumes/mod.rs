@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <data_dir>/pods/<uid>/.volumes/<name>            emptyDir and rendered files
+//! <data_dir>/pods/<uid>/.folders/<name>            which folder of a claim is the Pod's own
 //! <data_dir>/pods/<uid>/.subpaths/<container>/<n>  bind mounts of sub-paths
 //! <data_dir>/pods/<uid>/.etc/                      hosts, hostname, resolv.conf
 //! <data_dir>/pods/<uid>/.messages/<container>.<n>  termination messages
@@ -13,12 +14,14 @@ pub(crate) mod atomic;
 mod claim;
 pub(crate) mod csi;
 mod empty_dir;
+mod folders;
 pub(crate) mod host_path;
 mod image;
 mod local;
 pub(crate) mod mounts;
 mod ownership;
 mod payload;
+mod removal;
 pub(crate) mod sub_path;
 mod token;
 
@@ -62,6 +65,10 @@ impl Source {
         }
     }
 }
+
+/// How it's told that a driver has no room for a volume on this node, and won't have any: the Pod can't be here.
+pub(crate) const ATTACH_LIMIT: &str =
+    "Node has reached its volume attachment limit, rejecting pod.";
 
 pub(crate) struct Ready {
     pub paths: Paths,
@@ -124,7 +131,19 @@ pub(crate) async fn set_up(request: &Request<'_>) -> Result<Ready, String> {
         let source = match claim::name(request.pod, volume) {
             // Boxed: each is large, and most Pods have only small ones.
             Some(claim) => {
-                Box::pin(claim::set_up(request, volume, claim, group, &mut ready)).await?
+                let ready = Box::pin(claim::set_up(request, volume, claim, group, &mut ready));
+                let mut source = ready.await.map_err(|e| match e.contains(ATTACH_LIMIT) {
+                    // in the kubelet's words (`volumemanager.VolumeAttachLimitExceededError`)
+                    true => format!(
+                        "{ATTACH_LIMIT} unmounted volumes=[{0}], unattached volumes=[{0}], failed to process volumes=[]: timed out waiting for the condition",
+                        volume.name
+                    ),
+                    false => e,
+                })?;
+                if folders::wanted(request.pod, volume) {
+                    source.path = Box::pin(folders::take(request, volume, &source.path)).await?;
+                }
+                source
             }
             None => Box::pin(one(request, volume, group, &mut ready))
                 .await
@@ -318,8 +337,13 @@ pub(crate) fn shows_metadata(pod: &Pod) -> bool {
 pub(crate) async fn tear_down(context: &Context, uid: &str, keep_logs: bool) -> Result<(), String> {
     let dir = pod_dir(&context.data_dir, uid);
     // what is mounted from volumes first
-    let sub_paths = dir.join(".subpaths");
-    blocking(move || mounts::remove_tree(&sub_paths)).await?;
+    let own = dir.clone();
+    blocking(move || {
+        mounts::remove_tree(&own.join(".subpaths"))?;
+        folders::give_back(&own);
+        Ok(())
+    })
+    .await?;
     context.csi.tear_down(context, uid).await?;
     let (kubelet_dir, uid) = (context.kubelet_dir(), uid.to_owned());
     blocking(move || {
@@ -327,7 +351,7 @@ pub(crate) async fn tear_down(context: &Context, uid: &str, keep_logs: bool) -> 
         if !keep_logs {
             return mounts::remove_tree(&dir);
         }
-        for part in [".volumes", ".etc", ".messages"] {
+        for part in [".volumes", folders::HELD, ".etc", ".messages"] {
             mounts::remove_tree(&dir.join(part))?;
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! tmpfs mounts, the table of mounts, and taking them all down again. Blocking.
+//! tmpfs mounts and the table of mounts. Blocking.
 
 use std::{
     fs, io,
@@ -6,7 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::mount::{MntFlags, MsFlags};
+use nix::mount::MsFlags;
+
+pub(crate) use super::removal::remove_tree;
 
 /// Mount points at or below `dir`, deepest first.
 pub(crate) fn below(dir: &Path) -> io::Result<Vec<PathBuf>> {
@@ -97,27 +99,6 @@ pub(crate) fn share(dir: &Path) -> Result<(), String> {
     let none = None::<&str>;
     nix::mount::mount(Some(dir), dir, none, MsFlags::MS_BIND, none).map_err(|e| failed(&e))?;
     nix::mount::mount(none, dir, none, MsFlags::MS_SHARED, none).map_err(|e| failed(&e))
-}
-
-/// Unmounts everything below `dir` and removes it. Refuses to remove while anything is still mounted there: it could be someone's data.
-pub(crate) fn remove_tree(dir: &Path) -> Result<(), String> {
-    for mount in below(dir).map_err(|e| e.to_string())? {
-        if let Err(error) =
-            nix::mount::umount2(&mount, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
-            && error != nix::Error::EINVAL
-        {
-            return Err(format!("cannot unmount {}: {error}", mount.display()));
-        }
-    }
-    if let Some(left) = below(dir).map_err(|e| e.to_string())?.first() {
-        return Err(format!("{} is still mounted", left.display()));
-    }
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(format!("cannot remove {}: {error}", dir.display()))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

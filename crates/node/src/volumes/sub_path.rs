@@ -166,6 +166,39 @@ mod tests {
     }
 
     #[test]
+    fn a_race_does_not_lead_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let (volume, outside) = (dir.path().join("v"), dir.path().join("outside"));
+        fs::create_dir_all(volume.join("real/deep")).unwrap();
+        fs::create_dir_all(outside.join("deep")).unwrap();
+        symlink(&outside, volume.join("link")).unwrap();
+        let ino = |path: &Path| fs::metadata(path).unwrap().ino();
+        let bad = [ino(&outside), ino(&outside.join("deep"))];
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // what is asked for is now a folder, now a way out
+            scope.spawn(|| {
+                let flags = rustix::fs::RenameFlags::EXCHANGE;
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let (a, b) = (volume.join("real"), volume.join("link"));
+                    let _ = rustix::fs::renameat_with(CWD, &a, CWD, &b, flags);
+                }
+            });
+            for n in 0..2000 {
+                for path in ["real", "real/deep", &format!("real/new{n}/x")] {
+                    if let Ok(fd) = open(&volume, path) {
+                        let found = rustix::fs::fstat(&fd).unwrap().st_ino;
+                        assert!(!bad.contains(&found), "{path}");
+                    }
+                }
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        let left: Vec<_> = fs::read_dir(&outside).unwrap().flatten().collect();
+        assert_eq!(left.len(), 1, "nothing was made outside: {left:?}");
+    }
+
+    #[test]
     fn errors_tell_nothing_of_the_machine() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("file"), "").unwrap();

@@ -246,9 +246,9 @@ async fn unwell_and_restarted() {
     let world = World::new().await;
     let mut main = shell(
         "c",
-        "echo attempt; echo why I ended > /dev/termination-log; exec sleep 1000",
+        "echo attempt; echo why I ended > /dev/termination-log; touch /said; exec sleep 1000",
     );
-    main["livenessProbe"] = json!({"exec": {"command": ["test", "-e", "/never"]}, "periodSeconds": 1, "failureThreshold": 1});
+    main["livenessProbe"] = json!({"exec": {"command": ["sh", "-c", "! test -e /said"]}, "periodSeconds": 1, "failureThreshold": 1});
     world
         .create(
             "p",

@@ -23,7 +23,7 @@ use kube::{
 use serde_json::{Value, json};
 
 /// Generous: the machine may be busy.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(180);
 
 /// Addresses without links: what's tested here is the node. The same Pod always has the same.
 pub struct NoNetwork;
@@ -79,6 +79,8 @@ pub async fn start_node(
         cluster_domain: "cluster.local".into(),
         runtime: runtime.clone(),
         images,
+        registries: Default::default(),
+        image_users: std::sync::Arc::new(Vec::new),
         network: Arc::new(NoNetwork),
         client: Arc::new(move || api.client("system:node:n1", &["system:masters"], "kubelet")),
         settings: settings(),
@@ -353,7 +355,18 @@ impl World {
         for entry in fs::read_dir("/proc").unwrap().flatten() {
             let text = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
             if text.contains(&self.cgroup_parent) {
-                found.push(format!("process {}", entry.path().display()));
+                let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+                let field = |name: &str| {
+                    let line = status.lines().find_map(|l| l.strip_prefix(name));
+                    line.unwrap_or_default().trim().to_owned()
+                };
+                let (name, state, parent) = (field("Name:"), field("State:"), field("PPid:"));
+                // dead, and only waiting for the machine's first process to take note of it
+                if state.starts_with('Z') && parent == "1" {
+                    continue;
+                }
+                let path = entry.path();
+                found.push(format!("process {} {name} {state}", path.display()));
             }
         }
         found

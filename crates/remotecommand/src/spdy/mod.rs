@@ -19,6 +19,8 @@ const PROTOCOL_ERROR: u32 = 1;
 const INVALID_STREAM: u32 = 2;
 const REFUSED_STREAM: u32 = 3;
 
+/// Most streams that haven't ended in both directions: 512 forwarded connections at a time.
+pub(crate) const STREAMS_MAX: usize = 1024;
 /// Streams that the client has opened and nobody has taken yet.
 const UNTAKEN_MAX: usize = 4;
 

@@ -2,7 +2,7 @@
 
 use super::frame::{self, Head};
 use super::headers::Decoder;
-use super::{INVALID_STREAM, Opened, PROTOCOL_ERROR, REFUSED_STREAM};
+use super::{INVALID_STREAM, Opened, PROTOCOL_ERROR, REFUSED_STREAM, STREAMS_MAX};
 use crate::mux::{Inbound, Out, Session};
 use std::collections::HashMap;
 use std::io;
@@ -10,8 +10,6 @@ use tokio::io::{AsyncRead, AsyncReadExt, BufReader};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// Most streams that haven't ended in both directions.
-const STREAMS_MAX: usize = 512;
 /// Largest control frame: a header block, compressed.
 const CONTROL_BYTES_MAX: u32 = 16 << 10;
 const CHUNK_BYTES: usize = 8 << 10;

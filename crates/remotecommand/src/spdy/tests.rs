@@ -268,29 +268,34 @@ async fn garbage_ends_cleanly() {
 async fn streams_are_bounded() {
     let (mut client, _session, mut opened) = connect();
     let mut kept = Vec::new();
-    for i in 0..512 {
+    let max = u32::try_from(super::STREAMS_MAX).unwrap();
+    for i in 0..max {
         client.open(2 * i + 1, 0, &[]).await;
         client.expect(frame::SYN_REPLY, &[2 * i + 1]).await;
         kept.push(opened.recv().await.unwrap());
     }
-    client.open(1025, 0, &[]).await;
+    client.open(2 * max + 1, 0, &[]).await;
     client
-        .expect(frame::RST_STREAM, &[1025, super::REFUSED_STREAM])
+        .expect(frame::RST_STREAM, &[2 * max + 1, super::REFUSED_STREAM])
         .await;
     // one that has ended both ways makes room
     drop(kept.remove(0));
     client.expect_data(1, true, b"").await;
     client.data(1, frame::FLAG_FIN, b"").await;
     client
-        .open(1027, 0, &[("the", "compression state"), ("is", "intact")])
+        .open(
+            2 * max + 3,
+            0,
+            &[("the", "compression state"), ("is", "intact")],
+        )
         .await;
-    client.expect(frame::SYN_REPLY, &[1027]).await;
+    client.expect(frame::SYN_REPLY, &[2 * max + 3]).await;
     kept.push(opened.recv().await.unwrap());
     assert_eq!(kept.last().unwrap().header("is"), Some("intact"));
     drop(opened);
-    client.open(1029, 0, &[]).await;
+    client.open(2 * max + 5, 0, &[]).await;
     client
-        .expect(frame::RST_STREAM, &[1029, super::REFUSED_STREAM])
+        .expect(frame::RST_STREAM, &[2 * max + 5, super::REFUSED_STREAM])
         .await;
 }
 

@@ -1,9 +1,10 @@
 //! Which devices a container's processes may open and make.
 
-use std::{fs, io};
+use std::{fmt, fs, io, str::FromStr};
 
-use super::{Group, write_to};
+use super::{Group, Leaf, device_program::assemble, write_to};
 use crate::{
+    bpf,
     error::{During, Error},
     spec::Device,
 };
@@ -23,24 +24,230 @@ const ALWAYS: [&str; 11] = [
     "c 136:* rwm",
 ];
 
+/// Some devices, and what may be done with them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rule {
+    /// else character devices
+    pub(crate) block: bool,
+    /// None: any
+    pub(crate) major: Option<u32>,
+    pub(crate) minor: Option<u32>,
+    pub(crate) read: bool,
+    pub(crate) write: bool,
+    pub(crate) make: bool,
+}
+
+/// As v1's `devices.allow` takes it.
+impl FromStr for Rule {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Rule, String> {
+        let read = || {
+            let mut fields = text.split(' ');
+            let (kind, numbers, access) = (fields.next()?, fields.next()?, fields.next()?);
+            let (major, minor) = numbers.split_once(':')?;
+            let number = |text: &str| match text {
+                "*" => Some(None),
+                number => number.parse().ok().map(Some),
+            };
+            Some(Rule {
+                block: kind == "b",
+                major: number(major)?,
+                minor: number(minor)?,
+                read: access.contains('r'),
+                write: access.contains('w'),
+                make: access.contains('m'),
+            })
+        };
+        read().ok_or_else(|| format!("{text:?} is no rule about devices"))
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = |n: Option<u32>| n.map_or("*".to_owned(), |n| n.to_string());
+        let kind = if self.block { 'b' } else { 'c' };
+        write!(f, "{kind} {}:{} ", number(self.major), number(self.minor))?;
+        [(self.read, "r"), (self.write, "w"), (self.make, "m")]
+            .iter()
+            .filter(|(on, _)| *on)
+            .try_for_each(|(_, letter)| f.write_str(letter))
+    }
+}
+
+impl Rule {
+    fn of(device: &Device) -> Rule {
+        Rule {
+            block: device.block,
+            major: Some(device.major),
+            minor: Some(device.minor),
+            read: device.access.contains('r'),
+            write: device.access.contains('w'),
+            make: device.access.contains('m'),
+        }
+    }
+}
+
+/// The usual devices and those given.
+fn list(more: &[Device]) -> Vec<Rule> {
+    // the constants are rules: a test reads each
+    let always = ALWAYS.iter().filter_map(|rule| rule.parse().ok());
+    always.chain(more.iter().map(Rule::of)).collect()
+}
+
+/// Whether this kernel takes lists of devices for v2 (`CONFIG_CGROUP_BPF`, and nobody has forbidden it).
+pub(crate) fn has_programs() -> bool {
+    bpf::load_device_program(&assemble(&[])).is_ok()
+}
+
 impl Group {
-    /// Only the usual devices and those given. On v2 nothing is done here: see `Inner::process`, which takes the right to make devices.
+    /// Only the usual devices and those given. On a kernel without programs nothing is done on v2: see `Inner::process`, which
+    /// takes the right to make devices then.
     pub(crate) fn restrict_devices(&self, more: &[Device]) -> Result<(), Error> {
-        let Some(leaf) = self.leaf("devices").filter(|l| !l.v2) else {
+        let Some(leaf) = self.leaf("devices") else {
             return Ok(());
         };
-        let deny = leaf.path.join("devices.deny");
-        write_to(&deny, "a").during(|| format!("writing {}", deny.display()))?;
-        let allow = leaf.path.join("devices.allow");
-        let file = fs::OpenOptions::new()
-            .write(true)
-            .open(&allow)
-            .during(|| format!("opening {}", allow.display()))?;
-        let more = more.iter().map(Device::rule);
-        for rule in ALWAYS.iter().map(|r| (*r).to_owned()).chain(more) {
-            io::Write::write_all(&mut &file, rule.as_bytes())
-                .during(|| format!("writing {rule:?} to {}", allow.display()))?;
+        match leaf.v2 {
+            true if has_programs() => self.attach_list(leaf, more),
+            true => Ok(()),
+            false => write_list(leaf, more),
         }
-        Ok(())
+    }
+
+    fn attach_list(&self, leaf: &Leaf, more: &[Device]) -> Result<(), Error> {
+        let told = || format!("limiting the devices of {}", leaf.path.display());
+        let program = bpf::load_device_program(&assemble(&list(more))).during(told)?;
+        let folder = fs::File::open(&leaf.path).during(told)?;
+        bpf::attach_device_program(&folder, &program).during(told)
+    }
+}
+
+fn write_list(leaf: &Leaf, more: &[Device]) -> Result<(), Error> {
+    let deny = leaf.path.join("devices.deny");
+    write_to(&deny, "a").during(|| format!("writing {}", deny.display()))?;
+    let allow = leaf.path.join("devices.allow");
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(&allow)
+        .during(|| format!("opening {}", allow.display()))?;
+    for rule in list(more) {
+        let rule = rule.to_string();
+        io::Write::write_all(&mut &file, rule.as_bytes())
+            .during(|| format!("writing {rule:?} to {}", allow.display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{path::Path, process::Command};
+
+    #[test]
+    fn rules_are_read_as_they_are_written() {
+        for rule in ALWAYS.iter().chain(&["b 8:* r", "c 10:200 rw"]) {
+            assert_eq!(rule.parse::<Rule>().unwrap().to_string(), *rule);
+        }
+        assert!("c 1 rwm".parse::<Rule>().is_err());
+        assert_eq!(list(&[]).len(), ALWAYS.len());
+    }
+
+    /// A v2 tree of the test's own, unmounted when dropped.
+    struct Tree(tempfile::TempDir);
+
+    impl Tree {
+        fn mount() -> Tree {
+            assert!(
+                rustix::process::geteuid().is_root(),
+                "this test mounts a cgroup tree: run it as root"
+            );
+            let dir = tempfile::tempdir().unwrap();
+            let mounted = Command::new("mount")
+                .args(["-t", "cgroup2", "none"])
+                .arg(dir.path())
+                .status()
+                .unwrap();
+            assert!(mounted.success());
+            Tree(dir)
+        }
+    }
+
+    impl Drop for Tree {
+        fn drop(&mut self) {
+            let _ = Command::new("umount").arg(self.0.path()).status();
+        }
+    }
+
+    /// What the shell says when it tries a command inside the cgroup.
+    fn tried(cgroup: &Path, command: &str) -> String {
+        let script = format!("echo 0 > {}/cgroup.procs && {command}", cgroup.display());
+        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        match output.status.success() {
+            true => "yes".into(),
+            false => String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    #[test]
+    fn a_v2_cgroup_has_a_list_of_devices() {
+        let tree = Tree::mount();
+        let nodes = tempfile::tempdir().unwrap();
+        let path = tree
+            .0
+            .path()
+            .join(format!("knarr-test-devices-{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        let group = Group {
+            v2: true,
+            depth: 1,
+            leaves: vec![Leaf {
+                path: path.clone(),
+                controllers: vec![],
+                v2: true,
+            }],
+        };
+        let node = |name: &str, kind: &str, major: u32, minor: u32| {
+            let path = nodes.path().join(name);
+            let made = Command::new("mknod")
+                .arg(&path)
+                .args([kind, &major.to_string(), &minor.to_string()])
+                .status();
+            assert!(made.unwrap().success());
+            path
+        };
+        let (null, mem) = (node("null", "c", 1, 3), node("mem", "c", 1, 1));
+        let given = node("given", "c", 1, 11);
+        let open = |path: &Path| format!(": < {}", path.display());
+        // not every kernel has this device: what counts is who says no
+        let before = tried(&path, &open(&mem));
+        assert!(!before.contains("Operation not permitted"), "{before}");
+        let device = Device {
+            path: "/dev/kmsg".into(),
+            block: false,
+            major: 1,
+            minor: 11,
+            mode: 0o600,
+            access: "r".into(),
+        };
+        group.restrict_devices(&[device]).unwrap();
+        for (name, command, wanted) in [
+            ("an usual one", open(&null), "yes"),
+            ("another one", open(&mem), "Operation not permitted"),
+            ("a given one", open(&given), "yes"),
+            (
+                "a given one, but not so",
+                format!(": >> {}", given.display()),
+                "Operation not permitted",
+            ),
+            (
+                "nodes may be made",
+                format!("mknod {}/new c 1 1", nodes.path().display()),
+                "yes",
+            ),
+        ] {
+            let got = tried(&path, &command);
+            assert!(got.contains(wanted), "{name}: {got}");
+        }
+        fs::remove_dir(&path).unwrap();
     }
 }

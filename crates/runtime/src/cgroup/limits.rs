@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Group, write_to};
+use super::{Group, more, write_to};
 use crate::{
     error::{During, Error},
     spec::Resources,
@@ -37,7 +37,7 @@ fn page_size_name(bytes: u64) -> String {
 }
 
 impl Group {
-    fn write(&self, controller: &str, file: &str, value: &str) -> Result<(), Error> {
+    pub(super) fn write(&self, controller: &str, file: &str, value: &str) -> Result<(), Error> {
         let absent = || {
             Error::Other(format!(
                 "this machine has no cgroup controller {controller:?}, which the limits ask for: enable it or leave the limit out"
@@ -51,7 +51,12 @@ impl Group {
     }
 
     /// For what not every kernel has.
-    fn write_if_there(&self, controller: &str, file: &str, value: &str) -> Result<(), Error> {
+    pub(super) fn write_if_there(
+        &self,
+        controller: &str,
+        file: &str,
+        value: &str,
+    ) -> Result<(), Error> {
         match self.leaf(controller).map(|leaf| leaf.path.join(file)) {
             Some(path) if path.exists() => self.write(controller, file, value),
             _ => Ok(()),
@@ -73,6 +78,7 @@ impl Group {
         for (size, bytes) in &limits.huge_pages {
             self.limit_huge_pages(*size, *bytes)?;
         }
+        self.limit_more(limits)?;
         if limits.oom_group {
             self.write_if_there("memory", "memory.oom.group", "1")?;
         }
@@ -134,15 +140,14 @@ impl Group {
         if self.v2 {
             self.write("memory", "memory.max", &text)?;
             // SOURCE: KEP-2400, NoSwap is the default
-            return self.write_if_there("memory", "memory.swap.max", "0");
+            let swap = more::swap_alone(Some(bytes), limits.memory_swap_bytes);
+            let swap = swap.unwrap_or_else(|| "0".into());
+            return self.write_if_there("memory", "memory.swap.max", &swap);
         }
-        // memory+swap must never be below memory: raise it first, and lower it last
-        let swap = self.write_if_there("memory", "memory.memsw.limit_in_bytes", &text);
-        self.write("memory", "memory.limit_in_bytes", &text)?;
-        if swap.is_err() {
-            self.write_if_there("memory", "memory.memsw.limit_in_bytes", &text)?;
-        }
-        Ok(())
+        let both = limits
+            .memory_swap_bytes
+            .map(|both| both.max(-1).to_string());
+        self.limit_swap_v1(&text, &both.unwrap_or_else(|| text.clone()))
     }
 
     /// Both what is used and what is only reserved. A limit of nothing is no reason to fail where there are no huge pages to be had.
@@ -171,7 +176,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::cgroup::{Hierarchies, V1};
+    use crate::cgroup::{Besides, Hierarchies, Unified, V1};
 
     #[test]
     fn weights_as_upstream() {
@@ -235,6 +240,7 @@ mod tests {
             pids_limit: Some(7),
             huge_pages: [(2 << 20, 4 << 20), (1 << 30, 0)].into(),
             oom_group: true,
+            ..Resources::default()
         }
     }
 
@@ -307,16 +313,21 @@ mod tests {
         let v1 = |name: &str| V1 {
             mount: at(name),
             controllers: vec![name.into()],
+            seldom: false,
         };
         let hierarchies = Hierarchies::V1(
             vec![v1("cpu"), v1("memory"), v1("pids")],
-            Some(at("unified")),
+            Some(Unified {
+                mount: at("unified"),
+                controllers: true,
+                pressure: false,
+            }),
         );
         // without huge pages the v2 tree isn't touched
         let mut limits = everything();
         limits.huge_pages.clear();
         hierarchies
-            .group_for("/k", "g", false)
+            .group_for("/k", "g", Besides::of(&limits))
             .create(&limits)
             .unwrap();
         let plain = [
@@ -329,7 +340,7 @@ mod tests {
         ];
         assert_eq!(written(dir.path()), plain);
         hierarchies
-            .group_for("/k", "g", true)
+            .group_for("/k", "g", Besides::of(&everything()))
             .create(&everything())
             .unwrap();
         let more = [

@@ -4,8 +4,10 @@
 //!
 //! Joining on v1 is done by a single-threaded process writing `0` to `tasks`: the kernel then skips the global lock whose RCU grace period costs 14 ms when a pid is written to `cgroup.procs` (cgroup_procs_write_start, kernel/cgroup/cgroup.c). On v2 the process is born in its group (`CLONE_INTO_CGROUP`), which skips it too.
 
+mod device_program;
 mod devices;
 mod limits;
+mod more;
 mod tree;
 mod usage;
 
@@ -18,18 +20,27 @@ use std::{
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::tree::remove_tree;
-use crate::error::{During, Error};
+pub(crate) use self::{devices::has_programs, tree::remove_tree};
+use crate::{
+    error::{During, Error},
+    spec::Resources,
+};
 
 const MOUNT: &str = "/sys/fs/cgroup";
-const V1_CONTROLLERS: [&str; 6] = ["cpu", "cpuacct", "memory", "pids", "devices", "hugetlb"];
+const V1_CONTROLLERS: [&str; 7] = [
+    "cpu", "cpuacct", "memory", "pids", "devices", "hugetlb", "blkio",
+];
+/// Hierarchies that a group is in only when its limits ask for it.
+const V1_SELDOM: [&str; 1] = ["cpuset"];
+/// Stands for what the v2 tree of a hybrid machine is for when it has no controller: it counts for what processes wait.
+const PRESSURE: &str = "pressure";
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
 
 /// The hierarchies of this machine.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Hierarchies {
-    /// with the v2 tree that is mounted beside them, if its root has a controller
-    V1(Vec<V1>, Option<PathBuf>),
+    /// with the v2 tree that is mounted beside them, if it's of any use
+    V1(Vec<V1>, Option<Unified>),
     V2(PathBuf),
 }
 
@@ -37,6 +48,48 @@ pub(crate) enum Hierarchies {
 pub(crate) struct V1 {
     pub(crate) mount: PathBuf,
     pub(crate) controllers: Vec<String>,
+    /// see [`V1_SELDOM`]
+    #[serde(default)]
+    pub(crate) seldom: bool,
+}
+
+/// Which hierarchies a group is in besides those that all are in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Besides {
+    pub(crate) huge_pages: bool,
+    pub(crate) cpuset: bool,
+}
+
+impl Besides {
+    /// Wherever a group may be: for removing it.
+    pub(crate) const ALL: Besides = Besides {
+        huge_pages: true,
+        cpuset: true,
+    };
+
+    pub(crate) fn of(limits: &Resources) -> Besides {
+        Besides {
+            huge_pages: limits.huge_pages.values().any(|bytes| *bytes > 0),
+            cpuset: !limits.cpuset_cpus.is_empty() || !limits.cpuset_mems.is_empty(),
+        }
+    }
+
+    fn wants(self, controller: &str) -> bool {
+        match controller {
+            "cpuset" => self.cpuset,
+            _ => false,
+        }
+    }
+}
+
+/// The v2 tree of a hybrid machine.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Unified {
+    pub(crate) mount: PathBuf,
+    /// it has controllers that v1 left free
+    controllers: bool,
+    /// the kernel counts pressure in it
+    pressure: bool,
 }
 
 impl Hierarchies {
@@ -50,7 +103,7 @@ impl Hierarchies {
         let mounts = fs::read_to_string("/proc/self/mounts")
             .during(|| "reading /proc/self/mounts".into())?;
         let found = v1_hierarchies(&mounts);
-        if found.is_empty() {
+        if found.iter().all(|h| h.seldom) {
             return Err(Error::Other(format!(
                 "no cgroup controllers under {MOUNT}: mount cgroup2 there, or the v1 controllers {V1_CONTROLLERS:?}"
             )));
@@ -62,14 +115,22 @@ impl Hierarchies {
     pub(crate) fn group(&self, parent: &str, path: &str) -> Group {
         let relative = Path::new(parent.trim_start_matches('/')).join(path.trim_matches('/'));
         let leaves = match self {
-            Hierarchies::V1(all, _) => all
-                .iter()
-                .map(|h| Leaf {
-                    path: h.mount.join(&relative),
-                    controllers: h.controllers.clone(),
-                    v2: false,
-                })
-                .collect(),
+            Hierarchies::V1(all, unified) => {
+                let counted = unified.iter().filter(|u| u.pressure).map(|u| Leaf {
+                    path: u.mount.join(&relative),
+                    controllers: vec![PRESSURE.into()],
+                    v2: true,
+                });
+                all.iter()
+                    .filter(|h| !h.seldom)
+                    .map(|h| Leaf {
+                        path: h.mount.join(&relative),
+                        controllers: h.controllers.clone(),
+                        v2: false,
+                    })
+                    .chain(counted)
+                    .collect()
+            }
             Hierarchies::V2(mount) => vec![Leaf {
                 path: mount.join(&relative),
                 controllers: Vec::new(),
@@ -83,17 +144,28 @@ impl Hierarchies {
         }
     }
 
-    /// As [`Hierarchies::group`], and in the v2 tree of a hybrid machine too when only that can limit huge pages.
-    pub(crate) fn group_for(&self, parent: &str, path: &str, huge_pages: bool) -> Group {
+    /// As [`Hierarchies::group`], and in further hierarchies; with the controller in the v2 tree of a hybrid machine when only that can limit huge pages.
+    pub(crate) fn group_for(&self, parent: &str, path: &str, besides: Besides) -> Group {
         let mut group = self.group(parent, path);
-        if let (Hierarchies::V1(all, Some(unified)), true) = (self, huge_pages)
+        if let Hierarchies::V1(all, _) = self {
+            let relative = Path::new(parent.trim_start_matches('/')).join(path.trim_matches('/'));
+            let wanted = |h: &&V1| h.seldom && h.controllers.iter().any(|c| besides.wants(c));
+            group.leaves.extend(all.iter().filter(wanted).map(|h| Leaf {
+                path: h.mount.join(&relative),
+                controllers: h.controllers.clone(),
+                v2: false,
+            }));
+        }
+        if let (Hierarchies::V1(all, Some(unified)), true) = (self, besides.huge_pages)
+            && unified.controllers
             && !all
                 .iter()
                 .any(|h| h.controllers.iter().any(|c| c == "hugetlb"))
         {
             let relative = Path::new(parent.trim_start_matches('/')).join(path.trim_matches('/'));
+            group.leaves.retain(|leaf| !leaf.v2);
             group.leaves.push(Leaf {
-                path: unified.join(relative),
+                path: unified.mount.join(relative),
                 controllers: vec!["hugetlb".into()],
                 v2: true,
             });
@@ -102,16 +174,21 @@ impl Hierarchies {
     }
 }
 
-/// The v2 tree that is mounted on a machine whose other controllers are v1's, if it has controllers.
-fn unified(mounts: &str) -> Option<PathBuf> {
+/// The v2 tree that is mounted on a machine whose other controllers are v1's.
+fn unified(mounts: &str) -> Option<Unified> {
     let mount = mounts.lines().find_map(|line| {
         let mut fields = line.split(' ').skip(1);
         let (mount, kind) = (fields.next()?, fields.next()?);
         (kind == "cgroup2").then(|| PathBuf::from(mount))
     })?;
     // the root has no such file while no controller is free
-    let controllers = fs::read_to_string(mount.join("cgroup.controllers")).ok()?;
-    (!controllers.trim().is_empty()).then_some(mount)
+    let controllers = fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default();
+    let found = Unified {
+        controllers: !controllers.trim().is_empty(),
+        pressure: mount.join("cpu.pressure").exists(),
+        mount,
+    };
+    (found.controllers || found.pressure).then_some(found)
 }
 
 fn v1_hierarchies(mounts: &str) -> Vec<V1> {
@@ -128,9 +205,10 @@ fn v1_hierarchies(mounts: &str) -> Vec<V1> {
         }
         let controllers: Vec<String> = options
             .split(',')
-            .filter(|o| V1_CONTROLLERS.contains(o))
+            .filter(|o| V1_CONTROLLERS.contains(o) || V1_SELDOM.contains(o))
             .map(str::to_owned)
             .collect();
+        let seldom = controllers.iter().all(|c| V1_SELDOM.contains(&c.as_str()));
         let seen = found
             .iter()
             .any(|h| controllers.iter().any(|c| h.controllers.contains(c)));
@@ -138,6 +216,7 @@ fn v1_hierarchies(mounts: &str) -> Vec<V1> {
             found.push(V1 {
                 mount: PathBuf::from(mount),
                 controllers,
+                seldom,
             });
         }
     }
@@ -200,13 +279,18 @@ impl Group {
         let Some(leaf) = self.leaves.iter().find(|l| l.v2) else {
             return Ok(None);
         };
-        rustix::fs::open(
+        let opened = rustix::fs::open(
             &leaf.path,
             OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
-        )
-        .map(Some)
-        .during(|| format!("opening the cgroup {}", leaf.path.display()))
+        );
+        match opened {
+            // a container from before its machine's v2 tree was used runs on without
+            Err(rustix::io::Errno::NOENT) if !self.v2 => Ok(None),
+            other => other
+                .map(Some)
+                .during(|| format!("opening the cgroup {}", leaf.path.display())),
+        }
     }
 }
 
@@ -246,6 +330,75 @@ mod tests {
                 ("/sys/fs/cgroup/memory", 1)
             ]
         );
+    }
+
+    #[test]
+    fn a_hybrid_machines_groups_are_in_the_tree_that_counts_pressure() {
+        let v1 = |name: &str| V1 {
+            mount: Path::new("/c").join(name),
+            controllers: vec![name.into()],
+            seldom: false,
+        };
+        for (controllers, pressure, huge_pages, want) in [
+            (false, false, true, vec![]),
+            (false, true, true, vec![PRESSURE]),
+            (true, false, false, vec![]),
+            (true, false, true, vec!["hugetlb"]),
+            (true, true, false, vec![PRESSURE]),
+            (true, true, true, vec!["hugetlb"]),
+        ] {
+            let unified = Unified {
+                mount: "/c/unified".into(),
+                controllers,
+                pressure,
+            };
+            let machine = Hierarchies::V1(vec![v1("cpu"), v1("memory")], Some(unified));
+            let group = machine.group_for(
+                "/k",
+                "pod1/a",
+                Besides {
+                    huge_pages,
+                    ..Besides::default()
+                },
+            );
+            assert!(!group.v2 && !group.leaves[0].v2 && !group.leaves[1].v2);
+            let v2: Vec<&Leaf> = group.leaves.iter().filter(|l| l.v2).collect();
+            let of: Vec<&str> = v2
+                .iter()
+                .flat_map(|l| &l.controllers)
+                .map(|c| &**c)
+                .collect();
+            assert_eq!(of, want, "{controllers} {pressure} {huge_pages}");
+            for leaf in v2 {
+                assert_eq!(leaf.path, Path::new("/c/unified/k/pod1/a"));
+            }
+            // a container from before that is entered without it
+            assert!(group.fd().unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn the_v2_tree_beside_v1_is_used_for_what_it_has() {
+        for (files, want) in [
+            (vec![], None),
+            (vec![("cgroup.controllers", "\n")], None),
+            (
+                vec![("cgroup.controllers", "hugetlb\n")],
+                Some((true, false)),
+            ),
+            (
+                vec![("cgroup.controllers", "\n"), ("cpu.pressure", "")],
+                Some((false, true)),
+            ),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            for (name, text) in &files {
+                fs::write(dir.path().join(name), text).unwrap();
+            }
+            let mounts = format!("cgroup2 {} cgroup2 rw 0 0\n", dir.path().display());
+            let got = unified(&mounts).map(|u| (u.controllers, u.pressure));
+            assert_eq!(got, want, "{files:?}");
+        }
     }
 
     #[test]

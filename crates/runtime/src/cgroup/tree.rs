@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Group, Leaf, write_to};
+use super::{Besides, Group, Leaf, more, write_to};
 use crate::{
     error::{During, Error},
     spec::Resources,
@@ -16,10 +16,11 @@ use crate::{
 impl Group {
     /// Makes the folders and sets the limits. A parent can be removed under our feet by a neighbour's delete, hence the few retries.
     pub(crate) fn create(&self, limits: &Resources) -> Result<(), Error> {
+        let besides = Besides::of(limits);
         for leaf in &self.leaves {
             let mut left = 5;
             loop {
-                let made = make_all(&leaf.path, self.depth, leaf);
+                let made = make_all(&leaf.path, self.depth, leaf, besides);
                 match made {
                     Err(e) if e.kind() == io::ErrorKind::NotFound && left > 0 => left -= 1,
                     other => {
@@ -89,21 +90,27 @@ impl Group {
 }
 
 /// On v2 a controller counts for a folder when its parent has switched it on for its children.
-const V2_CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "hugetlb"];
+const V2_CONTROLLERS: [&str; 5] = ["cpu", "io", "memory", "pids", "hugetlb"];
 
-fn make_all(path: &Path, depth: usize, leaf: &Leaf) -> io::Result<()> {
+fn make_all(path: &Path, depth: usize, leaf: &Leaf, besides: Besides) -> io::Result<()> {
     if !leaf.v2 {
-        return fs::create_dir_all(path);
+        fs::create_dir_all(path)?;
+        return match besides.cpuset && leaf.controllers.iter().any(|c| c == "cpuset") {
+            true => more::inherit_cpuset(path, depth),
+            false => Ok(()),
+        };
     }
+    let cpuset = (besides.cpuset && leaf.controllers.is_empty()).then_some("cpuset");
+    let controllers: Vec<&str> = V2_CONTROLLERS.into_iter().chain(cpuset).collect();
     let mut folders: Vec<&Path> = path.ancestors().take(depth + 1).collect();
     folders.reverse();
     for pair in folders.windows(2) {
         let control = pair[0].join("cgroup.subtree_control");
         let on = fs::read_to_string(&control).unwrap_or_default();
-        for controller in V2_CONTROLLERS {
+        for controller in &controllers {
             let wanted =
                 leaf.controllers.is_empty() || leaf.controllers.iter().any(|c| c == controller);
-            if wanted && !on.split_whitespace().any(|c| c == controller) {
+            if wanted && !on.split_whitespace().any(|c| c == *controller) {
                 // a controller that the parent doesn't have shows when its limit is set
                 let _ = write_to(&control, &format!("+{controller}"));
             }

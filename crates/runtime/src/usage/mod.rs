@@ -121,15 +121,12 @@ pub(crate) struct Place {
     unified: Option<PathBuf>,
 }
 
-/// Where systemd and others mount the v2 tree of a hybrid.
-pub(crate) const HYBRID: &str = "/sys/fs/cgroup/unified";
-
 impl Place {
     /// The cgroup `path` (from the hierarchies' roots) of this machine.
     pub(crate) fn of(hierarchies: &Hierarchies, path: &Path) -> Place {
         let path = path.strip_prefix("/").unwrap_or(path);
         match hierarchies {
-            Hierarchies::V1(all, _) => {
+            Hierarchies::V1(all, unified) => {
                 let mut leaves: Vec<(Vec<String>, PathBuf)> = all
                     .iter()
                     .map(|h| (h.controllers.clone(), h.mount.join(path)))
@@ -145,7 +142,10 @@ impl Place {
                 Place {
                     v2: false,
                     leaves,
-                    unified: Some(Path::new(HYBRID).join(path)).filter(|p| p.is_dir()),
+                    unified: unified
+                        .as_ref()
+                        .map(|u| u.mount.join(path))
+                        .filter(|p| p.is_dir()),
                 }
             }
             Hierarchies::V2(mount) => Place::v2(mount.join(path)),

@@ -25,6 +25,13 @@ pub fn busybox(dir: &Path) {
         "bin", "etc", "tmp", "proc", "sys", "dev", "root", "home/web",
     ] {
         fs::create_dir_all(dir.join(d)).unwrap();
+        // whatever the umask: containers of others than root look in there
+        for made in [dir.join(d), dir.join("home"), dir.to_owned()] {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            if made.is_dir() {
+                fs::set_permissions(made, mode).unwrap();
+            }
+        }
     }
     fs::copy("/bin/busybox", dir.join("bin/busybox"))
         .expect("these tests need Debian's busybox-static in /bin/busybox");

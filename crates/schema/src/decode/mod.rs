@@ -33,7 +33,7 @@ pub struct DecodeError(pub String);
 /// Parses JSON, checks types with upstream's wording (`json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32`), prunes unknown fields, drops nulls and what Go's `omitempty` drops, applies the table's `default:`s (not the kinds' SetDefaults).
 pub fn decode(ty: TypeRef, json: &[u8]) -> Result<Decoded, DecodeError> {
     let mut de = serde_json::Deserializer::from_slice(json);
-    let decoded = run(ty, &mut de, |e| syntax_error(json, e))?;
+    let decoded = run(ty, &mut de, |e| syntax_error(json, e)).map_err(|e| as_written(e, json))?;
     if let Err(e) = de.end() {
         return Err(syntax_error(json, &e));
     }
@@ -41,6 +41,39 @@ pub fn decode(ty: TypeRef, json: &[u8]) -> Result<Decoded, DecodeError> {
         return conform(ty, Value::Object(Map::new()));
     }
     Ok(decoded)
+}
+
+/// The error with its number as the text has it: `1e2`, where serde has read `100.0`.
+fn as_written(e: DecodeError, json: &[u8]) -> DecodeError {
+    const BEFORE: &str = "json: cannot unmarshal number ";
+    let Some((number, rest)) = e.0.strip_prefix(BEFORE).and_then(|r| r.split_once(' ')) else {
+        return e;
+    };
+    let Ok(read) = number.parse::<f64>() else {
+        return e;
+    };
+    let (mut at, mut in_string) = (0, false);
+    while let Some(b) = json.get(at) {
+        match b {
+            b'\\' if in_string => at += 1,
+            b'"' => in_string = !in_string,
+            b'-' | b'0'..=b'9' if !in_string => {
+                let end = json[at..]
+                    .iter()
+                    .position(|b| !matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'))
+                    .map_or(json.len(), |n| at + n);
+                let token = std::str::from_utf8(&json[at..end]).unwrap_or_default();
+                if token != number && token.parse() == Ok(read) {
+                    return DecodeError(format!("{BEFORE}{token} {rest}"));
+                }
+                at = end;
+                continue;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    e
 }
 
 /// [`decode`] for an already parsed value (patch results, YAML).
@@ -108,13 +141,20 @@ pub fn syntax_error(json: &[u8], error: &serde_json::Error) -> DecodeError {
     if text.starts_with("recursion limit") {
         return DecodeError("exceeded max depth".into());
     }
-    let at = json
+    let mut at = json
         .split(|b| *b == b'\n')
         .take(error.line().saturating_sub(1))
         .map(|l| l.len() + 1)
         .sum::<usize>()
         + error.column().saturating_sub(1);
+    // serde has taken the character along where Go points at it
+    if text.starts_with("control character") && json.get(at).is_some_and(|b| *b >= b' ') {
+        at = at.saturating_sub(1);
+    }
     match (json.get(at), why) {
+        (Some(b'}'), Some(("trailing comma", _))) => {
+            DecodeError("invalid character '}' looking for beginning of object key string".into())
+        }
         (Some(b), Some((_, why))) if !error.is_data() => {
             DecodeError(format!("invalid character {} {why}", quoted(*b)))
         }

@@ -4,10 +4,12 @@
 
 mod custom;
 mod descriptions;
+mod foreign;
 mod gnostic;
 mod parameters;
 mod paths;
 mod schemas;
+mod values;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -15,9 +17,11 @@ use serde_json::{Value, json};
 use crate::types::built_in;
 pub use custom::Custom;
 use descriptions::Descriptions;
+pub use foreign::Foreign;
 use gnostic::Message;
 use paths::Paths;
 use schemas::{Version, Writer, closure};
+use values::Values;
 
 /// What the API serves: used for the paths section.
 pub struct Served<'a> {
@@ -67,7 +71,9 @@ pub fn v3(group: &str, version: &str, served: &[Served<'_>]) -> Bytes {
         paths.add(served);
     }
     let descriptions = Descriptions::load(graph);
+    let values = Values::load();
     let writer = Writer {
+        values: &values,
         graph,
         descriptions: &descriptions,
         version: Version::V3,
@@ -102,17 +108,20 @@ pub fn v3(group: &str, version: &str, served: &[Served<'_>]) -> Bytes {
     out.into()
 }
 
-/// `/openapi/v2` as JSON
-pub fn v2_json(served: &[Served<'_>]) -> Bytes {
+/// `/openapi/v2` as JSON, with what other servers add
+pub fn v2_json(served: &[Served<'_>], foreign: &[&Foreign]) -> Bytes {
     let graph = built_in();
     let mut paths = Paths::new(graph, Version::V2);
     served.iter().for_each(|s| paths.add(s));
     let descriptions = Descriptions::load(graph);
+    let values = Values::load();
     let writer = Writer {
+        values: &values,
         graph,
         descriptions: &descriptions,
         version: Version::V2,
     };
+    let added = added(served, foreign, &writer, &mut paths);
     let mut out = Vec::with_capacity(1 << 20);
     open(
         &mut out,
@@ -129,23 +138,54 @@ pub fn v2_json(served: &[Served<'_>]) -> Bytes {
         closure(graph, paths.referred)
             .into_iter()
             .map(|d| (d.name(graph).to_owned(), writer.definition(d)))
-            .chain(custom),
+            .chain(custom)
+            .chain(added),
     );
     out.extend_from_slice(b"}}");
     out.into()
 }
 
-/// `/openapi/v2` as gnostic protobuf (what kubectl 1.20 asks for)
-pub fn v2_protobuf(served: &[Served<'_>]) -> Bytes {
+/// The definitions that other servers add, and their paths to the others.
+fn added(
+    served: &[Served<'_>],
+    foreign: &[&Foreign],
+    writer: &Writer<'_>,
+    paths: &mut Paths<'_>,
+) -> serde_json::Map<String, Value> {
+    if foreign.is_empty() {
+        return Default::default();
+    }
+    let graph = writer.graph;
+    let own: std::collections::HashMap<&str, schemas::Definition> =
+        closure(graph, paths.referred.clone())
+            .into_iter()
+            .map(|d| (d.name(graph), d))
+            .collect();
+    let custom = |name: &str| {
+        let mut all = served.iter().flat_map(|s| s.definitions(Version::V2));
+        all.find(|(n, _)| n == name).map(|(_, d)| d)
+    };
+    let there = |name: &str| match own.get(name) {
+        Some(d) => Some(writer.definition(*d)),
+        None => custom(name),
+    };
+    foreign::take_in(foreign, &mut paths.out, &there)
+}
+
+/// `/openapi/v2` as gnostic protobuf (what kubectl 1.20 asks for), with what other servers add
+pub fn v2_protobuf(served: &[Served<'_>], foreign: &[&Foreign]) -> Bytes {
     let graph = built_in();
     let mut paths = Paths::new(graph, Version::V2);
     served.iter().for_each(|s| paths.add(s));
     let descriptions = Descriptions::load(graph);
+    let values = Values::load();
     let writer = Writer {
+        values: &values,
         graph,
         descriptions: &descriptions,
         version: Version::V2,
     };
+    let added = added(served, foreign, &writer, &mut paths);
     let mut document = Message::default();
     document.bytes(1, b"2.0");
     document.message(2, &gnostic::info(&info()));
@@ -164,6 +204,9 @@ pub fn v2_protobuf(served: &[Served<'_>]) -> Bytes {
     }
     for (name, definition) in served.iter().flat_map(|s| s.definitions(Version::V2)) {
         definitions.named(1, &name, &gnostic::schema(&definition));
+    }
+    for (name, definition) in &added {
+        definitions.named(1, name, &gnostic::schema(definition));
     }
     document.message(9, &definitions);
     document.0.into()

@@ -256,10 +256,27 @@ impl<'a> Paths<'a> {
                     answer: None,
                     parameters: Vec::new(),
                 };
-                vec![
-                    connects("get", "connectGet"),
-                    connects("post", "connectPost"),
-                ]
+                let all = [
+                    ("get", "connectGet"),
+                    ("post", "connectPost"),
+                    ("put", "connectPut"),
+                    ("patch", "connectPatch"),
+                    ("delete", "connectDelete"),
+                    ("options", "connectOptions"),
+                    ("head", "connectHead"),
+                ];
+                // the streams of Pods are only begun; a proxy passes on whatever is asked, and whatever comes after its path
+                let some = if name == "proxy" { &all[..] } else { &all[..2] };
+                let connects = || some.iter().map(|(m, v)| connects(m, v)).collect();
+                if name == "proxy" {
+                    self.path(
+                        &format!("{path}/{{path}}"),
+                        "ProxyWithPath",
+                        served,
+                        connects(),
+                    );
+                }
+                connects()
             }
             _ => self.item_operations(kind, ty, &|_| true),
         };
@@ -286,6 +303,7 @@ impl<'a> Paths<'a> {
         for (name, what) in [
             ("name", format!("The name of the {}.", served.kind)),
             ("namespace", "The namespace that it is in.".to_owned()),
+            ("path", "Path to the resource.".to_owned()),
         ] {
             if path.contains(&format!("{{{name}}}")) {
                 shared.push(self.parameter("path", name, "string", &what));
@@ -316,22 +334,27 @@ impl<'a> Paths<'a> {
                 .chain(text.chars().skip(1))
                 .collect()
         };
-        let group = served
-            .group
-            .trim_end_matches(".k8s.io")
-            .split('.')
-            .next()
-            .unwrap_or_default();
-        let group = if group.is_empty() { "core" } else { group };
+        // `flowcontrol.apiserver.k8s.io` is `flowcontrolApiserver`
+        let mut words = served.group.trim_end_matches(".k8s.io").split('.');
+        let first = words.next().filter(|w| !w.is_empty()).unwrap_or("core");
+        let group: String = std::iter::once(first.to_owned())
+            .chain(words.map(capital))
+            .collect();
         let namespaced = if path.contains("{namespace}") {
             "Namespaced"
         } else {
             ""
         };
+        // upstream's are `deleteCoreV1CollectionNamespacedPod`, `connectCoreV1GetNamespacedPodExec`
+        let (verb, rest) = match operation.verb {
+            "deleteCollection" => ("delete", "Collection"),
+            verb => verb
+                .strip_prefix("connect")
+                .map_or((verb, ""), |of| ("connect", of)),
+        };
         let id = format!(
-            "{}{}{}{namespaced}{}{suffix}",
-            operation.verb,
-            capital(group),
+            "{verb}{}{}{rest}{namespaced}{}{suffix}",
+            capital(&group),
             capital(served.version),
             served.kind
         );

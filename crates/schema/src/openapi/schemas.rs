@@ -1,5 +1,6 @@
 //! The definitions of types, as OpenAPI v2 and v3 have them.
 
+use super::values::Values;
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
@@ -99,6 +100,7 @@ pub(crate) struct Writer<'a> {
     pub graph: &'a Graph,
     pub descriptions: &'a Descriptions,
     pub version: Version,
+    pub values: &'a Values,
 }
 
 impl Writer<'_> {
@@ -117,10 +119,17 @@ impl Writer<'_> {
         let fields = self.graph.fields(s);
         if !fields.is_empty() {
             let properties = fields.iter().enumerate().map(|(at, field)| {
-                (
-                    field.name.to_owned(),
-                    self.property(field, self.descriptions.of_field(index, s, at, field)),
-                )
+                let about = self.descriptions.of_field(index, s, at, field);
+                let mut property = self.property(field, about);
+                self.values.tell(s.name, field.name, &mut property);
+                // upstream's lists of a kind say nothing of theirs
+                if field.name == "items"
+                    && s.gvks().any(|gvk| gvk.kind.ends_with("List"))
+                    && let Some(property) = property.as_object_mut()
+                {
+                    property.remove("x-kubernetes-list-type");
+                }
+                (field.name.to_owned(), property)
             });
             out.insert("properties".into(), Value::Object(properties.collect()));
         }

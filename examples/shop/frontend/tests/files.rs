@@ -10,10 +10,9 @@ fn compose_file_is_taken() {
         ("redis", vec!["redis".to_string()], 7, "redis"),
     ] {
         let options = Options {
-            file: Path::new(env!("CARGO_MANIFEST_DIR")).join("../compose.yaml"),
-            environment: Default::default(),
+            files: vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../compose.yaml")],
             profiles,
-            project: None,
+            ..Options::default()
         };
         let project = knarr_compose::load(&options).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(project.name, "shop", "{name}");
@@ -22,6 +21,6 @@ fn compose_file_is_taken() {
             project.services["follow"].environment["SHOP_STORE"], store,
             "{name}"
         );
-        assert_eq!(project.services["frontend"].replicas, 2, "{name}");
+        assert_eq!(project.services["frontend"].mode.replicas(), 2, "{name}");
     }
 }

@@ -15,8 +15,9 @@ use super::{
     Attributes,
     conditions::Conditions,
     json::{items, text},
-    matching::{Hit, Matcher, Versioned},
+    matching::Matcher,
     review, stored,
+    versioned::Versioned,
 };
 use crate::{
     expressions::{self, Asker, Input, Variables, compile},
@@ -224,7 +225,7 @@ fn namespace_object(inner: &Inner, a: &Attributes<'_>) -> Result<Value, Failure>
 
 /// Everything one policy's expressions are given, but the params.
 struct Given<'a> {
-    versioned: Versioned<'a>,
+    versioned: &'a Versioned<'a>,
     request: Value,
     namespace: &'a Value,
     asker: Asker<'a>,
@@ -235,15 +236,13 @@ const NULL: &Value = &Value::Null;
 impl<'a> Given<'a> {
     fn new(
         inner: &'a Inner,
-        hit: &'a Hit,
+        versioned: &'a Versioned<'a>,
         a: &'a Attributes<'_>,
         namespace: &'a Value,
     ) -> Given<'a> {
-        let versioned = hit.versioned(a);
-        let request = review::request(a, &versioned);
         Given {
             versioned,
-            request,
+            request: review::request(a, versioned),
             namespace,
             asker: Asker::new(inner, a.who.info()),
         }

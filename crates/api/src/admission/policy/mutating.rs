@@ -1,6 +1,6 @@
 //! MutatingAdmissionPolicy: expressions that give a patch, or a part of the object to be merged into it.
 
-use std::collections::HashSet;
+use std::{borrow::Cow, collections::HashSet, sync::Arc};
 
 use knarr_cel::{Budget, Type};
 use knarr_schema::managed;
@@ -11,13 +11,17 @@ use super::{
     namespace_object, params, text,
 };
 use crate::{
-    admission::{Kind, configured::Configured, matching::Hit, webhooks::conformed},
+    admission::{
+        Kind,
+        configured::Configured,
+        versioned::{Forms, Versioned},
+        webhooks::conformed,
+    },
     catalog, decode, json_patch6902,
     object::meta_mut,
     registry::Resource,
     server::Inner,
     status::Failure,
-    versions,
 };
 
 const PREFIXES: &[&str] = &[
@@ -109,7 +113,11 @@ struct Refusal {
 }
 
 /// All policies about the request, one after the other.
-pub fn mutate(inner: &Inner, a: &mut Attributes<'_>, rounds: &mut Rounds) -> Result<(), Failure> {
+pub async fn mutate(
+    inner: &Inner,
+    a: &mut Attributes<'_>,
+    rounds: &mut Rounds,
+) -> Result<(), Failure> {
     if is_exempt(a) || a.object.is_none() {
         return Ok(());
     }
@@ -119,6 +127,7 @@ pub fn mutate(inner: &Inner, a: &mut Attributes<'_>, rounds: &mut Rounds) -> Res
     }
     let mut refusals: Vec<Refusal> = Vec::new();
     let mut invocations = Vec::new();
+    let mut forms = Forms::default();
     for policy in &policies.0 {
         let d = &policy.definition;
         let refuse = |binding: Option<&str>, why: String, reason| {
@@ -150,7 +159,7 @@ pub fn mutate(inner: &Inner, a: &mut Attributes<'_>, rounds: &mut Rounds) -> Res
             refusals.extend(refuse(None, why, "Forbidden"));
             continue;
         }
-        let hit = std::rc::Rc::new(hit);
+        let hit = Arc::new(hit);
         for binding in &d.bindings {
             let failed = |why: &str| {
                 let why = format!("failed to configure binding: {why}");
@@ -164,7 +173,13 @@ pub fn mutate(inner: &Inner, a: &mut Attributes<'_>, rounds: &mut Rounds) -> Res
                     continue;
                 }
             }
-            match params::collect(inner, d.param_kind.as_ref(), &binding.param_ref, a) {
+            if let Err(why) = hit.versioned(inner, a, &mut forms).await {
+                let why = format!("failed to configure policy: {why}");
+                refusals.extend(refuse(None, why, "Forbidden"));
+                continue;
+            }
+            let kind = d.param_kind.as_ref();
+            match params::collect(inner, kind, &binding.param_ref, a).await {
                 Ok(params) => {
                     for param in params {
                         invocations.push((policy, binding.name.as_str(), hit.clone(), param));
@@ -181,8 +196,12 @@ pub fn mutate(inner: &Inner, a: &mut Attributes<'_>, rounds: &mut Rounds) -> Res
         }
         for (policy, binding, hit, param) in invocations {
             let d = &policy.definition;
+            let mut seen = hit
+                .versioned(inner, a, &mut forms)
+                .await
+                .map_err(Failure::internal)?;
             let holds = {
-                let given = Given::new(inner, &hit, a, &namespace);
+                let given = Given::new(inner, &seen, a, &namespace);
                 if d.conditions.is_empty() {
                     Ok(true)
                 } else {
@@ -213,16 +232,33 @@ pub fn mutate(inner: &Inner, a: &mut Attributes<'_>, rounds: &mut Rounds) -> Res
             if rounds.second && !rounds.again.contains(&key) {
                 continue;
             }
-            let before = a.object.clone();
+            let before = seen.object.as_deref().cloned();
             for mutation in &policy.mutations {
-                match one(inner, d, mutation, &hit, a, &namespace, &param) {
-                    Ok(Some(object)) => a.object = Some(object),
+                match one(
+                    inner,
+                    d,
+                    mutation,
+                    hit.resource(a),
+                    &seen,
+                    a,
+                    &namespace,
+                    &param,
+                ) {
+                    Ok(Some(object)) => seen.object = Some(Cow::Owned(object)),
                     Ok(None) => {}
                     Err(Wrong::Policy(why)) => refusals.extend(refuse(why)),
                     Err(Wrong::Request(f)) => return Err(f),
                 }
             }
-            if before != a.object {
+            let after = seen.object.map(Cow::into_owned);
+            if let (Some(before), Some(after)) = (before, after)
+                && before != after
+            {
+                let object = hit
+                    .back(inner, a, &mut forms, after)
+                    .await
+                    .map_err(|why| Failure::internal(format!("failed to convert object: {why}")))?;
+                a.object = Some(object);
                 a.changed = true;
                 rounds.changed();
                 rounds.wanted = true;
@@ -252,20 +288,22 @@ enum Wrong {
     Request(Failure),
 }
 
-/// The object after one mutation; None when it changes nothing.
+/// The object of the matched version after one mutation; None when it changes nothing.
+#[allow(clippy::too_many_arguments)]
 fn one(
     inner: &Inner,
     d: &Definition,
     mutation: &Mutation,
-    hit: &Hit,
+    r: &Resource,
+    seen: &Versioned<'_>,
     a: &Attributes<'_>,
     namespace: &Value,
     param: &Value,
 ) -> Result<Option<Value>, Wrong> {
-    let given = Given::new(inner, hit, a, namespace);
-    let Some(object) = given.versioned.object.as_deref() else {
+    let Some(object) = seen.object.as_deref() else {
         return Ok(None);
     };
+    let given = Given::new(inner, seen, a, namespace);
     let input = given.input(param, given.namespace);
     let mut vars = input.activation();
     d.composed(&mut vars);
@@ -281,26 +319,15 @@ fn one(
             .map_err(|wrong| Wrong::Policy(format!("type mismatch: {}", wrong.join("\n"))))?;
     }
     let value = value.to_json().map_err(|e| Wrong::Policy(e.message))?;
-    let r = match hit {
-        Hit::Own => a.resource,
-        Hit::As(r) => r,
-    };
     let own = a.kind == Kind::of(a.resource);
     let patched = match mutation {
         Mutation::JsonPatch(_) => patched(object, value)?,
         Mutation::Apply(_) => Some(merged(own.then_some(r), object, value)?),
     };
-    let Some(patched) = patched else {
-        return Ok(None);
-    };
-    if !own {
-        return Ok(Some(patched));
+    match patched {
+        Some(patched) if own => Ok(Some(conformed(r, patched).map_err(Wrong::Request)?)),
+        other => Ok(other),
     }
-    let object = conformed(r, patched).map_err(Wrong::Request)?;
-    Ok(Some(match hit {
-        Hit::Own => object,
-        Hit::As(r) => versions::convert(r, a.resource, object),
-    }))
 }
 
 /// RFC 6902; None when one of its tests fails.

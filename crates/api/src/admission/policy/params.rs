@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::{
     admission::{Attributes, json::text},
-    catalog,
+    catalog, crd,
     registry::Handle,
     selector::{LabelSelector, label_selector_string},
     server::Inner,
@@ -55,7 +55,7 @@ impl ParamKind {
 
 /// The params of one binding for one request: `[null]` when there are none to be had, an empty list when the binding is
 /// to be passed over.
-pub fn collect(
+pub async fn collect(
     inner: &Inner,
     kind: Option<&ParamKind>,
     reference: &Value,
@@ -84,27 +84,32 @@ pub fn collect(
             "paramRef.namespace must not be provided for a cluster-scoped `paramKind`".into(),
         );
     };
-    let snapshot = inner.store.snapshot();
-    let read = |bytes: &[u8]| {
-        let stored = serde_json::from_slice(bytes).ok()?;
-        Some(versions::read(&r, stored))
-    };
     let name = text(reference, "/name");
-    let found: Vec<Value> = if name.is_empty() {
+    let bytes = {
+        let snapshot = inner.store.snapshot();
+        if name.is_empty() {
+            let prefix = catalog::prefix(&r, &namespace);
+            let all = snapshot.range(&prefix, None);
+            all.map(|e| e.value.clone()).collect()
+        } else {
+            let entry = snapshot.get(&catalog::key(&r, &namespace, name));
+            entry.map(|e| e.value.clone()).into_iter().collect()
+        }
+    };
+    let bytes = crd::bring_all(inner, &r, bytes)
+        .await
+        .map_err(|f| f.message().to_owned())?;
+    let mut found: Vec<Value> = bytes
+        .iter()
+        .filter_map(|b| Some(versions::read(&r, serde_json::from_slice(b).ok()?)))
+        .collect();
+    if name.is_empty() {
         let selector = LabelSelector::parse(&label_selector_string(&reference["selector"], false))?;
-        let selected = |o: &Value| {
+        found.retain(|o| {
             let labels = o.pointer("/metadata/labels").unwrap_or(&Value::Null);
             selector.matches(labels)
-        };
-        snapshot
-            .range(&catalog::prefix(&r, &namespace), None)
-            .filter_map(|e| read(&e.value))
-            .filter(selected)
-            .collect()
-    } else {
-        let entry = snapshot.get(&catalog::key(&r, &namespace, name));
-        entry.and_then(|e| read(&e.value)).into_iter().collect()
-    };
+        });
+    }
     if found.is_empty() && reference["parameterNotFoundAction"] == "Deny" {
         return Err(
             "no params found for policy binding with `Deny` parameterNotFoundAction".into(),

@@ -10,7 +10,10 @@ use super::{
     namespace_object, params, text,
 };
 use crate::{
-    admission::{configured::Configured, matching::Hit},
+    admission::{
+        configured::Configured,
+        versioned::{Forms, Versioned},
+    },
     server::Inner,
     status::Failure,
 };
@@ -106,16 +109,28 @@ struct Refusal {
 }
 
 /// All policies about the request.
-pub fn validate(inner: &Inner, a: &mut Attributes<'_>) -> Result<(), Failure> {
+pub async fn validate(inner: &Inner, a: &mut Attributes<'_>) -> Result<(), Failure> {
     if is_exempt(a) {
         return Ok(());
     }
+    let mut warnings = Vec::new();
+    let verdict = validated(inner, a, &mut warnings).await;
+    a.warnings.append(&mut warnings);
+    verdict
+}
+
+async fn validated(
+    inner: &Inner,
+    a: &Attributes<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<(), Failure> {
     let policies = inner.validating_policies.0.get(inner, read);
     if policies.0.is_empty() {
         return Ok(());
     }
     let mut refusals = Vec::new();
     let mut namespace: Option<Value> = None;
+    let mut forms = Forms::default();
     for policy in &policies.0 {
         let d = &policy.definition;
         let configuration = |binding: Option<&Binding>, why: String| {
@@ -146,6 +161,7 @@ pub fn validate(inner: &Inner, a: &mut Attributes<'_>) -> Result<(), Failure> {
             continue;
         }
         let mut notes: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut seen: Option<Versioned<'_>> = None;
         for binding in &d.bindings {
             match binding.matcher.as_ref().map(|m| m.hit(inner, a)) {
                 None | Some(Ok(Some(_))) => {}
@@ -155,27 +171,38 @@ pub fn validate(inner: &Inner, a: &mut Attributes<'_>) -> Result<(), Failure> {
                     continue;
                 }
             }
-            let params = match params::collect(inner, d.param_kind.as_ref(), &binding.param_ref, a)
-            {
-                Ok(params) => params,
-                Err(why) => {
-                    refusals.extend(configuration(Some(binding), why));
-                    continue;
+            let params =
+                match params::collect(inner, d.param_kind.as_ref(), &binding.param_ref, a).await {
+                    Ok(params) => params,
+                    Err(why) => {
+                        refusals.extend(configuration(Some(binding), why));
+                        continue;
+                    }
+                };
+            if seen.is_none() && !params.is_empty() {
+                match hit.versioned(inner, a, &mut forms).await {
+                    Ok(versioned) => seen = Some(versioned),
+                    Err(why) => {
+                        let why = format!("failed to convert object version: {why}");
+                        refusals.extend(configuration(Some(binding), why));
+                        continue;
+                    }
                 }
-            };
+            }
             if namespace.is_none() {
                 namespace = Some(namespace_object(inner, a)?);
             }
             let namespace = namespace.as_ref().unwrap_or(&Value::Null);
+            let Some(seen) = &seen else { continue };
             for param in &params {
-                let verdict = judge(inner, policy, &hit, a, namespace, param);
+                let verdict = judge(inner, policy, seen, a, namespace, param);
                 for (key, value) in verdict.notes {
                     let values = notes.entry(key).or_default();
                     if !values.contains(&value) {
                         values.push(value);
                     }
                 }
-                act(policy, binding, a, verdict.denials, &mut refusals);
+                act(policy, binding, a, verdict.denials, warnings, &mut refusals);
                 for message in verdict.broken {
                     refusals.push(Refusal {
                         policy: d.name.clone(),
@@ -220,8 +247,9 @@ fn refused(a: &Attributes<'_>, r: &Refusal) -> Failure {
 fn act(
     policy: &Policy,
     binding: &Binding,
-    a: &mut Attributes<'_>,
+    a: &Attributes<'_>,
     denials: Vec<Denial>,
+    warnings: &mut Vec<String>,
     refusals: &mut Vec<Refusal>,
 ) {
     let name = &policy.definition.name;
@@ -234,7 +262,7 @@ fn act(
                     message: denial.message.clone(),
                     reason: denial.reason.clone(),
                 }),
-                "Warn" => a.warnings.push(format!(
+                "Warn" => warnings.push(format!(
                     "Validation failed for ValidatingAdmissionPolicy '{name}' with binding '{}': {}",
                     binding.name, denial.message
                 )),
@@ -254,13 +282,13 @@ fn act(
 fn judge(
     inner: &Inner,
     policy: &Policy,
-    hit: &Hit,
+    seen: &Versioned<'_>,
     a: &Attributes<'_>,
     namespace: &Value,
     param: &Value,
 ) -> Verdict {
     let d = &policy.definition;
-    let given = Given::new(inner, hit, a, namespace);
+    let given = Given::new(inner, seen, a, namespace);
     let mut verdict = Verdict::default();
     let fault = |message: String, index: usize| {
         d.fail.then(|| Denial {

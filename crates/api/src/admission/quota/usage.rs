@@ -14,6 +14,11 @@ use crate::{
 };
 
 const STORAGE_CLASS: &str = ".storageclass.storage.k8s.io/";
+const DEVICE_CLAIMS: &str = "count/resourceclaims.resource.k8s.io";
+/// After the class's name: how many of its devices.
+const DEVICES: &str = ".deviceclass.resource.k8s.io/devices";
+/// Devices that a request for all of them may get (resource/v1 `AllocationResultsMaxSize`).
+const DEVICES_MAX: i64 = 32;
 const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 /// Without one of these a container is refused where a quota counts it.
 const REQUIRED: [&str; 6] = [
@@ -46,6 +51,8 @@ pub enum Counted {
     Services,
     /// By storage and class.
     Claims,
+    /// By devices and class.
+    DeviceClaims,
     /// One each: under these names.
     Plain(Vec<String>),
 }
@@ -65,6 +72,7 @@ impl Counted {
             ("", "pods") => Counted::Pods,
             ("", "services") => Counted::Services,
             ("", "persistentvolumeclaims") => Counted::Claims,
+            ("resource.k8s.io", "resourceclaims") => Counted::DeviceClaims,
             ("" | "events.k8s.io", "events") => return None,
             _ => {
                 let mut names = vec![if group.is_empty() {
@@ -97,7 +105,9 @@ impl Counted {
                     || plain
                         && matches!((&a.object, a.old), (Some(n), Some(o)) if terminating(n) != terminating(o))
             }
-            (Counted::Services, Operation::Create | Operation::Update) => plain,
+            (Counted::Services | Counted::DeviceClaims, Operation::Create | Operation::Update) => {
+                plain
+            }
             (Counted::Claims, Operation::Create | Operation::Update) => {
                 let allocated =
                     |o: &Value| o.pointer("/status/allocatedResources/storage").cloned();
@@ -123,6 +133,7 @@ impl Counted {
                 name,
                 "count/services" | "services" | "services.nodeports" | "services.loadbalancers"
             ),
+            Counted::DeviceClaims => name == DEVICE_CLAIMS || name.ends_with(DEVICES),
             Counted::Claims => {
                 let own = ["persistentvolumeclaims", "requests.storage"];
                 name == "count/persistentvolumeclaims"
@@ -216,6 +227,7 @@ impl Counted {
             Counted::Plain(names) => names.iter().map(|n| (n.clone(), one())).collect(),
             Counted::Services => service(o),
             Counted::Claims => claim(o),
+            Counted::DeviceClaims => device_claim(o),
             Counted::Pods => {
                 let mut usage = Amounts::from([("count/pods".to_string(), one())]);
                 if counts(o) {
@@ -379,6 +391,33 @@ fn claim(o: &Value) -> Amounts {
             );
         }
         usage.insert("requests.storage".into(), size);
+    }
+    usage
+}
+
+/// A ResourceClaim's; of alternatives the most of each class.
+fn device_claim(o: &Value) -> Amounts {
+    let mut usage = Amounts::from([(DEVICE_CLAIMS.into(), one())]);
+    for request in items(o, "/spec/devices/requests") {
+        let exactly = request.get("exactly").map(std::slice::from_ref);
+        let mut most = std::collections::BTreeMap::<String, i64>::new();
+        for wanted in items(request, "/firstAvailable")
+            .iter()
+            .chain(exactly.into_iter().flatten())
+        {
+            let n = match text(wanted, "/allocationMode") {
+                "ExactCount" => wanted["count"].as_i64().unwrap_or(0),
+                "All" => DEVICES_MAX,
+                _ => 0,
+            };
+            let class = text(wanted, "/deviceClassName");
+            let of_class = most.entry(format!("{class}{DEVICES}")).or_default();
+            *of_class = n.max(*of_class);
+        }
+        for (name, n) in most {
+            let sum = usage.entry(name).or_insert(Quantity::whole(0));
+            sum.add(&Quantity::whole(n));
+        }
     }
     usage
 }

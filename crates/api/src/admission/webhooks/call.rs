@@ -1,15 +1,22 @@
 //! One webhook asked about one request.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use super::{Hook, review};
 use crate::{
-    admission::{Attributes, Kind, matching::Hit, review::Response},
+    admission::{
+        Attributes, Kind,
+        matching::Hit,
+        review::Response,
+        versioned::{Forms, Versioned},
+    },
     patch,
     query::FieldValidation,
     server::Inner,
     status::Failure,
-    versions, webhook,
+    webhook,
 };
 
 /// Why the request doesn't simply go on.
@@ -52,7 +59,7 @@ pub struct Notes {
 async fn ask(
     inner: &Inner,
     hook: &Hook,
-    hit: &Hit,
+    seen: &Versioned<'_>,
     a: &Attributes<'_>,
     mutating: bool,
 ) -> Result<Response, Error> {
@@ -76,7 +83,7 @@ async fn ask(
         .as_ref()
         .map_err(|e| Error::Call(format!("could not get REST client: {e}")))?;
     let uid = uuid::Uuid::new_v4().to_string();
-    let body = review::review(a, &hit.versioned(a), version, &uid).to_string();
+    let body = review::review(a, seen, version, &uid).to_string();
     let answer = webhook::post(inner, target, hook.timeout, body.into())
         .await
         .map_err(|e| Error::Call(format!("failed to call webhook: {e}")))?;
@@ -106,10 +113,10 @@ fn refusal(hook: &Hook, result: &Value) -> Failure {
 pub async fn validating(
     inner: &Inner,
     hook: &Hook,
-    hit: &Hit,
+    seen: &Versioned<'_>,
     a: &Attributes<'_>,
 ) -> (Notes, Result<(), Error>) {
-    let said = match ask(inner, hook, hit, a, false).await {
+    let said = match ask(inner, hook, seen, a, false).await {
         Ok(said) => said,
         Err(e) => return (Notes::default(), Err(e)),
     };
@@ -131,8 +138,17 @@ pub async fn mutating(
     hook: &Hook,
     hit: &Hit,
     a: &mut Attributes<'_>,
+    forms: &mut Forms,
 ) -> Result<Said, Error> {
-    let said = ask(inner, hook, hit, a, true).await?;
+    // upstream wraps this one twice
+    let inconvertible = |why| Error::Refused(Failure::internal(Failure::internal(why).message()));
+    let seen = hit
+        .versioned(inner, a, forms)
+        .await
+        .map_err(inconvertible)?;
+    let said = ask(inner, hook, &seen, a, true).await?;
+    let wanted = !said.patch.is_empty();
+    let shown = seen.object.filter(|_| wanted).map(Cow::into_owned);
     for (key, value) in &said.annotations {
         a.annotate(&format!("{}/{key}", hook.name), value);
     }
@@ -152,37 +168,26 @@ pub async fn mutating(
     if steps.is_empty() {
         return Ok(Said::Fine);
     }
-    let shown = hit.versioned(a);
-    let Some(object) = shown.object else {
+    let Some(mut object) = shown else {
         return Err(Error::Refused(Failure::internal(format!(
             "admission webhook {:?} attempted to modify the object, which is not supported for this operation",
             hook.name
         ))));
     };
-    let mut object = object.into_owned();
     crate::json_patch6902::apply(&mut object, &steps)
         .map_err(|e| Error::Refused(Failure::internal(e)))?;
-    let object = decoded(hit, a, object).map_err(Error::Refused)?;
+    if a.kind == Kind::of(a.resource) {
+        object = conformed(hit.resource(a), object).map_err(Error::Refused)?;
+        object = hit
+            .back(inner, a, forms, object)
+            .await
+            .map_err(|why| Error::Refused(Failure::new(500, "", why)))?;
+    }
     let steps = serde_json::from_slice(&said.patch).map_err(undecodable)?;
     Ok(Said::Changed(object, steps))
 }
 
-/// A patched object as if the client had sent it: typed, defaulted, and in the request's version.
-fn decoded(hit: &Hit, a: &Attributes<'_>, object: Value) -> Result<Value, Failure> {
-    if a.kind != Kind::of(a.resource) {
-        return Ok(object);
-    }
-    let r = match hit {
-        Hit::Own => a.resource,
-        Hit::As(r) => r,
-    };
-    conformed(r, object).map(|object| match hit {
-        Hit::Own => object,
-        Hit::As(r) => versions::convert(r, a.resource, object),
-    })
-}
-
-/// Unknown fields dropped, defaults filled in.
+/// A patched object as if the client had sent it: unknown fields dropped, defaults filled in.
 pub fn conformed(r: &crate::registry::Resource, object: Value) -> Result<Value, Failure> {
     let mut ignored = Vec::new();
     let mut object = patch::conform(r, object, FieldValidation::Ignore, &mut ignored)

@@ -14,6 +14,7 @@ use super::{
     json::{items, text},
     matching::{Hit, Matcher, is_configuration},
     review,
+    versioned::{Forms, Versioned},
 };
 use crate::{
     expressions::{Asker, Input},
@@ -116,15 +117,41 @@ impl Rounds {
 }
 
 /// Is the request this webhook's business?
-fn hit(inner: &Inner, hook: &Hook, a: &Attributes<'_>) -> Result<Option<Hit>, Failure> {
+async fn hit(
+    inner: &Inner,
+    hook: &Hook,
+    a: &Attributes<'_>,
+    forms: &mut Forms,
+    mutating: bool,
+) -> Result<Option<Hit>, Failure> {
     let Some(hit) = hook.matcher.hit(inner, a)? else {
         return Ok(None);
     };
     if hook.conditions.is_empty() {
         return Ok(Some(hit));
     }
-    let v = hit.versioned(a);
-    let request = review::request(a, &v);
+    let seen = hit.versioned(inner, a, forms).await.map_err(|why| {
+        let failure = Failure::internal(why);
+        // upstream wraps it twice
+        if mutating {
+            Failure::internal(failure.message())
+        } else {
+            failure
+        }
+    })?;
+    let holds = holds(inner, hook, a, &seen)?;
+    drop(seen);
+    Ok(holds.then_some(hit))
+}
+
+/// Do its match conditions hold?
+fn holds(
+    inner: &Inner,
+    hook: &Hook,
+    a: &Attributes<'_>,
+    v: &Versioned<'_>,
+) -> Result<bool, Failure> {
+    let request = review::request(a, v);
     let asker = Asker::new(inner, a.who.info());
     let null = Value::Null;
     let input = Input {
@@ -135,12 +162,9 @@ fn hit(inner: &Inner, hook: &Hook, a: &Attributes<'_>) -> Result<Option<Hit>, Fa
         params: &null,
         asker: &asker,
     };
-    let held = hook.conditions.hold(&input);
-    drop(v);
-    match held {
-        Ok(true) => Ok(Some(hit)),
-        Ok(false) => Ok(None),
-        Err(_) if hook.fail_open => Ok(None),
+    match hook.conditions.hold(&input) {
+        Ok(holds) => Ok(holds),
+        Err(_) if hook.fail_open => Ok(false),
         Err(why) => Err(Failure::forbidden(a.resource, &a.name, &why)),
     }
 }
@@ -161,16 +185,17 @@ pub async fn mutate(
     if rounds.second && rounds.left != a.object {
         rounds.changed();
     }
+    let mut forms = Forms::default();
     for (i, hook) in hooks.0.iter().enumerate() {
         // a webhook that was not asked in the first round isn't in the second
         if rounds.second && !rounds.again.contains(&i) {
             continue;
         }
-        let Some(hit) = hit(inner, hook, a)? else {
+        let Some(hit) = hit(inner, hook, a, &mut forms, true).await? else {
             continue;
         };
         let round = u8::from(rounds.second);
-        let said = call::mutating(inner, hook, &hit, a).await;
+        let said = call::mutating(inner, hook, &hit, a, &mut forms).await;
         let index = format!("round_{round}_index_{i}");
         let mut changed = false;
         let outcome = match said {
@@ -230,26 +255,33 @@ pub async fn validate(inner: &Inner, a: &mut Attributes<'_>) -> Result<(), Failu
     if hooks.0.is_empty() {
         return Ok(());
     }
-    let mut asked = Vec::new();
+    let mut forms = Forms::default();
+    let mut hits = Vec::new();
     for hook in &hooks.0 {
-        if let Some(hit) = hit(inner, hook, a)? {
-            asked.push((hook, hit));
+        if let Some(hit) = hit(inner, hook, a, &mut forms, false).await? {
+            hits.push((hook, hit));
         }
     }
-    if asked.is_empty() {
+    if hits.is_empty() {
         return Ok(());
     }
     let shared: &Attributes<'_> = a;
+    let mut asked = Vec::with_capacity(hits.len());
+    for (hook, hit) in &hits {
+        let seen = hit.versioned(inner, shared, &mut forms).await;
+        asked.push((*hook, seen.map_err(Failure::internal)?));
+    }
     let mut calls: Vec<BoxFuture<'_, _>> = Vec::with_capacity(asked.len());
-    for (hook, hit) in &asked {
-        calls.push(Box::pin(call::validating(inner, hook, hit, shared)));
+    for (hook, seen) in &asked {
+        calls.push(Box::pin(call::validating(inner, hook, seen, shared)));
     }
     let said: Vec<_> = futures::stream::iter(calls)
         .buffered(CONCURRENCY)
         .collect()
         .await;
+    drop(asked);
     let mut first = None;
-    for (i, ((hook, _), (notes, outcome))) in asked.iter().zip(said).enumerate() {
+    for (i, ((hook, _), (notes, outcome))) in hits.iter().zip(said).enumerate() {
         a.warnings.extend(notes.warnings);
         for (key, value) in &notes.annotations {
             a.annotate(&format!("{}/{key}", hook.name), value);

@@ -28,7 +28,7 @@ fn one_of(o: &Value, key: &str, supported: &[&str], at: &Path<'_>, e: &mut Error
 }
 
 fn required_one_of(o: &Value, key: &str, supported: &[&str], at: &Path<'_>, e: &mut Errors) {
-    if o[key].as_str().unwrap_or("").is_empty() {
+    if o[key].is_null() {
         e.required(&at.child(key), "");
     } else {
         one_of(o, key, supported, at, e);
@@ -205,7 +205,11 @@ fn qualified_name(name: &str, at: &Path<'_>, e: &mut Errors) {
 fn client_config(config: &Value, at: &Path<'_>, e: &mut Errors) {
     match (config["url"].as_str(), config["service"].is_object()) {
         (Some(url), false) => webhook_url(url, &at.child("url"), e),
-        (None, true) => webhook_service(&config["service"], &at.child("service"), e),
+        (None, true) => {
+            // upstream hands them over in the wrong order
+            let keys = ["namespace", "name"];
+            service_of(&config["service"], keys, &at.child("service"), e);
+        }
         _ => e.required(at, "exactly one of url or service is required"),
     }
 }
@@ -247,10 +251,11 @@ pub(crate) fn webhook_url(url: &str, at: &Path<'_>, e: &mut Errors) {
     }
 }
 
-/// `webhook.ValidateWebhookService`; used for conversion webhooks, too.
-pub(crate) fn webhook_service(service: &Value, at: &Path<'_>, e: &mut Errors) {
-    for key in ["name", "namespace"] {
-        if str_of(service, key).is_empty() {
+/// `webhook.ValidateWebhookService`.
+/// `keys`: the fields that the name and the namespace are taken of.
+fn service_of(service: &Value, keys: [&str; 2], at: &Path<'_>, e: &mut Errors) {
+    for (key, from) in ["name", "namespace"].into_iter().zip(keys) {
+        if str_of(service, from).is_empty() {
             e.required(&at.child(key), "");
         }
     }
@@ -657,7 +662,8 @@ fn param_ref(r: &Value, at: &Path<'_>, e: &mut Errors) {
     if name.is_empty() && !selector.is_object() {
         e.required(at, "one of name or selector must be specified");
     }
-    required_one_of(r, "parameterNotFoundAction", &["Deny", "Allow"], at, e);
+    let place = at.child("parameterNotFoundAction");
+    e.one_of(&place, &r["parameterNotFoundAction"], &["Deny", "Allow"]);
 }
 
 fn actions(spec: &Value, at: &Path<'_>, e: &mut Errors) {

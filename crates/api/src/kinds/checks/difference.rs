@@ -1,5 +1,7 @@
 //! What changed, as a unified diff of pretty JSON (apimachinery `pkg/util/diff`).
 
+use super::internal;
+#[cfg(test)]
 use serde::Serialize;
 use serde_json::Value;
 
@@ -8,6 +10,7 @@ const CONTEXT: usize = 3;
 /// More lines than this are not compared: an object that large is named, not shown.
 const LINES_MAX: usize = 4096;
 
+#[cfg(test)]
 fn lines(v: &Value) -> Vec<String> {
     let mut out = Vec::new();
     let mut writer = serde_json::Serializer::with_formatter(
@@ -20,10 +23,19 @@ fn lines(v: &Value) -> Vec<String> {
     text.lines().map(String::from).collect()
 }
 
+/// The change from `a` to `b`, as Go writes this type of upstream's own; empty when there is none.
+pub(crate) fn diff_of(ty: &str, a: &Value, b: &Value) -> String {
+    change(&internal::lines(ty, a), &internal::lines(ty, b))
+}
+
 /// The change from `a` to `b`; empty when there is none.
+#[cfg(test)]
 pub(crate) fn diff(a: &Value, b: &Value) -> String {
-    let (a, b) = (lines(a), lines(b));
-    let same = a.iter().zip(&b).take_while(|(x, y)| x == y).count();
+    change(&lines(a), &lines(b))
+}
+
+fn change(a: &[String], b: &[String]) -> String {
+    let same = a.iter().zip(b).take_while(|(x, y)| x == y).count();
     let tail = a[same..]
         .iter()
         .rev()

@@ -441,16 +441,17 @@ pub(crate) fn job_update(new: &Value, old: &Value) -> Vec<FieldError> {
         let detail = "can only be modified in tandem with spec.parallelism";
         errors.invalid(&place, is["completions"].clone(), detail);
     }
-    errors.immutable(&at.child("selector"), &is["selector"], &was["selector"]);
+    let place = at.child("selector");
+    errors.immutable_go(&place, &is["selector"], &was["selector"], &SELECTOR);
     template_update(new, old, &at.child("template"), &mut errors);
-    for field in [
-        "completionMode",
-        "podFailurePolicy",
-        "backoffLimitPerIndex",
-        "managedBy",
-        "successPolicy",
+    for (field, go) in [
+        ("completionMode", Go::Plain),
+        ("podFailurePolicy", Go::Internal("batch.PodFailurePolicy")),
+        ("backoffLimitPerIndex", Go::Plain),
+        ("managedBy", Go::Plain),
+        ("successPolicy", Go::Internal("batch.SuccessPolicy")),
     ] {
-        errors.immutable(&at.child(field), &is[field], &was[field]);
+        errors.immutable_go(&at.child(field), &is[field], &was[field], &go);
     }
     errors.0
 }
@@ -501,10 +502,11 @@ fn template_update(new: &Value, old: &Value, at: &Path<'_>, errors: &mut Errors)
                 }
             }
         }
-        errors.immutable(&at.child("spec"), &is["spec"], &was["spec"]);
+        let go = Go::Internal("core.PodSpec");
+        errors.immutable_go(&at.child("spec"), &is["spec"], &was["spec"], &go);
         return;
     }
-    errors.immutable(at, is, &was);
+    errors.immutable_go(at, is, &was, &Go::Internal("core.PodTemplateSpec"));
 }
 
 /// Sets a field, or takes it away.

@@ -1,7 +1,7 @@
 //! The checks of IngressClass, IPAddress and ServiceCIDR (`pkg/apis/networking/validation`).
 
 use super::{
-    path::{Errors, Path},
+    path::{Errors, Go, Path},
     rules,
 };
 use crate::{
@@ -91,7 +91,8 @@ pub(crate) fn ip_address(o: &Value) -> Vec<FieldError> {
 pub(crate) fn ip_address_update(new: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Errors::default();
     let at = Path::Root("spec.parentRef");
-    errors.immutable(&at, &new["spec"]["parentRef"], &old["spec"]["parentRef"]);
+    let (is, was) = (&new["spec"]["parentRef"], &old["spec"]["parentRef"]);
+    errors.immutable_go(&at, is, was, &Go::Internal("networking.ParentReference"));
     errors.0
 }
 

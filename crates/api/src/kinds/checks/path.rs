@@ -52,15 +52,18 @@ pub(crate) enum Go {
     Text,
     /// A pointer to a struct: JSON name and Go name of each field.
     Struct(&'static [(&'static str, &'static str, Go)]),
-    /// A struct of the API itself, which leaves out what isn't there.
+    /// A struct of the API itself, which leaves out what isn't there, but for texts.
     Api(&'static [(&'static str, Go)]),
     /// A list of these.
     List(&'static Go),
+    /// A type of the table of upstream's own.
+    Internal(&'static str),
 }
 impl Go {
     /// The value in JSON, as Go writes it.
     pub(crate) fn write(&self, value: &Value) -> String {
         match (self, value) {
+            (Go::Internal(ty), value) => super::internal::write(ty, value),
             (Go::Text, Value::Null) => "\"\"".into(),
             (Go::Struct(fields), Value::Object(map)) => {
                 let all: Vec<String> = fields
@@ -75,7 +78,10 @@ impl Go {
             (Go::Api(fields), Value::Object(map)) => {
                 let all: Vec<String> = fields
                     .iter()
-                    .filter_map(|(name, of)| Some((name, of.write(map.get(*name)?))))
+                    .filter_map(|(name, of)| match (map.get(*name), of) {
+                        (None, Go::Text) => Some((name, of.write(&Value::Null))),
+                        (value, of) => Some((name, of.write(value?))),
+                    })
                     .map(|(name, value)| format!("{name:?}:{value}"))
                     .collect();
                 format!("{{{}}}", all.join(","))
@@ -95,8 +101,8 @@ pub(crate) const SELECTOR: Go = Go::Api(&[
     (
         "matchExpressions",
         Go::List(&Go::Api(&[
-            ("key", Go::Plain),
-            ("operator", Go::Plain),
+            ("key", Go::Text),
+            ("operator", Go::Text),
             ("values", Go::Plain),
         ])),
     ),

@@ -392,20 +392,39 @@ fn traffic(spec: &Value, at: &Path<'_>, errors: &mut Errors) {
     );
 }
 
+/// The addresses and families that a Service may not change.
+fn kept(is: &Value, was: &Value, at: &Path<'_>, errors: &mut Errors) {
+    if !is_external(is) && !is_external(was) {
+        let headless = (is_headless(was), is_headless(is));
+        if headless != (true, true) {
+            released(is, was, "clusterIPs", "clusterIP", at, errors);
+        }
+        if headless == (false, false) {
+            released(is, was, "ipFamilies", "ipFamily", at, errors);
+        }
+    }
+}
+
+/// What is said of an update before addresses are given: nothing unless it changes an address that it may not change.
+pub(crate) fn moves(new: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    let (is, was) = (&new["spec"], &old["spec"]);
+    let agrees = list(is, "clusterIPs").first() == Some(&is["clusterIP"]); // else that is all that's said
+    if agrees && !list(was, "clusterIPs").is_empty() {
+        kept(is, was, &Path::Root("spec"), &mut errors);
+    }
+    match errors.0.is_empty() {
+        true => errors.0,
+        false => update(new, old),
+    }
+}
+
 /// What a Service may not change, then the rest.
 pub(crate) fn update(new: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Errors::default();
     let (is, was) = (&new["spec"], &old["spec"]);
     let at = Path::Root("spec");
-    if !is_external(is) && !is_external(was) {
-        let headless = (is_headless(was), is_headless(is));
-        if headless != (true, true) {
-            released(is, was, "clusterIPs", "clusterIP", &at, &mut errors);
-        }
-        if headless == (false, false) {
-            released(is, was, "ipFamilies", "ipFamily", &at, &mut errors);
-        }
-    }
+    kept(is, was, &at, &mut errors);
     class(is, Some(was), &at, &mut errors);
     if needs_health_port(was)
         && needs_health_port(is)

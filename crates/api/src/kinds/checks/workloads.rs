@@ -13,17 +13,6 @@ use crate::{
 };
 use serde_json::{Value, json};
 
-/// The strategies of Deployments, DaemonSets and StatefulSets
-const STRATEGY: Go = Go::Struct(&[
-    ("type", "Type", Go::Text),
-    ("rollingUpdate", "RollingUpdate", Go::Plain),
-]);
-/// RollingUpdateStatefulSetStrategy
-const PARTITION: Go = Go::Struct(&[
-    ("partition", "Partition", Go::Plain),
-    ("maxUnavailable", "MaxUnavailable", Go::Plain),
-]);
-
 /// `selector` when it is there and can be used.
 fn selector(spec: &Value, of: &str, errors: &mut Errors) -> bool {
     let at = Path::Root("spec.selector");
@@ -123,7 +112,12 @@ pub(crate) fn deployment(o: &Value) -> Vec<FieldError> {
         }
         _ => {
             let known = ["Recreate", "RollingUpdate"];
-            errors.not_supported_go(&at, strategy, &STRATEGY, &known);
+            errors.not_supported_go(
+                &at,
+                strategy,
+                &Go::Internal("apps.DeploymentStrategy"),
+                &known,
+            );
         }
     }
     nonnegative(
@@ -249,7 +243,12 @@ pub(crate) fn daemon_set(o: &Value) -> Vec<FieldError> {
         }
         _ => {
             let known = ["RollingUpdate", "OnDelete"];
-            errors.not_supported_go(&place, update, &STRATEGY, &known);
+            errors.not_supported_go(
+                &place,
+                update,
+                &Go::Internal("apps.DaemonSetUpdateStrategy"),
+                &known,
+            );
         }
     }
     nonnegative(spec, &["revisionHistoryLimit"], &mut errors);
@@ -321,7 +320,8 @@ fn update_strategy(update: &Value, at: &Path<'_>, errors: &mut Errors) {
         "OnDelete" => {
             if rolling.is_object() {
                 let detail = "only allowed for updateStrategy 'RollingUpdate'";
-                errors.invalid_go(&place, rolling, &PARTITION, detail);
+                let go = Go::Internal("apps.RollingUpdateStatefulSetStrategy");
+                errors.invalid_go(&place, rolling, &go, detail);
             }
         }
         "RollingUpdate" => {
@@ -338,7 +338,8 @@ fn update_strategy(update: &Value, at: &Path<'_>, errors: &mut Errors) {
         }
         _ => {
             let detail = "must be 'RollingUpdate' or 'OnDelete'";
-            errors.invalid_go(at, update, &STRATEGY, detail);
+            let go = Go::Internal("apps.StatefulSetUpdateStrategy");
+            errors.invalid_go(at, update, &go, detail);
         }
     }
 }
@@ -352,8 +353,12 @@ fn claimed(spec: &Value) -> Value {
         s.remove("hostname");
         s.remove("subdomain");
         if !claims.is_empty() {
+            // claims of one name are one volume
+            let once = |(i, n): &(usize, &Value)| !names().take(*i).any(|before| before == *n);
             let mut volumes: Vec<Value> = names()
-                .map(|n| json!({"name": n, "persistentVolumeClaim": {"claimName": n}}))
+                .enumerate()
+                .filter(once)
+                .map(|(_, n)| json!({"name": n, "persistentVolumeClaim": {"claimName": n}}))
                 .collect();
             let own = s.get("volumes").and_then(Value::as_array);
             let kept = own.into_iter().flatten();
@@ -444,6 +449,7 @@ pub(crate) fn revision_update(new: &Value, old: &Value) -> Vec<FieldError> {
 pub(crate) fn immutable_selector(new: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Errors::default();
     let at = Path::Root("spec.selector");
-    errors.immutable(&at, &new["spec"]["selector"], &old["spec"]["selector"]);
+    let (is, was) = (&new["spec"]["selector"], &old["spec"]["selector"]);
+    errors.immutable_go(&at, is, was, &SELECTOR);
     errors.0
 }

@@ -1,6 +1,7 @@
 //! Upstream's cases as data: nodes, the pods on them, a pod, and where it goes or why not.
 
 mod company;
+mod devices;
 mod filters;
 mod preemption;
 mod spreading;
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::{
     cycle::{Decision, Nominated, World, decide},
+    devices::Devices,
     view::{Placed, View},
     volumes::Storage,
 };
@@ -38,6 +40,9 @@ pub struct Setting {
     pub capacities: Vec<Value>,
     pub attachments: Vec<Value>,
     pub budgets: Vec<Value>,
+    pub device_claims: Vec<Value>,
+    pub slices: Vec<Value>,
+    pub device_classes: Vec<Value>,
     pub like: Option<Value>,
 }
 
@@ -108,6 +113,12 @@ impl Setting {
             capacities: cache(&self.capacities),
             attachments: cache(&self.attachments),
         };
+        let devices = Devices {
+            claims: cache(&self.device_claims),
+            slices: cache(&self.slices),
+            classes: cache(&self.device_classes),
+            ..Default::default()
+        };
         let mut nominated: Nominated = HashMap::new();
         for (node, pod) in &self.nominated {
             nominated
@@ -125,6 +136,8 @@ impl Setting {
             storage: &storage,
             nominated: &nominated,
             taken: &HashSet::new(),
+            devices: &devices,
+            pending: &Default::default(),
             like: &|_| like.clone(),
             budgets: &|| budgets.clone(),
         };
@@ -138,9 +151,9 @@ impl Setting {
                 let names: Vec<&str> = c.victims.iter().map(|v| &*v.metadata.name).collect();
                 format!("{}: {}", c.node, names.join(" "))
             }
-            Decision::Wait(d, _) => {
-                let text = d.message();
-                text.split(" preemption: ").next().unwrap_or("").to_owned()
+            Decision::Wait(mut d, _) => {
+                d.preemption = None;
+                d.message()
             }
         }
     }

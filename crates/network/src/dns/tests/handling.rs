@@ -4,7 +4,7 @@ use super::*;
 
 /// One query's answer by the pure part, without a socket; None when there is none.
 fn handle(server: &Server, query: &[u8]) -> Option<Message> {
-    match server.handle(query, false) {
+    match server.handle(query, None, false) {
         Reply::Now(bytes) => Some(Message::from_vec(&bytes).unwrap()),
         Reply::Ask(_) | Reply::Nothing => None,
     }
@@ -15,6 +15,7 @@ fn server() -> (watch::Sender<bool>, Server) {
     let server = Server {
         zone: zone::tests::zone(),
         views: Arc::new(ArcSwap::from_pointee(zone::tests::views())),
+        clients: Arc::default(),
         synced,
         upstreams: Upstreams::Fixed(vec![]),
         forwards: Semaphore::new(FORWARDS_MAX),
@@ -87,7 +88,7 @@ fn each_client_gets_another_first_address() {
     ] {
         let first = (0..100).map(|_| {
             let query = question(name, RecordType::A, None);
-            let Reply::Now(bytes) = server.handle(&query, true) else {
+            let Reply::Now(bytes) = server.handle(&query, None, true) else {
                 panic!("a cluster name")
             };
             let message = Message::from_vec(&bytes).unwrap();
@@ -154,7 +155,7 @@ fn bytes_at_random_never_panic() {
                 query[at] = rand::random();
             }
         }
-        if let Reply::Now(bytes) = server.handle(&query, round % 2 == 0) {
+        if let Reply::Now(bytes) = server.handle(&query, None, round % 2 == 0) {
             assert_eq!(bytes[..2], query[..2], "the id");
             assert!(bytes[2] & 0x80 != 0, "an answer");
         }

@@ -13,6 +13,7 @@ fn endpoint(last: u8, hostname: Option<&str>, ready: bool) -> Endpoint {
         for_nodes: Box::default(),
         ready,
         draining: false,
+        starting: false,
     }
 }
 
@@ -34,7 +35,10 @@ fn view(address: Address, endpoints: Vec<Endpoint>) -> Arc<View> {
         sticky_seconds: 0,
         internal_local: false,
         external_local: false,
+        health_port: 0,
         foreign: false,
+        any_port: false,
+        names: Box::default(),
     };
     let slice = Slice {
         service: ("shop".into(), "x".into()),
@@ -149,7 +153,7 @@ pub(in crate::dns) fn zone() -> Zone {
 
 fn check(name: &str, kind: RecordType, expected: &str) {
     let query = Query::query(Name::from_ascii(name).unwrap(), kind);
-    let got = match zone().answer(&views(), &query) {
+    let got = match zone().answer(&views(), &query, None) {
         None => "foreign".to_string(),
         Some(answer) => {
             let mut all = answer
@@ -326,17 +330,223 @@ fn a_port_that_does_not_exist_has_no_name() {
 fn answers_keep_the_case_of_the_question_and_live_five_seconds() {
     let asked = Name::from_ascii("dB.sHop.SVC.cluster.LOCAL.").unwrap();
     let query = Query::query(asked.clone(), RecordType::A);
-    let answer = zone().answer(&views(), &query).unwrap();
+    let answer = zone().answer(&views(), &query, None).unwrap();
     assert_eq!(answer.records.len(), 2);
     for record in &answer.records {
         assert!(record.name.eq_case(&asked), "{}", record.name);
         assert_eq!(record.ttl, 5);
     }
     let nothing = Query::query(asked, RecordType::AAAA);
-    let soa = zone().answer(&views(), &nothing).unwrap().soa.unwrap();
+    let soa = zone()
+        .answer(&views(), &nothing, None)
+        .unwrap()
+        .soa
+        .unwrap();
     let RData::SOA(data) = &soa.data else {
         panic!("{soa}")
     };
     assert_eq!((soa.ttl, data.minimum), (5, 5));
     assert_eq!(soa.name.to_string(), "cluster.local.");
+}
+
+#[test]
+fn names_that_services_say_of_themselves() {
+    use crate::services::names::{Client, parse};
+    let said = |ip: &str, names: &str| {
+        let old = view(virtual_ips(&[ip]), vec![]);
+        let service = Service {
+            names: parse(names),
+            ..(*old.service).clone()
+        };
+        Arc::new(View {
+            service: service.into(),
+            slices: old.slices.clone(),
+        })
+    };
+    let shop = [
+        ("web", said("10.43.1.1", "web shop-web-1")),
+        ("db-internal", said("10.43.1.2", "db.internal API")),
+        (
+            "main",
+            said(
+                "10.43.1.3",
+                "main@network.knarr.dev/back db@network.knarr.dev/back",
+            ),
+        ),
+        (
+            "db",
+            said(
+                "10.43.1.4",
+                "db@network.knarr.dev/front,shared-network.knarr.dev/proxy",
+            ),
+        ),
+        ("db-web", said("10.43.1.5", "web@links.knarr.dev/job")),
+    ];
+    let other = [("mine", said("10.43.1.9", "mine"))];
+    let named = |all: Vec<(&str, Arc<View>)>| {
+        let all: HashMap<Box<str>, _> = all.into_iter().map(|(n, v)| (n.into(), v)).collect();
+        Arc::new(all)
+    };
+    let views: Views = HashMap::from([
+        ("shop".into(), named(shop.into())),
+        ("other".into(), named(other.into())),
+    ]);
+    let client = |namespace: &str, label: &str| {
+        Some(Client {
+            namespace: namespace.into(),
+            labels: [(label.to_string(), "true".to_string())].into(),
+        })
+    };
+    let (front, back) = ("network.knarr.dev/front", "network.knarr.dev/back");
+    let proxy = "shared-network.knarr.dev/proxy";
+    let suffix = |namespace: &str| format!("{namespace}.svc.cluster.local.");
+    for (name, asker, expected) in [
+        (format!("web.{}", suffix("shop")), None, "NoError 10.43.1.1"),
+        (
+            format!("shop-web-1.{}", suffix("shop")),
+            None,
+            "NoError 10.43.1.1",
+        ),
+        (
+            format!("DB.internal.{}", suffix("shop")),
+            client("shop", back),
+            "NoError 10.43.1.2",
+        ),
+        (
+            format!("api.{}", suffix("shop")),
+            client("shop", back),
+            "NoError 10.43.1.2",
+        ),
+        (
+            "db.internal.".into(),
+            client("shop", back),
+            "NoError 10.43.1.2",
+        ),
+        ("db.internal.".into(), client("other", back), "foreign"),
+        ("db.internal.".into(), None, "foreign"),
+        ("web.".into(), client("shop", front), "NoError 10.43.1.1"),
+        (
+            "web.".into(),
+            client("shop", "links.knarr.dev/job"),
+            "NoError 10.43.1.5",
+        ),
+        (
+            format!("db.{}", suffix("shop")),
+            client("shop", front),
+            "NoError 10.43.1.4",
+        ),
+        (
+            format!("db.{}", suffix("shop")),
+            client("shop", back),
+            "NoError 10.43.1.3",
+        ),
+        (
+            format!("db.{}", suffix("shop")),
+            client("shop", "x.knarr.dev/y"),
+            "NXDomain",
+        ),
+        (format!("db.{}", suffix("shop")), None, "NoError 10.43.1.4"),
+        (
+            format!("db.{}", suffix("shop")),
+            client("other", "x.knarr.dev/y"),
+            "NoError 10.43.1.4",
+        ),
+        (
+            format!("main.{}", suffix("shop")),
+            client("shop", front),
+            "NXDomain",
+        ),
+        (
+            format!("db.{}", suffix("other")),
+            client("other", proxy),
+            "NoError 10.43.1.4",
+        ),
+        (
+            format!("main.{}", suffix("other")),
+            client("other", proxy),
+            "NXDomain",
+        ),
+        ("db.".into(), client("other", proxy), "NoError 10.43.1.4"),
+        (
+            format!("db.{}", suffix("none")),
+            client("none", proxy),
+            "NoError 10.43.1.4",
+        ),
+    ] {
+        let query = Query::query(Name::from_ascii(&name).unwrap(), RecordType::A);
+        let got = match zone().answer(&views, &query, asker.as_ref()) {
+            None => "foreign".to_string(),
+            Some(answer) => {
+                let all = answer.records.iter().map(|r| r.data.to_string());
+                let all = all.collect::<Vec<_>>().join(" ");
+                format!("{:?} {all}", answer.code).trim().to_string()
+            }
+        };
+        assert_eq!(got, expected, "{name} for {asker:?}");
+    }
+}
+
+#[test]
+fn hosts_of_a_network_are_found_by_their_own_names() {
+    use crate::services::names::{Client, parse};
+    let net = |names: &str, hosts: &[(&str, &str)]| {
+        let endpoint = |(host, ip): &(&str, &str)| Endpoint {
+            ip: ip.parse().unwrap(),
+            hostname: Some((*host).into()),
+            ..endpoint(9, None, true)
+        };
+        let old = view(Address::Headless, hosts.iter().map(endpoint).collect());
+        let service = Service {
+            names: parse(names),
+            ..(*old.service).clone()
+        };
+        Arc::new(View {
+            service: service.into(),
+            slices: old.slices.clone(),
+        })
+    };
+    let all = [
+        (
+            "a",
+            net(
+                "*@net.knarr.dev/a=",
+                &[("db", "10.42.0.5"), ("us-my-u-db-e", "10.42.0.6")],
+            ),
+        ),
+        (
+            "b",
+            net(
+                "*@net.knarr.dev/b=",
+                &[("db", "172.28.0.5"), ("other", "172.28.0.6")],
+            ),
+        ),
+        ("c", net("", &[("hidden", "10.42.0.7")])),
+    ];
+    let all: HashMap<Box<str>, _> = all.into_iter().map(|(n, v)| (n.into(), v)).collect();
+    let views: Views = HashMap::from([("docker".into(), Arc::new(all))]);
+    let client = |nets: &[&str]| Client {
+        namespace: "docker".into(),
+        labels: nets
+            .iter()
+            .map(|n| (format!("net.knarr.dev/{n}"), String::new()))
+            .collect(),
+    };
+    for (name, nets, expected) in [
+        ("db.", &["a"][..], Some("NoError 10.42.0.5")),
+        ("DB.", &["b"], Some("NoError 172.28.0.5")),
+        ("db.", &["a", "b"], Some("NoError 10.42.0.5 172.28.0.5")),
+        ("my_db.", &["a"], Some("NoError 10.42.0.6")),
+        ("other.", &["a"], None),
+        ("hidden.", &["a", "b"], None),
+        ("db.", &[], None),
+    ] {
+        let query = Query::query(Name::from_ascii(name).unwrap(), RecordType::A);
+        let answer = zone().answer(&views, &query, Some(&client(nets)));
+        let shown = answer.map(|answer| {
+            let mut ips: Vec<String> = answer.records.iter().map(|r| r.data.to_string()).collect();
+            ips.sort();
+            format!("{:?} {}", answer.code, ips.join(" "))
+        });
+        assert_eq!(shown.as_deref(), expected, "{name} of {nets:?}");
+    }
 }

@@ -36,7 +36,14 @@ pub(crate) async fn exit(
 ) -> Done {
     let exit = context.engine.wait(&id).await;
     let ended = match exit {
-        Ok(exit) => ended(&context.data_dir, id, since, exit, words).await,
+        Ok(exit) => {
+            // Boxed: most of its life this job waits above, once for each container.
+            Box::pin(async {
+                let work = ended(&context.data_dir, id, since, exit, words);
+                context.turns.end(work).await
+            })
+            .await
+        }
         Err(message) => Ended {
             id,
             exit_code: 137,

@@ -3,6 +3,7 @@
 mod exit;
 pub(crate) mod handler;
 mod image;
+mod keyring;
 mod start;
 mod stop;
 
@@ -25,6 +26,7 @@ use super::{
 };
 use crate::{
     context::Context,
+    devices::NOT_PREPARED,
     probe::{self, Outcome, Probe},
     spec::{build, files, pod_resources, sysctl},
     turns::For,
@@ -108,13 +110,10 @@ pub(crate) async fn sandbox(context: Arc<Context>, pod: Arc<Pod>, stop: Cancella
 async fn make_sandbox(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<Option<IpAddr>, String> {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let spec = pod.spec.as_ref().ok_or("the pod has no spec")?;
+    let prepared = Box::pin(context.devices.prepare(context, pod)).await;
+    prepared.map_err(|e| format!("{NOT_PREPARED}{e}"))?;
     let host_network = spec.host_network.unwrap_or(false);
-    let present = context
-        .engine
-        .sandboxes()
-        .into_iter()
-        .find(|s| s.spec.id == uid);
-    let sandbox = match present {
+    let sandbox = match context.engine.sandbox(uid) {
         Some(sandbox) => sandbox,
         None => {
             let sysctls = spec
@@ -267,19 +266,13 @@ pub(crate) async fn clean(context: Arc<Context>, uid: Box<str>, keep_logs: bool)
 }
 
 pub(crate) async fn clean_up(context: &Context, uid: &str, keep_logs: bool) -> Result<(), String> {
-    let mine = |c: &knarr_runtime::Container| {
-        c.spec
-            .labels
-            .get(build::labels::POD_UID)
-            .map(String::as_str)
-            == Some(uid)
-    };
-    for container in context.engine.containers().into_iter().filter(mine) {
-        context.engine.delete(&container.spec.id).await?;
+    for id in context.engine.containers_in(uid) {
+        context.engine.delete(&id).await?;
     }
-    if context.engine.sandboxes().iter().any(|s| s.spec.id == uid) {
+    if context.engine.sandbox(uid).is_some() {
         context.engine.delete_sandbox(uid).await?;
     }
+    context.devices.give_back(uid).await?;
     // After the sandbox: the links of a namespace go with it at once, deleting one by itself waits 25 ms for a grace
     // period. Also without a sandbox: a lease may have outlived it (a reboot). It does nothing where there's nothing.
     context.network.detach(uid).await?;

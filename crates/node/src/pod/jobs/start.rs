@@ -3,15 +3,19 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{LinuxContainerUser, Pod};
-use knarr_runtime::State as RuntimeState;
+use k8s_openapi::api::core::v1::{Container, LinuxContainerUser, Pod};
+use knarr_runtime::{ContainerSpec, State as RuntimeState};
 use tokio_util::sync::CancellationToken;
 
-use super::{Done, image::Asker, time};
+use super::{
+    Done,
+    image::{Asker, PULL_DEADLINE},
+    time,
+};
 use crate::{
     context::Context,
     pod::{resize::amounts::Amounts, state},
-    spec::build,
+    spec::{apparmor, build},
     turns::For,
     volumes::Paths,
 };
@@ -96,6 +100,52 @@ fn late() -> StartFailure {
     }
 }
 
+/// The AppArmor profile of the container; empty: none.
+async fn profile(
+    context: &Context,
+    pod: &Arc<Pod>,
+    container: &Container,
+) -> Result<String, StartFailure> {
+    if !apparmor::matters(pod, &context.app_armor) {
+        return Ok(String::new());
+    }
+    let (host, pod, container) = (context.app_armor.clone(), pod.clone(), container.clone());
+    let work = tokio::task::spawn_blocking(move || apparmor::wanted(&pod, &container, &host));
+    let wanted = work
+        .await
+        .unwrap_or_else(|e| Err(format!("a file task failed: {e}")));
+    let failed = |message| StartFailure::Config {
+        reason: "CreateContainerError",
+        message,
+    };
+    wanted.map(Option::unwrap_or_default).map_err(failed)
+}
+
+/// The container with the devices of its claims.
+async fn with_devices(
+    context: &Arc<Context>,
+    pod: &Arc<Pod>,
+    container: &Container,
+    mut spec: ContainerSpec,
+) -> Result<ContainerSpec, StartFailure> {
+    let resources = container.resources.as_ref();
+    if resources.is_none_or(|r| r.claims.as_ref().is_none_or(Vec::is_empty)) {
+        return Ok(spec);
+    }
+    let (context, pod, container) = (context.clone(), pod.clone(), container.clone());
+    let work = tokio::task::spawn_blocking(move || {
+        context.devices.inject(&pod, &container, &mut spec)?;
+        Ok(spec)
+    });
+    let done = work
+        .await
+        .unwrap_or_else(|e| Err(format!("a file task failed: {e}")));
+    done.map_err(|message| StartFailure::Config {
+        reason: "CreateContainerError",
+        message,
+    })
+}
+
 async fn make_container(request: StartRequest) -> Result<StartedContainer, StartFailure> {
     let StartRequest {
         context,
@@ -133,16 +183,25 @@ async fn make_container(request: StartRequest) -> Result<StartedContainer, Start
     };
     let mut paths = (*paths).clone();
     let prepared = async {
-        asker.pull_secrets().await;
+        let logins = asker.pull_secrets().await;
         let policy = container.image_pull_policy.as_deref();
-        let image = asker.image(&name, policy).await?;
-        let image_volumes = asker.volumes(&container, &mut paths).await?;
+        let image = asker.image(&name, policy, &logins).await?;
+        let image_volumes = asker.volumes(&container, &mut paths, &logins).await?;
         Ok((image, image_volumes))
     };
-    let prepared = tokio::time::timeout(START_DEADLINE, prepared).await;
+    let prepared = tokio::time::timeout(START_DEADLINE + PULL_DEADLINE, prepared);
+    // a Pod that goes doesn't wait for what a registry may never send
+    let prepared = stop.run_until_cancelled(prepared);
+    let (turn, prepared) = match attempt {
+        0 => (For::First, prepared.await),
+        _ => {
+            let looked = context.turns.run(For::Look, &stop, prepared).await;
+            (For::Again, looked.flatten())
+        }
+    };
+    let prepared = prepared.ok_or(StartFailure::Stopped)?;
     let (image, image_volumes) = prepared.unwrap_or_else(|_| Err(late()))?;
     let id: String = hex::encode(rand::random::<[u8; 16]>());
-    let turn = if attempt == 0 { For::First } else { For::Again };
     let work = async {
         if let Some(old) = old {
             let failed = |e| StartFailure::Config {
@@ -151,7 +210,8 @@ async fn make_container(request: StartRequest) -> Result<StartedContainer, Start
             };
             context.engine.delete(&old).await.map_err(failed)?;
         }
-        let spec = build::spec(build::Request {
+        let app_armor = profile(&context, &pod, &container).await?;
+        let mut spec = build::spec(build::Request {
             context: &context,
             pod: &pod,
             container: &container,
@@ -165,6 +225,8 @@ async fn make_container(request: StartRequest) -> Result<StartedContainer, Start
         })
         .await
         .map_err(config)?;
+        spec.apparmor = app_armor;
+        let spec = with_devices(&context, &pod, &container, spec).await?;
         let amounts = Amounts::effective(&pod, &container);
         let image_id = build::image_id(&image).into();
         let image = image.name.into_boxed_str();

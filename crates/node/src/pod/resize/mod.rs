@@ -38,7 +38,7 @@ use super::{
     state::{self, Kind, State},
     worker::Worker,
 };
-use crate::spec::{pod_resources, resources};
+use crate::spec::{extras, pod_resources, resources};
 
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
@@ -94,6 +94,12 @@ fn whole(limits: Resources) -> Resources {
         memory_limit_bytes: limits.memory_limit_bytes.or(Some(-1)),
         ..limits
     }
+}
+
+/// With what an annotation asks for; one that can't be read was told when the container was made.
+fn asked_besides(pod: &Pod, container: &k8s_openapi::api::core::v1::Container) -> Resources {
+    let extras = extras::of(pod, container).unwrap_or_default();
+    extras.limits(resources::cgroup(pod, container))
 }
 
 fn told_in_full(pod: &Pod, what: &str, generation: i64, error: &str) -> String {
@@ -272,7 +278,7 @@ impl Worker {
                 name: unit.name.clone(),
                 from: unit.amounts,
                 to: wanted,
-                limits: whole(resources::cgroup(pod, &container)),
+                limits: whole(asked_besides(pod, &container)),
             });
         }
         let limits = self.group_limits(pod);

@@ -1,9 +1,9 @@
 //! The CSI drivers of this machine: who has registered, and what each can do.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::service::{Abilities, Service};
 
@@ -16,6 +16,8 @@ pub(crate) struct Driver {
     /// highest version of CSI that it speaks, e.g. (1, 12, 0)
     pub version: (u32, u32, u32),
     pub abilities: Abilities,
+    /// told when the attacher has found the node full
+    pub full: Arc<Notify>,
 }
 
 /// By name; shared by all Pods.

@@ -156,10 +156,11 @@ impl Csi {
                     volume.place.volume
                 );
                 tell(request, claim, true, "VolumeResizeFailed", &message);
+                let hopeless = infeasible(&status) || given_up(claim, bytes);
                 if !status.unfinished() {
-                    patch(request, claim, failure(claim, &status)).await?;
+                    patch(request, claim, failure(claim, &status, hopeless)).await?;
                 }
-                if matches!(status.code, code::FAILED_PRECONDITION) || infeasible(&status) {
+                if matches!(status.code, code::FAILED_PRECONDITION) || hopeless {
                     self.published.lock().insert(key, bytes);
                     return Ok(());
                 }
@@ -202,7 +203,15 @@ fn infeasible(status: &Status) -> bool {
     )
 }
 
-fn failure(claim: &PersistentVolumeClaim, status: &Status) -> Value {
+/// It has failed before, and the claim wants another size by now: the controller is to begin anew.
+fn given_up(claim: &PersistentVolumeClaim, bytes: i64) -> bool {
+    let failed = |c: &PersistentVolumeClaimCondition| c.type_ == ERROR && c.status == "True";
+    let wanted = claim.spec.as_ref().and_then(|s| s.resources.as_ref());
+    let wanted = wanted.and_then(|r| r.requests.as_ref()?.get("storage"));
+    conditions(claim).iter().any(failed) && wanted.is_some_and(|w| quantity::value(w) != bytes)
+}
+
+fn failure(claim: &PersistentVolumeClaim, status: &Status, hopeless: bool) -> Value {
     let condition = PersistentVolumeClaimCondition {
         type_: ERROR.into(),
         status: "True".into(),
@@ -214,7 +223,7 @@ fn failure(claim: &PersistentVolumeClaim, status: &Status) -> Value {
     conditions.retain(|c| c.type_ != ERROR);
     conditions.push(condition);
     let mut status_patch = json!({"conditions": conditions});
-    if infeasible(status) {
+    if hopeless {
         status_patch["allocatedResourceStatuses"] = json!({"storage": "NodeResizeInfeasible"});
     }
     status_patch
@@ -266,6 +275,25 @@ async fn patch(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failed_size_that_nobody_wants_any_more_is_given_up() {
+        let failed = json!([{"type": ERROR, "status": "True"}]);
+        for (name, wanted, conditions, want) in [
+            ("still wanted", "9Gi", failed.clone(), false),
+            ("another is wanted", "5Gi", failed, true),
+            ("not failed yet", "5Gi", json!([]), false),
+        ] {
+            let claim: PersistentVolumeClaim = serde_json::from_value(json!({"metadata": {},
+                "spec": {"resources": {"requests": {"storage": wanted}}}, "status": {"conditions": conditions}}))
+            .unwrap();
+            assert_eq!(given_up(&claim, 9 << 30), want, "{name}");
+            let status = Status::new(7, "no");
+            let told = failure(&claim, &status, want);
+            let state = told["allocatedResourceStatuses"]["storage"].as_str();
+            assert_eq!(state, want.then_some("NodeResizeInfeasible"), "{name}");
+        }
+    }
 
     #[test]
     fn wishes() {

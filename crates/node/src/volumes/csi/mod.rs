@@ -1,23 +1,25 @@
 //! Volumes of CSI drivers: staged on the machine, published into Pods, and taken back.
 //!
 //! Drivers come by `plugins_registry` ([`registration`]), are listed in the CSINode ([`node_info`]) and asked over
-//! their socket ([`service`] over [`rpc`] over [`proto`]). What is mounted is written down first ([`record`]).
+//! their socket ([`service`] over [`rpc`] over [`knarr_grpc::proto`]). What is mounted is written down first ([`record`]).
+
+use knarr_grpc::proto;
 
 pub(crate) mod drivers;
 pub(crate) mod expand;
 mod in_use;
+mod limits;
 pub(crate) mod mount;
 pub(crate) mod node_info;
 mod objects;
-mod proto;
 pub(crate) mod record;
 pub(crate) mod registration;
-mod rpc;
+pub(crate) mod rpc;
 pub(crate) mod service;
 mod teardown;
 
 #[cfg(test)]
-pub(crate) use self::proto::{Fields, Message};
+pub(crate) use knarr_grpc::proto::{Fields, Message};
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

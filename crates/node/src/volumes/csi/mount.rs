@@ -10,13 +10,13 @@ use k8s_openapi::api::core::v1::{
 
 use super::{
     Csi, objects,
-    objects::Rules,
+    objects::{NotAttached, Rules},
     proto::Map,
     record::{self, Place, Record},
     rpc::Status,
     service::{Publish, Usage},
 };
-use crate::volumes::{Request, Source, blocking, ownership::Group};
+use crate::volumes::{ATTACH_LIMIT, Request, Source, blocking, ownership::Group};
 
 /// How long a Pod waits for a driver or an attacher before it tries again from the start.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -160,7 +160,19 @@ impl Csi {
             let unique = record::unique(volume.driver, &volume.handle);
             let waiting = objects::attached(client, node, &unique, &attachment, PATIENCE);
             let waiting = Box::pin(waiting);
-            publish_context = request.unless_stopped(waiting).await??;
+            publish_context = match request.unless_stopped(waiting).await? {
+                Ok(context) => context,
+                Err(NotAttached::Other(error)) => return Err(error),
+                Err(NotAttached::Full) => {
+                    if !rules.limit_changes() {
+                        return Err(format!(
+                            "volume attachment {attachment} is not attached: the node has no room"
+                        ));
+                    }
+                    driver.full.notify_one();
+                    return Err(ATTACH_LIMIT.into());
+                }
+            };
         }
         if driver.abilities.mount_group {
             volume.usage.mount_group = group.map(|g| g.gid);

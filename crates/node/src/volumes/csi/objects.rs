@@ -35,6 +35,10 @@ impl Rules {
     pub(crate) fn attach_required(&self) -> bool {
         self.get(|s| s.attach_required).unwrap_or(true)
     }
+    /// Its limit of volumes may change while it runs.
+    pub(crate) fn limit_changes(&self) -> bool {
+        self.get(limit_period).is_some()
+    }
     pub(crate) fn pod_info(&self) -> bool {
         self.get(|s| s.pod_info_on_mount).unwrap_or(false)
     }
@@ -123,6 +127,27 @@ pub(crate) async fn secrets(
         .collect())
 }
 
+/// How often a driver is asked for its limits.
+pub(crate) fn limit_period(spec: &CSIDriverSpec) -> Option<Duration> {
+    let seconds = spec.node_allocatable_update_period_seconds?;
+    let seconds = u64::try_from(seconds).ok().filter(|s| *s > 0)?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// Why a volume is not attached.
+#[derive(Debug)]
+pub(crate) enum NotAttached {
+    /// the attacher was told that there is no room on this node
+    Full,
+    Other(String),
+}
+
+impl From<String> for NotAttached {
+    fn from(text: String) -> NotAttached {
+        NotAttached::Other(text)
+    }
+}
+
 /// Waits until this node has the volume attached (its `volumesAttached` says so: attachments themselves can't be
 /// watched by a node); what the attacher left for the driver.
 ///
@@ -134,7 +159,7 @@ pub(crate) async fn attached(
     volume: &str,
     attachment: &str,
     patience: Duration,
-) -> Result<Map, String> {
+) -> Result<Map, NotAttached> {
     let attachments: Api<VolumeAttachment> = Api::all(client.clone());
     let nodes: Api<Node> = Api::all(client.clone());
     let config = watcher::Config::default().fields(&format!("metadata.name={node}"));
@@ -161,8 +186,13 @@ pub(crate) async fn attached(
     if in_time && status.attached {
         return Ok(status.attachment_metadata.unwrap_or_default());
     }
-    let told = status.attach_error.and_then(|e| e.message);
-    Err(told.unwrap_or_else(|| format!("volume attachment {attachment} is not attached yet")))
+    let error = status.attach_error.unwrap_or_default();
+    if error.error_code == i32::try_from(super::rpc::code::RESOURCE_EXHAUSTED).ok() {
+        return Err(NotAttached::Full);
+    }
+    let told = error.message;
+    let waits = || format!("volume attachment {attachment} is not attached yet");
+    Err(told.unwrap_or_else(waits).into())
 }
 
 /// The attributes that tell a driver of the Pod.

@@ -12,12 +12,17 @@ use std::{
 
 use super::{
     drivers::{Driver, Drivers},
+    limits,
     node_info::NodeInfo,
     proto::{Fields, Message},
     rpc,
     service::Service,
 };
-use crate::{inotify::Watcher, volumes::host_path};
+use crate::{
+    devices::plugins::{Plugin as DevicePlugin, Plugins},
+    inotify::Watcher,
+    volumes::host_path,
+};
 
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
 const RETRY_MIN: Duration = Duration::from_millis(500);
@@ -42,9 +47,41 @@ enum Known {
     Failed(Identity, u32, tokio::time::Instant),
 }
 
+/// By driver: who keeps its limits in the CSINode.
+#[derive(Default)]
+struct Asking(BTreeMap<Box<str>, tokio::task::JoinHandle<()>>);
+
+impl Asking {
+    async fn begin(&mut self, node: &Arc<NodeInfo>, name: &str, driver: Option<Driver>) {
+        self.end(name).await;
+        if let Some(Driver { service, full, .. }) = driver {
+            let work = limits::keep(node.clone(), name.to_owned(), service, full);
+            self.0.insert(name.into(), tokio::spawn(work));
+        }
+    }
+
+    /// What was being written is written, or isn't, when this returns.
+    async fn end(&mut self, name: &str) {
+        if let Some(task) = self.0.remove(name) {
+            task.abort();
+            let _ = task.await;
+        }
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        for task in self.0.values() {
+            task.abort();
+        }
+    }
+}
+
 pub(crate) struct Registrar {
     pub drivers: Arc<Drivers>,
-    pub node: NodeInfo,
+    /// drivers of devices
+    pub devices: Arc<Plugins>,
+    pub node: Arc<NodeInfo>,
     /// what plugins know as `/var/lib/kubelet`
     pub kubelet_dir: PathBuf,
 }
@@ -59,14 +96,15 @@ impl Registrar {
         let watcher = match Watcher::on(&self.folder()) {
             Ok(watcher) => watcher,
             Err(error) => {
-                tracing::warn!(%error, dir = %self.folder().display(), "plugins can't be watched for: no CSI driver will be found");
+                tracing::warn!(%error, dir = %self.folder().display(), "plugins can't be watched for: no driver will be found");
                 return;
             }
         };
         self.node.create().await;
+        let mut asking = Asking::default();
         let mut known: BTreeMap<PathBuf, Known> = BTreeMap::new();
         loop {
-            let next = self.round(&mut known).await;
+            let next = self.round(&mut known, &mut asking).await;
             let pause = async {
                 match next {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -83,7 +121,11 @@ impl Registrar {
     }
 
     /// One look at the folder; when the next is due for what failed.
-    async fn round(&self, known: &mut BTreeMap<PathBuf, Known>) -> Option<tokio::time::Instant> {
+    async fn round(
+        &self,
+        known: &mut BTreeMap<PathBuf, Known>,
+        asking: &mut Asking,
+    ) -> Option<tokio::time::Instant> {
         let folder = self.folder();
         let sockets = tokio::task::spawn_blocking(move || sockets(&folder))
             .await
@@ -98,8 +140,12 @@ impl Registrar {
             .collect();
         for path in gone {
             known.remove(&path);
+            if let Some(name) = self.devices.remove_by(&path) {
+                tracing::info!(driver = %name, "a driver of devices has left");
+            }
             if let Some(name) = self.drivers.remove_by(&path) {
                 tracing::info!(driver = %name, "a CSI driver has left");
+                asking.end(&name).await;
                 // the socket of a driver that restarts comes back under the same name
                 if !sockets.contains_key(&path) {
                     self.node.uninstall(&name).await;
@@ -121,7 +167,10 @@ impl Registrar {
             };
             let state = match self.register(&path).await {
                 Ok(name) => {
-                    tracing::info!(driver = %name, "a CSI driver has registered");
+                    tracing::info!(driver = %name, "a driver has registered");
+                    asking
+                        .begin(&self.node, &name, self.drivers.get(&name))
+                        .await;
                     Known::Registered(identity)
                 }
                 Err(error) => {
@@ -164,13 +213,27 @@ impl Registrar {
             (Ok(()), Ok(_)) => Ok(plugin.name),
             (Ok(()), Err(e)) => {
                 self.drivers.remove_by(socket);
+                self.devices.remove_by(socket);
                 Err(e.to_string())
             }
             (Err(e), _) => Err(e),
         }
     }
 
+    /// Where the plugin is asked.
+    fn endpoint(&self, socket: &Path, plugin: &Plugin) -> PathBuf {
+        match plugin.endpoint.as_str() {
+            "" => socket.to_owned(),
+            path => host_path::on_machine(&self.kubelet_dir, Path::new(path)),
+        }
+    }
+
     async fn take(&self, socket: &Path, plugin: &Plugin) -> Result<(), String> {
+        if plugin.kind == "DRAPlugin" {
+            let socket_of = self.endpoint(socket, plugin);
+            let known = DevicePlugin::new(&plugin.name, socket, socket_of, &plugin.versions)?;
+            return self.devices.insert(&plugin.name, known);
+        }
         if plugin.kind != "CSIPlugin" {
             return Err(format!(
                 "no handler registered for plugin type: {} at socket {}",
@@ -191,12 +254,9 @@ impl Registrar {
                 "RegisterPlugin for CSI driver {name:?} failed. Another driver with the same name is already registered with a higher supported version: \"{major}.{minor}.{patch}\""
             ));
         }
-        let endpoint = if plugin.endpoint.is_empty() {
-            socket.to_owned()
-        } else {
-            host_path::on_machine(&self.kubelet_dir, Path::new(&plugin.endpoint))
+        let service = Service {
+            socket: self.endpoint(socket, plugin),
         };
-        let service = Service { socket: endpoint };
         let info = service.info().await.map_err(|e| e.to_string())?;
         let abilities = service.abilities().await.map_err(|e| e.to_string())?;
         self.node.install(name, &info).await?;
@@ -205,6 +265,7 @@ impl Registrar {
             by: socket.to_owned(),
             version,
             abilities,
+            full: Arc::default(),
         };
         self.drivers.insert(name, driver);
         Ok(())

@@ -4,7 +4,7 @@ use super::affinity;
 use crate::{
     kinds::{
         checks::{
-            difference::diff,
+            difference::diff_of,
             path::{Errors, Path},
         },
         json::{entries, list, str_of},
@@ -74,7 +74,7 @@ fn changes(new: &Value, old: &Value, errors: &mut Errors) {
             &at,
             format!(
                 "pod updates may not change fields other than {CHANGEABLE}\n{}",
-                diff(was, &munged)
+                diff_of("core.PodSpec", was, &munged)
             ),
         );
     }
@@ -234,7 +234,7 @@ pub(crate) fn ephemeral(new: &Value, old: &Value) -> Vec<FieldError> {
                 &at,
                 format!(
                     "existing ephemeral containers {name:?} may not be changed\n{}",
-                    diff(before, c)
+                    diff_of("core.EphemeralContainer", before, c)
                 ),
             ),
             Some(_) => {}

@@ -1,6 +1,7 @@
 //! PersistentVolumeClaims, and their templates in Pods and StatefulSets.
 
 use super::super::{
+    difference::diff_of,
     path::{Errors, Path},
     quantity::Quantity,
     rules, selectors,
@@ -168,7 +169,7 @@ pub(crate) fn claim_update(new: &Value, old: &Value) -> Vec<FieldError> {
             &Path::Root("spec"),
             format!(
                 "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n{}",
-                super::super::difference::diff(&was, &is)
+                diff_of("core.PersistentVolumeClaimSpec", &was, &is)
             ),
         );
     }

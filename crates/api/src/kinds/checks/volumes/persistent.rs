@@ -1,7 +1,8 @@
 //! PersistentVolumes.
 
 use super::super::{
-    path::{Errors, Path},
+    difference::diff_of,
+    path::{Errors, Go, Path},
     pod::node_selector,
     quantity::Quantity,
     rules,
@@ -199,7 +200,7 @@ pub(crate) fn volume_update(new: &Value, old: &Value) -> Vec<FieldError> {
             &Path::Root("spec.persistentvolumesource"),
             format!(
                 "spec.persistentvolumesource is immutable after creation\n{}",
-                super::super::difference::diff(&was, &is)
+                diff_of("core.PersistentVolumeSource", &was, &is)
             ),
         );
     }
@@ -208,6 +209,11 @@ pub(crate) fn volume_update(new: &Value, old: &Value) -> Vec<FieldError> {
         &new["spec"]["volumeMode"],
         &old["spec"]["volumeMode"],
     );
+    let (is, was) = (&new["spec"]["nodeAffinity"], &old["spec"]["nodeAffinity"]);
+    if was.is_object() && is != was && *is != renamed(was, is) {
+        let detail = "field is immutable, except for updating from beta label to GA";
+        errors.invalid_go(&Path::Root("nodeAffinity"), is, &AFFINITY, detail);
+    }
     let class = |o: &Value| o["spec"]["volumeAttributesClassName"].clone();
     if !class(old).is_null() && class(new).is_null() {
         errors.forbidden(
@@ -216,4 +222,61 @@ pub(crate) fn volume_update(new: &Value, old: &Value) -> Vec<FieldError> {
         );
     }
     errors.0
+}
+
+/// VolumeNodeAffinity
+const AFFINITY: Go = Go::Struct(&[(
+    "required",
+    "Required",
+    Go::Struct(&[(
+        "nodeSelectorTerms",
+        "NodeSelectorTerms",
+        Go::List(&Go::Struct(&[
+            ("matchExpressions", "MatchExpressions", EXPRESSIONS),
+            ("matchFields", "MatchFields", EXPRESSIONS),
+        ])),
+    )]),
+)]);
+const EXPRESSIONS: Go = Go::List(&Go::Struct(&[
+    ("key", "Key", Go::Text),
+    ("operator", "Operator", Go::Text),
+    ("values", "Values", Go::Plain),
+]));
+
+/// Labels of nodes that have got other names.
+const RENAMED: [(&str, &str); 5] = [
+    ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
+    ("beta.kubernetes.io/os", "kubernetes.io/os"),
+    (
+        "failure-domain.beta.kubernetes.io/region",
+        "topology.kubernetes.io/region",
+    ),
+    (
+        "failure-domain.beta.kubernetes.io/zone",
+        "topology.kubernetes.io/zone",
+    ),
+    (
+        "beta.kubernetes.io/instance-type",
+        "node.kubernetes.io/instance-type",
+    ),
+];
+
+/// The old affinity, with the new names where the new one has them.
+fn renamed(was: &Value, is: &Value) -> Value {
+    let mut out = was.clone();
+    let terms = |o: &Value| -> Vec<Value> { list(&o["required"], "nodeSelectorTerms").to_vec() };
+    for (i, term) in terms(is).iter().enumerate() {
+        for field in ["matchExpressions", "matchFields"] {
+            for (j, e) in list(term, field).iter().enumerate() {
+                let place = format!("/required/nodeSelectorTerms/{i}/{field}/{j}/key");
+                if let Some(key) = out.pointer_mut(&place) {
+                    let pair = |(beta, ga): &&(&str, &str)| *key == *beta && e["key"] == *ga;
+                    if let Some((_, ga)) = RENAMED.iter().find(pair) {
+                        *key = (*ga).into();
+                    }
+                }
+            }
+        }
+    }
+    out
 }

@@ -1,0 +1,701 @@
+//! Which stages a build needs, and what each starts from.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures::{FutureExt, future::BoxFuture};
+use knarr_dockerfile::{
+    Base, Build, Command, Dockerfile, Ignore, Instruction, Mount, Platform, Scope, Stage,
+};
+use knarr_image::{Image, ImageStore};
+use tokio::sync::OnceCell;
+
+use crate::{
+    cache::{Cache, Key, Record},
+    copy::{StatCache, Tree},
+    doc::{Doc, History},
+    engine::Inner,
+    error::{Error, Excerpt, blocking},
+    request::{BuildRequest, NamedContext, NoCache},
+    shared_cache::Imported,
+    state::{Link, LinkOf, State},
+    told::Told,
+};
+
+type Made<T> = OnceCell<Result<Arc<T>, Arc<Error>>>;
+type Outers = HashMap<(String, String), Arc<Made<Outer>>>;
+
+pub(crate) struct Graph<'a> {
+    pub(crate) engine: &'a Inner,
+    pub(crate) request: &'a BuildRequest,
+    /// With a lease: what the build adds is not taken for garbage.
+    pub(crate) images: ImageStore,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) stats: Arc<StatCache>,
+    pub(crate) told: &'a Told<'a>,
+    pub(crate) file: Dockerfile,
+    pub(crate) file_name: String,
+    pub(crate) text: String,
+    pub(crate) build: Build,
+    pub(crate) global: Scope,
+    pub(crate) target: usize,
+    pub(crate) epoch: Option<i64>,
+    /// The build's own context.
+    pub(crate) context: Tree,
+    pub(crate) started: jiff::Timestamp,
+    /// Has the context been told of?
+    pub(crate) context_told: std::sync::atomic::AtomicBool,
+    stages: Vec<Made<State>>,
+    /// Images and named contexts, by name and platform.
+    outer: Mutex<Outers>,
+    pub(crate) shared: Arc<Shared>,
+    /// It is one of several platforms'.
+    pub(crate) one_of_several: bool,
+}
+
+/// What the platforms of a build have in common.
+#[derive(Default)]
+pub(crate) struct Shared {
+    /// One of several that want the same step makes it.
+    pub(crate) making: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>,
+    /// Steps that this build has made.
+    pub(crate) fresh: Mutex<BTreeSet<Key>>,
+    /// All steps that this build went through.
+    pub(crate) used: Mutex<BTreeMap<Key, Record>>,
+    /// Steps of other machines' builds.
+    pub(crate) imported: Imported,
+}
+
+/// What is not of the Dockerfile.
+pub(crate) enum Outer {
+    State(Box<State>),
+    Folder(Tree),
+}
+
+/// What `--from` leads to.
+#[derive(Clone)]
+pub(crate) enum From {
+    Stage(Arc<State>),
+    Outer(Arc<Outer>),
+}
+
+impl From {
+    /// Files as they are in a folder of this machine.
+    pub(crate) fn folder(&self) -> Option<&Tree> {
+        match self {
+            From::Outer(outer) => match &**outer {
+                Outer::Folder(tree) => Some(tree),
+                Outer::State(_) => None,
+            },
+            From::Stage(_) => None,
+        }
+    }
+    pub(crate) fn state(&self) -> Option<&State> {
+        match self {
+            From::Stage(state) => Some(state),
+            From::Outer(outer) => match &**outer {
+                Outer::State(state) => Some(state),
+                Outer::Folder(_) => None,
+            },
+        }
+    }
+}
+
+/// What a build is made of, before it runs.
+pub(crate) struct Parts<'a> {
+    pub(crate) engine: &'a Inner,
+    pub(crate) request: &'a BuildRequest,
+    pub(crate) images: ImageStore,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) stats: Arc<StatCache>,
+    pub(crate) told: &'a Told<'a>,
+    pub(crate) file: Dockerfile,
+    pub(crate) file_name: String,
+    pub(crate) text: String,
+    pub(crate) build: Build,
+    pub(crate) epoch: Option<i64>,
+    pub(crate) context: Tree,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) one_of_several: bool,
+}
+
+impl<'a> Graph<'a> {
+    pub(crate) fn new(p: Parts<'a>) -> Result<Graph<'a>, Error> {
+        let target = p.file.target(p.build.stage.as_deref());
+        let target = target.map_err(Error::Request)?;
+        let global = Scope::global(&p.file, &p.build)
+            .map_err(|e| dockerfile_error(&p.file_name, &p.text, &e))?;
+        let stages = p.file.stages.iter().map(|_| OnceCell::new()).collect();
+        Ok(Graph {
+            engine: p.engine,
+            request: p.request,
+            images: p.images,
+            cache: p.cache,
+            stats: p.stats,
+            told: p.told,
+            file: p.file,
+            file_name: p.file_name,
+            text: p.text,
+            build: p.build,
+            global,
+            target,
+            epoch: p.epoch,
+            context: p.context,
+            started: jiff::Timestamp::now(),
+            context_told: false.into(),
+            stages,
+            outer: Mutex::default(),
+            shared: p.shared,
+            one_of_several: p.one_of_several,
+        })
+    }
+
+    /// The stages that the target needs.
+    pub(crate) fn needed(&self) -> Result<BTreeSet<usize>, Error> {
+        let mut needed = BTreeSet::new();
+        let mut open = vec![self.target];
+        while let Some(at) = open.pop() {
+            if needed.insert(at) {
+                open.extend(self.needs(at)?);
+            }
+        }
+        Ok(needed)
+    }
+
+    /// Finds the images that the target needs, before anything is run: what isn't there is told at once.
+    pub(crate) async fn prepare(&self) -> Result<(), Error> {
+        let needed = self.needed()?;
+        let all = needed.iter().map(|at| self.find_base(*at));
+        futures::future::try_join_all(all).await.map(drop)
+    }
+
+    async fn find_base(&self, at: usize) -> Result<(), Error> {
+        let stage = &self.file.stages[at];
+        if self.context_named(&stage.name).is_some() {
+            return Ok(());
+        }
+        let name = self.base_name(stage)?;
+        match self.file.base(&name, at) {
+            Base::Other(name) if self.context_named(&name).is_none() => {
+                let found = self.outer(&name, &self.platform(stage)?).await;
+                found.map(drop).map_err(|e| self.no_base(stage, &name, e))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Why a stage can't begin, at its `FROM`.
+    pub(crate) fn no_base(&self, stage: &Stage, name: &str, e: Error) -> Error {
+        match e.root() {
+            Error::Step { .. } | Error::Dockerfile { .. } => e,
+            _ => self.step_failed(
+                stage.first,
+                stage.last,
+                &format!("FROM {name}"),
+                e.to_string(),
+            ),
+        }
+    }
+
+    /// The target, made with all that it needs: stages run side by side.
+    pub(crate) async fn run(&self) -> Result<Arc<State>, Error> {
+        let needed = self.needed()?;
+        let all = needed.iter().map(|at| self.stage(*at));
+        futures::future::try_join_all(all).await?;
+        self.stage(self.target).await
+    }
+
+    /// The stages that a stage names, as far as its own text tells.
+    fn needs(&self, at: usize) -> Result<Vec<usize>, Error> {
+        let stage = &self.file.stages[at];
+        if self.context_named(&stage.name).is_some() {
+            return Ok(vec![]);
+        }
+        let base = self.base_name(stage)?;
+        let mut all = vec![];
+        let mut add = |base: Result<Base, String>| {
+            if let Ok(Base::Stage(number)) = base {
+                all.push(number);
+            }
+        };
+        add(Ok(self.file.base(&base, at)));
+        for instruction in &stage.instructions {
+            for from in froms(&instruction.command) {
+                let itself = !stage.name.is_empty() && from.eq_ignore_ascii_case(&stage.name);
+                let base = self.file.from(&from, at);
+                if itself
+                    && matches!(base, Ok(Base::Other(_)))
+                    && self.context_named(&from).is_none()
+                {
+                    let why = format!("circular dependency detected on stage: {}", stage.name);
+                    return Err(self.wrong(instruction.first, instruction.last, why));
+                }
+                add(base);
+            }
+        }
+        Ok(all)
+    }
+
+    pub(crate) fn base_name(&self, stage: &Stage) -> Result<String, Error> {
+        let expanded = self.global.expand(&stage.base, self.file.escape);
+        let base = expanded.map_err(|e| self.wrong(stage.first, stage.last, e.to_string()))?;
+        if base.text.is_empty() {
+            let why = format!("base name ({}) should not be blank", stage.base);
+            return Err(self.wrong(stage.first, stage.last, why));
+        }
+        Ok(base.text)
+    }
+
+    /// A stage, made by whoever asks first.
+    pub(crate) fn stage(&self, at: usize) -> BoxFuture<'_, Result<Arc<State>, Error>> {
+        let make = move || async move {
+            match self.make_stage(at).await {
+                Ok(state) => Ok(Arc::new(state)),
+                Err(e) => Err(Arc::new(e)),
+            }
+        };
+        async move {
+            let made = self.stages[at].get_or_init(make).await.clone();
+            made.map_err(Error::Shared)
+        }
+        .boxed()
+    }
+
+    async fn make_stage(&self, at: usize) -> Result<State, Error> {
+        let stage = &self.file.stages[at];
+        if let Some(named) = self.context_named(&stage.name) {
+            return match &*self.named(&stage.name, named, &self.build.target).await? {
+                Outer::State(state) => Ok((**state).clone()),
+                Outer::Folder(tree) => self.folder_state(tree, &self.build.target).await,
+            };
+        }
+        let name = self.base_name(stage)?;
+        let base = self.file.base(&name, at);
+        let platform = match base {
+            // SOURCE: dockerfile2llb: nothing is for the build's own platform, whatever is said
+            Base::Scratch => self.build.target.clone(),
+            _ => self.platform(stage)?,
+        };
+        let mut state = match &base {
+            Base::Scratch => State::scratch(&platform),
+            Base::Stage(number) => (*self.stage(*number).await?).clone(),
+            Base::Other(name) => {
+                let found = self.outer(name, &platform).await;
+                match &*found.map_err(|e| self.no_base(stage, name, e))? {
+                    Outer::State(state) => (**state).clone(),
+                    Outer::Folder(tree) => self.folder_state(tree, &platform).await?,
+                }
+            }
+        };
+        let instructions = self.with_triggers(at, &mut state)?;
+        self.instructions(at, &base, state, instructions).await
+    }
+
+    /// A stage's instructions after those that its base left for it; (instruction, comes from an `ONBUILD`).
+    pub(crate) fn with_triggers(
+        &self,
+        at: usize,
+        state: &mut State,
+    ) -> Result<Vec<(Instruction, bool)>, Error> {
+        let stage = &self.file.stages[at];
+        let mut onbuild = std::mem::take(&mut state.doc.config.on_build);
+        onbuild.append(&mut state.triggers);
+        let mut instructions = vec![];
+        for trigger in &onbuild {
+            instructions.extend(self.trigger(stage, trigger)?.into_iter().map(|i| (i, true)));
+        }
+        // a stage keeps the triggers of its own text for the stages on top of it
+        instructions.extend(stage.instructions.iter().cloned().map(|i| (i, false)));
+        Ok(instructions)
+    }
+
+    /// The environment of an image or context that was found.
+    pub(crate) fn known_env(&self, name: &str) -> Option<Vec<String>> {
+        let all = self.outer.lock().unwrap_or_else(PoisonError::into_inner);
+        let named = format!("context {name}");
+        let mut same = all
+            .iter()
+            .filter(|((key, _), _)| key == name || *key == named);
+        same.find_map(|(_, cell)| match &**cell.get()?.as_ref().ok()? {
+            Outer::State(state) => Some(state.scope.image_env()),
+            Outer::Folder(_) => None,
+        })
+    }
+
+    /// One `ONBUILD` as instructions, at the place of the stage's `FROM`.
+    fn trigger(&self, stage: &Stage, text: &str) -> Result<Vec<Instruction>, Error> {
+        let wrong = |why: String| self.wrong(stage.first, stage.last, why);
+        let parsed = Dockerfile::parse(&format!("FROM scratch\n{text}\n"))
+            .map_err(|e| wrong(format!("ONBUILD {text}: {}", e.why)))?;
+        let [only] = parsed.stages.as_slice() else {
+            return Err(wrong(
+                "onbuild trigger should be a single expression".into(),
+            ));
+        };
+        if only.instructions.len() != 1 {
+            return Err(wrong(
+                "onbuild trigger should be a single expression".into(),
+            ));
+        }
+        let mut all = only.instructions.clone();
+        for instruction in &mut all {
+            (instruction.first, instruction.last) = (stage.first, stage.last);
+        }
+        Ok(all)
+    }
+
+    pub(crate) fn platform(&self, stage: &Stage) -> Result<Platform, Error> {
+        let Some(text) = &stage.platform else {
+            return Ok(self.build.target.clone());
+        };
+        let wrong = |why: String| self.wrong(stage.first, stage.last, why);
+        let expanded = self.global.expand(text, self.file.escape);
+        let expanded = expanded.map_err(|e| wrong(e.to_string()))?.text;
+        if expanded.is_empty() {
+            return Err(wrong(format!(
+                "empty platform value from expression {text}"
+            )));
+        }
+        Platform::parse(&expanded).map_err(|_| {
+            wrong(format!(
+                "failed to parse platform {text}: {expanded:?}: cannot parse platform specifier: invalid argument"
+            ))
+        })
+    }
+
+    /// What a `--from` in a stage leads to.
+    pub(crate) async fn from(
+        &self,
+        name: &str,
+        at: usize,
+        platform: &Platform,
+    ) -> Result<From, Error> {
+        match self.file.from(name, at).map_err(Error::Request)? {
+            Base::Stage(number) => Ok(From::Stage(self.stage(number).await?)),
+            Base::Scratch => Ok(From::Stage(Arc::new(State::scratch(platform)))),
+            Base::Other(name) => Ok(From::Outer(self.outer(&name, platform).await?)),
+        }
+    }
+
+    /// `--build-context` of a name: as it is written, or as the image that it names.
+    pub(crate) fn context_named(&self, name: &str) -> Option<&NamedContext> {
+        if name.is_empty() {
+            return None;
+        }
+        let contexts = &self.request.contexts;
+        if let Some(found) = contexts.get(name) {
+            return Some(found);
+        }
+        let full = knarr_image::normalize(name).ok()?;
+        let same = |known: &&String| knarr_image::normalize(known).is_ok_and(|k| k == full);
+        contexts.keys().find(same).and_then(|k| contexts.get(k))
+    }
+
+    /// An image or a named context, fetched once.
+    pub(crate) async fn outer(&self, name: &str, platform: &Platform) -> Result<Arc<Outer>, Error> {
+        if let Some(named) = self.context_named(name) {
+            return self.named(name, named, platform).await;
+        }
+        let key = (name.to_owned(), platform.to_string());
+        let cell = self.cell(key);
+        let make = || async {
+            let state = self.image(name, platform).await;
+            state
+                .map(|s| Arc::new(Outer::State(Box::new(s))))
+                .map_err(Arc::new)
+        };
+        cell.get_or_init(make).await.clone().map_err(Error::Shared)
+    }
+
+    /// Names and digests of the images that the build began with or copied from, each once.
+    pub(crate) fn images_used(&self) -> BTreeSet<(String, String)> {
+        let all = self.outer.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = all.values().filter_map(|cell| cell.get()?.as_ref().ok());
+        let bases = made.filter_map(|outer| match &**outer {
+            Outer::State(state) => Some(state.bases.clone()),
+            Outer::Folder(_) => None,
+        });
+        bases.flatten().collect()
+    }
+
+    fn cell(&self, key: (String, String)) -> Arc<Made<Outer>> {
+        let mut all = self.outer.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(key).or_default().clone()
+    }
+
+    async fn named(
+        &self,
+        name: &str,
+        named: &NamedContext,
+        platform: &Platform,
+    ) -> Result<Arc<Outer>, Error> {
+        let key = (format!("context {name}"), platform.to_string());
+        let cell = self.cell(key);
+        let make = || async {
+            let made = self.make_named(name, named, platform).await;
+            made.map(Arc::new).map_err(Arc::new)
+        };
+        cell.get_or_init(make).await.clone().map_err(Error::Shared)
+    }
+
+    async fn make_named(
+        &self,
+        name: &str,
+        named: &NamedContext,
+        platform: &Platform,
+    ) -> Result<Outer, Error> {
+        match named {
+            NamedContext::Folder(folder) => {
+                let telling = self
+                    .told
+                    .begin(&format!("[context {name}] load from client"));
+                let (name, folder) = (name.to_owned(), folder.clone());
+                telling.result(blocking(move || open_folder(&name, &folder)).await)
+            }
+            NamedContext::Image(image) => {
+                Ok(Outer::State(Box::new(self.image(image, platform).await?)))
+            }
+            NamedContext::Layout { folder, reference } => {
+                let telling = self.told.begin(&format!(
+                    "[context {name}] OCI load from client {}",
+                    folder.display()
+                ));
+                let (images, folder) = (self.images.clone(), folder.clone());
+                let wanted = reference.clone();
+                let found =
+                    blocking(move || Ok(images.read_layout(&folder, wanted.as_deref())?)).await;
+                let image = telling.result(found)?;
+                Ok(Outer::State(Box::new(
+                    self.image_state(image, platform).await?,
+                )))
+            }
+            NamedContext::Url(url) => {
+                let telling = self.told.begin(&format!("[context {name}] load {url}"));
+                let made = crate::fetched::context(&self.cache, self.request, url).await;
+                let folder = telling.result(made)?;
+                let name = name.to_owned();
+                blocking(move || open_folder(&name, &folder)).await
+            }
+            NamedContext::Stage(stage) => {
+                let at = self.file.target(Some(stage)).map_err(Error::Request)?;
+                Ok(Outer::State(Box::new((*self.stage(at).await?).clone())))
+            }
+        }
+    }
+
+    /// An image of the store, or pulled.
+    async fn image(&self, name: &str, platform: &Platform) -> Result<State, Error> {
+        let full = knarr_image::normalize(name).map_err(|e| {
+            let why = knarr_dockerfile::bad_reference(name, |_| false);
+            Error::Request(why.unwrap_or_else(|| e.to_string()))
+        })?;
+        let telling = self
+            .told
+            .begin(&format!("[internal] load metadata for {full}"));
+        let found = self.find_image(&full, platform, &telling).await;
+        let image = telling.result(found)?;
+        self.image_state(image, platform).await
+    }
+
+    async fn find_image(
+        &self,
+        full: &str,
+        platform: &Platform,
+        telling: &crate::told::Telling<'_>,
+    ) -> Result<Image, Error> {
+        let here = {
+            let (images, full) = (self.images.clone(), full.to_owned());
+            let wanted = platform.to_string();
+            blocking(move || Ok(images.resolve_platform(&full, &wanted)?)).await?
+        };
+        let here = here.filter(|i| self.fits(i, platform));
+        let resolver = self.engine.options.resolver.as_ref();
+        match (here, resolver) {
+            (Some(image), _) if !self.request.pull => Ok(image),
+            (Some(image), None) => Ok(image),
+            (here, Some(resolver)) => {
+                let told = |what: &str, done, total| telling.transfer(what, done, total);
+                match (resolver.pull(full, platform, &told).await, here) {
+                    (Ok(image), _) => {
+                        // of an index the store may have had another platform's
+                        let (images, wanted) = (self.images.clone(), platform.to_string());
+                        let full = full.to_owned();
+                        let own = blocking(move || Ok(images.resolve_platform(&full, &wanted)?));
+                        Ok(own.await?.unwrap_or(image))
+                    }
+                    (Err(why), Some(image)) => {
+                        self.told
+                            .warn(format!("{full}: {why}; the one on this machine is used"));
+                        Ok(image)
+                    }
+                    (Err(why), None) => Err(Error::Request(format!(
+                        "failed to resolve source metadata for {full}: {why}"
+                    ))),
+                }
+            }
+            (None, None) => Err(knarr_image::Error::NotFound(full.to_owned()).into()),
+        }
+    }
+
+    fn fits(&self, image: &Image, platform: &Platform) -> bool {
+        let config = self.images.raw_config(image).unwrap_or_default();
+        config["architecture"] == platform.architecture.as_str()
+            || config["architecture"].as_str().is_none_or(str::is_empty)
+    }
+
+    async fn image_state(&self, image: Image, platform: &Platform) -> Result<State, Error> {
+        let (images, of) = (self.images.clone(), image.clone());
+        let (doc, infos) = blocking(move || {
+            images.hold(&of.digest)?;
+            Ok((images.raw_config(&of)?, images.layer_infos(&of)?))
+        })
+        .await?;
+        let mut doc: Doc = serde_json::from_value(doc).map_err(|e| {
+            Error::Request(format!("failed to parse image config: {}: {e}", image.name))
+        })?;
+        let found = Platform {
+            os: doc.os.clone(),
+            architecture: doc.architecture.clone(),
+            variant: doc.variant.clone(),
+        };
+        if (&found.os, &found.architecture) != (&platform.os, &platform.architecture) {
+            self.told.warn(format!(
+                "InvalidBaseImagePlatform: Base image {} was pulled with platform \"{found}\", expected \"{platform}\" for current build",
+                image.name
+            ));
+        }
+        let created = doc
+            .created
+            .take()
+            .unwrap_or_else(|| "1970-01-01T00:00:00Z".into());
+        // an image need not tell its history; others read ours only if each layer has an entry
+        let known = doc.history.iter().filter(|h| !h.empty_layer).count();
+        for _ in known..infos.len() {
+            doc.history.push(History {
+                created: Some(created.clone()),
+                created_by: format!("layer of {}", image.name),
+                ..History::default()
+            });
+        }
+        let dated: Vec<Option<String>> = doc
+            .history
+            .iter()
+            .filter(|h| !h.empty_layer)
+            .map(|h| h.created.clone())
+            .collect();
+        let chain = infos
+            .into_iter()
+            .enumerate()
+            .map(|(i, info)| Link {
+                dir: self.images.layer(&info.diff_id),
+                empty: false,
+                created: dated
+                    .get(i)
+                    .cloned()
+                    .flatten()
+                    .unwrap_or_else(|| created.clone()),
+                of: LinkOf::Base(info),
+            })
+            .collect();
+        let scope = Scope::of_image(&doc.config.env);
+        Ok(State {
+            key: Key::new("image", doc.rootfs.diff_ids.iter().map(String::as_str)),
+            base_entries: doc.history.len(),
+            bases: vec![(image.name, image.digest)],
+            scope,
+            doc,
+            args: vec![],
+            chain,
+            platform: platform.clone(),
+            triggers: vec![],
+        })
+    }
+
+    /// A stage that is a folder's files.
+    async fn folder_state(&self, tree: &Tree, platform: &Platform) -> Result<State, Error> {
+        let mut state = State::scratch(platform);
+        self.copy_all(&mut state, tree).await?;
+        Ok(state)
+    }
+
+    /// `--no-cache` is meant for this stage.
+    pub(crate) fn ignores_cache(&self, stage: &Stage) -> bool {
+        match &self.request.no_cache {
+            NoCache::Never => false,
+            NoCache::Always => true,
+            NoCache::Stages(names) => names.iter().any(|n| n.eq_ignore_ascii_case(&stage.name)),
+        }
+    }
+
+    pub(crate) fn excerpt(&self, first: usize, last: usize) -> Box<Excerpt> {
+        Box::new(Excerpt::new(&self.file_name, &self.text, first, last))
+    }
+    /// A mistake in the Dockerfile.
+    pub(crate) fn wrong(&self, first: usize, last: usize, why: String) -> Error {
+        Error::Dockerfile {
+            excerpt: self.excerpt(first, last),
+            why,
+        }
+    }
+    pub(crate) fn step_failed(&self, first: usize, last: usize, step: &str, why: String) -> Error {
+        Error::Step {
+            excerpt: self.excerpt(first, last),
+            step: step.to_owned(),
+            why,
+            log: vec![],
+        }
+    }
+}
+
+pub(crate) fn dockerfile_error(file: &str, text: &str, e: &knarr_dockerfile::Error) -> Error {
+    Error::Dockerfile {
+        excerpt: Box::new(Excerpt::new(file, text, e.line, e.last)),
+        why: match e.of_instruction {
+            true => e.to_string(),
+            false => e.why.clone(),
+        },
+    }
+}
+
+fn open_folder(name: &str, folder: &std::path::Path) -> Result<Outer, Error> {
+    let path: PathBuf = folder.join(".dockerignore");
+    let ignore = match std::fs::read_to_string(&path) {
+        Ok(text) => {
+            Ignore::parse(&text).map_err(|e| Error::Request(format!("{}: {e}", path.display())))?
+        }
+        Err(_) => Ignore::default(),
+    };
+    Ok(Outer::Folder(Tree::context(name, folder, ignore)?))
+}
+
+/// What an instruction copies or mounts from.
+fn froms(command: &Command) -> Vec<String> {
+    match command {
+        Command::Copy(copy) => copy.from.iter().cloned().collect(),
+        Command::Run(run) => {
+            // a mount whose values can't be known yet names its source all the same
+            let plain = |text: &str| Ok(text.to_owned());
+            let mounts = run.mounts.iter();
+            mounts
+                .filter_map(|m| Mount::parse(m, &mut { plain }).ok())
+                .map(|m| m.from)
+                .filter(|from| !from.is_empty())
+                .collect()
+        }
+        _ => vec![],
+    }
+}
+
+/// Build arguments as they count for the global scope.
+pub(crate) fn dockerfile_build(request: &BuildRequest, target: &Platform) -> Build {
+    let args: BTreeMap<String, String> = request.args.clone();
+    Build {
+        args,
+        target: target.clone(),
+        host: Platform::host(),
+        stage: request.target.clone(),
+    }
+}

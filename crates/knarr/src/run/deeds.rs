@@ -1,0 +1,370 @@
+//! What else is done with a stand-alone container: named anew, paused, measured, limited, made an image.
+
+use super::{
+    life::{self, inner_id},
+    options::{Port, bytes},
+    record::{Home, Record},
+    show,
+};
+use crate::error::{Error, io};
+use clap::Args;
+use knarr_docker::bytes_size;
+use knarr_image::ImageStore;
+use knarr_runtime::{Resources, State, Usage, User};
+use serde_json::json;
+use std::{path::Path, process::Stdio, time::Duration};
+
+fn running(home: &Home, record: &Record) -> Result<i32, Error> {
+    match show::state(home, record) {
+        State::Running { pid, .. } => Ok(pid),
+        _ => Err(Error::Failed(format!(
+            "container {} is not running",
+            record.name
+        ))),
+    }
+}
+
+/// A user of a running container, by its own accounts.
+pub fn user_inside(home: &Home, record: &Record, user: &str) -> Result<User, Error> {
+    crate::docker::user(running(home, record)?, user).map_err(Error::Failed)
+}
+
+/// `exec -d`: the command once more, with these words, by a process of its own that waits for it.
+pub fn in_background(home: &Home, record: &Record, words: &[String]) -> Result<u8, Error> {
+    use std::os::unix::process::CommandExt;
+    running(home, record)?;
+    let exe = std::env::current_exe().map_err(io("this program's own path"))?;
+    let mut command = std::process::Command::new(exe);
+    command
+        .arg("--data-dir")
+        .arg(&home.data)
+        .args(["container", "exec"])
+        .args(words)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0);
+    command.spawn().map_err(io("starting the command"))?;
+    Ok(0)
+}
+
+/// `rename`
+pub fn rename(home: &Home, name: &str, new: &str) -> Result<u8, Error> {
+    super::check_name(new)?;
+    let _lock = home.lock()?;
+    let mut record = home.find(name)?;
+    if let Some(other) = home.all().iter().find(|r| r.name == new) {
+        return Err(Error::Failed(format!(
+            "Conflict. The container name \"/{new}\" is already in use by container \"{}\". You have to remove (or rename) that container to be able to reuse that name.",
+            other.id
+        )));
+    }
+    record.name = new.to_string();
+    home.save(&record)?;
+    Ok(0)
+}
+
+/// `pause`, `unpause`
+pub async fn pause(home: &Home, name: &str, frozen: bool) -> Result<(), Error> {
+    let mut record = home.find(name)?;
+    running(home, &record)?;
+    if record.paused == frozen {
+        let told = if frozen { "already" } else { "not" };
+        return Err(Error::Failed(format!("container {name} is {told} paused")));
+    }
+    let runtime = life::open(home, &record).await?;
+    runtime
+        .freeze(&inner_id(&record), frozen)
+        .map_err(life::failed)?;
+    record.paused = frozen;
+    home.save(&record)
+}
+
+/// In a second, in what the kernel tells of processes (`USER_HZ`).
+const TICKS: u64 = 100;
+
+/// `top`: as `ps -ef` tells it.
+pub async fn top(home: &Home, name: &str) -> Result<u8, Error> {
+    let record = home.find(name)?;
+    running(home, &record)?;
+    let runtime = life::open(home, &record).await?;
+    let group = runtime.cgroup(&inner_id(&record)).map_err(life::failed)?;
+    let pids = runtime.processes(&group);
+    drop(runtime);
+    println!("{:<8} {:<8} {:<8} {:<10} CMD", "UID", "PID", "PPID", "TIME");
+    for pid in pids {
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}"));
+        // it may just have ended
+        let (Ok(stat), Ok(status), Ok(line)) = (read("stat"), read("status"), read("cmdline"))
+        else {
+            continue;
+        };
+        let of = |key: &str| {
+            let line = status.lines().find_map(|l| l.strip_prefix(key));
+            line.and_then(|l| l.split_whitespace().next())
+                .unwrap_or("?")
+                .to_string()
+        };
+        let fields: Vec<&str> = stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .collect();
+        let ticks = |at: usize| {
+            fields
+                .get(at)
+                .and_then(|f| f.parse::<u64>().ok())
+                .unwrap_or(0)
+        };
+        let seconds = (ticks(11) + ticks(12)) / TICKS;
+        let time = format!(
+            "{:02}:{:02}:{:02}",
+            seconds / 3600,
+            seconds / 60 % 60,
+            seconds % 60
+        );
+        let shown = match line.is_empty() {
+            true => format!("[{}]", of("Name:")),
+            false => line.trim_end_matches('\0').replace('\0', " "),
+        };
+        println!(
+            "{:<8} {pid:<8} {:<8} {time:<10} {shown}",
+            of("Uid:"),
+            of("PPid:")
+        );
+    }
+    Ok(0)
+}
+
+#[derive(Args)]
+pub struct StatsArguments {
+    /// Once, and not again and again
+    #[arg(long)]
+    no_stream: bool,
+    /// Default: all that run
+    names: Vec<String>,
+}
+
+async fn usage(home: &Home, record: &Record) -> Option<Usage> {
+    let runtime = life::open(home, record).await.ok()?;
+    let group = runtime.cgroup(&inner_id(record)).ok()?;
+    runtime.usage(&group).ok()
+}
+
+/// `stats`: a second lies between the two looks that CPU is reckoned from.
+pub async fn stats(home: &Home, arguments: &StatsArguments) -> Result<u8, Error> {
+    const BETWEEN: Duration = Duration::from_secs(1);
+    loop {
+        let records: Vec<Record> = match arguments.names.is_empty() {
+            true => home.all(),
+            false => (arguments.names.iter())
+                .map(|name| home.find(name))
+                .collect::<Result<_, _>>()?,
+        };
+        let mut before = Vec::new();
+        for record in records {
+            if running(home, &record).is_ok()
+                && let Some(usage) = usage(home, &record).await
+            {
+                before.push((record, usage, std::time::Instant::now()));
+            }
+        }
+        tokio::time::sleep(BETWEEN).await;
+        println!(
+            "{:<14} {:<24} {:>8} {:>22} {:>8} {:>6}",
+            "CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "PIDS"
+        );
+        for (record, first, at) in before {
+            let Some(now) = usage(home, &record).await else {
+                continue;
+            };
+            let passed = at.elapsed().as_nanos().max(1) as f64;
+            let cpu = now.cpu.total_ns.saturating_sub(first.cpu.total_ns) as f64 / passed * 100.0;
+            // as Docker counts: what could be dropped at once isn't used
+            let used = now
+                .memory
+                .usage_bytes
+                .saturating_sub(now.memory.inactive_file_bytes);
+            let limit = now.memory.limit_bytes.unwrap_or_else(machine_bytes).max(1);
+            println!(
+                "{:<14} {:<24} {:>7.2}% {:>22} {:>7.2}% {:>6}",
+                record.short(),
+                record.name,
+                cpu,
+                format!("{} / {}", bytes_size(used), bytes_size(limit)),
+                used as f64 / limit as f64 * 100.0,
+                now.pids.current
+            );
+        }
+        if arguments.no_stream {
+            return Ok(0);
+        }
+    }
+}
+
+fn machine_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram as u64 * u64::from(info.mem_unit.max(1))
+}
+
+/// `port`
+pub fn port(home: &Home, name: &str) -> Result<u8, Error> {
+    let record = home.find(name)?;
+    running(home, &record)?;
+    for Port {
+        ip,
+        host,
+        container,
+        protocol,
+    } in &record.ports
+    {
+        let ip = ip.map_or("0.0.0.0".into(), |ip| ip.to_string());
+        println!("{container}/{protocol} -> {ip}:{host}");
+    }
+    Ok(0)
+}
+
+#[derive(Args)]
+pub struct UpdateArguments {
+    /// Most memory, e.g. 512m
+    #[arg(short, long, value_parser = bytes, value_name = "BYTES")]
+    memory: Option<u64>,
+    /// Most memory and swap together; -1 = no limit
+    #[arg(long, allow_hyphen_values = true, value_name = "BYTES")]
+    memory_swap: Option<String>,
+    /// How many CPUs, e.g. 1.5
+    #[arg(long, value_name = "N")]
+    cpus: Option<f64>,
+    /// Share of the CPUs when they are short; 1024 is usual
+    #[arg(short, long, value_name = "N")]
+    cpu_shares: Option<u64>,
+    /// Most processes; -1 = no limit
+    #[arg(long, allow_negative_numbers = true, value_name = "N")]
+    pids_limit: Option<i64>,
+    /// When to start it again
+    #[arg(long, value_name = "POLICY")]
+    restart: Option<super::options::Restart>,
+    #[arg(required = true)]
+    names: Vec<String>,
+}
+
+/// `update`
+pub async fn update(home: &Home, arguments: &UpdateArguments) -> Result<u8, Error> {
+    const PERIOD_US: u64 = 100_000;
+    let swap = match arguments.memory_swap.as_deref() {
+        None => None,
+        Some("-1") => Some(-1),
+        Some(text) => Some(bytes(text).map_err(Error::Input)? as i64),
+    };
+    let newer = Resources {
+        cpu_shares: arguments.cpu_shares,
+        cpu_quota_us: arguments.cpus.map(|cpus| (cpus * PERIOD_US as f64) as i64),
+        cpu_period_us: arguments.cpus.map(|_| PERIOD_US),
+        memory_limit_bytes: arguments.memory.map(|bytes| bytes as i64),
+        memory_swap_bytes: swap.or(arguments.memory.map(|bytes| bytes.saturating_mul(2) as i64)),
+        pids_limit: arguments.pids_limit,
+        ..Resources::default()
+    };
+    for name in &arguments.names {
+        let mut record = home.find(name)?;
+        record.resources = record.resources.overlaid(&newer);
+        let both = (
+            record.resources.memory_limit_bytes,
+            record.resources.memory_swap_bytes,
+        );
+        if let (Some(memory), Some(swap @ 0..)) = both
+            && swap < memory
+        {
+            return Err(Error::Input(
+                "memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time".into(),
+            ));
+        }
+        if let Some(restart) = arguments.restart {
+            record.restart = restart;
+        }
+        if running(home, &record).is_ok() {
+            let runtime = life::open(home, &record).await?;
+            let mut limits = newer.clone();
+            // the one is set together with the other
+            if limits.memory_swap_bytes.is_some() && limits.memory_limit_bytes.is_none() {
+                limits.memory_limit_bytes = record.resources.memory_limit_bytes;
+            }
+            let done = runtime.update_resources(&inner_id(&record), limits).await;
+            done.map_err(life::failed)?;
+        }
+        home.save(&record)?;
+        println!("{name}");
+    }
+    Ok(0)
+}
+
+fn kept(home: &Home, record: &Record) -> Result<std::path::PathBuf, Error> {
+    match record.remove {
+        false => Ok(home.layer(&record.id).join("upper")),
+        true => Err(Error::Failed(format!(
+            "{} was made with --rm: what it writes is nowhere else",
+            record.name
+        ))),
+    }
+}
+
+/// `diff`
+pub fn diff(home: &Home, name: &str) -> Result<u8, Error> {
+    let record = home.find(name)?;
+    let changes = knarr_docker::changes_of(&kept(home, &record)?, &record.layers);
+    for change in changes.map_err(io(record.name.clone()))? {
+        let letter = match change["Kind"].as_i64() {
+            Some(0) => 'C',
+            Some(1) => 'A',
+            _ => 'D',
+        };
+        println!("{letter} {}", change["Path"].as_str().unwrap_or_default());
+    }
+    Ok(0)
+}
+
+#[derive(Args)]
+pub struct CommitArguments {
+    /// Who made it
+    #[arg(short, long, default_value = "")]
+    author: String,
+    /// What was changed
+    #[arg(short, long, default_value = "")]
+    message: String,
+    /// An instruction of a Dockerfile, e.g. 'ENV A=b'
+    #[arg(short, long, value_name = "INSTRUCTION")]
+    change: Vec<String>,
+    name: String,
+    /// The image's name
+    image: Option<String>,
+}
+
+/// `commit`
+pub fn commit(home: &Home, arguments: &CommitArguments) -> Result<u8, Error> {
+    let record = home.find(&arguments.name)?;
+    let images = ImageStore::open(&home.data.join("images"))?;
+    let upper = kept(home, &record)?;
+    let temp = home.container(&record.id).join("commit");
+    let context = temp.display().to_string();
+    // of one that was killed in the middle
+    let _ = std::fs::remove_dir_all(&temp);
+    std::fs::create_dir_all(&temp).map_err(io(&context))?;
+    let config = json!({
+        "Env": record.env.iter().filter(|v| !v.starts_with("HOSTNAME=")).collect::<Vec<_>>(),
+        "Cmd": record.args, "Labels": record.labels, "WorkingDir": record.cwd,
+    });
+    let snapshot = knarr_docker::Snapshot {
+        image: &record.image_digest,
+        upper: Path::new(&upper),
+        config: config.as_object().cloned().unwrap_or_default(),
+        changes: &arguments.change,
+        author: &arguments.author,
+        comment: &arguments.message,
+        temp: &temp,
+    };
+    let made = snapshot.commit(&images, arguments.image.as_deref());
+    let _ = std::fs::remove_dir_all(&temp);
+    println!("{}", made.map_err(Error::Failed)?);
+    Ok(0)
+}

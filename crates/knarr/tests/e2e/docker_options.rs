@@ -1,0 +1,185 @@
+//! What `docker run`'s options come to: told by a process inside.
+
+use crate::{
+    crew::{Crew, crew},
+    docker::{ask, frames, raw, remove, run, serve, shell, wait},
+};
+use serde_json::{Value, json};
+
+/// What it wrote to its output.
+fn told(crew: &Crew, name: &str) -> String {
+    let path = format!("/containers/{name}/logs?stdout=1&stderr=1");
+    let (_, bytes) = raw(crew, "GET", &path, None);
+    frames(&bytes).into_iter().map(|(_, text)| text).collect()
+}
+
+fn v2() -> bool {
+    std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
+/// Where a limit is read, by cgroup version.
+fn file(v1: &str, v2_file: &str) -> String {
+    match v2() {
+        true => format!("cat /sys/fs/cgroup/{v2_file}"),
+        false => format!("cat /sys/fs/cgroup/{v1}"),
+    }
+}
+
+fn pick<'a>(v1: &'a str, v2_text: &'a str) -> &'a str {
+    if v2() { v2_text } else { v1 }
+}
+
+#[test]
+fn docker_options_are_seen_inside() {
+    crew(|crew| {
+        crew.busybox();
+        serve(crew);
+        let mb = |n: i64| n << 20;
+        let cases: Vec<(&str, Value, String, &str)> = vec![
+            (
+                "cpus",
+                json!({"CpusetCpus": "0"}),
+                file("cpuset/cpuset.cpus", "cpuset.cpus"),
+                "0",
+            ),
+            (
+                "quota",
+                json!({"CpuQuota": 20000, "CpuPeriod": 50000}),
+                file("cpu/cpu.cfs_quota_us", "cpu.max"),
+                pick("20000", "20000 50000"),
+            ),
+            (
+                "shares",
+                json!({"CpuShares": 2048}),
+                file("cpu/cpu.shares", "cpu.weight"),
+                pick("2048", "174"),
+            ),
+            (
+                "memory",
+                json!({"Memory": mb(64)}),
+                file("memory/memory.limit_in_bytes", "memory.max"),
+                "67108864",
+            ),
+            (
+                "soft-memory",
+                json!({"MemoryReservation": mb(32)}),
+                file("memory/memory.soft_limit_in_bytes", "memory.low"),
+                "33554432",
+            ),
+            (
+                "pids",
+                json!({"PidsLimit": 21}),
+                file("pids/pids.max", "pids.max"),
+                "21",
+            ),
+            (
+                "oom",
+                json!({"OomScoreAdj": 300}),
+                "cat /proc/self/oom_score_adj".into(),
+                "300",
+            ),
+            (
+                "tmpfs",
+                json!({"Tmpfs": {"/t": "size=1m,mode=0700,uid=5,exec"}}),
+                "stat -c '%a %u' /t; grep -c noexec.*size=1024k /proc/mounts".into(),
+                "700 5\n0",
+            ),
+            (
+                "tmpfs-mount",
+                json!({"Mounts": [{"Type": "tmpfs", "Target": "/t", "TmpfsOptions": {"SizeBytes": mb(2), "Mode": 0o750}}]}),
+                "stat -c %a /t; grep -c 'noexec.*size=2048k' /proc/mounts".into(),
+                "750\n1",
+            ),
+            (
+                "device",
+                json!({"Devices": [{"PathOnHost": "/dev/null", "PathInContainer": "/dev/nothing"}]}),
+                "stat -c '%F %t:%T' /dev/nothing".into(),
+                "character special file 1:3",
+            ),
+            (
+                "hosts",
+                json!({"ExtraHosts": ["my_host:1.2.3.4"]}),
+                "grep my_host /etc/hosts".into(),
+                "1.2.3.4\tmy_host",
+            ),
+            (
+                "seccomp",
+                json!({"SecurityOpt": [r#"seccomp={"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO"}]}"#]}),
+                "mkdir /x 2>/dev/null || echo refused".into(),
+                "refused",
+            ),
+            (
+                "unmasked",
+                json!({"CapAdd": ["SYS_ADMIN"], "MaskedPaths": [], "ReadonlyPaths": []}),
+                "grep -c '/proc/sys ' /proc/mounts".into(),
+                "0",
+            ),
+            (
+                "ulimit",
+                json!({"Ulimits": [{"Name": "nofile", "Soft": 100, "Hard": 200}]}),
+                "ulimit -n".into(),
+                "100",
+            ),
+            (
+                "shm",
+                json!({"ShmSize": mb(3)}),
+                "df -k /dev/shm | tail -1 | awk '{print $2}'".into(),
+                "3072",
+            ),
+        ];
+        let mut typed = shell("stty size");
+        typed["Tty"] = json!(true);
+        typed["HostConfig"] = json!({"ConsoleSize": [30, 90]});
+        run(crew, "typed", &typed);
+        wait(crew, "typed");
+        let (_, bytes) = raw(crew, "GET", "/containers/typed/logs?stdout=1", None);
+        assert_eq!(String::from_utf8_lossy(&bytes).trim_end(), "30 90");
+        remove(crew, "typed");
+        for (name, host, script, wanted) in cases {
+            let mut body = shell(&script);
+            body["HostConfig"] = host;
+            run(crew, name, &body);
+            wait(crew, name);
+            assert_eq!(told(crew, name).trim_end(), wanted, "{name}");
+            remove(crew, name);
+        }
+    });
+}
+
+#[test]
+fn docker_links_and_odd_names_lead_to_containers() {
+    crew(|crew| {
+        crew.busybox();
+        serve(crew);
+        let mut body = shell("sleep 1000");
+        body["Env"] = json!(["PASS=x"]);
+        body["ExposedPorts"] = json!({"5432/tcp": {}});
+        run(crew, "db", &body);
+        let mut body =
+            shell("ping -c1 -W5 my_db >/dev/null && echo $MY_DB_ENV_PASS ${MY_DB_PORT%%:*}");
+        body["HostConfig"] = json!({"Links": ["db:my_db"]});
+        run(crew, "linked", &body);
+        wait(crew, "linked");
+        assert_eq!(told(crew, "linked").trim_end(), "x tcp");
+        remove(crew, "linked");
+        let network = json!({"Name": "mine"});
+        ask(crew, "POST", "/networks/create", Some(&network), 201);
+        let mut body = shell("sleep 1000");
+        body["HostConfig"] = json!({"NetworkMode": "mine"});
+        run(crew, "odd_name", &body);
+        let mut body = shell("ping -c1 -W5 odd_name >/dev/null && echo found");
+        body["HostConfig"] = json!({"NetworkMode": "mine"});
+        run(crew, "asks", &body);
+        wait(crew, "asks");
+        assert_eq!(told(crew, "asks").trim_end(), "found");
+        // limits of one that runs
+        let limits = json!({"Memory": 128 << 20, "MemorySwap": 256 << 20, "PidsLimit": 44});
+        ask(crew, "POST", "/containers/db/update", Some(&limits), 200);
+        let asked = json!({"Cmd": ["sh", "-c", file("pids/pids.max", "pids.max")]});
+        let (output, _) = crate::docker::exec(crew, "db", asked);
+        assert_eq!(output, [(1, "44\n".into())]);
+        for name in ["db", "odd_name", "asks"] {
+            remove(crew, name);
+        }
+    });
+}
