@@ -81,7 +81,7 @@ async fn a_registry_is_reached_through_the_proxy() {
     let source = store(&dir.path().join("source"));
     let name = "registry.example:5000/app:1";
     make(dir.path(), &source, name, 2);
-    let with = |login: &str, none: &str| {
+    let with = |proxy: &Proxy, login: &str, none: &str| {
         let set = Some(format!("http://{login}{}", proxy.host));
         through(Proxies {
             http: set.clone(),
@@ -97,7 +97,7 @@ async fn a_registry_is_reached_through_the_proxy() {
         source.push(name, name, &options, &Silent).await
     };
     // HTTPS is tried first, by a tunnel; the registry speaks plain HTTP, to which whole addresses are sent
-    push(with("u:p%40w@", "")).await.unwrap();
+    push(with(&proxy, "u:p%40w@", "")).await.unwrap();
     let heads = std::mem::take(&mut *proxy.heads.lock().unwrap());
     let any = |part: &str| heads.iter().any(|h| h.contains(part));
     assert!(any("CONNECT registry.example:5000 HTTP/1.1"), "{heads:?}");
@@ -107,16 +107,20 @@ async fn a_registry_is_reached_through_the_proxy() {
 
     let target = store(&dir.path().join("target"));
     let options = PullOptions {
-        config: with("u:p%40w@", ""),
+        config: with(&proxy, "u:p%40w@", ""),
         ..PullOptions::default()
     };
     target.pull(name, &options, &Silent).await.unwrap();
 
-    // without the login the proxy refuses; with NO_PROXY nobody asks it, and the name means nothing
-    proxy.heads.lock().unwrap().clear();
-    let error = push(with("", "")).await.unwrap_err().to_string();
+    // without the login the proxy refuses
+    let error = push(with(&proxy, "", "")).await.unwrap_err().to_string();
     assert!(error.contains("407"), "{error}");
-    proxy.heads.lock().unwrap().clear();
-    push(with("u:p%40w@", ".example")).await.unwrap_err();
-    assert!(proxy.heads.lock().unwrap().is_empty());
+
+    // with NO_PROXY nobody asks it, and the name means nothing; it would have let them through. One of its own: what a
+    // push that failed left on the way may reach the other any time later
+    let unasked = Proxy::start(registry.host()).await;
+    push(with(&unasked, "u:p%40w@", ".example"))
+        .await
+        .unwrap_err();
+    assert!(unasked.heads.lock().unwrap().is_empty());
 }
