@@ -372,8 +372,15 @@ mod tests {
         let script = "#!/bin/sh\nread server\ncase $server in h.example) echo '{\"ServerURL\":\"h\",\"Username\":\"hu\",\"Secret\":\"hs\"}';;\n\
             t.example) echo '{\"Username\":\"<token>\",\"Secret\":\"tok\"}';;\n\
             *) echo credentials not found in native keychain; exit 1;; esac\n";
-        std::fs::write(&helper, script).unwrap();
-        std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let text = dir.path().join("helper");
+        std::fs::write(&text, script).unwrap();
+        // by another process: one that a test beside this one starts may have a file that we write open for a while, and
+        // such a file can't be run
+        let made = std::process::Command::new("install")
+            .args(["-m", "755"])
+            .args([&text, &helper])
+            .status();
+        assert!(made.unwrap().success());
         let file = dir.path().join("config.json");
         let text = r#"{"auths":{"https://index.docker.io/v1/":{"auth":"aHViOnB3Og=="},"http://r.example:5000/v1/":{"username":"u","password":"p"},
             "r.example/team":{"auth":"dGVhbTp4"},"empty.example":{}},

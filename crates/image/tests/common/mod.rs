@@ -28,8 +28,8 @@ pub struct Inner {
     begun: usize,
     /// Requests so far, `METHOD path`.
     pub log: Vec<String>,
-    /// Bytes of blobs that went out.
-    pub sent: usize,
+    /// Of each blob's bytes that were asked for: which blob, and from which byte on.
+    pub begins: Vec<(String, usize)>,
     /// Each is used up by the first request whose path contains the text.
     pub faults: Vec<(String, Fault)>,
     /// Of requests with this method, so many are let through first.
@@ -258,6 +258,7 @@ fn answer(
         let text = v.to_str().unwrap().strip_prefix("bytes=").unwrap();
         text.trim_end_matches('-').parse().unwrap()
     });
+    r.begins.push((rest.to_string(), from));
     let part = bytes.slice(from..);
     let mut headers = HeaderMap::new();
     headers.insert("content-length", part.len().into());
@@ -277,12 +278,10 @@ fn answer(
     });
     let body = match fault {
         Some(Fault::Half(n)) => {
-            r.sent += n;
             let first = futures::stream::once(std::future::ready(Ok(part.slice(..n))));
             Body::from_stream(first.chain(end))
         }
         Some(Fault::Stall(n)) => {
-            r.sent += n;
             let first =
                 futures::stream::once(std::future::ready(Ok::<_, std::io::Error>(part.slice(..n))));
             Body::from_stream(first.chain(futures::stream::pending()))
@@ -291,10 +290,7 @@ fn answer(
             headers.insert("content-length", other.len().into());
             other.into()
         }
-        _ => {
-            r.sent += part.len();
-            part.into()
-        }
+        _ => part.into(),
     };
     (status, headers, body).into_response()
 }
