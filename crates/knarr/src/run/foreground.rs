@@ -11,6 +11,7 @@ use std::{io::IsTerminal, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
     signal::unix::{SignalKind, signal},
+    sync::mpsc,
 };
 
 /// How long the runtime is kept in hand, for containers that end at once; others may wait for it meanwhile.
@@ -54,10 +55,45 @@ pub fn size() -> Option<(u16, u16)> {
     Some((size.ws_col, size.ws_row))
 }
 
+/// This process's signals, heard from now on.
+pub struct Signals(mpsc::Receiver<i32>);
+
+impl Signals {
+    /// To be called before the container is started: who sees it run may send one at once.
+    pub fn listen() -> Signals {
+        let (sender, heard) = mpsc::channel(8);
+        for number in FORWARDED {
+            let sender = sender.clone();
+            let Ok(mut stream) = signal(SignalKind::from_raw(number)) else {
+                continue;
+            };
+            tokio::spawn(async move {
+                while stream.recv().await.is_some() {
+                    if sender.send(number).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        Signals(heard)
+    }
+
+    /// Passes them on, for ever.
+    async fn pass_on(mut self, home: &Home, record: &Record) {
+        while let Some(number) = self.0.recv().await {
+            if let Ok(runtime) = life::open(home, record).await {
+                // one that has just ended needs none
+                let _ = runtime.signal(&inner_id(record), number).await;
+            }
+        }
+    }
+}
+
 /// Until the container ends, and gives its exit code; or until the person leaves it running (0).
 pub async fn follow(
     home: &Home,
     record: &Record,
+    signals: Signals,
     runtime: Option<life::Hand>,
     attachment: Attachment,
     input: bool,
@@ -66,7 +102,7 @@ pub async fn follow(
         .then(Raw::enter)
         .flatten();
     let ended = {
-        let joined = join(home, record, attachment, input);
+        let joined = join(home, record, signals, attachment, input);
         tokio::pin!(joined);
         match runtime {
             None => (joined.await, None),
@@ -111,7 +147,13 @@ pub async fn finish(
 }
 
 /// True: the container's output has ended. False: the person has left.
-async fn join(home: &Home, record: &Record, attachment: Attachment, input: bool) -> bool {
+async fn join(
+    home: &Home,
+    record: &Record,
+    signals: Signals,
+    attachment: Attachment,
+    input: bool,
+) -> bool {
     let Attachment {
         input: fifo,
         stdin_once,
@@ -143,7 +185,7 @@ async fn join(home: &Home, record: &Record, attachment: Attachment, input: bool)
         }
         std::future::pending().await
     };
-    let signals = pass_on(home, record);
+    let signals = signals.pass_on(home, record);
     tokio::select! {
         () = show(&voice) => true,
         () = typed => false,
@@ -196,30 +238,6 @@ pub async fn type_in(mut to: impl AsyncWrite + Unpin, tty: bool) -> bool {
         }
         if to.write_all(&bytes).await.is_err() {
             return false;
-        }
-    }
-}
-
-/// Passes this process's signals on, for ever.
-async fn pass_on(home: &Home, record: &Record) {
-    let (sender, mut heard) = tokio::sync::mpsc::channel::<i32>(8);
-    for number in FORWARDED {
-        let sender = sender.clone();
-        let Ok(mut stream) = signal(SignalKind::from_raw(number)) else {
-            continue;
-        };
-        tokio::spawn(async move {
-            while stream.recv().await.is_some() {
-                if sender.send(number).await.is_err() {
-                    return;
-                }
-            }
-        });
-    }
-    while let Some(number) = heard.recv().await {
-        if let Ok(runtime) = life::open(home, record).await {
-            // one that has just ended needs none
-            let _ = runtime.signal(&inner_id(record), number).await;
         }
     }
 }

@@ -150,11 +150,13 @@ async fn begin(
             .and_then(|mut f| std::io::Write::write_all(&mut f, record.id.as_bytes()))
             .map_err(crate::error::io(context))?;
     }
-    let runtime = life::start(home, record, !arguments.detach, None).await?;
     if arguments.detach {
+        life::start(home, record, false, None).await?;
         println!("{}", record.id);
         return Ok(0);
     }
+    let signals = foreground::Signals::listen();
+    let runtime = life::start(home, record, true, None).await?;
     let attachment = runtime
         .attach(&life::inner_id(record))
         .await
@@ -162,6 +164,7 @@ async fn begin(
     foreground::follow(
         home,
         record,
+        signals,
         Some(runtime),
         attachment,
         arguments.interactive,

@@ -215,6 +215,7 @@ pub async fn container(paths: &Paths, verb: ContainerVerb) -> Result<u8, Error> 
         ContainerVerb::Exec(arguments) => exec(&home, arguments).await,
         ContainerVerb::Attach { no_stdin, name } => {
             let record = home.find(&name)?;
+            let signals = foreground::Signals::listen();
             let runtime = life::open(&home, &record).await?;
             let attachment = runtime
                 .attach(&inner_id(&record))
@@ -224,6 +225,7 @@ pub async fn container(paths: &Paths, verb: ContainerVerb) -> Result<u8, Error> 
             foreground::follow(
                 &home,
                 &record,
+                signals,
                 None,
                 attachment,
                 record.interactive && !no_stdin,
@@ -344,6 +346,7 @@ async fn start(home: &Home, name: &str) -> Result<(), Error> {
 }
 
 async fn start_attached(home: &Home, name: &str, input: bool) -> Result<u8, Error> {
+    let signals = foreground::Signals::listen();
     let Some(mut record) = prepared(home, name).await? else {
         let record = home.find(name)?;
         let runtime = life::open(home, &record).await?;
@@ -351,7 +354,7 @@ async fn start_attached(home: &Home, name: &str, input: bool) -> Result<u8, Erro
             .attach(&inner_id(&record))
             .await
             .map_err(not_running)?;
-        return foreground::follow(home, &record, Some(runtime), attachment, input).await;
+        return foreground::follow(home, &record, signals, Some(runtime), attachment, input).await;
     };
     let runtime = life::start(home, &mut record, true, None).await?;
     let attachment = runtime
@@ -361,6 +364,7 @@ async fn start_attached(home: &Home, name: &str, input: bool) -> Result<u8, Erro
     foreground::follow(
         home,
         &record,
+        signals,
         Some(runtime),
         attachment,
         input && record.interactive,
