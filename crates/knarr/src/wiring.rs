@@ -18,7 +18,8 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, unix::pipe},
+    sync::watch,
     task::JoinSet,
 };
 
@@ -459,6 +460,9 @@ fn failure(reason: &str, code: u16, message: &str, exit: Option<i32>) -> bytes::
     status.to_string().into()
 }
 
+/// How long what a command left in the background is listened to.
+const LEFT: Duration = Duration::from_secs(2);
+
 /// Copies until the process has ended and its output is through.
 async fn pump(
     mut process: knarr_runtime::ExecProcess,
@@ -471,8 +475,10 @@ async fn pump(
         mut resize,
         status,
     } = streams;
+    let has_terminal = process.tty.is_some();
     let mut input = None;
     let mut outputs = JoinSet::new();
+    let over = watch::Sender::new(false);
     if let Some(tty) = process.tty.take() {
         let (mut reader, mut writer, sized) = (tty.clone(), tty.clone(), tty);
         outputs.spawn(async move {
@@ -498,19 +504,27 @@ async fn pump(
         if let (Some(mut from), Some(mut to)) = (stdin, process.stdin.take()) {
             input = Some(tokio::spawn(async move { copy(&mut from, &mut to).await }));
         }
-        if let (Some(mut from), Some(mut to)) = (process.stdout.take(), stdout) {
-            outputs.spawn(async move { copy(&mut from, &mut to).await });
-        }
-        if let (Some(mut from), Some(mut to)) = (process.stderr.take(), stderr) {
-            outputs.spawn(async move { copy(&mut from, &mut to).await });
+        for (from, to) in [
+            (process.stdout.take(), stdout),
+            (process.stderr.take(), stderr),
+        ] {
+            if let (Some(from), Some(mut to)) = (from, to) {
+                let over = over.subscribe();
+                outputs.spawn(async move { copy_written(from, &mut to, over).await });
+            }
         }
     }
     let code = process.wait().await;
-    // A background child may hold the pipes open: what the command itself wrote is through by then.
-    let _ = tokio::time::timeout(Duration::from_secs(2), async {
-        while outputs.join_next().await.is_some() {}
-    })
-    .await;
+    // A background child may hold the pipes open: after that only what is written by now goes through, however long the
+    // client takes to read it.
+    let through = async { while outputs.join_next().await.is_some() {} };
+    tokio::pin!(through);
+    if tokio::time::timeout(LEFT, &mut through).await.is_err() {
+        over.send_replace(true);
+        if !has_terminal {
+            through.await;
+        }
+    }
     if let Some(input) = input {
         input.abort();
     }
@@ -526,6 +540,32 @@ async fn pump(
         ),
     };
     let _ = status.send(answer);
+}
+
+/// Copies to the end, or when it is `over`, what is in the pipe then.
+async fn copy_written(
+    mut from: pipe::Receiver,
+    to: &mut (impl AsyncWrite + Unpin),
+    mut over: watch::Receiver<bool>,
+) {
+    let mut buffer = vec![0u8; 16 << 10];
+    let mut left = None;
+    while left != Some(0) {
+        let read = tokio::select! {
+            biased;
+            read = from.read(&mut buffer) => read,
+            _ = over.wait_for(|over| *over), if left.is_none() => {
+                left = Some(rustix::io::ioctl_fionread(&from).unwrap_or(0));
+                continue;
+            }
+        };
+        let Ok(n @ 1..) = read else { break };
+        if to.write_all(&buffer[..n]).await.is_err() || to.flush().await.is_err() {
+            break;
+        }
+        left = left.map(|left| left.saturating_sub(n as u64));
+    }
+    let _ = to.shutdown().await;
 }
 
 async fn copy(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) {
