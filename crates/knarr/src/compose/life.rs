@@ -14,7 +14,7 @@ use kube::{
     api::{DeleteParams, ListParams},
 };
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 #[derive(Args)]
 pub struct ServicesArguments {
@@ -295,6 +295,9 @@ pub async fn up(asked: &Asked<'_>, mut a: UpArguments) -> Result<u8, Error> {
     ending(asked, a.timeout, code).await
 }
 
+/// How long an end that `up` has seen may take to be told of.
+const END_IS_TOLD: Duration = Duration::from_secs(60);
+
 /// Brings all up, and shows what is written until the first container has ended that ends it all, be it while the others
 /// are still coming up.
 async fn to_the_first_end(
@@ -313,9 +316,19 @@ async fn to_the_first_end(
     let mut follow = std::pin::pin!(show::follow(&target, shown, options));
     tokio::select! {
         code = &mut follow => return code,
-        done = up::run(asked.paths, plain) => match done? {
-            0 => drop(made.send(false)),
-            other => return Ok(other),
+        done = up::run(asked.paths, plain) => match done {
+            Ok(0) => drop(made.send(false)),
+            Ok(other) => return Ok(other),
+            Err(error) => {
+                let mut now = containers(&target, shown).await?;
+                now.retain(|c| !options.old.contains(&c.id()));
+                if show::end(&now, options.until).is_none() {
+                    return Err(error);
+                }
+                // What it failed of is the end that is waited for.
+                let told = tokio::time::timeout(END_IS_TOLD, follow).await;
+                return told.unwrap_or(Err(error));
+            }
         },
     }
     tokio::select! {

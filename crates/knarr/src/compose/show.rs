@@ -153,7 +153,7 @@ async fn lines(api: Api<Pod>, c: Container, options: &Follow, follow: bool, pref
 }
 
 /// How long after its last line a container's code may take to be known.
-const CODE_COMES: std::time::Duration = std::time::Duration::from_secs(5);
+const CODE_COMES: std::time::Duration = std::time::Duration::from_secs(20);
 
 /// Prints a container's lines, and with what code it has ended; its title when that was said.
 async fn lines_and_end(
@@ -269,7 +269,7 @@ async fn all_made(coming: &mut Option<tokio::sync::watch::Receiver<bool>>) {
 }
 
 /// The title and code of the first container that has ended, if that ends it all.
-fn end(all: &[Container], until: Until) -> Option<(String, i32)> {
+pub(super) fn end(all: &[Container], until: Until) -> Option<(String, i32)> {
     let code = |c: &Container| -> Option<i32> {
         if let State::Exited(code) = c.state {
             return Some(code);
