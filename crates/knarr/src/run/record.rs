@@ -190,7 +190,11 @@ impl Home {
         use rustix::{fs::FlockOperation::NonBlockingLockExclusive, io::Errno};
         let path = self.lock_path(id);
         let context = path.display().to_string();
-        fs::create_dir_all(self.dir.join("locks")).map_err(io(&context))?;
+        // not those above: who comes when all has been purged leaves nothing behind
+        match fs::create_dir(self.dir.join("locks")) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(io(context)(e)),
+            _ => {}
+        }
         let file = fs::File::create(&path).map_err(io(&context))?;
         let end = std::time::Instant::now() + patience;
         loop {
