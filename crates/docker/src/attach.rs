@@ -32,7 +32,7 @@ use tokio::{
 /// How long a connection may take to become the streams'.
 const UPGRADE: Duration = Duration::from_secs(10);
 /// How long a client may take to read the answer, and after what time that is looked at again, and then twice as long.
-const TAKEN: Duration = Duration::from_secs(5);
+const TAKEN: Duration = Duration::from_secs(30);
 const LOOK: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(16));
 /// What a process wrote before its end is through by then, though a child of it still holds the pipe.
 const LEFT: Duration = Duration::from_secs(2);

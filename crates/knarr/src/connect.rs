@@ -63,7 +63,7 @@ async fn client(paths: &Paths) -> Result<Client, Error> {
         kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
             .await
             .map_err(|e| bad(e.to_string()))?;
-    config.connect_timeout = Some(Duration::from_secs(5));
+    config.connect_timeout = Some(Duration::from_secs(30));
     config.read_timeout = None; // watches and logs last
     Ok(Client::try_from(config)?)
 }
