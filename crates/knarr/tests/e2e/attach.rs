@@ -89,19 +89,19 @@ fn people_join_containers() {
         crew.kube("delete pod talks --wait=false");
         child.wait().unwrap();
 
-        // a terminal, through a terminal
+        // a terminal, through a terminal: what is typed waits there until it is joined
         let program = crew.kubectl_command(&[]);
-        let line = format!(
-            "(sleep 1; echo 'echo se''en; exit'; sleep 3) | script -qec '{} attach -it screen' /dev/null",
-            program.get_program().to_string_lossy()
-        );
-        let output = crew
-            .in_crew("sh")
-            .args(["-c", &line])
+        let line = format!("{} attach -it screen", program.get_program().display());
+        let mut screen = crew.in_crew("script");
+        screen
+            .args(["-qec", &line, "/dev/null"])
             .env("KUBECONFIG", crew.data.join("kubeconfig"))
-            .env("HOME", crew.dir())
-            .output()
-            .unwrap();
+            .env("HOME", crew.dir());
+        let mut screen = piped(screen);
+        let mut typed = screen.stdin.take().unwrap();
+        typed.write_all(b"echo se''en; exit\n").unwrap();
+        let output = screen.wait_with_output().unwrap();
+        drop(typed);
         assert!(text(&output).contains("\nseen\r\n"), "{}", text(&output));
 
         // a Pod for one pipe: stdinOnce

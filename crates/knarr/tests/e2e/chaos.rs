@@ -1,7 +1,7 @@
 //! Kills at random: the platform, shims, first processes, also several at once. After each of them nothing is lost, doubled
 //! or leaked. `KNARR_KILLS` changes how many kills there are, `KNARR_SEED` which.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::Value;
 
@@ -126,7 +126,16 @@ fn random_kills_lose_double_and_leak_nothing() {
         let file = crew.file("many.yaml", DEPLOYMENT);
         crew.kube(&format!("apply -f {file}"));
         eventually("all are Ready", || all_ready(crew));
-        let at_rest = held(crew);
+        // what was needed only to start them may still be there
+        let mut last = held(crew);
+        let at_rest = eventually("nothing comes or goes any more", || {
+            std::thread::sleep(Duration::from_secs(1));
+            let before = std::mem::replace(&mut last, held(crew));
+            match before == last {
+                true => Ok(before),
+                false => Err(format!("{before:?}, then {last:?}")),
+            }
+        });
         assert_eq!(at_rest["processes"], PODS, "{at_rest:?}");
         let (mut done, mut round) = (0, 0);
         while done < kills {

@@ -7,7 +7,7 @@ name: held
 services:
   counts:
     image: busybox:1
-    command: sh -c 'n=0; while true; do n=$$((n+1)); echo $$n > /count; echo kept > /kept; sleep 0.1; done'
+    command: sh -c 'echo kept > /kept; n=0; while true; do n=$$((n+1)); echo $$n > /count; sleep 0.1; done'
     stop_signal: SIGKILL
   idle:
     image: busybox:1

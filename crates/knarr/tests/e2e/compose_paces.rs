@@ -24,7 +24,7 @@ services:
           sleep 0.2
         done
     volumes: ["@LOG:/log"]
-    healthcheck: { test: test -f /tmp/well, interval: 1s }
+    healthcheck: { test: test -f /tmp/well, interval: 1s, retries: 100 }
     restart: "on-failure:1"
     stop_signal: SIGKILL
     deploy:

@@ -57,14 +57,23 @@ fn volumes_without_a_name_are_handed_on() {
         compose(crew, &["up", "-d"]);
         inside(crew, "db", "1", "echo mine > /other/mine");
         let seen = "cat /declared/seed /declared/runs /other/mine";
-        assert_eq!(inside(crew, "reader", "1", seen), "image\nrun\nmine");
+        // it runs before its command has written
+        let sees = |service: &str, wanted: &str| {
+            eventually(&format!("{service} sees {wanted:?}"), || {
+                match inside(crew, service, "1", &format!("{seen}; true")) {
+                    said if said == wanted => Ok(()),
+                    said => Err(said),
+                }
+            });
+        };
+        sees("reader", "image\nrun\nmine");
         let environment = inside(crew, "db", "1", "env");
         assert!(!environment.contains("SERVICE_HOST"), "{environment}");
 
         // Changed: the new container has what the old one had.
         version(crew, "2");
         compose(crew, &["up", "-d"]);
-        assert_eq!(inside(crew, "db", "1", seen), "image\nrun\nrun\nmine");
+        sees("db", "image\nrun\nrun\nmine");
         assert_eq!(inside(crew, "db", "1", "echo $VERSION"), "2");
         // Stopped and started, too.
         compose(crew, &["stop"]);
@@ -178,17 +187,7 @@ fn of_a_range_of_ports_each_replica_has_a_free_one() {
         crew.busybox();
         crew.serve();
         // One of the ports is somebody else's.
-        let held = crew
-            .in_crew("busybox")
-            .args(["nc", "-l", "-p", "18000"])
-            .spawn();
-        let mut held = held.unwrap();
-        eventually("the port is held", || {
-            match std::net::TcpListener::bind("0.0.0.0:18000") {
-                Ok(_) => Err("free".into()),
-                Err(_) => Ok(()),
-            }
-        });
+        let held = std::net::TcpListener::bind("0.0.0.0:18000").unwrap();
         crew.file("app/compose.yaml", RANGE);
         crew.ok(&["up", "app"]);
         let answers = |port: u16| crew.http(&format!("http://127.0.0.1:{port}/")).is_ok();
@@ -200,8 +199,7 @@ fn of_a_range_of_ports_each_replica_has_a_free_one() {
             said.contains("3 of the ports 18000-18003 are free"),
             "{said}"
         );
-        held.kill().unwrap();
-        held.wait().unwrap();
+        drop(held);
         crew.ok(&["up", "app"]);
         assert!((18000..=18003).all(answers));
         crew.ok(&["down", "app"]);

@@ -85,7 +85,12 @@ fn verbs_do_what_fingers_know() {
                 "\"PublishedPort\":8081",
             ],
         );
-        check(crew, &["logs", "web"], 0, &["web-1  | begun"]);
+        eventually("its log has what it says", || {
+            match ok(crew, &["logs", "web"]) {
+                said if said.contains("web-1  | begun") => Ok(()),
+                said => Err(said),
+            }
+        });
         check(
             crew,
             &["logs", "--no-log-prefix", "-n", "1", "web"],

@@ -7,7 +7,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    sync::Mutex,
+    sync::{Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
@@ -17,8 +17,13 @@ pub const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
 /// Far more than anything takes, on the slowest machine.
 pub const DEADLINE: Duration = Duration::from_secs(180);
 
-/// One at a time: each may use the whole machine.
 static TURN: Mutex<()> = Mutex::new(());
+
+/// One test at a time: each may use the whole machine, and a process that another one is just starting would hold what
+/// this one has open.
+pub fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(|e| e.into_inner())
+}
 
 pub struct Crew {
     dir: tempfile::TempDir,
@@ -28,7 +33,7 @@ pub struct Crew {
 
 /// Runs a test on a machine of its own.
 pub fn crew(test: impl FnOnce(&Crew) + Send) {
-    let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
+    let _turn = turn();
     let work = move || {
         assert!(
             rustix::process::geteuid().is_root(),
@@ -317,16 +322,10 @@ impl Crew {
 
     /// The platform's process, dead at once.
     pub fn kill(&self) {
-        match self.served.lock().unwrap().take() {
-            Some(mut child) => {
-                child.kill().unwrap();
-                child.wait().unwrap();
-            }
-            None => {
-                let pid = fs::read_to_string(self.data.join("knarr.pid")).unwrap();
-                shell(&format!("kill -9 {}", pid.trim()));
-            }
-        }
+        let served = self.served.lock().unwrap().take();
+        let mut child = served.expect("the platform is the test's own child");
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     fn wait_served(&self) {

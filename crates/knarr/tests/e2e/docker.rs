@@ -183,7 +183,7 @@ fn a_docker_container_lives() {
             (told, code),
             (vec![(1, "7\n".into()), (2, "b\n".into())], 3)
         );
-        ask(crew, "POST", "/containers/talks/stop", None, 204);
+        ask(crew, "POST", "/containers/talks/stop?t=60", None, 204);
         let shown = ask(crew, "GET", "/containers/talks/json", None, 200);
         assert_eq!(
             (&shown["State"]["Status"], &shown["State"]["ExitCode"]),
@@ -335,8 +335,13 @@ fn docker_networks_and_volumes_join_containers() {
             .unwrap();
         // busybox is static: its wget can't look names up, its nslookup can
         for name in ["web", "shop", &shown["Id"].as_str().unwrap()[..12]] {
-            let (told, _) = exec(crew, "near", json!({ "Cmd": ["nslookup", name] }));
-            assert!(told.iter().any(|(_, t)| t.contains(ip)), "{name}: {told:?}");
+            eventually(&format!("near finds {name}"), || {
+                let (told, _) = exec(crew, "near", json!({ "Cmd": ["nslookup", name] }));
+                match told.iter().any(|(_, t)| t.contains(ip)) {
+                    true => Ok(()),
+                    false => Err(format!("{told:?}")),
+                }
+            });
             let (told, _) = exec(crew, "far", json!({ "Cmd": ["nslookup", name] }));
             assert!(
                 !told.iter().any(|(_, t)| t.contains(ip)),
@@ -360,10 +365,10 @@ fn docker_networks_and_volumes_join_containers() {
         let port = shown["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"]
             .as_str()
             .unwrap();
-        assert_eq!(
-            crew.http(&format!("http://127.0.0.1:{port}/page")).unwrap(),
-            "volume\n"
-        );
+        let page = eventually("the port is open", || {
+            crew.http(&format!("http://127.0.0.1:{port}/page"))
+        });
+        assert_eq!(page, "volume\n");
         let used = ask(crew, "DELETE", "/volumes/pages", None, 409);
         assert!(
             used["message"]
@@ -399,6 +404,12 @@ fn docker_streams_begin_behind_the_answer() {
             );
             stream.write_all(request.as_bytes()).unwrap();
             // docker-py's first read takes all that is there, and what comes with the head is lost to it
+            eventually("the answer is there", || {
+                match rustix::io::ioctl_fionread(&stream) {
+                    Ok(1..) => Ok(()),
+                    other => Err(format!("{other:?}")),
+                }
+            });
             std::thread::sleep(std::time::Duration::from_millis(30));
             let mut buffer = [0; 8192];
             let n = stream.read(&mut buffer).unwrap();

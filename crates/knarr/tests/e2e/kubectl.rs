@@ -1,7 +1,7 @@
 //! Debian's kubectl against the running app, verb by verb.
 
 use std::io::Read;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 
 use crate::{
     crew::{Crew, crew, eventually, text},
@@ -10,25 +10,29 @@ use crate::{
 
 /// Runs a line in a shell, with `kubectl` and the namespace set, and looks for each of `expected` in what it prints.
 fn check(crew: &Crew, line: &str, code: i32, expected: &[&str]) {
+    let output = run(crew, line);
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(code), "{line}\n{said}");
+    for part in expected {
+        assert!(said.contains(part), "{line}\nlacks {part:?} in\n{said}");
+    }
+}
+
+fn run(crew: &Crew, line: &str) -> Output {
     let program = crew
         .kubectl_command(&[])
         .get_program()
         .to_string_lossy()
         .into_owned();
     let script = format!("kubectl() {{ command '{program}' -n demo \"$@\"; }}\n{line}");
-    let output = std::process::Command::new("bash")
+    std::process::Command::new("bash")
         .args(["-c", &script])
         .env("KUBECONFIG", crew.data.join("kubeconfig"))
         .env("HOME", crew.dir())
         .current_dir(crew.dir())
         .stdin(Stdio::null())
         .output()
-        .unwrap();
-    let said = text(&output);
-    assert_eq!(output.status.code(), Some(code), "{line}\n{said}");
-    for part in expected {
-        assert!(said.contains(part), "{line}\nlacks {part:?} in\n{said}");
-    }
+        .unwrap()
 }
 
 const CONFIG: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: made}\ndata: {a: one}\n";
@@ -80,7 +84,17 @@ fn every_verb() {
             "kubectl get deploy none; test $? = 1",
             &["Error from server (NotFound): deployments.apps \"none\" not found"],
         );
-        c(
+        // what is told of it later
+        let later = |line: &str, expected: &[&str]| {
+            eventually(line, || {
+                let said = text(&run(crew, line));
+                match expected.iter().all(|part| said.contains(part)) {
+                    true => Ok(()),
+                    false => Err(said),
+                }
+            });
+        };
+        later(
             "kubectl describe deploy web",
             &[
                 "RollingUpdateStrategy",
@@ -88,12 +102,12 @@ fn every_verb() {
                 "ScalingReplicaSet",
             ],
         );
-        c(
+        later(
             // without the flag, new clients show the events of one object only
             "kubectl describe pod -l '!nothing' --show-events",
             &["Container ID:", "Started", "Successfully assigned"],
         );
-        c("kubectl describe svc web", &["Endpoints:", "10.42."]);
+        later("kubectl describe svc web", &["Endpoints:", "10.42."]);
         c(
             "kubectl describe node",
             &["Allocatable", "Non-terminated Pods"],
@@ -217,7 +231,7 @@ fn every_verb() {
             "kubectl wait --for=condition=available --timeout=180s deploy/web",
             &["condition met"],
         );
-        c("kubectl logs deploy/web --tail=1", &["serving"]);
+        later("kubectl logs deploy/web --tail=1", &["serving"]);
         c(
             "kubectl exec deploy/keeper -- sh -c 'echo out; echo err >&2; cat /etc/resolv.conf'",
             &["out", "err", "demo.svc.cluster.local"],
@@ -231,7 +245,7 @@ fn every_verb() {
             "pod=$(kubectl get pods -o name | grep keeper); echo copied > f; kubectl cp f ${pod#pod/}:/d/f && kubectl exec $pod -- cat /d/f",
             &["copied"],
         );
-        c("kubectl get events", &["Scheduled", "Started", "Killing"]);
+        later("kubectl get events", &["Scheduled", "Started", "Killing"]);
         c("kubectl get --raw /apis | head -c 4000", &["APIGroupList"]);
         c("kubectl auth can-i create pods", &["yes"]);
 
@@ -250,9 +264,14 @@ fn every_verb() {
             &["deleted"],
         );
         c(
-            "kubectl run one --image=busybox:1 --restart=Never -- sh -c 'echo ran' && kubectl wait --for=jsonpath='{.status.phase}'=Succeeded pod/one --timeout=1s; for i in $(seq 100); do [ \"$(kubectl get pod one -o jsonpath={.status.phase})\" = Succeeded ] && break; sleep 0.1; done; kubectl logs one",
-            &["ran"],
+            "kubectl run one --image=busybox:1 --restart=Never -- sh -c 'echo ran'",
+            &["pod/one created"],
         );
+        later(
+            "kubectl get pod one -o jsonpath={.status.phase}",
+            &["Succeeded"],
+        );
+        c("kubectl logs one", &["ran"]);
         c("kubectl delete deploy web --timeout=180s", &["deleted"]);
     });
 }

@@ -35,12 +35,15 @@ fn sign_up(name: &str) -> String {
     format!("session={}", cookie.split(';').next().unwrap())
 }
 
-/// The path of some product's page.
+/// The path of some product's page. As [`sign_up`], where all has just been started.
 fn product(crew: &Crew) -> String {
-    let page = crew.http("http://127.0.0.1:8080/").unwrap();
-    let at = page
-        .find("/products/")
-        .expect("a product on the first page");
+    let (page, at) = eventually("a product on the first page", || {
+        let page = crew.http("http://127.0.0.1:8080/")?;
+        match page.find("/products/") {
+            Some(at) => Ok((page, at)),
+            None => Err(page),
+        }
+    });
     let end = page[at..].find(['"', '>', ' ', '\'']).unwrap();
     page[at..at + end].to_string()
 }
@@ -122,13 +125,15 @@ fn pages_keep_serving_without_follow() {
             }
         });
         assert_eq!(page("/").0, 200);
-        let status = crew.ok(&["status"]);
-        assert!(
-            status
-                .lines()
-                .any(|l| l.contains("follow") && !l.contains("1/1")),
-            "{status}"
-        );
+        // the button is also missing where follow is only slow
+        eventually("follow is told as missing", || {
+            let status = crew.ok(&["status"]);
+            let mut lines = status.lines();
+            match lines.any(|l| l.contains("follow") && !l.contains("1/1")) {
+                true => Ok(()),
+                false => Err(status),
+            }
+        });
         crew.kube("-n shop rollout undo deployment/follow");
         eventually("the button is back", || match has_button() {
             true => Ok(()),
@@ -147,9 +152,14 @@ fn pages_keep_serving_without_follow() {
             .unwrap()
             .trim_start_matches("pod/")
             .to_string();
-        let list: serde_json::Value =
-            serde_json::from_str(&crew.ok(&["status", "-o", "json"])).unwrap();
-        assert_eq!(list["ready"], true, "{list}");
+        eventually("all is ready", || {
+            let said = crew.ok(&["status", "-o", "json"]);
+            let list: serde_json::Value = serde_json::from_str(&said).unwrap();
+            match list["ready"] == true {
+                true => Ok(()),
+                false => Err(said),
+            }
+        });
         let id = crew
             .containers("shop")
             .into_iter()
@@ -238,7 +248,7 @@ fn with_redis_which_may_die() {
 fn from_kubernetes_manifests() {
     crew(|crew| {
         crew.ok(&["up", &example("shop/k8s")]);
-        assert_eq!(page("/").0, 200);
+        product(crew);
         let again = crew.knarr(&["up", &example("shop/k8s")]);
         assert!(
             crate::crew::text(&again).contains("nothing had changed"),

@@ -123,8 +123,12 @@ fn a_stateful_app_with_all_its_parts() {
                 "67108864",
             ),
         ];
+        // a sibling's name is known some time after the sibling is ready
         for (name, script, expected) in cases {
-            assert_eq!(inside("db-1", script), expected, "{name}");
+            eventually(name, || match inside("db-1", &format!("{script}; true")) {
+                said if said == expected => Ok(()),
+                said => Err(said),
+            });
         }
         assert!(
             crew.http("http://127.0.0.1/who").is_err(),
@@ -146,6 +150,7 @@ fn a_stateful_app_with_all_its_parts() {
                 said => Err(said),
             }
         });
+        crew.kube("wait --for=condition=complete job/sum --timeout=180s");
         assert_eq!(crew.kube("logs job/sum --tail=1"), "job-done");
         assert_eq!(crew.kube("logs db-0 -c init"), "init-done");
 
