@@ -34,6 +34,9 @@ use crate::{
 /// How long a killed container may take to be gone before its shim is killed too.
 pub(crate) const KILL: Duration = Duration::from_secs(10);
 
+/// How long somebody else may have the root's lock.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
 pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) layout: Layout,
@@ -68,8 +71,9 @@ impl Inner {
         let lock_path = layout.root.join(LOCK);
         let lock_file =
             File::create(&lock_path).during(|| format!("opening {}", lock_path.display()))?;
-        // a process that was killed while it started another can leave its lock with that one until it execs: hence a little patience
-        state::take_lock(&lock_file, Duration::from_secs(1))
+        // a process that was killed while it started another can leave its lock with that one until it execs, which on a busy
+        // machine can take seconds: hence a little patience
+        state::take_lock(&lock_file, LOCK_PATIENCE)
             .map_err(|_| Error::Locked(layout.root.clone()))?;
         let hierarchies = Hierarchies::detect()?;
         let program = Program::open(&config.exe)

@@ -285,7 +285,8 @@ fn run_role<T: serde::Serialize>(
     let dir = layout.sandbox(&spec.id);
     // goes with the plan: whoever removes the sandbox waits until nobody makes it any more
     let making = File::create(dir.join(LOCK)).during(|| format!("making {}", dir.display()))?;
-    state::take_lock(&making, Duration::from_secs(1))
+    // another process that is being started can hold it until it execs
+    state::take_lock(&making, Duration::from_secs(10))
         .during(|| format!("locking {}", dir.display()))?;
     let (ours, theirs) = socket::pair().during(|| "making a socket".into())?;
     send_plan(&ours, plan, &Vec::new(), &[making.as_fd()]).during(|| "sending the plan".into())?;

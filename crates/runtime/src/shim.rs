@@ -30,6 +30,9 @@ use crate::{
 
 /// How long what a dead container left (processes, unread output) may take to go.
 const LEFTOVERS: Duration = Duration::from_secs(5);
+/// Output that is there when that time is over is still read, in so many rounds at most: all that pipes hold, and not what
+/// somebody goes on writing. The time may have passed with this process not running.
+const LAST_ROUNDS: u32 = 256;
 /// How long output waits for who asked to get all of it.
 const HELD: Duration = Duration::from_secs(10);
 /// A shim whose container has ended gives way to all others by so many steps of nice values: on a machine that has
@@ -367,6 +370,7 @@ impl Running {
         let mut types = terminal.is_some();
         let mut ended = None;
         let mut deadline = None::<Instant>;
+        let mut rounds_left = LAST_ROUNDS;
         let mut rank = Rank::default();
         loop {
             if ended.is_some() && sources.iter().all(|s| s.fd.is_none()) {
@@ -378,9 +382,7 @@ impl Running {
             }
             let until = held.or(deadline);
             let timeout = until.map(|d| d.saturating_duration_since(Instant::now()));
-            if held.is_none() && timeout.is_some_and(|t| t.is_zero()) {
-                break;
-            }
+            let overdue = held.is_none() && timeout.is_some_and(|t| t.is_zero());
             let mut polled: Vec<PollFd<'_>> = Vec::with_capacity(4);
             let mut who = Vec::with_capacity(4);
             if ended.is_none() {
@@ -420,6 +422,13 @@ impl Running {
                 .map(|(w, _)| *w)
                 .collect();
             drop(polled);
+            if overdue {
+                let some = ready.iter().any(|who| matches!(who, Who::Source(_)));
+                if !some || rounds_left == 0 {
+                    break;
+                }
+                rounds_left -= 1;
+            }
             for who in ready {
                 match who {
                     Who::Source(i) => {

@@ -43,9 +43,7 @@ async fn callers_see_what_comes_and_type() {
     spec.stdin = true;
     spec.stdin_once = true;
     w.run(spec).await;
-    while w.log("a") != "before\n" {
-        tokio::task::yield_now().await;
-    }
+    w.log_when("a", |log| log == "before\n").await;
     let mut first = w.rt().attach("a").await.unwrap();
     assert!(!first.tty && first.stdin_once);
     first
