@@ -8,11 +8,32 @@ fn machine(files: &[(&str, &str)]) -> (tempfile::TempDir, AppArmor) {
     for (name, text) in files {
         let path = dir.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, text).unwrap();
+        if text.starts_with("#!") {
+            program(&path, text);
+        } else {
+            fs::write(&path, text).unwrap();
+        }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
     let app_armor = AppArmor::below(dir.path());
     (dir, app_armor)
+}
+
+/// Written by another process: what this one has open for writing, processes that other tests start have open, too, until they
+/// run their own programs, and so long it can't be run.
+fn program(path: &Path, text: &str) {
+    let mut cat = Command::new("sh")
+        .args(["-c", "exec cat > \"$0\""])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    cat.stdin
+        .take()
+        .unwrap()
+        .write_all(text.as_bytes())
+        .unwrap();
+    assert!(cat.wait().unwrap().success());
 }
 
 const ON: (&str, &str) = ("sys/module/apparmor/parameters/enabled", "Y\n");
