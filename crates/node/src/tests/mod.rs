@@ -6,7 +6,7 @@ mod csi_driver;
 mod devices;
 mod endings;
 mod ephemeral;
-mod fake;
+pub(crate) mod fake;
 mod images;
 mod lifecycle;
 mod material;

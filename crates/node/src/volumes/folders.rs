@@ -12,7 +12,7 @@ use std::{
     fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use k8s_openapi::api::core::v1::{Pod, Volume};
@@ -26,6 +26,8 @@ const FOLDERS: &str = "knarr.dev/own-folders";
 pub(super) const HELD: &str = ".folders";
 /// Successors that find one after the other gone, and no folder free all the same.
 const TRIES_MAX: u32 = 16;
+/// One that is on its way out is waited for so long at once; then the Pod says so, and tries again.
+const LEAVING_MAX: Duration = Duration::from_secs(120);
 
 /// Two Pods never look at the same time.
 static LOOKING: Mutex<()> = Mutex::new(());
@@ -89,7 +91,7 @@ pub(super) async fn take(
         for holder in holders {
             // A task of its own: this one is deep in calls already, and the API's are called as deep again.
             let mut asked = tokio::task::JoinSet::new();
-            asked.spawn(waits_for(pods.clone(), holder));
+            asked.spawn(waits_for(pods.clone(), holder, LEAVING_MAX));
             let left = request.unless_stopped(asked.join_next()).await?;
             if left.transpose().map_err(|e| e.to_string())?.transpose()? == Some(true) {
                 continue 'looks;
@@ -106,7 +108,10 @@ pub(super) async fn take(
 }
 
 /// Waits for a Pod that is on its way out: true when it has gone, false when it stays.
-async fn waits_for(pods: Api<Pod>, holder: Holder) -> Result<bool, String> {
+///
+/// # Errors
+/// Also when it has not gone in time.
+async fn waits_for(pods: Api<Pod>, holder: Holder, time: Duration) -> Result<bool, String> {
     let there = pods.get_opt(&holder.pod).await.map_err(|e| e.to_string())?;
     let there = there.filter(|p| p.metadata.uid.as_ref() == Some(&holder.uid));
     let phase = there
@@ -121,8 +126,18 @@ async fn waits_for(pods: Api<Pod>, holder: Holder) -> Result<bool, String> {
         return Ok(false);
     }
     let gone = kube::runtime::wait::conditions::is_deleted(&holder.uid);
-    let gone = kube::runtime::wait::await_condition(pods, &holder.pod, gone).await;
-    gone.map(|_| true).map_err(|e| e.to_string())
+    let gone = kube::runtime::wait::await_condition(pods, &holder.pod, gone);
+    match tokio::time::timeout(time, gone).await {
+        Ok(gone) => gone.map(|_| true).map_err(|e| e.to_string()),
+        Err(_) => {
+            let seconds = time.as_secs();
+            tracing::warn!(pod = %holder.pod, uid = %holder.uid, seconds, "a pod that is being deleted keeps its folder of a volume, and its successor waits for it");
+            Err(format!(
+                "pod {} is being deleted, and has not gone in {seconds} s: its folder is waited for",
+                holder.pod
+            ))
+        }
+    }
 }
 
 struct Own {
@@ -300,5 +315,29 @@ mod tests {
             world.leaves(uid, 3 + n as u64);
         }
         assert_eq!(world.look("f", false), Some(0), "nobody is left to ask");
+    }
+
+    #[tokio::test]
+    async fn who_leaves_is_waited_for_but_not_for_ever() {
+        let world = crate::tests::fake::World::without_node().await;
+        let container = serde_json::json!({"name": "c", "image": "app:1"});
+        let spec = serde_json::json!({"containers": [container]});
+        let made = world.create("p", spec).await;
+        let holder = Holder {
+            uid: made.metadata.uid.unwrap(),
+            pod: "p".into(),
+        };
+        let wait = |seconds: u64| {
+            let time = Duration::from_secs(seconds);
+            waits_for(world.pods(), holder.clone(), time)
+        };
+        assert_eq!(wait(0).await, Ok(false), "it stays");
+        let finalizers = |all: &[&str]| serde_json::json!({"metadata": {"finalizers": all}});
+        world
+            .patch("pods/p", finalizers(&["example.com/hold"]))
+            .await;
+        world.delete("p", Some(0)).await;
+        let why = wait(0).await.unwrap_err();
+        assert!(why.contains("pod p is being deleted"), "{why}");
     }
 }
