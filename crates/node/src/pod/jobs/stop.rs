@@ -43,16 +43,18 @@ pub(crate) async fn stop(request: StopRequest) -> Done {
         .as_ref()
         .and_then(|c| c.lifecycle.as_ref())
         .and_then(|l| l.pre_stop.as_ref());
-    let mut floor = Instant::now();
+    // It has been waited for its hook or its turn: it is asked all the same, and given a moment, whatever the time is.
+    let mut waited = false;
     if let (Some(container), Some(handler)) = (&container, hook)
         && *kill_at.borrow() > Instant::now()
     {
         let work = probe::hook(handler, container, &context.engine, &id, pod_ip);
         let exited = context.engine.wait(&id);
         let result = tokio::select! {
-            result = work => result,
+            biased;
             _ = exited => Ok(()),
-            () = patience(&mut kill_at, floor) => Err("the hook did not finish within the grace period".into()),
+            result = work => result,
+            () = patience(&mut kill_at, None) => Err("the hook did not finish within the grace period".into()),
         };
         if let Err(error) = result {
             let kind = state::containers(&pod).nth(index).map(|(k, _)| k);
@@ -65,20 +67,24 @@ pub(crate) async fn stop(request: StopRequest) -> Done {
                 format!("PreStopHook failed: {error}"),
             );
         }
-        floor = Instant::now() + GRACE_MIN;
+        waited = true;
     }
+    let floor = waited.then(|| Instant::now() + GRACE_MIN);
     tokio::select! {
         biased;
         _ = turn => {}
         _ = context.engine.wait(&id) => {}
-        () = patience(&mut kill_at, floor) => floor = Instant::now() + GRACE_MIN,
+        () = patience(&mut kill_at, floor) => waited = true,
     }
-    if Instant::now() < (*kill_at.borrow()).max(floor) {
+    if waited || Instant::now() < *kill_at.borrow() {
         let signal = stop_signal(&context, container.as_deref(), &id);
         if let Err(error) = context.engine.signal(&id, signal).await {
             tracing::debug!(%id, %error, "the stop signal was not delivered");
         }
+        let floor = waited.then(|| Instant::now() + GRACE_MIN);
+        // an end that has come is seen before the time is up, also when this task was late for both
         tokio::select! {
+            biased;
             _ = context.engine.wait(&id) => return Done::Stopped { index, id, ended: true },
             () = patience(&mut kill_at, floor) => {}
         }
@@ -96,9 +102,10 @@ pub(crate) async fn stop(request: StopRequest) -> Done {
 }
 
 /// Until the moment in `kill_at`, wherever that moves, but at least until `floor`.
-async fn patience(kill_at: &mut watch::Receiver<Instant>, floor: Instant) {
+async fn patience(kill_at: &mut watch::Receiver<Instant>, floor: Option<Instant>) {
     loop {
-        let at = (*kill_at.borrow_and_update()).max(floor);
+        let at = *kill_at.borrow_and_update();
+        let at = floor.map_or(at, |floor| at.max(floor));
         tokio::select! {
             () = tokio::time::sleep_until(at) => return,
             changed = kill_at.changed() => {
