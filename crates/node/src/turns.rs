@@ -54,6 +54,7 @@ pub(crate) struct Turns {
     telling: Arc<AtomicUsize>,
     new: Arc<watch::Sender<Newcomers>>,
     held_max: Duration,
+    patience_max: Duration,
 }
 
 /// What a turn is for.
@@ -119,6 +120,7 @@ impl Turns {
             telling: Arc::default(),
             new: Arc::default(),
             held_max: HELD_MAX,
+            patience_max: PATIENCE_MAX,
         }
     }
 
@@ -145,7 +147,7 @@ impl Turns {
         // an error would mean that they are closed, which they never are
         let turn = stop.run_until_cancelled(turns.acquire()).await?.ok()?;
         if again {
-            let end = Instant::now() + PATIENCE_MAX;
+            let end = Instant::now() + self.patience_max;
             let _ = stop.run_until_cancelled(self.quiet(end)).await;
         }
         let patience = match kind {
@@ -187,7 +189,7 @@ impl Turns {
         &self,
         turns: &'a Semaphore,
     ) -> Result<SemaphorePermit<'a>, tokio::sync::AcquireError> {
-        let end = Instant::now() + PATIENCE_MAX;
+        let end = Instant::now() + self.patience_max;
         // all wait side by side, so that it is once and not once for each before
         self.quiet(end).await;
         let turn = turns.acquire().await?;
@@ -318,6 +320,8 @@ mod tests {
         let turns = Turns::new(4);
         let (never, end) = (CancellationToken::new(), CancellationToken::new());
         let begun = Arc::new(tokio::sync::Notify::new());
+        // what is new is deferred to from its own beginning on, which is after this
+        let begin = Instant::now();
         let new = tokio::spawn({
             let (turns, never) = (turns.clone(), never.clone());
             let (end, begun) = (end.clone(), begun.clone());
@@ -330,7 +334,6 @@ mod tests {
             }
         });
         begun.notified().await;
-        let begin = std::time::Instant::now();
         assert_eq!(turns.run(For::Again, &never, async {}).await, Some(()));
         assert!(begin.elapsed() >= DEFERENCE_MAX);
         end.cancel();
@@ -359,15 +362,17 @@ mod tests {
         }
         assert_eq!(most.load(Relaxed), 1);
         // and lets what is new pass
+        let begin = Instant::now();
         let _new = New::begin(&turns.new);
-        let begin = std::time::Instant::now();
         turns.tell(async {}).await;
         assert!(begin.elapsed() >= DEFERENCE_MAX);
     }
 
     #[tokio::test]
     async fn who_stands_in_line_lets_pass_who_comes_later() {
-        let turns = Turns::new(4);
+        let mut turns = Turns::new(4);
+        // however late the new one comes
+        turns.patience_max = Duration::from_secs(3600);
         let (begun, end) = (
             Arc::new(tokio::sync::Notify::new()),
             CancellationToken::new(),
@@ -391,8 +396,8 @@ mod tests {
             tokio::task::yield_now().await;
         }
         tokio::task::yield_now().await;
-        let new = turns.new_pod();
         let begin = Instant::now();
+        let new = turns.new_pod();
         end.cancel();
         let told = second.await.unwrap();
         first.await.unwrap();
@@ -431,8 +436,8 @@ mod tests {
     #[tokio::test]
     async fn ends_are_noted_one_after_the_other_and_one_alone_at_once() {
         let turns = Turns::new(4);
+        let begin = Instant::now();
         let _new = New::begin(&turns.new);
-        let begin = std::time::Instant::now();
         let more = async {
             let both = async { tokio::join!(turns.end(async {}), turns.end(async {})) };
             both.await;
@@ -474,9 +479,17 @@ mod tests {
         turns.held_max = Duration::from_millis(1);
         let end = CancellationToken::new();
         let hung = tokio::spawn({
-            let (turns, never, end) = (turns.clone(), never.clone(), end.clone());
-            async move { turns.run(For::Again, &never, end.cancelled()).await }
+            let (turns, never) = (turns.clone(), never.clone());
+            let (end, begun) = (end.clone(), begun.clone());
+            async move {
+                let work = async {
+                    begun.notify_one();
+                    end.cancelled().await;
+                };
+                turns.run(For::Again, &never, work).await
+            }
         });
+        begun.notified().await;
         let next = turns.run(For::Again, &never, async {}).await;
         assert_eq!(next, Some(()), "after a while it goes ahead");
         end.cancel();

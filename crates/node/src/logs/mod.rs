@@ -327,7 +327,7 @@ mod tests {
         let mut read_until = async |stream: &mut BoxStream<'static, io::Result<Bytes>>,
                                     lines: usize| {
             while seen.iter().filter(|b| **b == b'\n').count() < lines {
-                let next = tokio::time::timeout(std::time::Duration::from_secs(20), stream.next());
+                let next = tokio::time::timeout(std::time::Duration::from_secs(60), stream.next());
                 seen.extend_from_slice(&next.await.unwrap().unwrap().unwrap());
             }
             String::from_utf8(seen.clone()).unwrap()
@@ -348,7 +348,7 @@ mod tests {
             text,
             (0..7).map(|n| format!("line {n}\n")).collect::<String>()
         );
-        let rest = tokio::time::timeout(std::time::Duration::from_secs(20), stream.next())
+        let rest = tokio::time::timeout(std::time::Duration::from_secs(60), stream.next())
             .await
             .unwrap();
         assert!(rest.is_none());

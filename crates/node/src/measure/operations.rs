@@ -218,7 +218,9 @@ mod tests {
         let all = Operations::default();
         assert_eq!(all.time("exec", async { Ok::<_, ()>(1) }).await, Ok(1));
         assert_eq!(all.time("exec", async { Err::<(), _>(2) }).await, Err(2));
-        all.record("exec", 1000.0, false);
+        for seconds in [0.001, 0.004, 1000.0] {
+            all.record("stop_container", seconds, false);
+        }
         all.user_namespaced(false);
         all.user_namespaced(true);
         all.user_namespaced_container_failed();
@@ -241,10 +243,11 @@ mod tests {
             "kubelet_started_containers_total{container_type=\"init_container\"} 1",
             "kubelet_started_containers_errors_total{code=\"RunContainerError\",container_type=\"container\"} 1",
             "kubelet_terminated_containers_total{container_type=\"container\",exit_code=\"139\",reason=\"Error\"} 2",
-            "kubelet_runtime_operations_total{operation_type=\"exec\"} 3",
+            "kubelet_runtime_operations_total{operation_type=\"exec\"} 2",
             "kubelet_runtime_operations_errors_total{operation_type=\"exec\"} 1",
-            "kubelet_runtime_operations_duration_seconds_bucket{operation_type=\"exec\",le=\"0.005\"} 2",
-            "kubelet_runtime_operations_duration_seconds_bucket{operation_type=\"exec\",le=\"+Inf\"} 3",
+            "kubelet_runtime_operations_duration_seconds_bucket{operation_type=\"exec\",le=\"+Inf\"} 2",
+            "kubelet_runtime_operations_duration_seconds_bucket{operation_type=\"stop_container\",le=\"0.005\"} 2",
+            "kubelet_runtime_operations_duration_seconds_bucket{operation_type=\"stop_container\",le=\"+Inf\"} 3",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}: {text}");
         }

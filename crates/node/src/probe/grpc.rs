@@ -203,7 +203,7 @@ mod tests {
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
         });
-        probe("127.0.0.1", port, "svc", Duration::from_secs(20)).await
+        probe("127.0.0.1", port, "svc", Duration::from_secs(60)).await
     }
 
     #[tokio::test]

@@ -308,7 +308,7 @@ mod tests {
 
     #[tokio::test]
     async fn statuses() {
-        let timeout = Duration::from_secs(10);
+        let timeout = Duration::from_secs(60);
         let check = async |answers: Vec<&'static str>, want: Outcome| {
             let (port, task) = server(answers).await;
             assert_eq!(probe(&get_of(port), "127.0.0.1", timeout).await, want);
@@ -356,11 +356,12 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_there() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
+        // taken, so that it is nobody else's, and nobody listens
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let port = socket.local_addr().unwrap().port();
         let Outcome::Failure(text) =
-            probe(&get_of(port), "127.0.0.1", Duration::from_secs(10)).await
+            probe(&get_of(port), "127.0.0.1", Duration::from_secs(60)).await
         else {
             panic!()
         };

@@ -67,10 +67,14 @@ async fn it_starts_beside_init_containers_that_fail_and_survives_a_restart_of_th
             json!({"spec": {"ephemeralContainers": [look, free]}}),
         )
         .await;
-    let pod = world.until("p", |p| running(p, 1)).await;
-    let waiting = &pod["status"]["ephemeralContainerStatuses"][0]["state"]["waiting"];
-    assert_eq!(waiting["reason"], "CreateContainerConfigError");
-    assert_eq!(waiting["message"], "unable to find target container c");
+    let pod = world
+        .until("p", |p| {
+            let waiting = &p["status"]["ephemeralContainerStatuses"][0]["state"]["waiting"];
+            running(p, 1)
+                && waiting["reason"] == "CreateContainerConfigError"
+                && waiting["message"] == "unable to find target container c"
+        })
+        .await;
     assert_eq!(pod["status"]["phase"], "Pending");
 
     world.stop_node().await;

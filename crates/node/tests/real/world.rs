@@ -53,19 +53,9 @@ pub async fn start_node(
     api: &knarr_api::ApiServer,
 ) -> (Runtime, Node) {
     let config = runtime_config(dir, cgroup_parent);
-    let runtime = tokio::task::spawn_blocking(move || {
-        let end = std::time::Instant::now() + DEADLINE;
-        loop {
-            // The lock of a platform that was just killed is gone when the kernel has buried it.
-            match Runtime::open(config.clone()) {
-                Ok(runtime) => return runtime,
-                Err(error) if std::time::Instant::now() > end => panic!("{error}"),
-                Err(_) => std::thread::sleep(Duration::from_millis(10)),
-            }
-        }
-    })
-    .await
-    .unwrap();
+    let runtime = tokio::task::spawn_blocking(move || open_runtime(config).unwrap())
+        .await
+        .unwrap();
     let images = image_store(dir);
     let api = api.clone();
     let node = Node::start(knarr_node::Config {
@@ -88,6 +78,18 @@ pub async fn start_node(
     .await
     .unwrap();
     (runtime, node)
+}
+
+/// The lock of a platform that was just killed is gone when the kernel has buried it, and what it was starting.
+fn open_runtime(config: Config) -> Result<Runtime, String> {
+    let end = std::time::Instant::now() + DEADLINE;
+    loop {
+        match Runtime::open(config.clone()) {
+            Ok(runtime) => return Ok(runtime),
+            Err(error) if std::time::Instant::now() > end => return Err(error.to_string()),
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
 }
 
 fn runtime_config(dir: &Path, cgroup_parent: &str) -> Config {
@@ -388,7 +390,7 @@ impl Drop for World {
                         node.stop().await;
                         runtime
                     }
-                    None => Runtime::open(config).map_err(|e| e.to_string())?,
+                    None => open_runtime(config)?,
                 };
                 runtime.purge().await.map_err(|e| e.to_string())
             })
