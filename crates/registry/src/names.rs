@@ -36,11 +36,13 @@ pub struct Names {
 impl Names {
     /// Takes up what was given names of this registry elsewhere. Blocking; quick when nothing was.
     pub fn follow(&self) -> Result<(), Refusal> {
-        let modified = fs::metadata(self.store.names_dir())?.modified()?;
         let mut seen = self.seen.lock();
+        let modified = fs::metadata(self.store.names_dir())?.modified()?;
         if *seen == Some(modified) {
             return Ok(());
         }
+        // before the names are read: what changes them from now on then changes the time, too
+        let age = SystemTime::now().duration_since(modified);
         for (name, digest) in self.store.named()? {
             let mut found = None;
             for host in &self.hosts {
@@ -58,8 +60,7 @@ impl Names {
                 tracing::debug!(%name, error = %refusal.message, "an image with the registry's name is not served by it");
             }
         }
-        let settled = SystemTime::now().duration_since(modified);
-        *seen = settled.is_ok_and(|age| age > STAMP).then_some(modified);
+        *seen = age.is_ok_and(|age| age > STAMP).then_some(modified);
         Ok(())
     }
 
