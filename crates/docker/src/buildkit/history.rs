@@ -121,8 +121,8 @@ impl History {
             pinned: false,
             log: Arc::default(),
         };
-        self.tell(&record, STARTED);
         let mut records = self.records.lock();
+        self.tell(&record, STARTED);
         records.retain(|old| old.reference != record.reference);
         while records.len() >= BUILDS {
             let oldest = records
@@ -166,6 +166,7 @@ impl History {
         self.tell(record, COMPLETE);
     }
 
+    /// While the records are locked: who lists them and then listens hears of each change once.
     fn tell(&self, record: &Record, kind: i64) {
         // nobody may listen
         let _ = self
@@ -201,8 +202,7 @@ impl History {
                 _ => {}
             }
         }
-        let mut events = self.events.subscribe();
-        let known: Vec<Message> = {
+        let (known, mut events): (Vec<Message>, _) = {
             let records = self.records.lock();
             let of = |r: &&Record| {
                 (reference.is_empty() || r.reference == reference) && !(active && r.ended.is_some())
@@ -210,7 +210,8 @@ impl History {
             // the newest first, of which as many as are wanted
             let wanted = records.iter().rev().filter(of);
             let most = if limit == 0 { usize::MAX } else { limit };
-            wanted.take(most).map(Record::now).collect()
+            let known = wanted.take(most).map(Record::now).collect();
+            (known, self.events.subscribe())
         };
         let (send, receive) = mpsc::channel(16);
         tokio::spawn(async move {
@@ -384,6 +385,33 @@ mod tests {
                 .listen(Message::default().text(4, "x").as_bytes())
                 .is_err()
         );
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_lists_and_then_listens_hears_of_each_build_once() {
+        for round in 0..500 {
+            let history = Arc::new(History::default());
+            let both = Arc::new(std::sync::Barrier::new(2));
+            let begins = {
+                let (history, both) = (history.clone(), both.clone());
+                tokio::task::spawn_blocking(move || {
+                    both.wait();
+                    history.begin(&solve("a"));
+                })
+            };
+            both.wait();
+            let Ok(Answer::Many(mut events)) = history.listen(&[]) else {
+                panic!("no events");
+            };
+            begins.await.unwrap();
+            history.begin(&solve("b"));
+            for wanted in ["a", "b"] {
+                let event = events.recv().await.unwrap().unwrap();
+                let record = Fields(event.as_bytes()).find(|(field, _)| *field == 2);
+                let reference = record.unwrap().1.fields().find(|(field, _)| *field == 1);
+                assert_eq!(reference.unwrap().1.text(), wanted, "round {round}");
+            }
+        }
     }
 
     #[tokio::test]
