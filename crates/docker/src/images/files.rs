@@ -225,7 +225,8 @@ fn copy_one(from: &Path, to: &Path) -> io::Result<()> {
     let kind = FileType::from_raw_mode(meta.mode());
     match kind {
         FileType::RegularFile => {
-            io::copy(&mut open(from)?, &mut fs::File::create(to)?)?;
+            // never through a link that was made of the same name
+            io::copy(&mut open(from)?, &mut fs::File::create_new(to)?)?;
         }
         FileType::Symlink => std::os::unix::fs::symlink(read_link(from)?, to)?,
         FileType::Socket => {}
@@ -278,6 +279,8 @@ pub fn copy_raw(from: &Path, to: &Path) -> io::Result<()> {
         match copied.and_then(|()| like(&path, &target)) {
             // what runs took it away since the folder was listed
             Err(e) if has_gone(&e) => {}
+            // or made it anew: some file systems tell of it twice then
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             done => done?,
         }
     }
