@@ -4,6 +4,66 @@ use knarr_compose::{ImageFacts, Options, UNNAMED, Unnamed, load, translate};
 use serde_json::Value;
 use std::{collections::BTreeMap, fs};
 
+#[test]
+fn who_is_replaced_with_a_gap_is_told_why() {
+    let alone = Some("it alone writes to its volumes");
+    let handed_on = Some("its volumes without a name are handed on");
+    // (name, service, what its image declares, why)
+    for (name, service, declared, why) in [
+        ("nothing is its own", "", "", None),
+        ("a volume", "volumes: ['v:/data']", "", alone),
+        (
+            "a volume that it only reads",
+            "volumes: ['v:/data:ro']",
+            "",
+            None,
+        ),
+        ("several write", "scale: 2, volumes: ['v:/data']", "", None),
+        (
+            "the machine's network",
+            "network_mode: host",
+            "",
+            Some("it listens on the machine's own network"),
+        ),
+        ("what the image declares", "", "/data", handed_on),
+        (
+            "start-first can't be had",
+            "deploy: {update_config: {order: start-first}}",
+            "/data",
+            handed_on,
+        ),
+        (
+            "start-first",
+            "volumes: ['v:/data'], deploy: {update_config: {order: start-first}}",
+            "",
+            None,
+        ),
+        (
+            "stop-first was asked for",
+            "deploy: {update_config: {order: stop-first}}",
+            "/data",
+            None,
+        ),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("compose.yaml");
+        let text = format!("name: p\nservices:\n  a: {{image: a, {service}}}\nvolumes: {{v: }}\n");
+        fs::write(&file, text).unwrap();
+        let options = Options {
+            files: vec![file],
+            ..Options::default()
+        };
+        let mut project = load(&options).unwrap();
+        project.at_home = true;
+        let facts = ImageFacts {
+            volumes: Vec::from_iter((!declared.is_empty()).then(|| declared.into())),
+            ..ImageFacts::default()
+        };
+        let all = translate(&project, &BTreeMap::from([("a".to_string(), facts)]));
+        assert_eq!(all.workloads[0].gap, why, "{name}");
+    }
+}
+
 /// The claims' names, the volumes of the service's Pods, their annotation, and the strategy.
 fn made(service: &str, at_home: bool, unnamed: Unnamed) -> (Vec<String>, String, String, String) {
     let dir = tempfile::tempdir().unwrap();

@@ -207,7 +207,7 @@ async fn attempt(
                 progress.set(&unit.name, &format!("waits for {}", blocker.service), false);
                 continue;
             }
-            changed |= start(client, applier, work, unit, state).await?;
+            changed |= start(client, applier, work, unit, state, progress).await?;
             progress.set(&unit.name, "starting", false);
         }
         let mut finished_one = false;
@@ -273,6 +273,7 @@ async fn start(
     work: &Work,
     unit: &Unit,
     state: &mut State,
+    progress: &Progress,
 ) -> Result<bool, Error> {
     let object = &unit.document.object;
     let force = unit.replace == Replace::Always;
@@ -328,6 +329,12 @@ async fn start(
         rolls = true;
     }
     if rolls {
+        if let Some(why) = unit.gap {
+            let name = &unit.name;
+            progress.say(&format!(
+                "{name}: each container ends before the next one starts: {why}"
+            ));
+        }
         stage.rolls();
     }
     state.stages.insert(unit.name.clone(), stage);

@@ -38,6 +38,8 @@ pub struct Unit {
     /// How it is brought back when an update fails.
     pub rollback: Option<Update>,
     pub rollback_strategy: Option<Value>,
+    /// Why its containers end before their successors start, when nobody asked for that.
+    pub gap: Option<&'static str>,
     /// Of images, those that are asked for anew when they were last asked for so long ago.
     pub refresh: BTreeMap<String, Duration>,
     /// Of each container with a health check, after what time and how many failures it is unhealthy.
@@ -271,6 +273,7 @@ fn of_compose(project: &knarr_compose::Project, images: &BTreeMap<String, ImageF
             update: w.update,
             rollback: w.rollback,
             rollback_strategy: w.rollback_strategy,
+            gap: w.gap,
             refresh: w
                 .members
                 .iter()
@@ -351,6 +354,7 @@ fn of_manifests(documents: &[Document], images: &BTreeMap<String, ImageFacts>) -
                 update: None,
                 rollback: None,
                 rollback_strategy: None,
+                gap: None,
                 refresh: BTreeMap::new(),
                 patience: BTreeMap::new(),
                 restarts: true,

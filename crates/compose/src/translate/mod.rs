@@ -76,6 +76,8 @@ pub struct Workload {
     pub rollback: Option<Update>,
     /// The strategy by which it is brought back.
     pub rollback_strategy: Option<Value>,
+    /// Why its Pods end before their successors start, when the file did not ask for that.
+    pub gap: Option<&'static str>,
     /// Somebody waits for its end.
     pub completes: bool,
     /// Of each container with a health check, after what time and how many failures it is unhealthy.
@@ -197,6 +199,7 @@ pub fn translate(project: &Project, images: &BTreeMap<String, ImageFacts>) -> Re
                 .rollback
                 .as_ref()
                 .map(|r| strategy(&context, lead, &members, Some(r))),
+            gap: gap(&context, lead, &members, lead.update.as_ref()),
             completes: waited_for(&lead.name),
             patience: members
                 .iter()
@@ -269,23 +272,40 @@ fn is_asked(template: &Value) -> bool {
     all.all(|c| c.get("readinessProbe").is_some())
 }
 
-/// How a Deployment's Pods are replaced: a lone writer of a volume must not run twice at once, nor can two hold a port of
-/// the host; everything else is replaced without a gap.
+/// Why a service's Pods have to end before their successors start, though the file doesn't say so: a lone writer of a
+/// volume must not run twice at once, nor can two hold a port of the host.
+fn gap(
+    context: &Context<'_>,
+    lead: &Service,
+    members: &[&Service],
+    update: Option<&Update>,
+) -> Option<&'static str> {
+    let asked = update.and_then(|u| u.start_first);
+    let handed_on = members.iter().any(|m| storage::hands_on(context, m));
+    let writes = handed_on || members.iter().any(|m| storage::writes(m));
+    let holds = members.iter().any(|m| m.namespaces.host_network);
+    if handed_on && context.project.at_home && asked != Some(false) {
+        return Some("its volumes without a name are handed on");
+    }
+    match asked {
+        Some(_) => None,
+        None if holds => Some("it listens on the machine's own network"),
+        None if writes && lead.mode.replicas() <= 1 => Some("it alone writes to its volumes"),
+        None => None,
+    }
+}
+
+/// How a Deployment's Pods are replaced: without a gap, unless the file asks for one or there has to be one.
 fn strategy(
     context: &Context<'_>,
     lead: &Service,
     members: &[&Service],
     update: Option<&Update>,
 ) -> Value {
-    // What one container hands on to its successor is never the two's.
-    let handed_on = members.iter().any(|m| storage::hands_on(context, m));
-    let writes = handed_on || members.iter().any(|m| storage::writes(m));
     let holds = members.iter().any(|m| m.namespaces.host_network);
     let replicas = lead.mode.replicas();
-    let start_first = update
-        .and_then(|u| u.start_first)
-        .unwrap_or(!(holds || writes && replicas <= 1))
-        && !(handed_on && context.project.at_home);
+    let start_first = update.and_then(|u| u.start_first).unwrap_or(true)
+        && gap(context, lead, members, update).is_none();
     let at_once = match update.map_or(1, |u| u.parallelism) {
         0 => json!("100%"),
         n => json!(n),

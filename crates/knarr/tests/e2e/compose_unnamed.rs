@@ -72,7 +72,10 @@ fn volumes_without_a_name_are_handed_on() {
 
         // Changed: the new container has what the old one had.
         version(crew, "2");
-        compose(crew, &["up", "-d"]);
+        let file = crew.dir().join("app/compose.yaml");
+        let said = text(&crew.knarr(&["compose", "-f", file.to_str().unwrap(), "up", "-d"]));
+        let gap = "db: each container ends before the next one starts: its volumes without a name are handed on";
+        assert!(said.contains(gap), "{said}");
         sees("db", "image\nrun\nrun\nmine");
         assert_eq!(inside(crew, "db", "1", "echo $VERSION"), "2");
         // Stopped and started, too.
