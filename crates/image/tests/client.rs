@@ -46,6 +46,12 @@ fn begins(registry: &Registry, digest: &str) -> Vec<usize> {
     })
 }
 
+/// The second request goes on where the first broke off, after at most so many bytes: a registry that ends takes with it
+/// what a slow reader has left.
+fn goes_on(begins: &[usize], most: usize) -> bool {
+    matches!(begins, [0, from] if (1..=most).contains(from))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_pushed_is_pulled_again() {
     for compression in [Compression::Gzip, Compression::Zstd] {
@@ -138,11 +144,11 @@ async fn a_blob_of_another_repository_is_not_sent_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_download_goes_on_where_it_broke_off() {
-    for (case, fault, want) in [
-        ("it closes", Fault::Half(150_000), vec![0, 150_000]),
-        ("it stalls", Fault::Stall(150_000), vec![0, 150_000]),
-        ("it fails", Fault::Status(500), vec![0]),
-        ("it is busy", Fault::Status(429), vec![0]),
+    for (case, fault, broken) in [
+        ("it closes", Fault::Half(150_000), Some(150_000)),
+        ("it stalls", Fault::Stall(150_000), Some(150_000)),
+        ("it fails", Fault::Status(500), None),
+        ("it is busy", Fault::Status(429), None),
     ] {
         // each a registry of its own: a request that was given up may be late
         let (dir, registry, name) = world(1).await;
@@ -154,7 +160,11 @@ async fn a_download_goes_on_where_it_broke_off() {
             options.config.stall_timeout = Duration::from_secs(8);
         }
         target.pull(&name, &options, &Silent).await.unwrap();
-        assert_eq!(begins(&registry, &layer), want, "{case}");
+        let begun = begins(&registry, &layer);
+        match broken {
+            Some(most) => assert!(goes_on(&begun, most), "{case}: {begun:?}"),
+            None => assert_eq!(begun, [0], "{case}"),
+        }
         assert!(target.resolve(&name).unwrap().is_some(), "{case}");
     }
     // a registry without ranges begins again
@@ -178,7 +188,8 @@ async fn a_later_pull_goes_on_with_what_an_earlier_one_left() {
     assert!(error.is_transient(), "{error}");
     assert!(target.resolve(&name).unwrap().is_none());
     target.pull(&name, &options, &Silent).await.unwrap();
-    assert_eq!(begins(&registry, &layer), [0, 300_000]);
+    let begun = begins(&registry, &layer);
+    assert!(goes_on(&begun, 300_000), "{begun:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
