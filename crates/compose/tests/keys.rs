@@ -24,7 +24,7 @@ const SERVICE: &[(&str, &str, Becomes)] = &[
         "",
         Made(&[
             "\\\"weight\\\":300",
-            "\\\"major\\\":1,\\\"minor\\\":3,\\\"rate\\\":1048576",
+            "\\\"path\\\":\\\"/dev/null\\\",\\\"rate\\\":1048576",
         ]),
     ),
     (

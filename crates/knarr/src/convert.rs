@@ -1,6 +1,6 @@
 //! `knarr convert`: a compose file as Kubernetes manifests.
 
-use crate::{error::Error, facts, paths::Paths, plan::Source, project::ProjectArguments};
+use crate::{error::Error, facts, paths::Paths, plan::Source, project::ProjectArguments, work};
 use clap::Args;
 use knarr_image::ImageStore;
 use serde_json::Value;
@@ -20,7 +20,7 @@ pub struct ConvertArguments {
 /// Prints the resources, which apply unchanged to any cluster: `knarr convert | kubectl apply -f -`.
 pub fn convert(paths: &Paths, arguments: ConvertArguments) -> Result<u8, Error> {
     let words: Vec<String> = arguments.path.into_iter().collect();
-    let (Source::Compose(project), _) = arguments.project.read(&words)? else {
+    let (Source::Compose(mut project), _) = arguments.project.read(&words)? else {
         return Err(Error::Input(
             "these are Kubernetes manifests already".into(),
         ));
@@ -28,6 +28,7 @@ pub fn convert(paths: &Paths, arguments: ConvertArguments) -> Result<u8, Error> 
     for warning in &project.warnings {
         eprintln!("warning: {warning}");
     }
+    work::find_devices(&mut project)?;
     // What images say of themselves, where they are here; they keep their names, which mean the same elsewhere.
     let mut known = BTreeMap::new();
     if paths.images().is_dir()

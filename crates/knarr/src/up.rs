@@ -246,6 +246,7 @@ fn read(arguments: &UpArguments) -> Result<Source, Error> {
     project
         .select(services, !arguments.no_deps)
         .map_err(|name| Error::Input(format!("no such service: {name}")))?;
+    work::find_devices(project)?;
     Ok(source)
 }
 

@@ -244,6 +244,34 @@ pub fn make_bound_folders(project: &knarr_compose::Project) -> Result<(), Error>
     Ok(())
 }
 
+/// Writes the numbers of the disks that services limit in place of their paths, as the node reads them.
+///
+/// # Errors
+/// When one is not there.
+pub fn find_devices(project: &mut knarr_compose::Project) -> Result<(), Error> {
+    for (name, service) in &mut project.services {
+        let io = service.settings.limits.get_mut("io");
+        let kinds = io.and_then(Value::as_object_mut).into_iter().flatten();
+        let limits = kinds
+            .filter_map(|(_, all)| all.as_array_mut())
+            .flatten()
+            .filter_map(Value::as_object_mut);
+        for limit in limits {
+            let Some(Value::String(path)) = limit.remove("path") else {
+                continue;
+            };
+            let found = rustix::fs::stat(&path).map_err(|e| {
+                Error::Input(format!(
+                    "{name}: blkio_config: cannot look up {path:?}: {e}"
+                ))
+            })?;
+            limit.insert("major".into(), json!(rustix::fs::major(found.st_rdev)));
+            limit.insert("minor".into(), json!(rustix::fs::minor(found.st_rdev)));
+        }
+    }
+    Ok(())
+}
+
 fn of_compose(project: &knarr_compose::Project, images: &BTreeMap<String, ImageFacts>) -> Work {
     let made = knarr_compose::translate(project, images);
     let document = |object| Document {
@@ -580,6 +608,32 @@ mod tests {
             "nothing is rolled out when nothing was changed"
         );
         std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn limited_disks_are_known_by_their_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        let found = |disk: &str| {
+            let file = format!(
+                "services: {{a: {{image: a, blkio_config: {{weight: 300, device_read_bps: [{{path: {disk}, rate: 1mb}}]}}}}, b: {{image: b}}}}"
+            );
+            std::fs::write(folder.path().join("compose.yaml"), file).unwrap();
+            let options = knarr_compose::Options {
+                folder: folder.path().to_path_buf(),
+                ..Default::default()
+            };
+            let mut project = knarr_compose::load(&options).unwrap();
+            // what is found stays found
+            find_devices(&mut project)?;
+            find_devices(&mut project)?;
+            Ok::<_, Error>(Value::Object(project.services["a"].settings.limits.clone()))
+        };
+        let device = json!({ "major": 1, "minor": 3, "rate": 1_048_576 });
+        let wanted = json!({ "io": { "weight": 300, "read_bps": [device] } });
+        assert_eq!(found("/dev/null").unwrap(), wanted);
+        let missing = found("/dev/none-such").unwrap_err().to_string();
+        assert!(missing.contains("a: blkio_config"), "{missing}");
+        assert!(missing.contains("/dev/none-such"), "{missing}");
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Limits that Docker sets on a container's cgroup and Kubernetes has no fields for; knarr's node reads them from an annotation.
-//! What there is no cgroup for on this machine, the kernel is not asked for, as with Docker.
+//! What there is no cgroup for on this machine, the kernel is not asked for, as with Docker. Disks are named by their paths:
+//! which devices these are is a question to the machine, for whoever applies it there.
 
 use super::values;
 use crate::{Error, tree::Node, units};
 use serde_json::{Map, Value, json};
-use std::{fs, os::unix::fs::MetadataExt};
 
 /// The settings, and the keys that other clusters know nothing of.
 pub(super) fn limits(node: &Node) -> Result<(Map<String, Value>, Vec<String>), Error> {
@@ -110,13 +110,7 @@ fn blkio(node: &Node) -> Result<Map<String, Value>, Error> {
                 true => values::size(item, amount)?,
                 false => values::integer(item, amount)?.and_then(|n| u64::try_from(n).ok()),
             };
-            let device = fs::metadata(&path).map_err(|e| {
-                item.error(format!("blkio_config.{key}: cannot look up {path:?}: {e}"))
-            })?;
-            let device = device.rdev();
-            let major = (device >> 8) & 0xfff | (device >> 32) & !0xfff;
-            let minor = device & 0xff | (device >> 12) & !0xff;
-            list.push(json!({ "major": major, "minor": minor, "rate": rate.unwrap_or_default() }));
+            list.push(json!({ "path": path, "rate": rate.unwrap_or_default() }));
         }
         if !list.is_empty() {
             all.insert(name.into(), json!(list));

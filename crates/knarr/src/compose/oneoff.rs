@@ -212,6 +212,7 @@ pub async fn run(asked: &Asked<'_>, a: RunArguments) -> Result<u8, Error> {
         arguments,
     };
     let mut project = over.read()?;
+    work::find_devices(&mut project)?;
     let Some(own) = project.services.get(&a.service) else {
         return Err(Error::Input(format!("no such service: {}", a.service)));
     };
