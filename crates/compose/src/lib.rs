@@ -19,7 +19,10 @@ mod yaml;
 pub use health::Health;
 pub use interpolate::Variable;
 pub use model::*;
-pub use translate::{ImageFacts, Resources, UNNAMED, UNNAMED_OF, Workload, translate};
+pub use translate::{
+    FROM_FILES, ImageFacts, OWN_FOLDERS, PROJECT_NAME, Resources, UNNAMED, UNNAMED_OF, Workload,
+    translate,
+};
 pub use yaml::forgiving;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};

@@ -3,7 +3,7 @@
 
 use crate::error::Error;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use knarr_compose::{Project, UNNAMED, UNNAMED_OF, Unnamed};
+use knarr_compose::{OWN_FOLDERS, Project, UNNAMED, UNNAMED_OF, Unnamed};
 use kube::{
     Api, Client, ResourceExt,
     api::{ApiResource, DeleteParams, DynamicObject, ListParams},
@@ -103,11 +103,10 @@ pub fn is_claim(object: &Value) -> bool {
 
 /// Of a Pod's template: its volumes without a name are its own, and go with it.
 pub fn its_own(template: &mut Value) {
-    const FOLDERS: &str = "knarr.dev/own-folders";
     let Some(annotations) = template["metadata"]["annotations"].as_object_mut() else {
         return;
     };
-    let Some(Value::String(names)) = annotations.remove(FOLDERS) else {
+    let Some(Value::String(names)) = annotations.remove(OWN_FOLDERS) else {
         return;
     };
     let own: BTreeSet<&str> = names.split(' ').collect();

@@ -4,7 +4,7 @@ use crate::{
     error::Error,
     plan::{Document, Source},
 };
-use knarr_compose::{Dependency, ImageFacts, PullPolicy, Update};
+use knarr_compose::{Dependency, ImageFacts, PROJECT_NAME, PullPolicy, Update};
 use kube::{Api, Client, api::ListParams};
 use serde_json::{Value, json};
 use std::{
@@ -433,8 +433,6 @@ pub async fn check_external(client: &Client, work: &Work) -> Result<(), Error> {
 
 /// Namespaces that are the cluster's own.
 const CLUSTERS: &str = "kube-";
-/// The annotation that holds a project's name as Compose knows it.
-const PROJECT: &str = "knarr.dev/compose-project";
 
 /// Fails when the project's namespace is another's: `my_app` and `my-app` are one to Kubernetes.
 ///
@@ -443,7 +441,7 @@ const PROJECT: &str = "knarr.dev/compose-project";
 pub async fn check_namespace(client: &Client, work: &Work) -> Result<(), Error> {
     use k8s_openapi::api::core::v1::Namespace;
     let own = work.first.iter().find(|d| d.object["kind"] == "Namespace");
-    let own = own.and_then(|d| d.object["metadata"]["annotations"][PROJECT].as_str());
+    let own = own.and_then(|d| d.object["metadata"]["annotations"][PROJECT_NAME].as_str());
     let Some(name) = own else {
         return Ok(());
     };
@@ -455,7 +453,7 @@ pub async fn check_namespace(client: &Client, work: &Work) -> Result<(), Error> 
     let there = Api::<Namespace>::all(client.clone())
         .get_opt(&work.namespace)
         .await?;
-    let other = there.and_then(|n| n.metadata.annotations?.remove(PROJECT));
+    let other = there.and_then(|n| n.metadata.annotations?.remove(PROJECT_NAME));
     match other.filter(|other| other != name) {
         None => Ok(()),
         Some(other) => Err(Error::Input(format!(

@@ -21,6 +21,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 pub(crate) use names::{dns_name as object_name, literal};
+pub use pod::OWN_FOLDERS;
 pub use storage::{UNNAMED, UNNAMED_OF};
 
 /// How long containers without a health check must run until they take the place of others: what is wrong with a program
@@ -29,9 +30,9 @@ pub use storage::{UNNAMED, UNNAMED_OF};
 const STEADY_SECONDS: u64 = 5;
 
 /// Where a project comes from.
-const FILES: &str = "knarr.dev/compose-files";
+pub const FROM_FILES: &str = "knarr.dev/compose-files";
 /// Its name as Compose knows it.
-const PROJECT: &str = "knarr.dev/compose-project";
+pub const PROJECT_NAME: &str = "knarr.dev/compose-project";
 
 /// What is known of a service's image; all may be empty.
 #[derive(Debug, Clone, Default)]
@@ -149,7 +150,8 @@ pub fn translate(project: &Project, images: &BTreeMap<String, ImageFacts>) -> Re
     if project.at_home {
         let files = project.files.iter().map(|f| f.display().to_string());
         let files = files.collect::<Vec<_>>().join(",");
-        shared[0]["metadata"]["annotations"] = json!({ FILES: files, PROJECT: project.name });
+        shared[0]["metadata"]["annotations"] =
+            json!({ FROM_FILES: files, PROJECT_NAME: project.name });
     }
     let mut external = Vec::new();
     storage::claims(&context, &mut shared, &mut external);

@@ -12,8 +12,8 @@ const LABELS: &str = "knarr.dev/labels";
 /// What the configs and secrets hold, so that a change of them replaces the Pod.
 const CONTENTS: &str = "knarr.dev/contents";
 
-/// On knarr: volumes whose claim is of many Pods, each of which has a folder of its own.
-const FOLDERS: &str = "knarr.dev/own-folders";
+/// On knarr: volumes whose claim is of many Pods, each of which has a folder of its own. Their names, with spaces between.
+pub const OWN_FOLDERS: &str = "knarr.dev/own-folders";
 /// On knarr: a host's name that Kubernetes would not take.
 const HOSTNAME: &str = "knarr.dev/hostname";
 
@@ -84,7 +84,7 @@ pub(super) fn template(context: &Context<'_>, lead: &Service, members: &[&Servic
     }
     if !volumes.own_folders.is_empty() {
         let all = volumes.own_folders.join(" ");
-        annotate(&mut metadata, &BTreeMap::from([(FOLDERS.into(), all)]));
+        annotate(&mut metadata, &BTreeMap::from([(OWN_FOLDERS.into(), all)]));
     }
     for label in policies::labels(context, members) {
         metadata["labels"][label] = json!("true");

@@ -443,7 +443,7 @@ pub async fn ls(paths: &Paths, a: LsArguments) -> Result<u8, Error> {
             continue;
         }
         let status: Vec<String> = states.iter().map(|(s, n)| format!("{s}({n})")).collect();
-        let files = namespace.annotations().get("knarr.dev/compose-files");
+        let files = namespace.annotations().get(knarr_compose::FROM_FILES);
         let files = files.cloned().unwrap_or_default();
         objects.push(
             json!({ "Name": target.namespace, "Status": status.join(", "), "ConfigFiles": files }),
