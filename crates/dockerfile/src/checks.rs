@@ -145,8 +145,7 @@ pub(crate) fn gathered(
     image: &dyn Fn(&str) -> Option<Vec<String>>,
 ) -> (Vec<Check>, Option<Error>) {
     if text.is_empty() {
-        let why = Error::new(0, 0, "the Dockerfile cannot be empty");
-        return (vec![], Some(why));
+        return (vec![], Some(Error::empty()));
     }
     let mut found = Findings { all: vec![] };
     let (mut rules, mut lines) = (Wanted::default(), None);

@@ -27,6 +27,7 @@ impl Error {
             false => self.why.clone(),
         }
     }
+
     pub(crate) fn new(line: usize, last: usize, why: impl Into<String>) -> Error {
         Error {
             line,
@@ -35,6 +36,12 @@ impl Error {
             of_instruction: false,
         }
     }
+
+    /// Of a file without a byte, which is nobody's line.
+    pub(crate) fn empty() -> Error {
+        Error::new(0, 0, "the Dockerfile cannot be empty")
+    }
+
     pub(crate) fn words(line: usize, last: usize, e: &WordsError) -> Error {
         Error::new(line, last, e.to_string())
     }

@@ -114,7 +114,7 @@ fn described(file: &Dockerfile, line: usize, name: &str) -> String {
 /// Reads a file that is asked about.
 fn parsed(text: &str) -> Result<Dockerfile> {
     if text.is_empty() {
-        return Err(Error::new(0, 0, "the Dockerfile cannot be empty"));
+        return Err(Error::empty());
     }
     Dockerfile::parse(text)
 }
