@@ -4,21 +4,23 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::ready,
     io,
     sync::Arc,
     time::Duration,
 };
 
-use http_body_util::Full;
-use hyper::{Request, Response, StatusCode, body::Bytes, header, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::StatusCode;
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
     task::JoinSet,
 };
 
-use crate::report::{self, Report};
+use crate::{
+    answers::{self, Answer},
+    report::{self, Report},
+};
 
 /// Namespace and name of the Service.
 pub type Key = (Box<str>, Box<str>);
@@ -37,13 +39,8 @@ pub type HealthPorts = BTreeMap<Key, HealthPort>;
 
 /// A port that is taken is tried again after this long.
 const RETRY: Duration = Duration::from_secs(30);
-/// Connections of one port; a balancer has one or two.
-const CONNECTIONS_MAX: usize = 64;
-/// For a request to come, and for a connection to idle.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// Events waiting to be written.
 const REPORTS_MAX: usize = 64;
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Opens a listener on all of the node's addresses.
 pub type Listen = Arc<dyn Fn(u16) -> io::Result<TcpListener> + Send + Sync>;
@@ -134,54 +131,24 @@ pub async fn serve_health_ports(
 }
 
 async fn serve(listener: TcpListener, key: Key, ports: watch::Receiver<Arc<HealthPorts>>) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    // dropped with the port
-    let mut connections = JoinSet::new();
-    loop {
-        while connections.try_join_next().is_some() {}
-        // the semaphore is never closed
-        let Ok(slot) = slots.clone().acquire_owned().await else {
-            return;
-        };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(_) => {
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let (key, ports) = (key.clone(), ports.clone());
-        connections.spawn(async move {
-            let _slot = slot;
-            let service = service_fn(move |_: Request<hyper::body::Incoming>| {
-                let found = ports.borrow().get(&key).map_or(0, |p| p.local_endpoints);
-                let answer = answer(&key, found);
-                async move { Ok::<_, std::convert::Infallible>(answer) }
-            });
-            let served = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(PATIENCE)
-                .serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = served.await {
-                tracing::debug!(%error, "a health check's connection ended");
-            }
-        });
-    }
+    let told = move |_| {
+        let found = ports.borrow().get(&key).map_or(0, |p| p.local_endpoints);
+        ready(answer(&key, found))
+    };
+    answers::serve(listener, told).await;
 }
 
 /// Whatever is asked: path and method don't matter.
-fn answer((namespace, name): &Key, local_endpoints: usize) -> Response<Full<Bytes>> {
+fn answer((namespace, name): &Key, local_endpoints: usize) -> Answer {
     let body = format!(
         "{{\n\t\"service\": {{\n\t\t\"namespace\": {namespace:?},\n\t\t\"name\": {name:?}\n\t}},\n\t\"localEndpoints\": {local_endpoints},\n\t\"serviceProxyHealthy\": true\n}}"
     );
-    let mut response = Response::new(Full::from(body));
-    if local_endpoints == 0 {
-        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    }
+    let code = match local_endpoints {
+        0 => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::OK,
+    };
+    let mut response = answers::json(code, body);
     let headers = response.headers_mut();
-    let fixed = header::HeaderValue::from_static;
-    headers.insert(header::CONTENT_TYPE, fixed("application/json"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, fixed("nosniff"));
     headers.insert("x-load-balancing-endpoint-weight", local_endpoints.into());
     response
 }

@@ -5,6 +5,7 @@
 //! It must never know: Pods, containers.
 #![forbid(unsafe_code)]
 
+mod answers;
 mod body;
 mod clients;
 mod ground;

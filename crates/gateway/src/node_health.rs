@@ -5,14 +5,15 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use http_body_util::Full;
-use hyper::{Request, Response, StatusCode, body::Bytes, header, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{Request, StatusCode, body::Incoming};
 use k8s_openapi::{api::core::v1::Node, jiff::Timestamp};
 use kube::Api;
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
+use tokio::net::TcpListener;
 
-use crate::Listen;
+use crate::{
+    Listen,
+    answers::{self, Answer, text},
+};
 
 /// `ProxyHealthzPort`
 const HEALTH: u16 = 10256;
@@ -24,12 +25,7 @@ const MODE: &str = "nftables";
 const LEAVING: &str = "ToBeDeletedByClusterAutoscaler";
 /// A port that is taken is tried again after this long.
 const RETRY: Duration = Duration::from_secs(30);
-/// Connections of one port; a balancer has one or two.
-const CONNECTIONS_MAX: usize = 64;
-/// For a request to come, and for a connection to idle.
-const PATIENCE: Duration = Duration::from_secs(30);
 const READ_DEADLINE: Duration = Duration::from_secs(5);
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Who answers, and for which families.
 struct Told {
@@ -70,45 +66,15 @@ async fn keep(listen: Listen, port: u16, told: Arc<Told>) {
 }
 
 async fn serve(listener: TcpListener, port: u16, told: Arc<Told>) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    // dropped with the port
-    let mut connections = JoinSet::new();
-    loop {
-        while connections.try_join_next().is_some() {}
-        // the semaphore is never closed
-        let Ok(slot) = slots.clone().acquire_owned().await else {
-            return;
-        };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(_) => {
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
+    let answer = move |request: Request<Incoming>| {
         let told = told.clone();
-        connections.spawn(async move {
-            let _slot = slot;
-            let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-                let told = told.clone();
-                async move {
-                    let answer = told.answer(port, request.uri().path()).await;
-                    Ok::<_, std::convert::Infallible>(answer)
-                }
-            });
-            let served = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(PATIENCE)
-                .serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = served.await {
-                tracing::debug!(%error, "a health check's connection ended");
-            }
-        });
-    }
+        async move { told.answer(port, request.uri().path()).await }
+    };
+    answers::serve(listener, answer).await;
 }
 
 impl Told {
-    async fn answer(&self, port: u16, path: &str) -> Response<Full<Bytes>> {
+    async fn answer(&self, port: u16, path: &str) -> Answer {
         match (port, path) {
             (HEALTH, "/healthz") => self.health(Some(self.eligible().await)),
             (HEALTH, "/livez") => self.health(None),
@@ -128,7 +94,7 @@ impl Told {
         }
     }
 
-    fn health(&self, eligible: Option<bool>) -> Response<Full<Bytes>> {
+    fn health(&self, eligible: Option<bool>) -> Answer {
         let now = Timestamp::now().to_string();
         let families = self.addresses.iter().map(|ip| match ip {
             IpAddr::V4(_) => "IPv4",
@@ -148,29 +114,13 @@ impl Told {
             Some(false) => StatusCode::SERVICE_UNAVAILABLE,
             Some(true) | None => StatusCode::OK,
         };
-        let mut response = Response::new(Full::from(body.to_string()));
-        *response.status_mut() = code;
-        let fixed = header::HeaderValue::from_static;
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, fixed("application/json"));
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, fixed("nosniff"));
-        response
+        answers::json(code, body.to_string())
     }
 }
 
 fn stays(node: &Node) -> bool {
     let taints = node.spec.iter().flat_map(|s| s.taints.iter().flatten());
     node.metadata.deletion_timestamp.is_none() && !taints.into_iter().any(|t| t.key == LEAVING)
-}
-
-fn text(code: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(body));
-    *response.status_mut() = code;
-    let fixed = header::HeaderValue::from_static;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, fixed("text/plain; charset=utf-8"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, fixed("nosniff"));
-    response
 }
 
 #[cfg(test)]
