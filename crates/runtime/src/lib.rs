@@ -26,6 +26,7 @@ mod inner;
 mod inside;
 mod lean;
 mod log;
+mod log_files;
 mod measure;
 mod pause;
 mod peek;
@@ -52,6 +53,7 @@ pub use apparmor::{AppArmor, AppArmorError, DEFAULT_PROFILE as APPARMOR_DEFAULT}
 pub use attach::{AttachVoice, Attachment, Output};
 pub use error::Error;
 pub use exec::ExecProcess;
+pub use log_files::{LogFile, LogMoved, OpenedLog, next_log_file, take_log_files};
 pub use privileges::CAPABILITIES;
 pub use rlimit::Rlimit;
 pub use role::dispatch_role;

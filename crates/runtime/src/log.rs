@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::log_files;
+
 /// Longest piece of a line in one log line, in bytes.
 pub(crate) const PIECE_MAX: usize = 16 * 1024;
 
@@ -190,24 +192,9 @@ impl Log {
         if self.files_max == 0 {
             return;
         }
-        let (Some(dir), Some(name)) = (self.path.parent(), self.path.file_name()) else {
+        let Ok(old) = log_files::rotated(&self.path) else {
             return;
         };
-        let prefix = format!("{}.", name.to_string_lossy());
-        let Ok(entries) = fs::read_dir(dir) else {
-            return;
-        };
-        let mut old: Vec<PathBuf> = entries
-            .flatten()
-            .filter(|e| {
-                e.file_name()
-                    .to_str()
-                    .and_then(|n| n.strip_prefix(&prefix))
-                    .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
-            })
-            .map(|e| e.path())
-            .collect();
-        old.sort();
         let keep = self.files_max.saturating_sub(1) as usize;
         let excess = old.len().saturating_sub(keep);
         for path in &old[..excess] {

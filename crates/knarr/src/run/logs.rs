@@ -5,11 +5,12 @@ use super::{
     record::{Home, Record},
 };
 use crate::error::{Error, io};
-use knarr_runtime::{Runtime, State};
+use knarr_runtime::{LogMoved, OpenedLog, Runtime, State, next_log_file, take_log_files};
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Seek, SeekFrom, Write},
-    path::{Path, PathBuf},
+    os::unix::fs::MetadataExt,
+    path::Path,
 };
 
 /// What is asked for.
@@ -49,59 +50,19 @@ fn piece(line: &[u8]) -> Option<Piece<'_>> {
     })
 }
 
-/// A writer's rotations overtake a reader this often in a row at most before it takes what it has found. They are far apart.
-const TRIES: usize = 100;
-
 /// The rotated files, the oldest first, and then the live one: all that there were at one moment.
 fn files(log: &Path) -> std::io::Result<Vec<fs::File>> {
-    let (Some(dir), Some(name)) = (log.parent(), log.file_name().and_then(|n| n.to_str())) else {
-        return Ok(vec![]);
-    };
-    let mut found = Vec::new();
-    for _ in 0..TRIES {
-        // While it is open no other file is taken for it, and a file has the live name only once: the folder stood still
-        // between two looks that find the same one there.
-        let live = open(log)?;
-        found.clear();
-        for path in rotated(dir, name) {
-            // the oldest may have been removed
-            found.extend(open(&path)?);
+    take_log_files(log, |all| {
+        let mut found = Vec::new();
+        for one in all {
+            match one.open()? {
+                OpenedLog::File(file) => found.push(file),
+                OpenedLog::Removed => {}
+                OpenedLog::Rotated => return Ok(Err(LogMoved)),
+            }
         }
-        let now = open(log)?;
-        let still = match (&live, &now) {
-            (Some(live), Some(now)) => same(live, now)?,
-            (None, None) => true,
-            _ => false,
-        };
-        found.extend(live);
-        if still {
-            break;
-        }
-    }
-    Ok(found)
-}
-
-/// Its paths, the oldest first.
-fn rotated(dir: &Path, name: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let one = |path: &PathBuf| {
-        let rest = path
-            .file_name()
-            .and_then(|n| n.to_str()?.strip_prefix(name)?.strip_prefix('.'));
-        rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
-    };
-    let mut all: Vec<PathBuf> = entries.map(|e| e.path()).filter(one).collect();
-    all.sort();
-    all
-}
-
-/// None: there is none (any more).
-fn open(path: &Path) -> std::io::Result<Option<fs::File>> {
-    match fs::File::open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e),
-    }
+        Ok(Ok(found))
+    })
 }
 
 /// Prints them; with `follow` until the container has ended. Blocking.
@@ -187,6 +148,7 @@ fn follow(
     let inner = root.join("containers").join(inner_id(record));
     let _ = inotify::add_watch(&told, &inner, changes | inotify::WatchFlags::DELETE_SELF);
     let mut pending = Vec::new();
+    let mut inode = file.metadata()?.ino();
     loop {
         let lives = matches!(
             Runtime::peek(&root, &inner_id(record)),
@@ -194,12 +156,10 @@ fn follow(
         );
         at += copy(&mut file, at, &mut pending, flags)?;
         // the file may have been put aside, and others begun
-        if let Some(newer) = open(&log)?
-            && !same(&file, &newer)?
-        {
+        if let Some((newer, its)) = next_log_file(&log, Some(inode))? {
             copy(&mut file, at, &mut pending, flags)?;
             pending.clear();
-            (file, at) = (after(&file, files(&log)?)?.unwrap_or(newer), 0);
+            (file, inode, at) = (newer, its, 0);
             continue;
         }
         if !lives {
@@ -208,23 +168,6 @@ fn follow(
         let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
         inotify::Reader::new(&told, &mut buffer).next()?;
     }
-}
-
-/// Of all files the one that was begun after this one, which may have been removed by now.
-fn after(this: &fs::File, all: Vec<fs::File>) -> std::io::Result<Option<fs::File>> {
-    let mut next = 0;
-    for (index, one) in all.iter().enumerate() {
-        if same(this, one)? {
-            next = index + 1;
-        }
-    }
-    Ok(all.into_iter().nth(next))
-}
-
-fn same(a: &fs::File, b: &fs::File) -> std::io::Result<bool> {
-    use std::os::unix::fs::MetadataExt;
-    let (a, b) = (a.metadata()?, b.metadata()?);
-    Ok((a.dev(), a.ino()) == (b.dev(), b.ino()))
 }
 
 fn copy(
@@ -263,54 +206,5 @@ mod tests {
         assert_eq!(read("t stderr P a"), Some((true, true, "a".into())));
         assert_eq!(read("t stdout F "), Some((false, false, String::new())));
         assert_eq!(read("odd"), None);
-    }
-
-    #[test]
-    fn rotated_files_come_first() {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["log", "log.20260102", "log.20260101", "lock", "log.gz"] {
-            fs::write(dir.path().join(name), "").unwrap();
-        }
-        let names: Vec<String> = rotated(dir.path(), "log")
-            .iter()
-            .map(|p| p.file_name().unwrap().to_string_lossy().into_owned())
-            .collect();
-        assert_eq!(names, ["log.20260101", "log.20260102"]);
-    }
-
-    /// A reader that takes one file after the other finds each line once, however often the log is rotated meanwhile.
-    #[test]
-    fn no_file_is_passed_over() {
-        // fewer than tries: a reader is not overtaken as often
-        const KEPT: usize = 90;
-        let dir = tempfile::tempdir().unwrap();
-        let log = dir.path().join("log");
-        fs::write(&log, "0").unwrap();
-        let read = |mut file: &fs::File| {
-            let mut text = String::new();
-            file.read_to_string(&mut text).unwrap();
-            text.parse::<usize>().unwrap()
-        };
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                for number in 1..KEPT {
-                    let whole = dir.path().join("new");
-                    fs::write(&whole, number.to_string()).unwrap();
-                    let old = dir.path().join(format!("log.{number:06}"));
-                    fs::rename(&log, old).unwrap();
-                    fs::rename(whole, &log).unwrap();
-                }
-            });
-            let mut file = files(&log).unwrap().swap_remove(0);
-            let mut at = read(&file);
-            while at + 1 < KEPT {
-                if let Some(next) = after(&file, files(&log).unwrap()).unwrap() {
-                    file = next;
-                    let number = read(&file);
-                    assert_eq!(number, at + 1);
-                    at = number;
-                }
-            }
-        });
     }
 }
