@@ -1,31 +1,32 @@
-//! Containers started, stopped, removed.
+//! Containers started, waited for, and called otherwise; stopped, paused and removed by the parts.
+
+mod pausing;
+mod removing;
+mod stopping;
+
+pub use pausing::{pause, unpause};
+pub use removing::{auto_remove, discard, prune, remove};
+pub use stopping::{end, halt, kill, stop};
 
 use crate::{
     containers::Entry,
-    create::{
-        ports,
-        wanted::{Restart, Wanted},
-    },
+    create::{ports, wanted::Wanted},
     daemon::Daemon,
     error::{Fault, Result, blocking},
-    http::{self, Answer, Ask, json},
+    http::{self, Answer, Ask},
     names, networks, pod,
     record::Record,
     state::{State, Status},
-    volumes,
 };
 use futures::future::BoxFuture;
 use kube::api::{DeleteParams, PostParams};
 use serde_json::json as value;
 use std::{sync::Arc, time::Duration};
-use tokio::time::Instant;
 
 /// How long a container may take to run.
 const START: Duration = Duration::from_secs(120);
 /// How long one that was killed may take to be gone.
 const END: Duration = Duration::from_secs(60);
-/// How long what a container wrote last may take to its readers.
-const READ: Duration = Duration::from_secs(5);
 const TERM: i32 = 15;
 const KILL: i32 = 9;
 
@@ -326,100 +327,6 @@ async fn check_ports(daemon: &Arc<Daemon>, record: &Record) -> Result<()> {
     Ok(())
 }
 
-/// The Pod's time is over: nothing in it is started again, and it stays.
-pub async fn end(daemon: &Arc<Daemon>, entry: &Entry) -> Result<()> {
-    daemon
-        .patch(entry, &value!({ "spec": { "activeDeadlineSeconds": 1 } }))
-        .await
-}
-
-/// Stops a container that runs: its signal, and after so many seconds the one that nothing withstands. Negative: never.
-pub async fn halt(
-    daemon: &Arc<Daemon>,
-    entry: &Arc<Entry>,
-    signal: Option<i32>,
-    seconds: Option<i64>,
-) -> Result<()> {
-    let wanted = wanted(&entry.record)?;
-    let seconds = seconds.or(wanted.stop_timeout).unwrap_or(pod::STOP_SECONDS);
-    let pod_name = daemon.pod_name(entry);
-    if entry.paused {
-        unfreeze(daemon, entry).await?;
-    }
-    let own = match &wanted.stop_signal {
-        Some(signal) => names::signal(signal).unwrap_or(TERM),
-        None => image_signal(daemon, &entry.record).await.unwrap_or(TERM),
-    };
-    let signal = signal.unwrap_or(own);
-    daemon.tell("kill", entry, &[("signal", signal.to_string())]);
-    let mut record = entry.record.clone();
-    record.stopped = true;
-    daemon.rewrite(entry, &record).await?;
-    let again = wanted.host.restart != Restart::No;
-    if again {
-        end(daemon, entry).await?;
-    }
-    if !again || signal != own {
-        // may have ended in between
-        let _ = daemon.machine.signal(&pod_name, signal).await;
-    }
-    let over = |e: &Entry, s: &State| !active(s.status) || e.record.run != entry.record.run;
-    let patience = u64::try_from(seconds).ok().map(Duration::from_secs);
-    if until(daemon, &entry.record.id, patience, over)
-        .await
-        .is_err()
-    {
-        daemon.tell("kill", entry, &[("signal", KILL.to_string())]);
-        kill_all(daemon, entry, over).await?;
-    }
-    daemon.tell("stop", entry, &[]);
-    Ok(())
-}
-
-/// Kills until the Pod has ended: one that would be started again may be, once, before its time is over.
-async fn kill_all(
-    daemon: &Arc<Daemon>,
-    entry: &Arc<Entry>,
-    over: impl Fn(&Entry, &State) -> bool,
-) -> Result<()> {
-    let (pod_name, limit) = (daemon.pod_name(entry), Instant::now() + END);
-    loop {
-        let _ = daemon.machine.signal(&pod_name, KILL).await;
-        match until(
-            daemon,
-            &entry.record.id,
-            Some(Duration::from_secs(1)),
-            &over,
-        )
-        .await
-        {
-            Ok(_) => return Ok(()),
-            Err(fault) if Instant::now() > limit => return Err(fault),
-            Err(_) => {}
-        }
-    }
-}
-
-async fn image_signal(daemon: &Arc<Daemon>, record: &Record) -> Option<i32> {
-    let (daemon, name) = (daemon.clone(), record.image_name.clone());
-    let image = blocking(move || Ok(daemon.images.resolve(&name)?))
-        .await
-        .ok()??;
-    names::signal(&image.config.stop_signal?).ok()
-}
-
-/// `POST /containers/{id}/stop`
-pub async fn stop(daemon: &Arc<Daemon>, reference: &str, ask: Ask) -> Result<Answer> {
-    let entry = daemon.containers.find(reference)?;
-    let signal = ask.query.get("signal").map(names::signal).transpose()?;
-    let seconds = ask.query.int("t")?;
-    if !active(entry.state().status) {
-        return Err(Fault::not_modified());
-    }
-    halt(daemon, &entry, signal, seconds).await?;
-    Ok(http::done())
-}
-
 /// `POST /containers/{id}/restart`
 pub async fn restart(daemon: &Arc<Daemon>, reference: &str, ask: Ask) -> Result<Answer> {
     let entry = daemon.containers.find(reference)?;
@@ -433,121 +340,6 @@ pub async fn restart(daemon: &Arc<Daemon>, reference: &str, ask: Ask) -> Result<
     Box::pin(run(daemon, &entry)).await?;
     drop(removal);
     daemon.tell("restart", &entry, &[]);
-    Ok(http::done())
-}
-
-/// `POST /containers/{id}/kill`
-pub async fn kill(daemon: &Arc<Daemon>, reference: &str, ask: Ask) -> Result<Answer> {
-    let failed = |fault: Fault| Fault {
-        message: format!("cannot kill container: {reference}: {}", fault.message),
-        ..fault
-    };
-    let asked = ask.query.get("signal").unwrap_or("KILL");
-    // SOURCE: moby `pkg/signal`: a number is read whatever it is, and then none of this kernel's
-    if asked.parse().is_ok_and(|n: i32| n > 64) {
-        let told = format!("the linux daemon does not support signal {asked}");
-        return Err(failed(Fault::bad(told)));
-    }
-    let signal = names::signal(asked).map_err(failed)?;
-    let entry = daemon.containers.find(reference).map_err(failed)?;
-    if !active(entry.state().status) {
-        let told = format!("container {} is not running", entry.record.id);
-        return Err(failed(Fault::conflict(told)));
-    }
-    let asked = wanted(&entry.record)?;
-    let again = asked.host.restart != Restart::No;
-    // SOURCE: moby `daemon/kill.go` killWithSignal: by its own way of being stopped it is stopped, and not started again
-    let stops = match &asked.stop_signal {
-        Some(own) => names::signal(own).is_ok_and(|own| own == signal),
-        None => signal == TERM,
-    };
-    daemon.tell("kill", &entry, &[("signal", signal.to_string())]);
-    if again && stops && signal != KILL {
-        let mut record = entry.record.clone();
-        record.stopped = true;
-        daemon.rewrite(&entry, &record).await?;
-        // It gets the signal as the Pod's end begins. That it has no more than its time to stop then is not Docker's way, but
-        // without it the node would start it again at once.
-        end(daemon, &entry).await?;
-        return Ok(http::done());
-    }
-    if signal == KILL && again {
-        // killed by hand, it isn't started again
-        let mut record = entry.record.clone();
-        record.stopped = true;
-        daemon.rewrite(&entry, &record).await?;
-        end(daemon, &entry).await?;
-        let over = |e: &Entry, s: &State| !active(s.status) || e.record.run != entry.record.run;
-        kill_all(daemon, &entry, over).await?;
-        return Ok(http::done());
-    }
-    daemon
-        .machine
-        .signal(&daemon.pod_name(&entry), signal)
-        .await
-        .map_err(Fault::conflict)?;
-    if signal == KILL {
-        let over = |e: &Entry, s: &State| !active(s.status) || e.record.run != entry.record.run;
-        until(daemon, &entry.record.id, Some(END), over).await?;
-    }
-    Ok(http::done())
-}
-
-async fn unfreeze(daemon: &Daemon, entry: &Entry) -> Result<()> {
-    daemon
-        .machine
-        .freeze(&daemon.pod_name(entry), false)
-        .await
-        .map_err(Fault::server)?;
-    daemon.containers.set_paused(&entry.record.id, false);
-    Ok(())
-}
-
-/// `POST /containers/{id}/pause`
-pub async fn pause(daemon: &Arc<Daemon>, reference: &str) -> Result<Answer> {
-    let entry = daemon.containers.find(reference)?;
-    match entry.state().status {
-        Status::Running => {}
-        Status::Paused => {
-            return Err(Fault::conflict(format!(
-                "Container {} is already paused",
-                entry.record.id
-            )));
-        }
-        Status::Restarting => {
-            return Err(Fault::conflict(format!(
-                "Container {} is restarting, wait until the container is running",
-                entry.record.id
-            )));
-        }
-        _ => {
-            return Err(Fault::conflict(format!(
-                "Container {} is not running",
-                entry.record.id
-            )));
-        }
-    }
-    daemon
-        .machine
-        .freeze(&daemon.pod_name(&entry), true)
-        .await
-        .map_err(Fault::server)?;
-    daemon.containers.set_paused(&entry.record.id, true);
-    daemon.tell("pause", &entry, &[]);
-    Ok(http::done())
-}
-
-/// `POST /containers/{id}/unpause`
-pub async fn unpause(daemon: &Arc<Daemon>, reference: &str) -> Result<Answer> {
-    let entry = daemon.containers.find(reference)?;
-    if entry.state().status != Status::Paused {
-        return Err(Fault::conflict(format!(
-            "Container {} is not paused",
-            entry.record.id
-        )));
-    }
-    unfreeze(daemon, &entry).await?;
-    daemon.tell("unpause", &entry, &[]);
     Ok(http::done())
 }
 
@@ -600,72 +392,6 @@ pub async fn wait(daemon: &Arc<Daemon>, reference: &str, ask: Ask) -> Result<Ans
     ))
 }
 
-/// `DELETE /containers/{id}`
-pub async fn remove(daemon: &Arc<Daemon>, reference: &str, ask: Ask) -> Result<Answer> {
-    let entry = daemon.containers.find(reference)?;
-    if ask.query.flag("link") {
-        return Err(Fault::unsupported("removing a link"));
-    }
-    let (force, volumes) = (ask.query.flag("force"), ask.query.flag("v"));
-    let status = entry.state().status;
-    if active(status) && !force {
-        let told = match status {
-            Status::Paused => "container is paused and must be unpaused first",
-            Status::Restarting => {
-                "container is restarting: stop the container before removing or force remove"
-            }
-            _ => "container is running: stop the container before removing or force remove",
-        };
-        return Err(Fault::conflict(format!(
-            "cannot remove container \"{}\": {told}",
-            reference
-        )));
-    }
-    discard(daemon, &entry, volumes).await?;
-    Ok(http::done())
-}
-
-/// Kills, deletes, and forgets.
-pub async fn discard(daemon: &Arc<Daemon>, entry: &Arc<Entry>, with_volumes: bool) -> Result<()> {
-    let id = entry.record.id.clone();
-    if active(entry.state().status) {
-        if entry.paused {
-            unfreeze(daemon, entry).await?;
-        }
-        daemon.tell("kill", entry, &[("signal", KILL.to_string())]);
-    }
-    delete_pod(daemon, entry.pod_name(), 0).await?;
-    let _ = daemon.machine.signal(&daemon.pod_name(entry), KILL).await;
-    let over = |e: &Entry, _: &State| e.uid() != entry.uid();
-    until(daemon, &id, Some(END), over).await?;
-    let (worker, record) = (daemon.clone(), entry.record.clone());
-    blocking(move || {
-        worker
-            .machine
-            .drop_layer(crate::NAMESPACE, &record.id)
-            .map_err(Fault::server)?;
-        for mount in record.mounts.iter().filter(|m| m.anonymous && with_volumes) {
-            // another container may have it from this one
-            let _ = volumes::delete(&worker, &mount.name);
-        }
-        Ok(())
-    })
-    .await
-}
-
-/// `--rm`: when it has ended and what it wrote has been read.
-pub async fn auto_remove(daemon: &Arc<Daemon>, entry: &Arc<Entry>) {
-    daemon.unread(&entry.record.id, READ).await;
-    let now = daemon.containers.get(&entry.record.id);
-    let Some(now) = now.filter(|e| e.uid() == entry.uid() && e.state().status == Status::Exited)
-    else {
-        return;
-    };
-    if let Err(e) = discard(daemon, &now, true).await {
-        tracing::warn!(container = now.record.name, error = %e, "a container with --rm could not be removed");
-    }
-}
-
 /// `POST /containers/{id}/rename`
 pub async fn rename(daemon: &Arc<Daemon>, reference: &str, ask: Ask) -> Result<Answer> {
     let asked = ask.query.get("name").unwrap_or_default();
@@ -698,29 +424,4 @@ pub async fn rename(daemon: &Arc<Daemon>, reference: &str, ask: Ask) -> Result<A
     );
     networks::sync(daemon).await?;
     Ok(http::done())
-}
-
-/// `POST /containers/prune`
-pub async fn prune(daemon: &Arc<Daemon>, ask: Ask) -> Result<Answer> {
-    let filters = crate::filters::Filters::read(&ask.query)?;
-    filters.only(&["label", "label!", "until"])?;
-    let until = networks::until(&filters)?;
-    let (mut gone, mut bytes) = (Vec::new(), 0);
-    for entry in daemon.containers.all() {
-        let labels = wanted(&entry.record)?.labels;
-        let made = entry.record.created.parse::<jiff::Timestamp>().ok();
-        let fits = filters.labels("label", &labels)
-            && filters.not_labels("label!", &labels)
-            && until.is_none_or(|u| made.is_some_and(|m| m < u));
-        if !fits || active(entry.state().status) {
-            continue;
-        }
-        let layer = daemon.machine.layer(crate::NAMESPACE, &entry.record.id);
-        bytes += blocking(move || Ok(volumes::size(&layer))).await?;
-        discard(daemon, &entry, false).await?;
-        gone.push(entry.record.id.clone());
-    }
-    Ok(json(
-        &value!({ "ContainersDeleted": gone, "SpaceReclaimed": bytes }),
-    ))
 }
