@@ -1,16 +1,20 @@
 //! The flags of `knarr build`, which are those of `docker buildx build`.
 
+mod call;
+mod output;
+
+pub use call::{Call, Question};
+
 use crate::{build_progress::How, error::Error};
 use clap::Args;
 use knarr_build::{
     Annotations, BuildRequest, CacheFrom, CacheTo, Context, DockerfileFrom, Entitlement,
-    NamedContext, NoCache, Output, OutputKind, Packing, Secret,
+    NamedContext, NoCache, Output, OutputKind, Secret,
 };
 use knarr_dockerfile::{Network, Platform};
 use knarr_runtime::Rlimit;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::IsTerminal,
     path::{Path, PathBuf},
 };
 
@@ -119,7 +123,7 @@ pub struct BuildArguments {
     #[arg(long, value_name = "PATH")]
     pub cgroup_parent: Option<String>,
     /// What to do with the Dockerfile: build it, check it, or tell its targets or the arguments of one
-    #[arg(long, value_name = "build|check|outline|targets[,format=json]", default_value = "build", value_parser = call)]
+    #[arg(long, value_name = "build|check|outline|targets[,format=json]", default_value = "build", value_parser = call::call)]
     pub call: Call,
     /// Check the Dockerfile, build nothing
     #[arg(long)]
@@ -136,71 +140,6 @@ pub struct BuildArguments {
     /// There for scripts: there is one builder
     #[arg(long, hide = true)]
     pub builder: Option<String>,
-}
-
-/// A question about a Dockerfile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Question {
-    /// None: it is to be built.
-    Build,
-    Check,
-    Outline,
-    Targets,
-    Describe,
-}
-
-/// A question, and how its answer is given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Call {
-    pub question: Question,
-    pub json: bool,
-    /// What a check finds is no failure.
-    pub ignore_status: bool,
-}
-
-impl Call {
-    fn of(question: Question) -> Call {
-        Call {
-            question,
-            json: false,
-            ignore_status: false,
-        }
-    }
-}
-
-/// `outline,format=json`. SOURCE: buildx util/buildflags/call.go
-fn call(text: &str) -> Result<Call, String> {
-    let mut fields = text.split(',');
-    let question = match fields.next().unwrap_or_default() {
-        "build" | "" => Question::Build,
-        "check" | "lint" => Question::Check,
-        "outline" => Question::Outline,
-        "targets" => Question::Targets,
-        "subrequests.describe" => Question::Describe,
-        other => {
-            return Err(format!(
-                "{other:?} is none of build, check, outline, targets"
-            ));
-        }
-    };
-    let mut call = Call::of(question);
-    for field in fields {
-        match field.split_once('=') {
-            Some(("format", "json")) => call.json = true,
-            Some(("format", "text" | "default")) => call.json = false,
-            Some(("ignorestatus", value)) => {
-                call.ignore_status = value
-                    .parse()
-                    .map_err(|_| format!("{field:?} is no boolean"))?;
-            }
-            _ => {
-                return Err(format!(
-                    "{field:?} is neither format=text|json nor ignorestatus=true|false"
-                ));
-            }
-        }
-    }
-    Ok(call)
 }
 
 fn input(text: impl Into<String>) -> Error {
@@ -361,125 +300,6 @@ fn agent(text: &str) -> Result<(String, PathBuf), Error> {
     }
 }
 
-fn yes(value: &str) -> Option<bool> {
-    match value.to_lowercase().as_str() {
-        "" | "1" | "t" | "true" => Some(true),
-        "0" | "f" | "false" => Some(false),
-        _ => None,
-    }
-}
-
-/// SOURCE: buildx util/buildflags/export.go
-fn output(text: &str) -> Result<Output, Error> {
-    let bad = |why: &str| input(format!("output {text:?}: {why}"));
-    if !text.contains('=') {
-        let kind = if text == "-" {
-            OutputKind::Tar
-        } else {
-            OutputKind::Local
-        };
-        return Ok(Output {
-            kind,
-            destination: text.into(),
-            ..Output::default()
-        });
-    }
-    let mut out = Output::default();
-    let (mut kind, mut destination) = (None, None);
-    for (key, value) in fields(text) {
-        let value =
-            value.ok_or_else(|| bad(&format!("invalid field '{key}' must be a key=value pair")))?;
-        let flag =
-            || yes(&value).ok_or_else(|| bad(&format!("non-bool value specified for {key}")));
-        match key.as_str() {
-            "type" => {
-                kind = Some(match value.as_str() {
-                    "oci" => OutputKind::Oci,
-                    "docker" => OutputKind::Docker,
-                    "tar" => OutputKind::Tar,
-                    "local" => OutputKind::Local,
-                    "image" => OutputKind::Image,
-                    "registry" => {
-                        out.push = true;
-                        OutputKind::Image
-                    }
-                    "cacheonly" => OutputKind::CacheOnly,
-                    other => {
-                        return Err(bad(&format!(
-                            "exporter {other:?} could not be found: the types are image, registry, oci, docker, tar, local and cacheonly"
-                        )));
-                    }
-                });
-            }
-            "dest" | "destination" => destination = Some(value),
-            "name" => out.names = value.split(',').map(str::to_owned).collect(),
-            "push" => out.push = flag()?,
-            "push-by-digest" => out.push_by_digest = flag()?,
-            "tar" => out.unpacked = !flag()?,
-            "force-compression" => out.force_compression = flag()?,
-            "platform-split" => out.merged = !flag()?,
-            "compression" => {
-                out.compression = Some(match value.as_str() {
-                    "uncompressed" => Packing::Plain,
-                    "gzip" => Packing::Gzip,
-                    "zstd" => Packing::Zstd,
-                    other => {
-                        return Err(bad(&format!("unsupported layer compression type: {other}")));
-                    }
-                });
-            }
-            // what we do anyway, or what belongs to a store that isn't ours
-            "oci-mediatypes"
-            | "compression-level"
-            | "unpack"
-            | "store"
-            | "name-canonical"
-            | "registry.insecure"
-            | "rewrite-timestamp"
-            | "attestation-inline"
-            | "attestation-prefix"
-            | "oci-artifact"
-            | "dangling-name-prefix"
-            | "buildinfo"
-            | "prefer-nondist-layers"
-            | "mode" => {}
-            key if key.starts_with("annotation") => {
-                let rest = key.trim_start_matches("annotation");
-                let (kind, name) = rest
-                    .split_once('.')
-                    .ok_or_else(|| bad(&format!("unexpected key '{key}'")))?;
-                let kind = match kind.trim_start_matches('-') {
-                    "" => "manifest",
-                    kind => kind,
-                };
-                let added = out.annotations.add(&format!("{kind}:{name}={value}"));
-                added.map_err(|why| bad(&why))?;
-            }
-            _ => return Err(bad(&format!("unexpected key '{key}'"))),
-        }
-    }
-    out.kind = kind.ok_or_else(|| bad("type is required"))?;
-    match (destination, out.kind) {
-        (Some(path), _) => out.destination = path.into(),
-        (None, OutputKind::Local) => return Err(bad("dest is required for local output")),
-        // as docker loads it
-        (None, OutputKind::Docker) => out.kind = OutputKind::Image,
-        (None, OutputKind::Image | OutputKind::CacheOnly) => {}
-        (None, _) if out.unpacked => return Err(bad("dest is required for a folder")),
-        (None, _) => out.destination = "-".into(),
-    }
-    let written = matches!(
-        out.kind,
-        OutputKind::Oci | OutputKind::Docker | OutputKind::Tar
-    );
-    if written && out.destination.as_os_str() == "-" && std::io::stdout().is_terminal() {
-        return Err(bad(
-            "dest file is required: refusing to write to a terminal",
-        ));
-    }
-    Ok(out)
-}
-
 impl BuildArguments {
     /// What matters to the checks.
     pub fn request_for_check(&self) -> Result<BuildRequest, Error> {
@@ -487,7 +307,7 @@ impl BuildArguments {
     }
     /// What they ask for. The context of standard input is read by the caller.
     pub fn request(&self) -> Result<BuildRequest, Error> {
-        let outputs = self.output.iter().map(|o| output(o));
+        let outputs = self.output.iter().map(|o| output::output(o));
         let mut outputs = outputs.collect::<Result<Vec<_>, _>>()?;
         // SOURCE: buildx commands/build.go: they are said of an image output that is there, or are one more
         if self.push || self.load {
@@ -650,28 +470,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn outputs_and_sizes() {
-        let shown = |text: &str| match output(text) {
-            Ok(o) => format!("{:?} {}", o.kind, o.destination.display()),
-            Err(e) => e.to_string(),
-        };
-        for (text, want) in [
-            ("out", "Local out"),
-            ("-", "Tar -"),
-            ("type=oci,dest=a.tar", "Oci a.tar"),
-            ("type=docker", "Image "),
-            ("type=image,name=a,push=true", "Image "),
-            (
-                "type=local",
-                "output \"type=local\": dest is required for local output",
-            ),
-            (
-                "type=x,dest=a",
-                "output \"type=x,dest=a\": exporter \"x\" could not be found: the types are image, registry, oci, docker, tar, local and cacheonly",
-            ),
-        ] {
-            assert_eq!(shown(text), want, "{text}");
-        }
+    fn sizes() {
         for (text, want) in [
             ("64m", Some(64 << 20)),
             ("1.5g", Some(3 << 29)),
