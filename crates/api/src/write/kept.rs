@@ -12,6 +12,7 @@ use crate::{
 };
 
 impl Write<'_> {
+    /// Server-owned metadata stays as it is.
     pub(super) fn keep_metadata(&self, new: &mut Value, live: &Value) -> Result<(), Failure> {
         let uid = meta(new, "uid");
         let live_uid = meta(live, "uid");
