@@ -2,6 +2,7 @@
 //!
 //! Source: POSIX.1-2017 pax, GNU tar's manual ("Basic Tar Format"), Go `archive/tar` (which wrote most layers there are).
 
+mod fields;
 pub(crate) mod read;
 pub(crate) mod write;
 
