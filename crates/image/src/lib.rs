@@ -1,4 +1,4 @@
-//! OCI images on this machine: the content store, the packer, archives.
+//! OCI images on this machine: the content store, the packer, archives, the way to and from registries.
 //!
 //! It is: content by digest, names to manifests, layers unpacked once for overlay mounts.
 //! It is not: a builder or a container runtime.

@@ -1,6 +1,6 @@
 //! The one schema engine: what the fields of each kind are, and everything that follows from it.
 //!
-//! It is: defaulting, pruning, strict field validation, strategic-merge patch, server-side apply, OpenAPI v2 and v3, protobuf decoding and encoding, over one type table for built-in kinds (and, later, CRDs).
+//! It is: defaulting, pruning, strict field validation, strategic-merge patch, server-side apply, OpenAPI v2 and v3, protobuf decoding and encoding, over one type table for built-in kinds (those of CRDs are `knarr-structural`'s).
 //! It is not: an HTTP server or a store.
 //! It must never know: requests, controllers, containers.
 #![forbid(unsafe_code)]

@@ -1,6 +1,7 @@
 //! The maintainers' tools. Not part of the product, not run by CI.
 //!
-//! It is: a generator of data that we own from sources that we don't, and the runner of upstream's test program.
+//! It is: generators of data that we own from sources that we don't, and runners of others' test programs, of public
+//! projects, of benchmarks and of fuzz targets.
 //! It is not: needed to build or test knarr.
 //! It must never know: the product's crates.
 #![deny(unsafe_code)]
