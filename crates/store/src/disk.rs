@@ -16,7 +16,7 @@ pub(crate) struct Disk {
     dir: PathBuf,
     handle: File,
     /// `spare.seg` is there and nobody's. While this is true only the writer may touch the file, while it is false
-    /// only the keeper may.
+    /// only who holds `Shared::tidying` may.
     pub(crate) has_spare: AtomicBool,
     pub(crate) faults: Faults,
 }

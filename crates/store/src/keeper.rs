@@ -61,12 +61,8 @@ impl Keeper {
                 let snapshot = wishes.snapshot.take();
                 (snapshot, std::mem::take(&mut wishes.spare), wishes.stop)
             };
-            if spare && !shared.disk.has_spare.load(Ordering::Acquire) {
-                match segment::make_spare(&shared.disk, shared.options.segment_bytes) {
-                    Ok(()) => shared.disk.has_spare.store(true, Ordering::Release),
-                    // the writer makes its own then, or reports that it can't
-                    Err(error) => tracing::warn!(%error, "no spare log segment could be made"),
-                }
+            if spare {
+                make_spare(shared);
             }
             if let Some(state) = snapshot {
                 let cancelled = || !stop && self.is_overtaken();
@@ -88,6 +84,21 @@ impl Keeper {
     }
 }
 
+/// Makes the next segment's file, unless there is one.
+fn make_spare(shared: &Shared) {
+    // on a full disk the writer trims, too, and may put an old segment there: taken into use between our rename and our
+    // word that there is a spare, it would leave that word without a file
+    let _one_at_a_time = shared.tidying.lock();
+    if shared.disk.has_spare.load(Ordering::Acquire) {
+        return;
+    }
+    match segment::make_spare(&shared.disk, shared.options.segment_bytes) {
+        Ok(()) => shared.disk.has_spare.store(true, Ordering::Release),
+        // the writer makes its own then, or reports that it can't
+        Err(error) => tracing::warn!(%error, "no spare log segment could be made"),
+    }
+}
+
 /// Writes a snapshot and lets go of the segments it covers. `Ok(false)`: there was nothing to do, or it was cancelled.
 pub(crate) fn snapshot_and_trim(
     shared: &Shared,
@@ -95,7 +106,7 @@ pub(crate) fn snapshot_and_trim(
     cancelled: impl Fn() -> bool,
 ) -> io::Result<bool> {
     // the writer comes here itself when the disk is full
-    let _one_at_a_time = shared.snapshotting.lock();
+    let _one_at_a_time = shared.tidying.lock();
     let before = shared.snapshot_revision.load(Ordering::Acquire);
     if state.revision <= before {
         return Ok(false);

@@ -39,7 +39,8 @@ pub(crate) struct Shared {
     pub(crate) keeper: Keeper,
     /// All segments still needed, the active one last.
     pub(crate) segments: Mutex<VecDeque<segment::Header>>,
-    pub(crate) snapshotting: Mutex<()>,
+    /// Held while snapshots and spares are made.
+    pub(crate) tidying: Mutex<()>,
     pub(crate) snapshot_revision: AtomicU64,
     pub(crate) counters: Counters,
     /// Why nothing can be written any more.
@@ -152,7 +153,7 @@ impl Store {
             ring: Arc::new(ring),
             keeper: Keeper::default(),
             segments: Mutex::new(segments),
-            snapshotting: Mutex::new(()),
+            tidying: Mutex::new(()),
             snapshot_revision: AtomicU64::new(snapshot_revision),
             counters: Counters::default(),
             failed: OnceLock::new(),
