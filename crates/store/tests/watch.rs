@@ -16,7 +16,7 @@ fn store_with(ring_events_max: usize, ring_bytes_max: usize) -> (tempfile::TempD
 }
 
 async fn next(cursor: &mut Cursor, max: usize) -> Vec<u64> {
-    let found = tokio::time::timeout(Duration::from_secs(30), cursor.next(max));
+    let found = tokio::time::timeout(Duration::from_secs(120), cursor.next(max));
     let found = found.await.expect("no event came").unwrap();
     found.iter().map(|event| event.revision).collect()
 }
