@@ -71,6 +71,8 @@ pub async fn check(inner: &Arc<Inner>, remote: &Remote) -> Finding {
             Ok((code, body)) if (200..300).contains(&code) => {
                 let resources: Value = serde_json::from_slice(&body).unwrap_or_else(|_| json!({}));
                 let tag = openapi(inner, remote).await;
+                // one that can't be asked now keeps what it said
+                let tag = tag.unwrap_or_else(|_| remote.openapi());
                 remote.set_documents(resources, tag);
                 openapi_v2(inner, remote).await;
                 return Finding {
@@ -191,18 +193,17 @@ async fn openapi_v2(inner: &Arc<Inner>, remote: &Remote) {
     remote.set_openapi_v2(part);
 }
 
-/// The tag that its OpenAPI index gives its document.
-async fn openapi(inner: &Arc<Inner>, remote: &Remote) -> Option<String> {
-    let (code, body) = get(inner, remote, "/openapi/v3").await.ok()?;
+/// The tag that its OpenAPI index gives its document. Err: it could not be asked.
+async fn openapi(inner: &Arc<Inner>, remote: &Remote) -> Result<Option<String>, String> {
+    let (code, body) = get(inner, remote, "/openapi/v3").await?;
     if code != 200 {
-        return None;
+        return Ok(None);
     }
-    let index: Value = serde_json::from_slice(&body).ok()?;
+    let index: Value = serde_json::from_slice(&body).unwrap_or_default();
     let path = format!("apis/{}/{}", remote.group, remote.version);
-    let url = index["paths"][path.as_str()]["serverRelativeURL"].as_str()?;
-    Some(
-        url.split_once("hash=")
-            .map_or("", |(_, tag)| tag)
-            .to_string(),
-    )
+    let url = index["paths"][path.as_str()]["serverRelativeURL"].as_str();
+    Ok(url.map(|url| {
+        let tag = url.split_once("hash=");
+        tag.map_or("", |(_, tag)| tag).to_string()
+    }))
 }
