@@ -77,7 +77,7 @@ fn widget(version: &str, name: &str, spec: Value) -> Value {
 /// A configuration of one webhook for v2 of the widgets.
 async fn configure(f: &Fixture, kind: &str, w: &Webhook, more: Value) {
     let mut hook = json!({"name": format!("{kind}.example.com"), "clientConfig": w.url(&format!("/{kind}")),
-        "sideEffects": "None", "admissionReviewVersions": ["v1"],
+        "sideEffects": "None", "admissionReviewVersions": ["v1"], "timeoutSeconds": 30,
         "rules": [{"operations": ["*"], "apiGroups": ["example.com"], "apiVersions": ["v2"], "resources": ["widgets", "widgets/status"]}]});
     for (k, v) in more.as_object().unwrap() {
         hook[k] = v.clone();

@@ -232,6 +232,16 @@ async fn kill_nine_loses_nothing_over_https() {
                     done.clone(),
                 )));
             }
+            // some writes of this round, however slow the machine is, and then some time more
+            let before = acknowledged.lock().unwrap().len();
+            let begun = async {
+                while acknowledged.lock().unwrap().len() < before + 2 {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            tokio::time::timeout(PATIENCE, begun)
+                .await
+                .expect("the round's first writes");
             tokio::time::sleep(Duration::from_millis(rand::random_range(50..500))).await;
         } else {
             // the last round only lets the watch see the end of the one before

@@ -51,7 +51,7 @@ impl Server {
     /// A configuration of one webhook for ConfigMaps.
     async fn hook(&self, kind: &str, name: &str, client: Value, more: Value) {
         let mut hook = json!({"name": format!("{name}.example.com"), "clientConfig": client,
-            "sideEffects": "None", "admissionReviewVersions": ["v1"], "timeoutSeconds": 10,
+            "sideEffects": "None", "admissionReviewVersions": ["v1"], "timeoutSeconds": 30,
             "rules": [{"operations": ["CREATE", "UPDATE", "DELETE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}]});
         for (k, v) in more.as_object().unwrap() {
             hook[k] = v.clone();
@@ -217,10 +217,10 @@ async fn failures_follow_the_failure_policy() {
     let gone = json!({"service": {"name": "gone", "namespace": "default", "path": "/x"}, "caBundle": w.ca});
     for (name, client, timeout, want) in [
         ("slow", w.url("/slow"), 1, format!("failed calling webhook \"slow.example.com\": failed to call webhook: Post \"https://127.0.0.1:{}/slow?timeout=1s\": context deadline exceeded", w.address.port())),
-        ("broken", w.url("/broken"), 10, "failed calling webhook \"broken.example.com\": failed to call webhook: an error on the server (".into()),
-        ("absent", w.url("/absent"), 10, "failed calling webhook \"absent.example.com\": received invalid webhook response: webhook response was absent".into()),
-        ("strange", strange, 10, format!("failed calling webhook \"strange.example.com\": failed to call webhook: Post \"https://127.0.0.1:{}/ok?timeout=10s\": tls: failed to verify certificate: x509: certificate signed by unknown authority", other.address.port())),
-        ("gone", gone, 10, "failed calling webhook \"gone.example.com\": failed to call webhook: Post \"https://gone.default.svc:443/x?timeout=10s\": service \"gone\" not found".into()),
+        ("broken", w.url("/broken"), 30, "failed calling webhook \"broken.example.com\": failed to call webhook: an error on the server (".into()),
+        ("absent", w.url("/absent"), 30, "failed calling webhook \"absent.example.com\": received invalid webhook response: webhook response was absent".into()),
+        ("strange", strange, 30, format!("failed calling webhook \"strange.example.com\": failed to call webhook: Post \"https://127.0.0.1:{}/ok?timeout=30s\": tls: failed to verify certificate: x509: certificate signed by unknown authority", other.address.port())),
+        ("gone", gone, 30, "failed calling webhook \"gone.example.com\": failed to call webhook: Post \"https://gone.default.svc:443/x?timeout=30s\": service \"gone\" not found".into()),
     ] {
         s.hook("validating", name, client, json!({"timeoutSeconds": timeout})).await;
         let message = s.message(Method::POST, MAPS, map("a", json!({}))).await;
