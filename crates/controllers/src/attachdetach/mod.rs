@@ -273,7 +273,12 @@ impl Controller {
                         next = next.sooner(Next::After(LOOK_AGAIN));
                     }
                 }
-                Step::Detach(name) => self.detach(&name).await?,
+                Step::Detach(name) if forced => self.detach(&name).await?,
+                // the cache may lag behind: only the server's word counts
+                Step::Detach(name) => match self.mounted(node_name, &name, &present).await? {
+                    true => next = next.sooner(Next::After(LOOK_AGAIN)),
+                    false => self.detach(&name).await?,
+                },
                 Step::Elsewhere(name) => {
                     let w = &wanted[&name];
                     if let Some(pod) = self.pods.at(&w.pod) {
@@ -305,6 +310,18 @@ impl Controller {
         match self.rest.create::<Ignored>(&collection, &body).await {
             Err(e) if !e.is_already_exists() => Err(e),
             _ => Ok(()),
+        }
+    }
+
+    /// Whether the node says that what was attached by this name is in use.
+    async fn mounted(&self, node: &str, name: &str, present: &[Attached]) -> Result<bool> {
+        let Some(attached) = present.iter().find(|a| &*a.name == name) else {
+            return Ok(false);
+        };
+        match self.rest.get::<Node>(&Node::KIND.path("", node)).await {
+            Ok(node) => Ok(node.status.volumes_in_use.contains(&attached.unique)),
+            Err(e) if e.is_not_found() => Ok(false),
+            Err(e) => Err(e),
         }
     }
 

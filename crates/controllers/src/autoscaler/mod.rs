@@ -318,7 +318,10 @@ impl Controller {
         let ours: BTreeSet<&Key> = all
             .iter()
             .filter(|(k, s)| {
-                k.namespace == key.namespace && pods.iter().any(|p| s.matches(&p.metadata.labels))
+                // one may have gone while it was looked at
+                self.autoscalers.at(k).is_some()
+                    && k.namespace == key.namespace
+                    && pods.iter().any(|p| s.matches(&p.metadata.labels))
             })
             .map(|(k, _)| k)
             .collect();

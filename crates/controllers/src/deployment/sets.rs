@@ -179,7 +179,7 @@ impl Controller {
         Ok(())
     }
 
-    /// A set of that name is there: ours that the cache doesn't show yet, or another template of the same hash.
+    /// A set of that name is there: ours that the cache doesn't show yet, one to adopt, or another template of the same hash.
     async fn existing(&self, r: &mut Rollout, name: &str, error: Error) -> Result<ReplicaSet> {
         let path = ReplicaSet::KIND.path(&r.d.metadata.namespace, name);
         let set: ReplicaSet = self.rest.get(&path).await?;
@@ -187,6 +187,12 @@ impl Controller {
             && set.spec.template.same(&r.d.spec.template)
         {
             return Ok(set);
+        }
+        if set.metadata.controller().is_none()
+            && set.spec.template.same(&r.d.spec.template)
+            && r.d.spec.selector.matches(&set.metadata.labels)
+        {
+            return Err(error); // nobody's any more: adopted as soon as the cache shows it
         }
         let mut s = r.d.status.clone();
         s.collision_count = Some(s.collision_count.unwrap_or(0) + 1);

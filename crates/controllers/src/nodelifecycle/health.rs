@@ -21,7 +21,7 @@ use crate::{
         work::{Next, WORKERS, work},
     },
     objects::{
-        meta::{Key, Object, now, rfc3339},
+        meta::{Condition, Key, Object, now, rfc3339},
         node::Node,
         pod::Pod,
     },
@@ -58,7 +58,17 @@ pub fn start(ctx: &Context) -> BoxFuture<'static, ()> {
         queue: Queue::default(),
         grace: ctx.config.node_grace,
     });
-    c.pods.want();
+    // one that says so late, of a node that nothing is known of already
+    let me = c.clone();
+    c.pods.on_change(move |_, new| {
+        let Some(pod) = new.filter(|pod| pod.ready()) else {
+            return;
+        };
+        let node = me.nodes.get("", &pod.spec.node_name);
+        if let Some(node) = node.filter(|node| is_silent(node)) {
+            me.queue.add(node.metadata.key());
+        }
+    });
     let me = c.clone();
     c.nodes.on_change(move |old, new| match (old, new) {
         (Some(old), None) => drop(me.heard.lock().remove(&old.metadata.name)),
@@ -87,6 +97,11 @@ pub fn start(ctx: &Context) -> BoxFuture<'static, ()> {
 fn beat(node: &Node) -> Option<&str> {
     let ready = node.status.conditions.iter().find(|c| &*c.kind == "Ready");
     ready.and_then(|c| c.last_heartbeat_time.as_deref())
+}
+
+fn is_silent(node: &Node) -> bool {
+    let is_unknown = |c: &Condition| &*c.kind == "Ready" && &*c.status == "Unknown";
+    node.status.conditions.iter().any(is_unknown)
 }
 
 fn said_nothing_yet(node: &Node) -> bool {
@@ -141,9 +156,7 @@ impl Controller {
     async fn pods_are_not_ready(&self, node: &str) -> Result<()> {
         let mut ready = vec![];
         self.pods.each(|pod| {
-            let is_ready =
-                |c: &crate::objects::meta::Condition| &*c.kind == "Ready" && &*c.status == "True";
-            if &*pod.spec.node_name == node && pod.status.conditions.iter().any(is_ready) {
+            if &*pod.spec.node_name == node && pod.ready() {
                 ready.push(pod.clone());
             }
         });
