@@ -57,16 +57,12 @@ async fn grows_with_what_is_used() {
     let pods = web(&c, 2).await;
     measure(&c, PODS, use_of(&pods, "200m"));
     let cpu = json!([{"type":"Resource","resource":{"name":"cpu","target":{"type":"Utilization","averageUtilization":100}}}]);
-    hpa(&c, "web", "web", "Deployment", cpu, json!({})).await;
-    eventually("twice as many are wanted", || async {
-        same(c.field("deploy", "web", "/spec/replicas").await, json!(4))
-    })
-    .await;
-    let seen = eventually("the status says so", || async {
-        let h = c.get("hpa", "web").await.unwrap_or_default();
-        same(h["status"]["desiredReplicas"].clone(), json!(4)).map(|()| h)
-    })
-    .await;
+    // until it looks again
+    let (seen, ()) = futures::join!(
+        c.first("hpa", |h| h["status"]["desiredReplicas"] == 4),
+        hpa(&c, "web", "web", "Deployment", cpu, json!({})),
+    );
+    assert_eq!(c.field("deploy", "web", "/spec/replicas").await, 4);
     assert_eq!(
         seen["status"]["currentMetrics"],
         json!([{"type":"Resource","resource":{"name":"cpu","current":{"averageUtilization":200,"averageValue":"200m"}}}])
@@ -160,12 +156,10 @@ async fn other_metrics_and_what_is_missing() {
         {"type":"Pods","pods":{"metric":{"name":"rps"},"target":{"type":"AverageValue","averageValue":"1"}}},
         {"type":"Object","object":{"describedObject":{"apiVersion":"v1","kind":"Service","name":"front"},"metric":{"name":"hits"},"target":{"type":"Value","value":"10"}}}]);
     let slowly = json!({"behavior":{"scaleUp":{"policies":[{"type":"Pods","value":1,"periodSeconds":600}]}}});
-    hpa(&c, "many", "web", "Deployment", metrics, slowly).await;
-    let seen = eventually("one more is wanted", || async {
-        let h = c.get("hpa", "many").await.unwrap_or_default();
-        same(h["status"]["desiredReplicas"].clone(), json!(3)).map(|()| h)
-    })
-    .await;
+    let (seen, ()) = futures::join!(
+        c.first("hpa", |h| h["status"]["desiredReplicas"] == 3),
+        hpa(&c, "many", "web", "Deployment", metrics, slowly),
+    );
     assert_eq!(
         seen["status"]["currentMetrics"],
         json!([

@@ -64,11 +64,13 @@ async fn from_nothing_to_serving() {
     .await;
 }
 
-/// Follows all objects of a kind from a watch, and gives what `count` made of them at any time.
+/// Follows all objects of a kind from a watch, and gives what `count` made of them at any time. `follow` opens when they
+/// are followed.
 async fn counts(
     c: &cluster::Cluster,
     kind: &str,
     stop: impl Future<Output = ()>,
+    follow: &tokio::sync::Barrier,
     count: impl Fn(&Value) -> usize,
 ) -> Vec<usize> {
     let stream = watcher(c.api(kind), watcher::Config::default()).take_until(Box::pin(stop));
@@ -85,7 +87,11 @@ async fn counts(
             watcher::Event::Delete(o) => {
                 all.remove(o.metadata.name.as_deref().unwrap());
             }
-            watcher::Event::InitDone => started = true,
+            watcher::Event::InitDone if !started => {
+                started = true;
+                follow.wait().await;
+            }
+            watcher::Event::InitDone => {}
             watcher::Event::Init => {}
         }
         if started {
@@ -100,10 +106,11 @@ async fn counts(
 async fn fewest_and_most(
     c: &cluster::Cluster,
     stop: tokio::sync::oneshot::Receiver<()>,
+    follow: &tokio::sync::Barrier,
 ) -> (usize, usize) {
     let stop = stop.map(drop).shared();
-    let serving = counts(c, "pod", stop.clone(), |p| usize::from(serves(p)));
-    let wanted = counts(c, "rs", stop, |rs| {
+    let serving = counts(c, "pod", stop.clone(), follow, |p| usize::from(serves(p)));
+    let wanted = counts(c, "rs", stop, follow, |rs| {
         rs["spec"]["replicas"].as_u64().unwrap() as usize
     });
     let (serving, wanted) = futures::join!(serving, wanted);
@@ -124,7 +131,9 @@ async fn a_rollout_never_serves_less_than_promised() {
         c.create("deploy", d).await;
         c.rolled_out(name).await;
         let (stop, stopped) = tokio::sync::oneshot::channel();
+        let follow = tokio::sync::Barrier::new(3);
         let change = async {
+            follow.wait().await;
             for image in ["v2", "v3"] {
                 c.patch(
                     "deploy",
@@ -136,7 +145,7 @@ async fn a_rollout_never_serves_less_than_promised() {
             }
             stop.send(()).unwrap();
         };
-        let (seen, ()) = futures::join!(fewest_and_most(&c, stopped), change);
+        let (seen, ()) = futures::join!(fewest_and_most(&c, stopped, &follow), change);
         assert!(
             seen.0 >= least,
             "{name}: only {} served, {least} promised",
@@ -392,6 +401,8 @@ async fn orphans_are_adopted_and_strays_released() {
     let mut pod = template("web", "v1");
     pod["metadata"]["name"] = json!("orphan");
     c.create("pod", pod).await;
+    // then it is known: all controllers see the same Pods
+    eventually("it runs", || async { same(c.ready_pods().await, 1) }).await;
     let mut rs = deployment("web", 2, "v1");
     rs["spec"]["template"] = template("web", "v1");
     c.create("rs", rs).await;

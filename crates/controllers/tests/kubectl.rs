@@ -4,7 +4,7 @@ mod cluster;
 
 use std::process::Stdio;
 
-use cluster::{deployment, eventually, same, start, template};
+use cluster::{deployment, eventually, same, serves, start, template};
 use serde_json::json;
 
 struct Kubectl {
@@ -115,9 +115,11 @@ async fn rollouts() {
         ],
     )
     .await;
-    let pods = k.run("get pods -o name").await;
+    // not one of those that the restart ended: it may be gone when it is described
+    let pods = c.list("pod").await;
+    let pod = pods.iter().find(|p| serves(p)).unwrap();
     k.shows(
-        &format!("describe {}", pods.lines().next().unwrap()),
+        &format!("describe pod {}", pod["metadata"]["name"].as_str().unwrap()),
         &[
             "Controlled By:",
             "Scheduled",

@@ -19,7 +19,7 @@ use knarr_api::ApiServer;
 use knarr_controllers::Config;
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
     core::{ApiResource, DynamicObject, GroupVersionKind},
     runtime::watcher,
 };
@@ -312,6 +312,23 @@ impl Cluster {
         })
         .await
     }
+    /// The first object of a kind, from now on, for which `is` holds: none is missed, however short it stays so.
+    pub async fn first(&self, kind: &str, is: impl Fn(&Value) -> bool) -> Value {
+        let events = watcher(self.api(kind), watcher::Config::default());
+        let mut found = std::pin::pin!(events.filter_map(|event| {
+            let object = match event {
+                Ok(watcher::Event::Apply(o) | watcher::Event::InitApply(o)) => Some(o),
+                _ => None,
+            };
+            let object = object.map(|o| serde_json::to_value(o).unwrap());
+            futures::future::ready(object.filter(&is))
+        }));
+        let found = tokio::time::timeout(DEADLINE, found.next()).await;
+        found
+            .ok()
+            .flatten()
+            .unwrap_or_else(|| panic!("no such {kind} within {DEADLINE:?}"))
+    }
     /// Messages of the events about an object, by reason.
     pub async fn events(&self, about: &str) -> Vec<String> {
         let mut all: Vec<String> = self
@@ -449,7 +466,12 @@ async fn kubelet(client: Client) {
                     Api::namespaced(client, &pod.namespace().unwrap_or_default());
                 let name = pod.name_any();
                 if pod.metadata.deletion_timestamp.is_some() {
-                    let now = DeleteParams::default().grace_period(0);
+                    // this one: another may have its name by then
+                    let this = Preconditions {
+                        uid: pod.uid(),
+                        resource_version: None,
+                    };
+                    let now = DeleteParams::default().grace_period(0).preconditions(this);
                     let _ = api.delete(&name, &now).await;
                     return;
                 }
@@ -480,7 +502,9 @@ async fn kubelet(client: Client) {
                 let at = jiff::Timestamp::now()
                     .strftime("%Y-%m-%dT%H:%M:%SZ")
                     .to_string();
-                let patch = json!({"status":{"phase":phase,"podIP":ip,"podIPs":[{"ip":ip}],"startTime":at,
+                // as it was seen: of what has changed since another event tells
+                let seen = json!({"uid":pod.uid(),"resourceVersion":pod.resource_version()});
+                let patch = json!({"metadata":seen,"status":{"phase":phase,"podIP":ip,"podIPs":[{"ip":ip}],"startTime":at,
                     "conditions":[{"type":"Ready","status":ready,"lastTransitionTime":at}]}});
                 let _ = api
                     .patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch))
