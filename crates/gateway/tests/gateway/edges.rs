@@ -6,7 +6,6 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::Duration,
 };
 
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
@@ -18,7 +17,9 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::crew::{Backend, Crew, DEADLINE, ask, eventually, free_port, get, serves};
+use crate::crew::{
+    Backend, Crew, DEADLINE, answer_to_one_that_waits, ask, eventually, free_port, serves,
+};
 
 /// Reads until `end` was seen.
 async fn until(stream: &mut TcpStream, end: &str) -> String {
@@ -169,7 +170,15 @@ async fn a_connection_follows_the_port_to_another_service() {
             .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
             .await
             .unwrap();
-        until(&mut client, "body=0").await
+        let head = until(&mut client, "\r\n\r\n").await;
+        let length = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(": ")?;
+            let found = name.eq_ignore_ascii_case("content-length");
+            found.then(|| value.parse::<usize>().unwrap())
+        });
+        let mut body = vec![0; length.unwrap_or_else(|| panic!("{head}"))];
+        client.read_exact(&mut body).await.unwrap();
+        String::from_utf8(body).unwrap()
     };
     let answer = ask().await;
     assert!(answer.contains("old HTTP/1.1"), "{answer}");
@@ -211,12 +220,16 @@ async fn a_lone_endpoint_that_refuses_may_come_back() {
             .map_err(|e| e.to_string())
     })
     .await;
-    let waiting = tokio::spawn(async move { ask(port, &get("/")).await.unwrap() });
-    // Well over the first few pauses, well under the wait for an endpoint.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(!waiting.is_finished());
-    let backend = Backend::start("back", &place.to_string()).await;
-    let (status, body) = waiting.await.unwrap();
+    let comes = async || Backend::start("back", &place.to_string()).await;
+    let goes = async |backend: Backend| {
+        backend.stop();
+        eventually("it refuses", async || {
+            let open = TcpStream::connect(place).await;
+            open.map_or(Ok(()), |_| Err("open".into()))
+        })
+        .await;
+    };
+    let (status, body, backend) = answer_to_one_that_waits(port, comes, goes).await;
     assert_eq!(status, 200, "{body}");
     assert_eq!(backend.seen.load(Relaxed), 1);
 }

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use crew::{Backend, Crew, ask, eventually, free_port, get, serves};
+use crew::{Backend, Crew, answer_to_one_that_waits, ask, eventually, free_port, get, serves};
 use futures::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
@@ -240,10 +240,19 @@ async fn requests_wait_for_the_first_endpoint() {
             .map_err(|e| e.to_string())
     })
     .await;
-    let waiting = tokio::spawn(async move { ask(port, &get("/")).await.unwrap() });
     let backend = Backend::start("late", "127.0.0.1:0").await;
-    crew.endpoints(&[backend.address]).await;
-    let (status, body) = waiting.await.unwrap();
+    let comes = async || crew.endpoints(&[backend.address]).await;
+    let goes = async |()| {
+        crew.endpoints(&[]).await;
+        eventually("none is known", async || {
+            match ask(port, &get("/")).await.unwrap() {
+                (503, _) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+    };
+    let (status, body, ()) = answer_to_one_that_waits(port, comes, goes).await;
     assert_eq!(status, 200, "{body}");
     crew.endpoints(&[]).await;
     let (status, body) = eventually("no endpoint", async || {
@@ -452,8 +461,9 @@ async fn datagrams_go_there_and_back() {
 #[tokio::test]
 async fn a_taken_port_is_told_and_tried_again() {
     let crew = Crew::start().await;
-    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = taken.local_addr().unwrap().port();
+    // one that nobody gets who asks for any, when it is free again
+    let port = free_port().await;
+    let taken = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     let backend = Backend::start("a", "127.0.0.1:0").await;
     crew.endpoints(&[backend.address]).await;
     crew.publish(port, json!({"appProtocol":"http"})).await;
