@@ -55,7 +55,8 @@ impl Mailbox {
     }
 }
 
-/// The thread's handle. Dropping it ends the thread and leaves the kernel's tables as they are.
+/// The thread's handle. Dropping it ends the thread (waiting for it, at most one commit) and leaves the kernel's tables as
+/// they are: what was noted of them is whole for who opens them next.
 pub(crate) struct Keeper {
     mailbox: Arc<(Mutex<Mailbox>, Condvar)>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -156,7 +157,7 @@ impl Keeper {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        self.leave(|mailbox| mailbox.stop = true);
+        self.stop();
     }
 }
 

@@ -39,7 +39,7 @@ struct Two {
     cluster: Cluster,
     networks: [Network; 2],
     place: Place,
-    running: Running,
+    running: [Running; 2],
 }
 
 impl Two {
@@ -57,13 +57,15 @@ impl Two {
         let place = place.clone();
         let network = Network::open(config).await.unwrap();
         let (services, dns, client) = (network.clone(), network.clone(), cluster.client());
-        tokio::spawn(async move { services.run_services(client).await });
-        tokio::spawn(async move { dns.run_dns().await.unwrap() });
+        let tasks = vec![
+            tokio::spawn(async move { services.run_services(client).await }),
+            tokio::spawn(async move { dns.run_dns().await.unwrap() }),
+        ];
         Two {
             cluster,
             networks: [first, network],
             place,
-            running,
+            running: [running, Running(tasks)],
         }
     }
 
@@ -81,7 +83,9 @@ impl Two {
     }
 
     async fn purge(self) {
-        self.running.stop().await;
+        for running in self.running {
+            running.stop().await;
+        }
         let [first, second] = self.networks;
         second.purge().await.unwrap();
         first.purge().await.unwrap();

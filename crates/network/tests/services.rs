@@ -342,7 +342,7 @@ fn both_families_lead_to_a_service() {
 fn a_pods_port_on_the_node() {
     node(async || {
         let cluster = Cluster::start();
-        let (network, _running) = cluster.network().await;
+        let (network, running) = cluster.network().await;
         let port = |host_ip: Option<Ipv4Addr>, protocol| knarr_network::HostPort {
             host_ip: host_ip.map(IpAddr::V4),
             protocol,
@@ -365,6 +365,7 @@ fn a_pods_port_on_the_node() {
         answers(Some(&a), at(gateway, 9090), &["b"]).await;
         answers(Some(&b), at(gateway, 9090), &["b"]).await;
         // They last as long as their Pod, and no restart takes them.
+        running.stop().await;
         drop(network);
         let (network, _running) = cluster.network().await;
         answers(None, at(loopback, 9090), &["a"]).await;

@@ -28,8 +28,9 @@ const CUT: u8 = 2;
 
 /// Where foreign names are asked.
 pub(super) enum Upstreams {
+    /// These, and each one's time to answer.
     #[cfg(test)]
-    Fixed(Vec<SocketAddr>),
+    Fixed(Vec<SocketAddr>, Duration),
     /// The host's resolv.conf, read again when it is asked for after a while; never `own`.
     Host {
         path: PathBuf,
@@ -47,10 +48,18 @@ impl Upstreams {
         }
     }
 
+    fn patience(&self) -> Duration {
+        match self {
+            #[cfg(test)]
+            Upstreams::Fixed(_, patience) => *patience,
+            Upstreams::Host { .. } => TRY,
+        }
+    }
+
     fn list(&self) -> Vec<SocketAddr> {
         match self {
             #[cfg(test)]
-            Upstreams::Fixed(list) => list.clone(),
+            Upstreams::Fixed(list, _) => list.clone(),
             Upstreams::Host { path, own, seen } => {
                 let mut seen = seen.lock();
                 if let Some((at, list)) = &*seen
@@ -101,7 +110,7 @@ pub(super) async fn forward(upstreams: &Upstreams, query: &[u8], tcp: bool) -> O
                 false => over_udp(upstream, query).await,
             }
         };
-        match timeout(TRY, attempt).await {
+        match timeout(upstreams.patience(), attempt).await {
             Ok(Ok(answer)) if matches!(answer[3] & 15, 2 | 4 | 5) => refusal = Some(answer),
             Ok(Ok(answer)) => return Some(answer),
             Ok(Err(error)) => tracing::debug!(%upstream, %error, "a resolver can't be asked"),

@@ -360,7 +360,7 @@ impl Cluster {
 }
 
 /// Ends what follows the API, as a killed platform would.
-pub struct Running(Vec<tokio::task::JoinHandle<()>>);
+pub struct Running(pub Vec<tokio::task::JoinHandle<()>>);
 
 impl Running {
     pub async fn stop(mut self) {

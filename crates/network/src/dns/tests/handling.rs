@@ -17,7 +17,7 @@ fn server() -> (watch::Sender<bool>, Server) {
         views: Arc::new(ArcSwap::from_pointee(zone::tests::views())),
         clients: Arc::default(),
         synced,
-        upstreams: Upstreams::Fixed(vec![]),
+        upstreams: Upstreams::Fixed(vec![], PATIENCE),
         forwards: Semaphore::new(FORWARDS_MAX),
     };
     (sender, server)
