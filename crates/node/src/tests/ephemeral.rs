@@ -70,7 +70,9 @@ async fn it_starts_beside_init_containers_that_fail_and_survives_a_restart_of_th
     let pod = world
         .until("p", |p| {
             let waiting = &p["status"]["ephemeralContainerStatuses"][0]["state"]["waiting"];
+            // the init container starts beside them, in no order
             running(p, 1)
+                && p["status"]["initContainerStatuses"][0]["state"]["running"].is_object()
                 && waiting["reason"] == "CreateContainerConfigError"
                 && waiting["message"] == "unable to find target container c"
         })
