@@ -58,15 +58,11 @@ pub(crate) fn send(socket: &impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> 
             (*header).cmsg_len = libc::CMSG_LEN(len as u32) as usize;
             std::ptr::copy_nonoverlapping(raw.as_ptr().cast::<u8>(), libc::CMSG_DATA(header), len);
         }
-        // interrupted also when this process was stopped and goes on: a socket with a timeout is not taken up again
-        loop {
-            let fd = socket.as_fd().as_raw_fd();
-            match check(libc::sendmsg(fd, &message, libc::MSG_NOSIGNAL) as libc::c_long) {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                done => break done.map(drop),
-            }
-        }
+        check(
+            libc::sendmsg(socket.as_fd().as_raw_fd(), &message, libc::MSG_NOSIGNAL) as libc::c_long,
+        )?;
     }
+    Ok(())
 }
 
 /// Receives one message and its descriptors (close-on-exec). An empty message: the other side is gone.
