@@ -22,10 +22,11 @@ use crate::{
     error::{During, Error},
     inner::Inner,
     plan::{Answer, ExecPlan, receive_answer, send_plan},
+    privileges::Process,
     role::Role,
     runtime::Runtime,
     socket,
-    spec::ExecSpec,
+    spec::{ContainerSpec, ExecSpec},
     sys,
     tty::{Tty, ready_when},
 };
@@ -105,7 +106,37 @@ fn start(inner: &Inner, entry: &Entry, spec: ExecSpec) -> Result<(OwnedFd, Owned
     process.args = spec.args;
     process.env.extend(spec.env);
     process.tty = spec.tty;
-    let filters = inner.filters(&container, process.capabilities)?;
+    let (ours, theirs) = socket::pair().during(told)?;
+    // A program's start takes a millisecond: meanwhile the rest is made ready, which the role waits for.
+    let pid = inner
+        .program
+        .start(Role::Exec, &container.id, theirs)
+        .during(told)?;
+    let pidfd = sys::pidfd_open(pid).during(told)?;
+    let given = give(inner, entry, &container, process, spec.stdin, &ours, &init);
+    match given {
+        Ok(ends) => Ok((ours, pidfd, ends)),
+        Err(error) => {
+            // it has heard of nothing, and ends
+            drop(ours);
+            let _ = sys::reap(&pidfd, true);
+            Err(error)
+        }
+    }
+}
+
+/// Sends the plan to the role, with the ends of the process's streams that aren't the caller's.
+fn give(
+    inner: &Inner,
+    entry: &Entry,
+    container: &ContainerSpec,
+    process: Process,
+    stdin: bool,
+    ours: &OwnedFd,
+    init: &OwnedFd,
+) -> Result<Ends, Error> {
+    let told = || format!("starting a process in container {}", container.id);
+    let filters = inner.filters(container, process.capabilities)?;
     let plan = ExecPlan {
         process,
         cgroups: entry.group.clone(),
@@ -113,16 +144,15 @@ fn start(inner: &Inner, entry: &Entry, spec: ExecSpec) -> Result<(OwnedFd, Owned
             .get(&container.sandbox)
             .and_then(|sandbox| sandbox.user_namespace),
     };
-    let (ours, theirs) = socket::pair().during(told)?;
     let mut ends = Ends {
         stdin: None,
         stdout: None,
         stderr: None,
     };
     let mut give = Vec::new();
-    if !spec.tty {
+    if !plan.process.tty {
         let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).during(told);
-        if spec.stdin {
+        if stdin {
             let (read, write) = pipe()?;
             ends.stdin = Some(write);
             give.push(read);
@@ -140,13 +170,8 @@ fn start(inner: &Inner, entry: &Entry, spec: ExecSpec) -> Result<(OwnedFd, Owned
     }
     let mut fds = vec![init.as_fd()];
     fds.extend(give.iter().map(AsFd::as_fd));
-    send_plan(&ours, &plan, &filters, &fds).during(told)?;
-    let pid = inner
-        .program
-        .start(Role::Exec, &container.id, theirs)
-        .during(told)?;
-    let pidfd = sys::pidfd_open(pid).during(told)?;
-    Ok((ours, pidfd, ends))
+    send_plan(ours, &plan, &filters, &fds).during(told)?;
+    Ok(ends)
 }
 
 async fn hear(voice: &AsyncFd<OwnedFd>) -> io::Result<Option<Answer>> {
