@@ -22,6 +22,14 @@ use std::{
     disable_help_subcommand = true
 )]
 pub struct Arguments {
+    #[command(flatten)]
+    place: Place,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Args)]
+struct Place {
     /// Where knarr keeps everything: API objects, images, volumes, logs
     #[arg(
         long,
@@ -31,9 +39,22 @@ pub struct Arguments {
         default_value = "/var/lib/knarr",
         value_name = "DIR"
     )]
-    pub data_dir: PathBuf,
+    data_dir: PathBuf,
+}
+
+/// The command line of `exec` alone: to describe all verbs takes longer than to enter a container.
+#[derive(Parser)]
+#[command(name = "knarr")]
+struct ExecAlone {
+    #[command(flatten)]
+    place: Place,
     #[command(subcommand)]
-    verb: Verb,
+    verb: ExecVerb,
+}
+
+#[derive(Subcommand)]
+enum ExecVerb {
+    Exec(exec::ExecArguments),
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -120,6 +141,19 @@ enum Verb {
 }
 
 impl Arguments {
+    /// The words read, or what is to be said of them.
+    pub fn read(words: &[OsString]) -> Result<Arguments, clap::Error> {
+        // help and mistakes are told with all verbs in view
+        if verb(words) == Some(b"exec")
+            && let Ok(ExecAlone { place, verb }) = ExecAlone::try_parse_from(words)
+        {
+            let ExecVerb::Exec(arguments) = verb;
+            let verb = Verb::Exec(arguments);
+            return Ok(Arguments { place, verb });
+        }
+        Arguments::try_parse_from(words)
+    }
+
     /// It is the platform itself.
     pub fn serves(&self) -> bool {
         matches!(self.verb, Verb::Serve(_))
@@ -166,18 +200,24 @@ pub fn seconds(text: &str) -> Result<u64, String> {
         .ok_or("expected seconds, or a time like 90s or 5m".into())
 }
 
-/// The code of a command line that can't be read: `run` has Docker's.
-pub fn misread(words: &[OsString]) -> u8 {
-    let mut words = words.iter().skip(1);
-    while let Some(word) = words.next() {
-        match word.as_encoded_bytes() {
-            b"run" => return alone::NOT_STARTED,
+/// The word that is the verb.
+fn verb(words: &[OsString]) -> Option<&[u8]> {
+    let mut words = words.iter().skip(1).map(|word| word.as_encoded_bytes());
+    loop {
+        match words.next()? {
             b"--data-dir" => drop(words.next()),
             flag if flag.starts_with(b"-") => {}
-            _ => break,
+            verb => return Some(verb),
         }
     }
-    2
+}
+
+/// The code of a command line that can't be read: `run` has Docker's.
+pub fn misread(words: &[OsString]) -> u8 {
+    match verb(words) {
+        Some(b"run") => alone::NOT_STARTED,
+        _ => 2,
+    }
 }
 
 /// The command line; called `docker-compose`, this program is `knarr compose`.
@@ -191,7 +231,7 @@ pub fn words(all: impl Iterator<Item = OsString>) -> Vec<OsString> {
 }
 
 pub fn run(arguments: Arguments) -> Result<u8, Error> {
-    let paths = Paths::new(&arguments.data_dir)?;
+    let paths = Paths::new(&arguments.place.data_dir)?;
     if let Verb::Serve(a) = arguments.verb {
         return serve::run(&paths, a);
     }
@@ -291,6 +331,36 @@ mod tests {
             }
         });
         assert_eq!(lacks, [""; 0]);
+    }
+
+    #[test]
+    fn exec_is_read_alone_as_among_all_verbs() {
+        for line in [
+            "knarr exec web ls",
+            "knarr --data-dir d exec -it web sh -c exec",
+            "knarr exec --data-dir=d -p shop -c app web run --rm",
+            "knarr exec web -- ls -l",
+        ] {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            let shown = |command: clap::Command| {
+                let matches = command.try_get_matches_from(&words).unwrap();
+                let (verb, of_it) = matches.subcommand().unwrap();
+                let dir = of_it.get_one::<PathBuf>("data_dir").cloned();
+                let words: Vec<_> = of_it.get_many::<String>("command").unwrap().collect();
+                let text = |id| of_it.get_one::<String>(id).cloned();
+                let told = (text("name"), text("container"), text("project"));
+                let flags = (of_it.get_flag("stdin"), of_it.get_flag("tty"));
+                format!("{verb} {dir:?} {words:?} {told:?} {flags:?}")
+            };
+            let all = shown(Arguments::command());
+            assert_eq!(shown(ExecAlone::command()), all, "{line}");
+            let read = Arguments::read(&words).unwrap_or_else(|e| panic!("{line}: {e}"));
+            assert!(matches!(read.verb, Verb::Exec(_)), "{line}");
+        }
+        // what is said of a mistake, and help, is the whole program's
+        let words = ["knarr", "exec", "--help"].map(OsString::from);
+        let said = Arguments::read(&words).err().unwrap().to_string();
+        assert!(said.contains("knarr exec"), "{said}");
     }
 
     #[test]

@@ -59,15 +59,13 @@ mod watch_files;
 mod wiring;
 mod work;
 
-use clap::Parser;
-
 fn main() -> std::process::ExitCode {
     // Shims, creators and exec'd processes are this binary in another role: before any thread starts.
     knarr_runtime::dispatch_role();
     keep_the_heap_small();
 
     let words = cli::words(std::env::args_os());
-    let arguments = match cli::Arguments::try_parse_from(&words) {
+    let arguments = match cli::Arguments::read(&words) {
         Ok(arguments) => arguments,
         // also help and version, which aren't the user's mistake
         Err(said) => {

@@ -481,7 +481,8 @@ async fn exec(home: &Home, arguments: ContainerExec) -> Result<u8, Error> {
             return Ok(super::code_of(&error));
         }
     };
-    drop(runtime);
+    // aside: the kernel takes its time to take the mount off that the program was started from
+    drop(tokio::task::spawn_blocking(move || drop(runtime)));
     let raw = (arguments.tty && arguments.interactive && std::io::stdin().is_terminal())
         .then(foreground::Raw::enter)
         .flatten();
