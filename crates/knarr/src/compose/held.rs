@@ -26,6 +26,8 @@ use std::{
 
 /// How long it may take to hold a container: a process that forks is stopped with its children in a few rounds.
 const HOLDS: Duration = Duration::from_secs(10);
+/// As many of them are made though that time is over: on a machine that hardly runs each may take seconds.
+const ROUNDS: u32 = 20;
 /// Between two rounds.
 const STOPS: Duration = Duration::from_millis(2);
 
@@ -88,18 +90,21 @@ fn hold(c: &Container, hold: bool) -> Result<(), Error> {
     }
     let signal = if hold { Signal::STOP } else { Signal::CONT };
     let (mut told, began) = (BTreeSet::new(), Instant::now());
-    while began.elapsed() < HOLDS {
+    let mut rounds = 0;
+    while began.elapsed() < HOLDS || rounds < ROUNDS {
+        rounds += 1;
         let all = processes().remove(&c.id()).unwrap_or_default();
-        let fresh: Vec<i32> = all
+        // Those that were made since the last round are as they should be, when the others go on.
+        let mut left = all
             .iter()
-            .map(|(pid, _)| *pid)
-            .filter(|p| told.insert(*p))
-            .collect();
-        // A process stops when its turn comes to run, not with the signal.
-        if fresh.is_empty() && all.iter().all(|(_, stopped)| *stopped == hold) {
+            .filter(|(_, stopped)| *stopped != hold)
+            .peekable();
+        if left.peek().is_none() {
             return Ok(());
         }
-        for pid in fresh.into_iter().filter_map(Pid::from_raw) {
+        // A process stops when its turn comes to run, not with the signal.
+        let fresh = left.map(|(pid, _)| *pid).filter(|p| told.insert(*p));
+        for pid in fresh.filter_map(Pid::from_raw) {
             // One that has ended needs no stopping.
             let _ = kill_process(pid, signal);
         }

@@ -47,7 +47,8 @@ fn containers_are_held_and_what_they_wrote_is_kept() {
             counted().map(drop).ok_or_else(|| "none".to_string())
         });
 
-        assert_eq!(compose(crew, &["pause", "counts"]).0, 0);
+        let (code, said) = compose(crew, &["pause", "counts"]);
+        assert_eq!(code, 0, "{said}");
         assert_eq!(state(crew, "counts"), "paused");
         assert_eq!(state(crew, "idle"), "running");
         let before = counted();
@@ -57,7 +58,8 @@ fn containers_are_held_and_what_they_wrote_is_kept() {
         assert!(code == 1 && said.contains("unpause"), "{said}");
         std::thread::sleep(std::time::Duration::from_secs(1));
         assert_eq!(counted(), before, "it counts no further");
-        assert_eq!(compose(crew, &["unpause"]).0, 0);
+        let (code, said) = compose(crew, &["unpause"]);
+        assert_eq!(code, 0, "{said}");
         assert_eq!(state(crew, "counts"), "running");
         eventually("it counts on", || match counted() {
             now if now != before => Ok(()),
