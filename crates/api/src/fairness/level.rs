@@ -127,7 +127,8 @@ pub struct Seat {
     level: Arc<Level>,
     seats: u32,
     queue: Option<usize>,
-    began: Instant,
+    /// on the runtime's clock, which tests can stop
+    began: tokio::time::Instant,
 }
 
 impl Level {
@@ -237,7 +238,7 @@ impl Level {
             level: self.clone(),
             seats,
             queue,
-            began: Instant::now(),
+            began: tokio::time::Instant::now(),
         }
     }
 
@@ -523,7 +524,8 @@ mod tests {
         assert!(l.enter(3, 9, LONG).await.is_ok());
     }
 
-    #[tokio::test]
+    // turns go by the time that requests took: here all took the same
+    #[tokio::test(start_paused = true)]
     async fn a_flood_leaves_the_others_their_turn() {
         let l = level(
             Kind::Queue {
