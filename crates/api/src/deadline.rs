@@ -69,6 +69,30 @@ pub fn passed() -> Failure {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn what_takes_longer_than_its_client_says_is_told_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let api = crate::ApiServer::for_tests(dir.path());
+        api.inner.ready().await.unwrap();
+        // a body that never comes
+        type Piece = Result<http_body::Frame<bytes::Bytes>, std::convert::Infallible>;
+        let body = http_body_util::StreamBody::new(futures::stream::pending::<Piece>());
+        let request =
+            http::Request::post("/api/v1/namespaces/default/configmaps?timeout=10ms").body(body);
+        let mut request = request.unwrap();
+        let who = crate::identity::Identity::new("admin", &["system:masters"]);
+        request.extensions_mut().insert(who);
+        let response = api.inner.handle(request).await;
+        assert_eq!(response.status(), 504);
+        let body = http_body_util::BodyExt::collect(response.into_body());
+        let body: serde_json::Value =
+            serde_json::from_slice(&body.await.unwrap().to_bytes()).unwrap();
+        assert_eq!(
+            (&body["reason"], &body["message"]),
+            (&"Timeout".into(), &passed().message().into())
+        );
+    }
+
     #[test]
     fn a_request_ends_when_its_client_says_within_a_minute() {
         let invalid = |why: &str| {

@@ -390,9 +390,7 @@ async fn a_time_limit_of_the_clients_own() {
             assert_eq!(f.get(&format!("{path}?timeout={fine}")).await.code, 200);
         }
     }
-    // nothing is done in so short a time
-    let a = f.get(&format!("{CONFIGMAPS}?timeout=1ns")).await;
-    assert!(matches!(a.code, 200 | 504), "{}", a.code);
+    // that it ends what takes longer is tested where a request can be made to (`deadline`); watches it doesn't end
     let watch = format!("{CONFIGMAPS}?watch=true&timeoutSeconds=1&timeout=1ns");
     assert_eq!(f.get(&watch).await.code, 200);
 }
