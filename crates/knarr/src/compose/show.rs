@@ -177,7 +177,19 @@ async fn lines_and_end(
         };
         ended.find(same).map(|t| t.exit_code)
     };
-    let known = |pod: Option<&Pod>| pod.is_none_or(|p| code(p).is_some());
+    // One that has been started twice since then is told of no more.
+    let forgotten = |pod: &Pod| {
+        let all = pod.status.iter().flat_map(|s| &s.container_statuses);
+        !all.flatten().any(|s| {
+            let last = s.last_state.as_ref().and_then(|l| l.terminated.as_ref());
+            let ids = [
+                s.container_id.as_ref(),
+                last.and_then(|t| t.container_id.as_ref()),
+            ];
+            ids.into_iter().flatten().any(|i| i.ends_with(&id))
+        })
+    };
+    let known = |pod: Option<&Pod>| pod.is_none_or(|p| code(p).is_some() || forgotten(p));
     let ended = kube::runtime::wait::await_condition(api, &pod, known);
     let pod = tokio::time::timeout(CODE_COMES, ended).await.ok()?.ok()??;
     say_end(&title, code(&pod)?);
