@@ -1,6 +1,7 @@
 //! The shim: one small process per container that starts it, keeps its log, waits for it, and writes down how it ended. It needs nobody: the platform may come and go.
 
 use std::{
+    hash::{BuildHasher, Hasher, RandomState},
     io::Read,
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::{Path, PathBuf},
@@ -41,6 +42,11 @@ const GIVES_WAY: i32 = 10;
 const GIVES_WAY_TO_A_CROWD: i32 = 19;
 /// It is a crowd from so many a processor on: fewer are a busy machine, where an end is to be heard of soon.
 const CROWD: usize = 16;
+/// Where more than so many a processor want to run, a shim whose container has ended waits for a random while, at most
+/// [`AWHILE`]: a hundred that end together would have the processors one after the other, and whoever starts something
+/// new meanwhile would wait for all of them.
+const THRONG: usize = 4;
+const AWHILE: Duration = Duration::from_millis(150);
 
 /// Becoming the shim. The socket is where the caller listens until the start, and longer if it lives.
 pub(crate) fn main(socket: OwnedFd) -> i32 {
@@ -506,18 +512,33 @@ impl Rank {
         let loads = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
         // a single call; the library's way looks for quotas in many files
         let cpus = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize);
-        let steps = steps(&loads, cpus);
+        let running = running(&loads);
+        let steps = steps(running, cpus);
         sys::rank(sys::niceness() + steps, steps);
+        if running > THRONG * cpus {
+            std::thread::sleep(awhile(RandomState::new().build_hasher().finish()));
+        }
     }
 }
 
-/// By how much it gives way; `loads` is `/proc/loadavg`, whose fourth field begins with how many run or want to.
-fn steps(loads: &str, cpus: usize) -> i32 {
+/// `loads` is `/proc/loadavg`, whose fourth field begins with how many run or want to.
+fn running(loads: &str) -> usize {
     let fourth = loads.split(' ').nth(3).and_then(|f| f.split('/').next());
-    match fourth.and_then(|n| n.parse::<usize>().ok()) {
-        Some(running) if running > CROWD * cpus => GIVES_WAY_TO_A_CROWD,
-        _ => GIVES_WAY,
+    fourth.and_then(|n| n.parse().ok()).unwrap_or_default()
+}
+
+/// By how much it gives way.
+fn steps(running: usize, cpus: usize) -> i32 {
+    if running > CROWD * cpus {
+        GIVES_WAY_TO_A_CROWD
+    } else {
+        GIVES_WAY
     }
+}
+
+/// Shorter than [`AWHILE`].
+fn awhile(random: u64) -> Duration {
+    Duration::from_micros(random % AWHILE.as_micros() as u64)
 }
 
 #[derive(Clone, Copy)]
@@ -560,7 +581,7 @@ mod tests {
             ("", 4, GIVES_WAY),
             ("a b c d", 4, GIVES_WAY),
         ] {
-            assert_eq!(steps(loads, cpus), want, "{loads:?} on {cpus}");
+            assert_eq!(steps(running(loads), cpus), want, "{loads:?} on {cpus}");
         }
     }
 }
