@@ -3,7 +3,10 @@
 use crate::{connect, error::Error, paths::Paths};
 use clap::Args;
 use futures::{AsyncBufReadExt, StreamExt};
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::{
+    api::core::v1::{Namespace, Pod},
+    jiff::{SignedDuration, Timestamp},
+};
 use kube::{
     Api, Client, ResourceExt,
     api::{ListParams, LogParams},
@@ -18,19 +21,27 @@ pub struct LogsArguments {
     #[arg(short, long)]
     follow: bool,
     /// Only the last so many lines of each container
-    #[arg(long, value_name = "LINES")]
+    #[arg(short = 'n', long, value_name = "LINES")]
     tail: Option<i64>,
     /// The lines of the run before the last restart
     #[arg(long, conflicts_with = "follow")]
     previous: bool,
-    /// Only lines newer than so many seconds
-    #[arg(long, value_name = "SECONDS")]
-    since: Option<i64>,
+    /// Only lines since then: so many seconds ago, 42m for so long ago, or 2026-01-02T13:23:37Z
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Option<Timestamp>,
     /// Put the time before each line
     #[arg(short, long)]
     timestamps: bool,
     #[command(flatten)]
     target: crate::cli::Target,
+}
+
+/// A whole number is of seconds ago; all else as Compose reads it.
+fn since(text: &str) -> Result<Timestamp, String> {
+    match text.parse::<i32>() {
+        Ok(seconds) => Ok(Timestamp::now() - SignedDuration::from_secs(seconds.into())),
+        Err(_) => crate::compose::time(text),
+    }
 }
 
 /// The project asked for, or the only one there is.
@@ -106,6 +117,48 @@ pub fn has_container(pod: &Pod, service: &str) -> bool {
     containers.any(|c| c.name == name)
 }
 
+/// A container whose lines are asked for.
+#[derive(Debug, PartialEq)]
+struct Source {
+    pod: String,
+    container: String,
+    /// What stands before its lines where there are several: the Pod's name, and the container's if the Pod has more.
+    title: String,
+}
+
+/// The containers of a Pod that `names` mean: all of them, but only its own where a name is that of a service which shares
+/// the Pod with others.
+fn sources(pod: &Pod, names: &[String]) -> Vec<Source> {
+    let all: Vec<&str> = pod
+        .spec
+        .iter()
+        .flat_map(|s| &s.containers)
+        .map(|c| c.name.as_str())
+        .collect();
+    // What a compose file's service became carries a note of its own.
+    let is_service = |container: &String| {
+        pod.annotations()
+            .contains_key(&format!("knarr.dev/container.{container}"))
+    };
+    let own: Vec<String> = names
+        .iter()
+        .map(|n| knarr_compose::object_name(n))
+        .filter(|n| all.contains(&n.as_str()) && is_service(n))
+        .collect();
+    let whole = own.is_empty() || names.contains(&pod.name_any());
+    all.iter()
+        .filter(|c| whole || own.iter().any(|o| o == *c))
+        .map(|c| Source {
+            pod: pod.name_any(),
+            container: (*c).to_string(),
+            title: match all.len() {
+                1 => pod.name_any(),
+                _ => format!("{}/{c}", pod.name_any()),
+            },
+        })
+        .collect()
+}
+
 pub async fn run(paths: &Paths, arguments: LogsArguments) -> Result<u8, Error> {
     if let ([name], None, false) = (
         arguments.names.as_slice(),
@@ -122,28 +175,28 @@ pub async fn run(paths: &Paths, arguments: LogsArguments) -> Result<u8, Error> {
     let client = connect::connect(paths).await?;
     let namespace = project(&client, arguments.target.project.as_deref()).await?;
     let pods = pods_of(&client, &namespace, &arguments.names).await?;
-    let containers: Vec<(String, String)> = pods
+    let containers: Vec<Source> = pods
         .iter()
-        .flat_map(|p| {
-            p.spec
-                .iter()
-                .flat_map(|s| &s.containers)
-                .map(|c| (p.name_any(), c.name.clone()))
-        })
+        .flat_map(|p| sources(p, &arguments.names))
         .collect();
     let prefixed = containers.len() > 1;
-    let width = containers.iter().map(|(p, _)| p.len()).max().unwrap_or(0);
+    let width = containers.iter().map(|c| c.title.len()).max().unwrap_or(0);
     let api: Api<Pod> = Api::namespaced(client, &namespace);
-    let streams = containers.into_iter().map(|(pod, container)| {
+    let streams = containers.into_iter().map(|source| {
         let (api, arguments) = (api.clone(), &arguments);
         async move {
+            let Source {
+                pod,
+                container,
+                title,
+            } = source;
             let parameters = LogParams {
                 container: Some(container),
                 follow: arguments.follow,
                 tail_lines: arguments.tail,
                 timestamps: arguments.timestamps,
                 previous: arguments.previous,
-                since_seconds: arguments.since,
+                since_time: arguments.since,
                 ..LogParams::default()
             };
             match api.log_stream(&pod, &parameters).await {
@@ -152,7 +205,7 @@ pub async fn run(paths: &Paths, arguments: LogsArguments) -> Result<u8, Error> {
                     while let Some(Ok(line)) = lines.next().await {
                         let mut out = std::io::stdout().lock();
                         let written = if prefixed {
-                            writeln!(out, "{pod:width$} | {line}")
+                            writeln!(out, "{title:width$} | {line}")
                         } else {
                             writeln!(out, "{line}")
                         };
@@ -161,10 +214,63 @@ pub async fn run(paths: &Paths, arguments: LogsArguments) -> Result<u8, Error> {
                         }
                     }
                 }
-                Err(e) => eprintln!("{pod}: {}", Error::from(e)),
+                Err(e) => eprintln!("{title}: {}", Error::from(e)),
             }
         }
     });
     futures::future::join_all(streams).await;
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(name: &str, containers: &[&str], services: &[&str]) -> Pod {
+        let notes: serde_json::Map<String, serde_json::Value> = services
+            .iter()
+            .map(|s| (format!("knarr.dev/container.{s}"), json!("{}")))
+            .collect();
+        let containers: Vec<_> = containers.iter().map(|c| json!({ "name": c })).collect();
+        let pod = json!({
+            "metadata": { "name": name, "annotations": notes },
+            "spec": { "containers": containers }
+        });
+        serde_json::from_value(pod).unwrap()
+    }
+
+    #[test]
+    fn a_services_lines_are_its_own_containers() {
+        let check = |case: &str, pod: &Pod, names: &[&str], expected: &[&str]| {
+            let names: Vec<String> = names.iter().map(|n| (*n).to_string()).collect();
+            let titles: Vec<String> = sources(pod, &names).into_iter().map(|s| s.title).collect();
+            assert_eq!(titles, expected, "{case}");
+        };
+        let one = pod("web-1", &["web"], &["web"]);
+        let shared = pod("web-1", &["web", "my-side"], &["web", "my-side"]);
+        let sidecar = pod("web-1", &["web", "proxy"], &[]);
+        check("one container", &one, &["web"], &["web-1"]);
+        check("all", &shared, &[], &["web-1/web", "web-1/my-side"]);
+        check("the first", &shared, &["web"], &["web-1/web"]);
+        check("the other", &shared, &["my_side"], &["web-1/my-side"]);
+        check(
+            "one and another Pod's",
+            &shared,
+            &["my_side", "db"],
+            &["web-1/my-side"],
+        );
+        check(
+            "the Pod",
+            &shared,
+            &["web-1"],
+            &["web-1/web", "web-1/my-side"],
+        );
+        check(
+            "a Pod of a manifest",
+            &sidecar,
+            &["web"],
+            &["web-1/web", "web-1/proxy"],
+        );
+    }
 }

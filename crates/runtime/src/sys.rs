@@ -320,15 +320,23 @@ pub(crate) fn block_signals(blocked: bool) {
     }
 }
 
-/// Every signal's action back to the default (Rust ignores SIGPIPE, which would be inherited over exec).
+/// Every signal's action back to the default: Rust ignores SIGPIPE, and glibc's posix_spawn leaves 32 and 33 (its own) ignored,
+/// which would be inherited over exec. By the system call, since glibc's `signal` refuses its own two.
 pub(crate) fn reset_signals() {
+    /// Longer than any architecture's `struct sigaction` of the kernel; all zero is SIG_DFL without flags, with no signal blocked.
+    const DEFAULT: [u64; 8] = [0; 8];
+    /// Bytes of the kernel's set of 64 signals.
+    const SET: usize = 8;
     for signal in 1..=64 {
-        if signal == libc::SIGKILL || signal == libc::SIGSTOP {
-            continue;
-        }
-        // SAFETY: SIG_DFL runs no code of ours; invalid numbers only give an error.
+        // SAFETY: SIG_DFL runs no code of ours, the kernel only reads `DEFAULT`; SIGKILL and SIGSTOP only give an error.
         unsafe {
-            libc::signal(signal, libc::SIG_DFL);
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                DEFAULT.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                SET,
+            );
         }
     }
 }

@@ -30,7 +30,7 @@ async fn outcome(mut process: ExecProcess) -> (i32, String, String) {
     (code, out, err)
 }
 
-const POWERS: &str = "grep -E '^(Cap|Seccomp|NoNewPrivs|Groups|Uid|Gid)' /proc/self/status; \
+const POWERS: &str = "grep -E '^(Cap|Seccomp|NoNewPrivs|Groups|Uid|Gid|SigBlk|SigIgn)' /proc/self/status; \
     cat /proc/self/cgroup; cat /proc/self/oom_score_adj; \
     for n in cgroup ipc mnt net pid user uts; do readlink /proc/self/ns/$n; done; pwd; hostname; umask";
 
@@ -69,6 +69,9 @@ async fn an_extra_process_has_exactly_the_powers_of_the_first() {
     let out = check("may-gain", &|s| s.no_new_privileges = false).await;
     assert!(out.contains("NoNewPrivs:\t0"), "{out}");
     assert!(out.contains("Seccomp:\t2"), "{out}");
+    // Not even the two signals that glibc's posix_spawn leaves ignored for its own use.
+    assert!(out.contains("SigBlk:\t0000000000000000"), "{out}");
+    assert!(out.contains("SigIgn:\t0000000000000000"), "{out}");
 
     let out = check("user", &|s| {
         s.user.uid = 1000;

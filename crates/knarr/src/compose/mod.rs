@@ -11,6 +11,8 @@ mod oneoff;
 mod show;
 mod workloads;
 
+pub use show::time;
+
 use crate::{
     config::{self, ConfigArguments},
     connect, down,
