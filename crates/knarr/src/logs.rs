@@ -21,7 +21,7 @@ pub struct LogsArguments {
     #[arg(short, long)]
     follow: bool,
     /// Only the last so many lines of each container
-    #[arg(short = 'n', long, value_name = "LINES")]
+    #[arg(long, value_name = "LINES")]
     tail: Option<i64>,
     /// The lines of the run before the last restart
     #[arg(long, conflicts_with = "follow")]

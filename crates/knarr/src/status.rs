@@ -1,9 +1,12 @@
-//! `knarr status`: what runs, and what is wrong.
+//! `knarr status`: what runs, what has run to its end, and what is wrong.
+
+mod jobs;
 
 use crate::{cli::Output, connect, error::Error, paths::Paths, ready};
 use clap::Args;
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment, StatefulSet},
+    batch::v1::Job,
     core::v1::{Event, Node, Pod, Service},
 };
 use kube::{Api, Client, ResourceExt, api::ListParams};
@@ -44,7 +47,7 @@ pub async fn run(paths: &Paths, arguments: StatusArguments) -> Result<u8, Error>
     let well = node_ready
         && rows
             .iter()
-            .all(|r| r.problems.is_empty() && r.state == "running");
+            .all(|r| r.problems.is_empty() && matches!(r.state.as_str(), "running" | "completed"));
     if arguments.output == Output::Json {
         let services: Vec<Value> = rows
             .iter()
@@ -167,12 +170,7 @@ async fn rows(client: &Client, project: Option<&str>) -> Result<Vec<Row>, Error>
                 wanted - ready
             ));
         }
-        let state = match (wanted, ready) {
-            (0, _) => "stopped",
-            (w, r) if r >= w => "running",
-            (_, 0) => "down",
-            _ => "degraded",
-        };
+        let state = state_of(wanted, ready);
         let published: Vec<&Service> = services
             .iter()
             .filter(|s| s.namespace().as_deref() == Some(namespace) && publishes(s, &labels))
@@ -199,9 +197,61 @@ async fn rows(client: &Client, project: Option<&str>) -> Result<Vec<Row>, Error>
             addresses,
             problems,
         });
+        let beside = beside(&workload, name);
+        rows.extend(beside.iter().map(|service| {
+            let (ready, restarts) = own(&mine, service);
+            Row {
+                app: namespace.into(),
+                service: service.clone(),
+                ready: format!("{ready}/{wanted}"),
+                state: state_of(wanted, ready).into(),
+                restarts,
+                addresses: Vec::new(),
+                problems: Vec::new(),
+            }
+        }));
+    }
+    for job in Api::<Job>::all(client.clone()).list(&all).await? {
+        if namespaced(&job.namespace().unwrap_or_default()) && jobs::is_a_service(&job) {
+            rows.push(jobs::row(client, &job, &pods).await);
+        }
     }
     rows.sort_by(|a, b| (&a.app, &a.service).cmp(&(&b.app, &b.service)));
     Ok(rows)
+}
+
+fn state_of(wanted: i64, ready: i64) -> &'static str {
+    match (wanted, ready) {
+        (0, _) => "stopped",
+        (w, r) if r >= w => "running",
+        (_, 0) => "down",
+        _ => "degraded",
+    }
+}
+
+/// The further services of a compose file whose containers share the workload's Pods; they carry a note of their own.
+fn beside(workload: &Value, name: &str) -> Vec<String> {
+    let notes = workload
+        .pointer("/spec/template/metadata/annotations")
+        .and_then(Value::as_object);
+    let notes = notes.into_iter().flatten();
+    notes
+        .filter_map(|(key, _)| key.strip_prefix("knarr.dev/container."))
+        .filter(|service| *service != name)
+        .map(str::to_string)
+        .collect()
+}
+
+/// In how many Pods the container of that name is ready, and how often it was started again.
+fn own(pods: &[&Pod], container: &str) -> (i64, i32) {
+    let statuses = pods
+        .iter()
+        .filter(|p| p.metadata.deletion_timestamp.is_none())
+        .filter_map(|p| p.status.as_ref()?.container_statuses.as_ref())
+        .flatten()
+        .filter(|c| c.name == container);
+    let ready = statuses.clone().filter(|c| c.ready).count() as i64;
+    (ready, statuses.map(|c| c.restart_count).sum())
 }
 
 fn publishes(service: &Service, labels: &BTreeMap<String, String>) -> bool {
