@@ -13,6 +13,7 @@ use crate::{
     events::Events,
     eviction,
     id_ranges::IdRanges,
+    machine::Machine,
     pod::resize::share::Requests,
     services::Services,
     settings::Settings,
@@ -27,6 +28,8 @@ pub(crate) struct Context {
     pub host_ip: IpAddr,
     pub dns_ip: Ipv4Addr,
     pub cluster_domain: String,
+    /// the whole of it; what follows is the node's part, for Pods
+    pub machine: Machine,
     pub cpus_milli: i64,
     pub memory_bytes: i64,
     pub engine: Engine,

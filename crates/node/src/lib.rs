@@ -204,6 +204,7 @@ impl Node {
 
         let cancel = CancellationToken::new();
         let tasks = TaskTracker::new();
+        let turns = turns::Turns::new(usize::try_from(machine.cpus).unwrap_or(1));
         let context = Arc::new(context::Context {
             name: parts.name.clone(),
             data_dir: parts.data_dir,
@@ -213,6 +214,7 @@ impl Node {
             cpus_milli: i64::from(machine.cpus) * 1000 / i64::from(parts.share),
             memory_bytes: i64::try_from(machine.memory_bytes / u64::from(parts.share))
                 .unwrap_or(i64::MAX),
+            machine,
             engine: parts.engine,
             images: parts.images,
             pulls: tokio::sync::Semaphore::new(parts.settings.pulls_max),
@@ -226,7 +228,7 @@ impl Node {
             pressure,
             csi,
             devices,
-            turns: turns::Turns::new(usize::try_from(machine.cpus).unwrap_or(1)),
+            turns,
             app_armor: knarr_runtime::AppArmor::default(),
             operations: parts.operations.clone(),
         });

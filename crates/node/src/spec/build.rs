@@ -306,7 +306,7 @@ pub(crate) async fn spec(request: Request<'_>) -> Result<ContainerSpec, String> 
             .max(1),
         oom_score_adj: extras
             .oom_score_adj
-            .unwrap_or_else(|| resources::oom_score_adj(pod, container, context.memory_bytes)),
+            .unwrap_or_else(|| resources::oom_score_adj(pod, container, &context.machine)),
         rlimits: extras.rlimits(),
         pid_of: request.target,
         ..ContainerSpec::default()

@@ -10,7 +10,7 @@ use k8s_openapi::{
 };
 use knarr_runtime::Resources;
 
-use crate::quantity;
+use crate::{machine::Machine, quantity};
 
 const CPU_PERIOD_US: i64 = 100_000;
 const CPU_QUOTA_US_MIN: i64 = 1_000;
@@ -153,8 +153,8 @@ pub(crate) fn qos_class(pod: &Pod) -> &'static str {
     }
 }
 
-/// Less is safer from the kernel's OOM killer.
-pub(crate) fn oom_score_adj(pod: &Pod, container: &Container, node_memory_bytes: i64) -> i32 {
+/// Less is safer from the kernel's OOM killer, which knows the whole machine, whatever part of it is the node's.
+pub(crate) fn oom_score_adj(pod: &Pod, container: &Container, machine: &Machine) -> i32 {
     let priority = pod.spec.as_ref().and_then(|s| s.priority).unwrap_or(0);
     if priority >= SYSTEM_CRITICAL_PRIORITY {
         return -997;
@@ -184,7 +184,10 @@ pub(crate) fn oom_score_adj(pod: &Pod, container: &Container, node_memory_bytes:
                     let sharers = i64::try_from(lasting().count()).unwrap_or(1).max(1);
                     left.max(0) / sharers
                 });
-            let score = |bytes: i64| 1000 - bytes.saturating_mul(1000) / node_memory_bytes.max(1);
+            let all = i64::try_from(machine.memory_bytes)
+                .unwrap_or(i64::MAX)
+                .max(1);
+            let score = |bytes: i64| 1000 - bytes.saturating_mul(1000) / all;
             let mut out = score(requested(container) + share);
             // a sidecar is to live at least as long as what it serves
             if inits().filter(sidecar).any(|c| c.name == container.name) {
@@ -207,13 +210,17 @@ mod tests {
 
     #[test]
     fn classes_scores_and_cgroups() {
+        let machine = Machine {
+            cpus: 4,
+            memory_bytes: 4 << 30,
+        };
         let check =
             |resources: serde_json::Value, class: &str, score: i32, cgroup_want: Resources| {
                 let pod = pod(json!([{"name": "c", "resources": resources.clone()}]));
                 let container = &pod.spec.as_ref().unwrap().containers[0];
                 assert_eq!(qos_class(&pod), class, "{resources}");
                 assert_eq!(
-                    oom_score_adj(&pod, container, 4 << 30),
+                    oom_score_adj(&pod, container, &machine),
                     score,
                     "{resources}"
                 );
