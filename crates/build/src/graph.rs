@@ -30,7 +30,8 @@ use crate::{
 type Made<T> = OnceCell<Result<Arc<T>, Arc<Error>>>;
 type Outers = HashMap<(String, String), Arc<Made<Outer>>>;
 
-pub(crate) struct Graph<'a> {
+/// What a build is made of, before it runs.
+pub(crate) struct Parts<'a> {
     pub(crate) engine: &'a Inner,
     pub(crate) request: &'a BuildRequest,
     /// With a lease: what the build adds is not taken for garbage.
@@ -42,20 +43,32 @@ pub(crate) struct Graph<'a> {
     pub(crate) file_name: String,
     pub(crate) text: String,
     pub(crate) build: Build,
-    pub(crate) global: Scope,
-    pub(crate) target: usize,
     pub(crate) epoch: Option<i64>,
     /// The build's own context.
     pub(crate) context: Tree,
+    pub(crate) shared: Arc<Shared>,
+    /// It is one of several platforms'.
+    pub(crate) one_of_several: bool,
+}
+
+/// A build that runs; its parts are read as its own.
+pub(crate) struct Graph<'a> {
+    parts: Parts<'a>,
+    pub(crate) global: Scope,
+    pub(crate) target: usize,
     pub(crate) started: jiff::Timestamp,
     /// Has the context been told of?
     pub(crate) context_told: std::sync::atomic::AtomicBool,
     stages: Vec<Made<State>>,
     /// Images and named contexts, by name and platform.
     outer: Mutex<Outers>,
-    pub(crate) shared: Arc<Shared>,
-    /// It is one of several platforms'.
-    pub(crate) one_of_several: bool,
+}
+
+impl<'a> std::ops::Deref for Graph<'a> {
+    type Target = Parts<'a>;
+    fn deref(&self) -> &Parts<'a> {
+        &self.parts
+    }
 }
 
 /// What the platforms of a build have in common.
@@ -100,52 +113,21 @@ impl From {
     }
 }
 
-/// What a build is made of, before it runs.
-pub(crate) struct Parts<'a> {
-    pub(crate) engine: &'a Inner,
-    pub(crate) request: &'a BuildRequest,
-    pub(crate) images: ImageStore,
-    pub(crate) cache: Arc<Cache>,
-    pub(crate) stats: Arc<StatCache>,
-    pub(crate) told: &'a Told<'a>,
-    pub(crate) file: Dockerfile,
-    pub(crate) file_name: String,
-    pub(crate) text: String,
-    pub(crate) build: Build,
-    pub(crate) epoch: Option<i64>,
-    pub(crate) context: Tree,
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) one_of_several: bool,
-}
-
 impl<'a> Graph<'a> {
-    pub(crate) fn new(p: Parts<'a>) -> Result<Graph<'a>, Error> {
-        let target = p.file.target(p.build.stage.as_deref());
+    pub(crate) fn new(parts: Parts<'a>) -> Result<Graph<'a>, Error> {
+        let target = parts.file.target(parts.build.stage.as_deref());
         let target = target.map_err(Error::Request)?;
-        let global = Scope::global(&p.file, &p.build)
-            .map_err(|e| dockerfile_error(&p.file_name, &p.text, &e))?;
-        let stages = p.file.stages.iter().map(|_| OnceCell::new()).collect();
+        let global = Scope::global(&parts.file, &parts.build)
+            .map_err(|e| dockerfile_error(&parts.file_name, &parts.text, &e))?;
+        let stages = parts.file.stages.iter().map(|_| OnceCell::new()).collect();
         Ok(Graph {
-            engine: p.engine,
-            request: p.request,
-            images: p.images,
-            cache: p.cache,
-            stats: p.stats,
-            told: p.told,
-            file: p.file,
-            file_name: p.file_name,
-            text: p.text,
-            build: p.build,
+            parts,
             global,
             target,
-            epoch: p.epoch,
-            context: p.context,
             started: jiff::Timestamp::now(),
             context_told: false.into(),
             stages,
             outer: Mutex::default(),
-            shared: p.shared,
-            one_of_several: p.one_of_several,
         })
     }
 
