@@ -4,7 +4,7 @@ mod create;
 mod kept;
 mod update;
 
-pub use kept::may_go;
+pub use kept::{may_go, put_or_delete};
 
 use bytes::Bytes;
 use knarr_schema::managed;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use knarr_store::{CommitError, Expect, Op};
+use knarr_store::{CommitError, Expect};
 use serde_json::Value;
 
 use super::{definition::Definition, kind::CLEANUP, names, sync};
@@ -13,7 +13,7 @@ use crate::{
     object,
     registry::Handle,
     server::Inner,
-    write::may_go,
+    write::{may_go, put_or_delete},
 };
 
 /// Attempts of one status write against concurrent writers.
@@ -163,19 +163,7 @@ async fn change(
         }
         let encoded = object::encode(&o);
         let expect = Expect::Revision(entry.mod_revision);
-        let op = if may_go(definitions, &o) {
-            Op::Delete {
-                key: key.clone(),
-                expect,
-                last: Some(encoded.spliced()),
-            }
-        } else {
-            Op::Put {
-                key: key.clone(),
-                value: encoded.spliced(),
-                expect,
-            }
-        };
+        let op = put_or_delete(key.clone(), &encoded, expect, may_go(definitions, &o));
         match inner.store.commit(vec![op]).await {
             Ok(_) => return true,
             Err(CommitError::Conflict { .. }) => {}

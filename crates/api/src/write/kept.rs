@@ -1,12 +1,15 @@
 //! What of an object a write can't change: it is taken from the live one, or away.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use knarr_store::{Expect, Op};
 use serde_json::Value;
 
 use super::Write;
 use crate::{
     namespaces::is_namespace,
-    object::{meta, meta_mut},
+    object::{Encoded, meta, meta_mut},
     registry::{FieldError, Resource},
     status::Failure,
 };
@@ -91,6 +94,23 @@ pub fn may_go(r: &Resource, o: &Value) -> bool {
             .unwrap_or(0)
             == 0
         && (!is_namespace(r) || empty(o.pointer("/spec/finalizers")))
+}
+
+/// The op that writes a changed object: when it may go, it goes.
+pub fn put_or_delete(key: Arc<str>, encoded: &Encoded, expect: Expect, goes: bool) -> Op {
+    if goes {
+        Op::Delete {
+            key,
+            expect,
+            last: Some(encoded.spliced()),
+        }
+    } else {
+        Op::Put {
+            key,
+            value: encoded.spliced(),
+            expect,
+        }
+    }
 }
 
 pub(super) fn copy(to: &mut Value, from: &Value, key: &str) {

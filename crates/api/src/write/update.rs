@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use knarr_store::{CommitError, Expect, Op};
+use knarr_store::{CommitError, Expect};
 use serde_json::Value;
 
 use super::{
     ATTEMPTS_MAX, Change, Part, Write, Written,
-    kept::{copy, copy_in, may_go},
+    kept::{copy, copy_in, may_go, put_or_delete},
 };
 use crate::{
     admission::{self, Admitted, Attributes, Operation},
@@ -83,19 +83,7 @@ impl Write<'_> {
             let stays = (!gone).then_some(&new);
             let addresses = held_addresses::ops(self.inner, &snapshot, r, Some(&live), stays);
             admitted.ops.extend(addresses);
-            let op = if gone {
-                Op::Delete {
-                    key: key.clone(),
-                    expect,
-                    last: Some(encoded.spliced()),
-                }
-            } else {
-                Op::Put {
-                    key: key.clone(),
-                    value: encoded.spliced(),
-                    expect,
-                }
-            };
+            let op = put_or_delete(key.clone(), &encoded, expect, gone);
             match self.inner.store.commit(admitted.with(op)).await {
                 Ok(revision) => {
                     self.warnings.extend(warnings);
