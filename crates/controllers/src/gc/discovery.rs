@@ -4,7 +4,11 @@ use std::{collections::HashMap, sync::Arc};
 
 use serde::Deserialize;
 
-use crate::{error::Result, machinery::rest::Rest, objects::meta::nullable};
+use crate::{
+    error::Result,
+    machinery::rest::Rest,
+    objects::meta::{self, nullable},
+};
 
 /// A resource, at the version that the server prefers.
 #[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,24 +34,12 @@ pub struct Resource {
 impl Resource {
     /// `v1`, `apps/v1`
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() {
-            self.version.to_string()
-        } else {
-            format!("{}/{}", self.group, self.version)
-        }
+        meta::api_version(&self.group, &self.version)
     }
     /// Path of the collection; all namespaces for "".
     pub fn collection(&self, namespace: &str) -> String {
-        let root = if self.group.is_empty() {
-            format!("/api/{}", self.version)
-        } else {
-            format!("/apis/{}/{}", self.group, self.version)
-        };
-        if namespace.is_empty() || !self.namespaced {
-            format!("{root}/{}", self.plural)
-        } else {
-            format!("{root}/namespaces/{namespace}/{}", self.plural)
-        }
+        let namespace = if self.namespaced { namespace } else { "" };
+        meta::collection(&self.group, &self.version, &self.plural, namespace)
     }
     /// Path of an object.
     pub fn path(&self, namespace: &str, name: &str) -> String {

@@ -289,27 +289,35 @@ pub struct Kind {
     pub kind: &'static str,
 }
 
+/// `apps/v1`, or `v1` for the core group ("").
+pub fn api_version(group: &str, version: &str) -> String {
+    match group {
+        "" => version.into(),
+        _ => format!("{group}/{version}"),
+    }
+}
+
+/// Path of a collection; all namespaces (or cluster scope) for "".
+pub fn collection(group: &str, version: &str, plural: &str, namespace: &str) -> String {
+    let root = match group {
+        "" => "/api",
+        _ => "/apis",
+    };
+    let version = api_version(group, version);
+    match namespace {
+        "" => format!("{root}/{version}/{plural}"),
+        _ => format!("{root}/{version}/namespaces/{namespace}/{plural}"),
+    }
+}
+
 impl Kind {
     /// `apps/v1` or `v1`
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() {
-            self.version.into()
-        } else {
-            format!("{}/{}", self.group, self.version)
-        }
+        api_version(self.group, self.version)
     }
     /// Path of the collection; all namespaces (or cluster scope) for "".
     pub fn collection(&self, namespace: &str) -> String {
-        let root = if self.group.is_empty() {
-            format!("/api/{}", self.version)
-        } else {
-            format!("/apis/{}/{}", self.group, self.version)
-        };
-        if namespace.is_empty() {
-            format!("{root}/{}", self.plural)
-        } else {
-            format!("{root}/namespaces/{namespace}/{}", self.plural)
-        }
+        collection(self.group, self.version, self.plural, namespace)
     }
     /// Path of one object.
     pub fn path(&self, namespace: &str, name: &str) -> String {
