@@ -24,8 +24,8 @@ use crate::{
         work::{Next, WORKERS, work},
     },
     objects::{
+        batch::{ActiveJob, CronJob, CronJobStatus, Job},
         meta::{Key, Meta, Object, Seconds, now, rfc3339},
-        workload::{ActiveJob, CronJob, CronJobStatus, Job},
     },
 };
 

@@ -35,10 +35,10 @@ use crate::{
         work::{Next, WORKERS, work},
     },
     objects::{
+        batch::{Job, JobStatus},
         meta::{Condition, Key, Object, now, parse_time, rfc3339},
         pod::Pod,
         template::PodName,
-        workload::{Job, JobStatus},
     },
 };
 

@@ -2,8 +2,8 @@
 
 use super::indexes::Indexes;
 use crate::objects::{
+    batch::{ExitCodes, PodFailurePolicy, SuccessPolicy},
     pod::Pod,
-    workload::{ExitCodes, PodFailurePolicy, SuccessPolicy},
 };
 
 /// What a pod's failure means.
@@ -69,7 +69,7 @@ fn exit_code<'a>(pod: &'a Pod, codes: &ExitCodes) -> Option<(&'a str, i32)> {
         })
 }
 
-fn condition<'a>(pod: &'a Pod, rule: &crate::objects::workload::FailureRule) -> Option<&'a str> {
+fn condition<'a>(pod: &'a Pod, rule: &crate::objects::batch::FailureRule) -> Option<&'a str> {
     pod.status
         .conditions
         .iter()

@@ -14,9 +14,9 @@ use super::{
 use crate::{
     machinery::status,
     objects::{
+        batch::Job,
         meta::Seconds,
         pod::{Phase, Pod},
-        workload::Job,
     },
     replicaset::ranking::rank,
 };

@@ -9,9 +9,9 @@ use super::{
 use crate::{
     machinery::status::{self, condition},
     objects::{
+        batch::{Job, JobStatus},
         meta::{Condition, Seconds, rfc3339},
         pod::{Phase, Pod},
-        workload::{Job, JobStatus},
     },
 };
 

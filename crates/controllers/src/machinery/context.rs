@@ -14,6 +14,7 @@ use crate::{
     objects::{
         address::{IpAddress, ServiceCidr},
         autoscaler::Autoscaler,
+        batch::{CronJob, Job},
         csi::{CsiDriver, CsiNode, StorageCapacity, VolumeAttachment},
         device::{DeviceClass, ResourceClaim, ResourceSlice},
         lease::Lease,
@@ -24,8 +25,8 @@ use crate::{
         service::{EndpointSlice, Endpoints, Service},
         volume::{AttributesClass, Claim, StorageClass, Volume},
         workload::{
-            ControllerRevision, CronJob, DaemonSet, Deployment, Job, ReplicaSet,
-            ReplicationController, StatefulSet,
+            ControllerRevision, DaemonSet, Deployment, ReplicaSet, ReplicationController,
+            StatefulSet,
         },
     },
     quota::ResourceQuota,

@@ -5,6 +5,7 @@
 pub mod address;
 pub mod affinity;
 pub mod autoscaler;
+pub mod batch;
 pub mod csi;
 pub mod device;
 pub mod intstr;
