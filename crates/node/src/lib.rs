@@ -267,6 +267,11 @@ impl Node {
             plugins: context.devices.plugins.clone(),
         };
         until(Box::pin(wiper.run()));
+        let listener = devices::Listener {
+            context: context.clone(),
+            registry: registry.clone(),
+        };
+        until(Box::pin(listener.run()));
         until(Box::pin(registrar.run(uid)));
         let extended = extended::follow((parts.client)(), context.name.clone());
         until(Box::pin(extended));

@@ -238,7 +238,7 @@ impl Devices {
         blocking(move || folder.remove(&record.uid)).await
     }
 
-    /// The edits of a container, by name: of all its claims, each once. Blocking.
+    /// The edits of a container, by name: of all its claims, each once.
     ///
     /// # Errors
     /// When one of its claims isn't known yet.
@@ -248,21 +248,11 @@ impl Devices {
         let resources = container.resources.as_ref();
         let wanted = resources.and_then(|r| r.claims.as_ref());
         for wanted in wanted.into_iter().flatten() {
-            let Some(claim) = claims(pod).find(|c| c.name == wanted.name) else {
+            let Some(record) = self.record_for(pod, &wanted.name)? else {
                 continue;
             };
-            let Some((name, _)) = name(pod, claim)? else {
-                continue;
-            };
-            let record = self.record_of(pod, name)?;
-            let devices = record.drivers.values().flatten();
-            let concerned = devices.filter(|device| match wanted.request.as_deref() {
-                None | Some("") => true,
-                Some(request) => {
-                    device.requests.is_empty() || device.requests.iter().any(|r| r == request)
-                }
-            });
-            for edit in concerned.flat_map(|device| &device.cdi) {
+            let concerned = record.devices(wanted.request.as_deref().unwrap_or_default());
+            for edit in concerned.flat_map(|(_, device)| &device.cdi) {
                 if seen.insert(edit.clone()) {
                     all.push(edit.clone());
                 }
@@ -271,14 +261,21 @@ impl Devices {
         Ok(all)
     }
 
-    fn record_of(&self, pod: &Pod, claim: &str) -> Result<Record, String> {
+    /// What is known of the claim that the Pod has under this name; None: it has none, or needs none.
+    ///
+    /// # Errors
+    /// When it isn't known yet.
+    pub(super) fn record_for(&self, pod: &Pod, wanted: &str) -> Result<Option<Record>, String> {
+        let Some(claim) = claims(pod).find(|c| c.name == wanted) else {
+            return Ok(None);
+        };
+        let Some((claim, _)) = name(pod, claim)? else {
+            return Ok(None);
+        };
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        let mut records = self.folder.all().into_iter();
-        let found = records.find(|r| {
-            r.name == claim && r.namespace == namespace && r.prepared && r.pods.contains(uid)
-        });
-        found.ok_or_else(|| {
+        let found = self.folder.of(namespace, claim, uid);
+        found.map(Some).ok_or_else(|| {
             format!("unable to get claim info for ResourceClaim {claim} in namespace {namespace}")
         })
     }

@@ -2,12 +2,14 @@
 //! containers that name them, and given back after.
 //!
 //! Drivers come by `plugins_registry` as CSI's do, are kept in [`plugins`] and asked in [`claims`]; what was asked of them
-//! is written down first ([`record`]). What they answer names edits of the container, which are in files ([`cdi`]).
+//! is written down first ([`record`]). What they answer names edits of the container, which are in files ([`cdi`]). How the
+//! devices are is said by their drivers, too ([`health`]).
 //!
 //! Source: kubernetes `pkg/kubelet/cm/dra`.
 
 mod cdi;
 mod claims;
+mod health;
 pub(crate) mod plugins;
 mod record;
 mod slices;
@@ -22,9 +24,10 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use knarr_runtime::ContainerSpec;
 use parking_lot::Mutex;
 
-use self::{plugins::Plugins, record::Folder};
+use self::{health::Health, plugins::Plugins, record::Folder};
 
 pub(crate) use cdi::FOLDERS;
+pub(crate) use health::Listener;
 pub(crate) use slices::Wiper;
 
 /// What a Pod's event says before the reason ([`Devices::prepare`]).
@@ -34,6 +37,7 @@ pub(crate) const NOT_PREPARED: &str = "Failed to prepare dynamic resources: ";
 pub(crate) struct Devices {
     pub plugins: Arc<Plugins>,
     folder: Folder,
+    health: Health,
     /// where the files of [`cdi`] are; what is in the later folder counts more
     edits: Vec<PathBuf>,
     /// one at a time for one claim, by its uid
@@ -41,10 +45,12 @@ pub(crate) struct Devices {
 }
 
 impl Devices {
+    /// Reads what is known in the folder. Blocking.
     pub(crate) fn new(dir: PathBuf, edits: Vec<PathBuf>) -> Devices {
         Devices {
             plugins: Arc::default(),
-            folder: Folder { dir },
+            folder: Folder::open(dir),
+            health: Health::default(),
             edits,
             locks: Mutex::default(),
         }
@@ -75,9 +81,19 @@ impl Devices {
         cdi::inject(&self.edits, spec, &names)
     }
 
-    /// Uids of all Pods that have something of a driver. Blocking.
+    /// Uids of all Pods that have something of a driver.
     pub(crate) fn pods(&self) -> BTreeSet<String> {
         let records = self.folder.all().into_iter();
         records.flat_map(|record| record.pods).collect()
+    }
+
+    /// Uids of the Pods that have one of these devices of the driver, by pool and name.
+    fn users(&self, driver: &str, devices: &BTreeSet<(String, String)>) -> BTreeSet<String> {
+        let has = |record: &record::Record| {
+            let mut of = record.drivers.get(driver).into_iter().flatten();
+            of.any(|d| devices.contains(&(d.pool.clone(), d.device.clone())))
+        };
+        let records = self.folder.all().into_iter();
+        records.filter(has).flat_map(|r| r.pods).collect()
     }
 }

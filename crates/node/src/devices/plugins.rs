@@ -232,6 +232,14 @@ impl Plugins {
         Some(name)
     }
 
+    /// All, with their drivers' names.
+    pub(super) fn all(&self) -> Vec<(Box<str>, Plugin)> {
+        let all = self.all.lock();
+        let each = all.iter();
+        each.flat_map(|(name, plugins)| plugins.iter().map(|p| (name.clone(), p.clone())))
+            .collect()
+    }
+
     /// Names of the drivers that are there.
     pub(super) fn names(&self) -> Vec<Box<str>> {
         self.all.lock().keys().cloned().collect()

@@ -266,6 +266,10 @@ impl Worker {
             resources: Some(resources),
             allocated_resources: given.requests,
             volume_mounts: mounts(container),
+            allocated_resources_status: match unit.kind {
+                Kind::App => self.context.devices.health_of(pod, container),
+                _ => None,
+            },
             user: unit.user.as_deref().map(|user| ContainerUser {
                 linux: Some(user.clone()),
             }),

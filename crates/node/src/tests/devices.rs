@@ -5,9 +5,10 @@ use std::{
     sync::Arc,
 };
 
+use knarr_grpc::{Call, Status};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::net::UnixListener;
+use tokio::{net::UnixListener, sync::mpsc};
 
 use super::{
     csi_driver::{Answer, serve},
@@ -25,8 +26,38 @@ struct FakeDriver {
     calls: Arc<Mutex<Vec<String>>>,
     /// what the next calls end with
     error: Arc<Mutex<Option<&'static str>>>,
+    /// who listens to the devices' health
+    listeners: Listeners,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     registry: PathBuf,
+}
+
+type Listeners = Arc<Mutex<Vec<mpsc::Sender<Result<Message, Status>>>>>;
+
+/// The plugin's own socket: calls, and streams of health.
+async fn plugin(listener: UnixListener, answer: Answer, listeners: Listeners) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let (answer, listeners) = (answer.clone(), listeners.clone());
+        tokio::spawn(knarr_grpc::serve(stream, move |mut call: Call| {
+            let (answer, listeners) = (answer.clone(), listeners.clone());
+            async move {
+                let method = call.method.rsplit('/').next().unwrap().to_owned();
+                let message = call.message().await?;
+                if method == "NodeWatchResources" {
+                    assert_eq!(
+                        call.method,
+                        "/v1alpha1.DRAResourceHealth/NodeWatchResources"
+                    );
+                    let (send, receive) = mpsc::channel(16);
+                    listeners.lock().push(send);
+                    return Ok(knarr_grpc::Answer::Many(receive));
+                }
+                let answered = answer(&method, &message);
+                let answered = answered.map_err(|(code, why)| Status::new(code, why));
+                answered.map(knarr_grpc::Answer::One)
+            }
+        }));
+    }
 }
 
 impl FakeDriver {
@@ -41,17 +72,20 @@ impl FakeDriver {
         let (said, fails) = (calls.clone(), error.clone());
         let answer: Answer =
             Arc::new(move |method, request| answer(&said, &fails, method, request));
-        let tasks = [endpoint.join("dra.sock"), registry.clone()]
-            .into_iter()
-            .map(|path| {
-                let _ = std::fs::remove_file(&path);
-                let listener = UnixListener::bind(&path).unwrap();
-                tokio::spawn(serve(listener, answer.clone()))
-            })
-            .collect();
+        let bind = |path: &Path| {
+            let _ = std::fs::remove_file(path);
+            UnixListener::bind(path).unwrap()
+        };
+        let listeners = Listeners::default();
+        let own = bind(&endpoint.join("dra.sock"));
+        let tasks = vec![
+            tokio::spawn(plugin(own, answer.clone(), listeners.clone())),
+            tokio::spawn(serve(bind(&registry), answer)),
+        ];
         FakeDriver {
             calls,
             error,
+            listeners,
             tasks,
             registry,
         }
@@ -59,6 +93,20 @@ impl FakeDriver {
 
     fn calls(&self) -> Vec<String> {
         self.calls.lock().clone()
+    }
+
+    /// Device, health and message, to all who listen.
+    fn say(&self, devices: &[(&str, i64, &str)]) {
+        let mut said = Message::default();
+        for (name, health, message) in devices {
+            let id = Message::default().text(1, "pool").text(2, name);
+            let device = Message::default().message(1, &id).number(2, *health);
+            said = said.message(1, &device.number(4, 3600).text(5, message));
+        }
+        for listener in &*self.listeners.lock() {
+            // one that has left needs none
+            let _ = listener.try_send(Ok(said.clone()));
+        }
     }
 }
 
@@ -324,4 +372,54 @@ async fn a_claim_of_a_template_stays_through_restarts() {
         .await;
     assert_eq!(world.env_of("all"), ["CARD_0=yes", "CARD_1=yes"]);
     assert_eq!(driver.calls(), ["NodePrepareResources k"]);
+}
+
+/// What a container's status says of its devices.
+fn health(pod: &Value, container: &str) -> Value {
+    let all = pod["status"]["containerStatuses"].as_array();
+    let mut all = all.into_iter().flatten();
+    let found = all.find(|c| c["name"] == container);
+    found.map_or(Value::Null, |c| c["allocatedResourcesStatus"].clone())
+}
+
+#[tokio::test]
+async fn the_health_of_devices_is_told() {
+    let world = World::new().await;
+    world.edits();
+    let driver = FakeDriver::start(&world.dir.path().join("node"));
+    world.create("p", user("k")).await;
+    world.claim_for("k", &["p"]).await;
+    let card = |n: u8, health: Value| {
+        let mut card = json!({"resourceID": format!("{DRIVER}/card={n}")});
+        card.as_object_mut()
+            .unwrap()
+            .extend(health.as_object().unwrap().clone());
+        card
+    };
+    let told = |first: &Value, second: &Value| {
+        let both = json!([card(0, first.clone()), card(1, second.clone())]);
+        let all = json!([{"name": "claim:x", "resources": both}]);
+        let part = json!([{"name": "claim:x/small", "resources": [card(1, second.clone())]}]);
+        move |p: &Value| {
+            health(p, "all") == all && health(p, "part") == part && health(p, "none").is_null()
+        }
+    };
+    let unknown = json!({"health": "Unknown"});
+    let (well, hot) = (
+        json!({"health": "Healthy"}),
+        json!({"health": "Unhealthy", "message": "too hot"}),
+    );
+    world.until("p", told(&unknown, &unknown)).await;
+    let listened = || driver.listeners.lock().iter().any(|l| !l.is_closed());
+    world.until_true("it is listened to", listened).await;
+    driver.say(&[("0", 1, ""), ("1", 2, "too hot")]);
+    world.until("p", told(&well, &hot)).await;
+    driver.say(&[("1", 1, "")]);
+    world.until("p", told(&well, &well)).await;
+    // what was said doesn't count when the stream ends, and another is begun
+    driver.listeners.lock().clear();
+    world.until("p", told(&unknown, &unknown)).await;
+    world.until_true("it is listened to again", listened).await;
+    driver.say(&[("0", 1, ""), ("1", 2, "too hot")]);
+    world.until("p", told(&well, &hot)).await;
 }

@@ -104,7 +104,7 @@ pub(crate) async fn call(
 }
 
 /// Connects, however long the path is: by the folder's descriptor when it's too long for a socket's name.
-async fn connect(socket: &Path) -> std::io::Result<UnixStream> {
+pub(crate) async fn connect(socket: &Path) -> std::io::Result<UnixStream> {
     if socket.as_os_str().len() <= PATH_BYTES_MAX {
         return UnixStream::connect(socket).await;
     }
