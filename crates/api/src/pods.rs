@@ -425,18 +425,7 @@ fn checked(
         version,
         kind,
         plural,
-        singular: "",
-        short_names: &[],
-        categories: &[],
-        namespaced: true,
-        has_status: false,
-        scale: None,
-        subresources: &[],
-        selectable_fields: &[],
-        columns: &[],
-        strategy: &crate::registry::Generic,
-        custom: None,
-        stored: None,
+        ..crate::kinds::PLAIN
     };
     Raw::new(&call.parts.headers, call.body.clone())?
         .object(&r, crate::query::FieldValidation::Ignore, &mut Vec::new())

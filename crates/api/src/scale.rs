@@ -25,17 +25,7 @@ static SCALE: Resource = Resource {
     kind: "Scale",
     plural: "scales",
     singular: "scale",
-    short_names: &[],
-    categories: &[],
-    namespaced: true,
-    has_status: false,
-    scale: None,
-    subresources: &[],
-    selectable_fields: &[],
-    columns: &[],
-    strategy: &crate::registry::Generic,
-    stored: None,
-    custom: None,
+    ..crate::kinds::PLAIN
 };
 
 /// Answers GET, PUT and PATCH of a scale.
