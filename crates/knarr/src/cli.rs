@@ -232,6 +232,13 @@ pub fn words(all: impl Iterator<Item = OsString>) -> Vec<OsString> {
 
 pub fn run(arguments: Arguments) -> Result<u8, Error> {
     let paths = Paths::new(&arguments.place.data_dir)?;
+    if let Verb::Exec(a) = &arguments.verb
+        && let Some(code) = exec::at_once(&paths, a)
+    {
+        return Ok(code);
+    }
+    // Fails only when a provider is set already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     if let Verb::Serve(a) = arguments.verb {
         return serve::run(&paths, a);
     }

@@ -59,10 +59,20 @@ fn size() -> Option<TerminalSize> {
     })
 }
 
+/// The usual command in a stand-alone container, before anything is set up that others need; its exit code. None: nothing was
+/// done.
+pub fn at_once(paths: &Paths, a: &ExecArguments) -> Option<u8> {
+    // whether a platform's app has the name is asked by the long way
+    let usual = !a.stdin && !a.tty && a.target.project.is_none() && paths.running().is_none();
+    usual
+        .then(|| crate::run::exec_at_once(paths, &a.name, &a.command))
+        .flatten()
+}
+
 pub async fn run(paths: &Paths, arguments: ExecArguments) -> Result<u8, Error> {
     let a = &arguments;
     if a.target.project.is_none()
-        && !crate::run::in_app(paths, &a.name).await
+        && !logs::in_app(paths, &a.name).await
         && let Some(done) = crate::run::exec_alone(paths, &a.name, a.stdin, a.tty, &a.command).await
     {
         return done;

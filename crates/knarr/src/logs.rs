@@ -164,7 +164,7 @@ pub async fn run(paths: &Paths, arguments: LogsArguments) -> Result<u8, Error> {
         arguments.names.as_slice(),
         &arguments.target.project,
         arguments.previous || arguments.since.is_some(),
-    ) && !crate::run::in_app(paths, name).await
+    ) && !in_app(paths, name).await
     {
         let tail = arguments.tail.map(|n| n.to_string());
         let (follow, times) = (arguments.follow, arguments.timestamps);
@@ -220,6 +220,21 @@ pub async fn run(paths: &Paths, arguments: LogsArguments) -> Result<u8, Error> {
     });
     futures::future::join_all(streams).await;
     Ok(0)
+}
+
+/// Is it a name of the platform's apps? Then their verbs are about that.
+pub async fn in_app(paths: &Paths, name: &str) -> bool {
+    if paths.running().is_none() {
+        return false;
+    }
+    let Ok(client) = connect::connect(paths).await else {
+        return false;
+    };
+    let Ok(namespace) = project(&client, None).await else {
+        return false;
+    };
+    let pods = pods_of(&client, &namespace, &[name.to_string()]).await;
+    pods.is_ok_and(|pods| !pods.is_empty())
 }
 
 #[cfg(test)]

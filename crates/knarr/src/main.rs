@@ -83,8 +83,6 @@ fn main() -> std::process::ExitCode {
         // as dockerd does: with 077 only root could enter a container's root folder
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     }
-    // Fails only when a provider is set already, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     match cli::run(arguments) {
         Ok(code) => code.into(),
         Err(error) => {

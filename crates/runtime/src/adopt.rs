@@ -114,7 +114,7 @@ fn container(inner: &Arc<Inner>, id: &str) -> Result<Option<Arc<Entry>>, Error> 
 }
 
 /// Whether somebody holds the shim's lock.
-fn shim_alive(dir: &Path) -> bool {
+pub(crate) fn shim_alive(dir: &Path) -> bool {
     let Ok(file) = fs::File::open(dir.join(LOCK)) else {
         return false;
     };

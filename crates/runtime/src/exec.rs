@@ -25,6 +25,7 @@ use crate::{
     privileges::Process,
     role::Role,
     runtime::Runtime,
+    seccomp::Programs,
     socket,
     spec::{ContainerSpec, ExecSpec},
     sys,
@@ -32,7 +33,7 @@ use crate::{
 };
 
 /// How long entering a container may take.
-const START: Duration = Duration::from_secs(30);
+pub(crate) const START: Duration = Duration::from_secs(30);
 
 /// A process in a running container. Same user namespace, seccomp, capabilities, cgroup as the container's init. Dropped before it has ended, it is killed.
 pub struct ExecProcess {
@@ -74,29 +75,28 @@ impl Drop for ExecProcess {
 }
 
 /// The caller's ends of what the process gets.
-struct Ends {
-    stdin: Option<OwnedFd>,
-    stdout: Option<OwnedFd>,
-    stderr: Option<OwnedFd>,
+pub(crate) struct Ends {
+    pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) stdout: Option<OwnedFd>,
+    pub(crate) stderr: Option<OwnedFd>,
 }
 
-fn start(inner: &Inner, entry: &Entry, spec: ExecSpec) -> Result<(OwnedFd, OwnedFd, Ends), Error> {
-    let mut container = entry.spec();
+/// Gives a process more than its container has, where the request says so.
+pub(crate) fn empower(container: &mut Arc<ContainerSpec>, spec: &ExecSpec) {
     if spec.privileged {
-        let spec = Arc::make_mut(&mut container);
-        spec.privileged = true;
-        spec.seccomp = crate::spec::Seccomp::Unconfined;
-        spec.no_new_privileges = false;
-        if !spec.apparmor.is_empty() {
+        let container = Arc::make_mut(container);
+        container.privileged = true;
+        container.seccomp = crate::spec::Seccomp::Unconfined;
+        container.no_new_privileges = false;
+        if !container.apparmor.is_empty() {
             // SOURCE: moby daemon/exec_linux.go
-            spec.apparmor = crate::apparmor::UNCONFINED.into();
+            container.apparmor = crate::apparmor::UNCONFINED.into();
         }
     }
-    let told = || format!("starting a process in container {}", container.id);
-    let init = entry
-        .init()
-        .ok_or_else(|| Error::NotRunning(container.id.clone()))?;
-    let mut process = inner.process(&container)?;
+}
+
+/// What the request says, over what the container's first process is.
+pub(crate) fn overlay(process: &mut Process, spec: ExecSpec) {
     if let Some(user) = spec.user {
         process.user = user;
     }
@@ -106,6 +106,18 @@ fn start(inner: &Inner, entry: &Entry, spec: ExecSpec) -> Result<(OwnedFd, Owned
     process.args = spec.args;
     process.env.extend(spec.env);
     process.tty = spec.tty;
+}
+
+fn start(inner: &Inner, entry: &Entry, spec: ExecSpec) -> Result<(OwnedFd, OwnedFd, Ends), Error> {
+    let mut container = entry.spec();
+    empower(&mut container, &spec);
+    let told = || format!("starting a process in container {}", container.id);
+    let init = entry
+        .init()
+        .ok_or_else(|| Error::NotRunning(container.id.clone()))?;
+    let mut process = inner.process(&container)?;
+    let stdin = spec.stdin;
+    overlay(&mut process, spec);
     let (ours, theirs) = socket::pair().during(told)?;
     // A program's start takes a millisecond: meanwhile the rest is made ready, which the role waits for.
     let pid = inner
@@ -113,7 +125,18 @@ fn start(inner: &Inner, entry: &Entry, spec: ExecSpec) -> Result<(OwnedFd, Owned
         .start(Role::Exec, &container.id, theirs)
         .during(told)?;
     let pidfd = sys::pidfd_open(pid).during(told)?;
-    let given = give(inner, entry, &container, process, spec.stdin, &ours, &init);
+    let given = inner
+        .filters(&container, process.capabilities)
+        .and_then(|filters| {
+            let plan = ExecPlan {
+                process,
+                cgroups: entry.group.clone(),
+                ids: lock(&inner.sandboxes)
+                    .get(&container.sandbox)
+                    .and_then(|sandbox| sandbox.user_namespace),
+            };
+            give(&plan, &filters, stdin, &ours, &init).during(told)
+        });
     match given {
         Ok(ends) => Ok((ours, pidfd, ends)),
         Err(error) => {
@@ -126,24 +149,13 @@ fn start(inner: &Inner, entry: &Entry, spec: ExecSpec) -> Result<(OwnedFd, Owned
 }
 
 /// Sends the plan to the role, with the ends of the process's streams that aren't the caller's.
-fn give(
-    inner: &Inner,
-    entry: &Entry,
-    container: &ContainerSpec,
-    process: Process,
+pub(crate) fn give(
+    plan: &ExecPlan,
+    filters: &Programs,
     stdin: bool,
     ours: &OwnedFd,
     init: &OwnedFd,
-) -> Result<Ends, Error> {
-    let told = || format!("starting a process in container {}", container.id);
-    let filters = inner.filters(container, process.capabilities)?;
-    let plan = ExecPlan {
-        process,
-        cgroups: entry.group.clone(),
-        ids: lock(&inner.sandboxes)
-            .get(&container.sandbox)
-            .and_then(|sandbox| sandbox.user_namespace),
-    };
+) -> io::Result<Ends> {
     let mut ends = Ends {
         stdin: None,
         stdout: None,
@@ -151,16 +163,14 @@ fn give(
     };
     let mut give = Vec::new();
     if !plan.process.tty {
-        let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).during(told);
+        let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC);
         if stdin {
             let (read, write) = pipe()?;
             ends.stdin = Some(write);
             give.push(read);
         } else {
-            give.push(
-                rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                    .during(told)?,
-            );
+            let null = OFlags::RDONLY | OFlags::CLOEXEC;
+            give.push(rustix::fs::open("/dev/null", null, Mode::empty())?);
         }
         for end in [&mut ends.stdout, &mut ends.stderr] {
             let (read, write) = pipe()?;
@@ -170,8 +180,16 @@ fn give(
     }
     let mut fds = vec![init.as_fd()];
     fds.extend(give.iter().map(AsFd::as_fd));
-    send_plan(ours, &plan, &filters, &fds).during(told)?;
+    send_plan(ours, plan, filters, &fds)?;
     Ok(ends)
+}
+
+pub(crate) fn took_long() -> Error {
+    Error::Exec(format!("entering the container took longer than {START:?}"))
+}
+
+pub(crate) fn ended_meanwhile() -> Error {
+    Error::Exec("the container ended while it was being entered".into())
 }
 
 async fn hear(voice: &AsyncFd<OwnedFd>) -> io::Result<Option<Answer>> {
@@ -225,9 +243,7 @@ impl Runtime {
                     Some(Answer::Failed(text)) => return Err(Error::Exec(text)),
                     Some(_) => {}
                     None => {
-                        return Err(Error::Exec(
-                            "the container ended while it was being entered".into(),
-                        ));
+                        return Err(ended_meanwhile());
                     }
                 }
             }
@@ -236,9 +252,7 @@ impl Runtime {
             Ok(first) => first,
             Err(_) => {
                 process.kill();
-                Err(Error::Exec(format!(
-                    "entering the container took longer than {START:?}"
-                )))
+                Err(took_long())
             }
         };
         // reaps the role, whatever comes

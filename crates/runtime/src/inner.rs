@@ -81,7 +81,7 @@ impl Inner {
         sandbox::prepare_pins(&layout)?;
         Ok(Inner {
             layout,
-            no_device_lists: matches!(hierarchies, Hierarchies::V2(_)) && !cgroup::has_programs(),
+            no_device_lists: no_device_lists(&hierarchies),
             hierarchies,
             program,
             boot: sys::boot_id(),
@@ -120,17 +120,13 @@ impl Inner {
         spec: &ContainerSpec,
         capabilities: u64,
     ) -> Result<Arc<Programs>, Error> {
-        // SOURCE: containerd, privileged means unconfined
-        if spec.privileged {
-            return Ok(Arc::default());
-        }
-        if spec.seccomp != Seccomp::RuntimeDefault {
-            return seccomp::compile(&spec.seccomp, capabilities).map(Arc::new);
+        if spec.privileged || spec.seccomp != Seccomp::RuntimeDefault {
+            return filters_of(spec, capabilities).map(Arc::new);
         }
         if let Some(known) = lock(&self.filters).get(&capabilities) {
             return Ok(known.clone());
         }
-        let made = Arc::new(seccomp::compile(&spec.seccomp, capabilities)?);
+        let made = Arc::new(filters_of(spec, capabilities)?);
         let mut filters = lock(&self.filters);
         if filters.len() >= 8 {
             filters.clear();
@@ -139,40 +135,9 @@ impl Inner {
         Ok(made)
     }
 
-    /// The part of a spec that says what runs and as whom.
+    /// See [`process_of`].
     pub(crate) fn process(&self, spec: &ContainerSpec) -> Result<Process, Error> {
-        let mut capabilities = if spec.privileged {
-            u64::MAX
-        } else {
-            capability_mask(&spec.capabilities).map_err(|name| Error::Invalid {
-                what: "capability",
-                value: name,
-                rule: "a name of capabilities(7), such as CAP_NET_BIND_SERVICE",
-            })?
-        };
-        if self.no_device_lists
-            && !spec.privileged
-            && let Some(bit) = capability_bit("CAP_MKNOD")
-        {
-            // without a list of devices none can be made
-            capabilities &= !(1 << bit);
-        }
-        Ok(Process {
-            args: spec.args.clone(),
-            env: spec.env.clone(),
-            cwd: if spec.cwd.as_os_str().is_empty() {
-                "/".into()
-            } else {
-                spec.cwd.clone()
-            },
-            user: spec.user.clone(),
-            capabilities,
-            no_new_privileges: spec.no_new_privileges,
-            oom_score_adj: spec.oom_score_adj,
-            tty: spec.tty,
-            rlimits: spec.rlimits.clone(),
-            apparmor: spec.apparmor.clone(),
-        })
+        process_of(spec, self.no_device_lists)
     }
 
     /// Writes the container down and starts its shim. The lock that says "a shim lives" is taken here and travels to the shim, so that at no moment a crash leaves a starting shim unseen.
@@ -279,4 +244,54 @@ impl Inner {
             }
         }
     }
+}
+
+/// The filters of a container, compiled.
+pub(crate) fn filters_of(spec: &ContainerSpec, capabilities: u64) -> Result<Programs, Error> {
+    // SOURCE: containerd, privileged means unconfined
+    if spec.privileged {
+        return Ok(Programs::default());
+    }
+    seccomp::compile(&spec.seccomp, capabilities)
+}
+
+/// v2, on a kernel that takes no programs
+pub(crate) fn no_device_lists(hierarchies: &Hierarchies) -> bool {
+    matches!(hierarchies, Hierarchies::V2(_)) && !cgroup::has_programs()
+}
+
+/// The part of a spec that says what runs and as whom.
+pub(crate) fn process_of(spec: &ContainerSpec, no_device_lists: bool) -> Result<Process, Error> {
+    let mut capabilities = if spec.privileged {
+        u64::MAX
+    } else {
+        capability_mask(&spec.capabilities).map_err(|name| Error::Invalid {
+            what: "capability",
+            value: name,
+            rule: "a name of capabilities(7), such as CAP_NET_BIND_SERVICE",
+        })?
+    };
+    if no_device_lists
+        && !spec.privileged
+        && let Some(bit) = capability_bit("CAP_MKNOD")
+    {
+        // without a list of devices none can be made
+        capabilities &= !(1 << bit);
+    }
+    Ok(Process {
+        args: spec.args.clone(),
+        env: spec.env.clone(),
+        cwd: if spec.cwd.as_os_str().is_empty() {
+            "/".into()
+        } else {
+            spec.cwd.clone()
+        },
+        user: spec.user.clone(),
+        capabilities,
+        no_new_privileges: spec.no_new_privileges,
+        oom_score_adj: spec.oom_score_adj,
+        tty: spec.tty,
+        rlimits: spec.rlimits.clone(),
+        apparmor: spec.apparmor.clone(),
+    })
 }

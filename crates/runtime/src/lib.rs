@@ -16,6 +16,7 @@ mod attach;
 mod bpf;
 mod cgroup;
 mod devices;
+mod enter;
 mod entry;
 mod error;
 mod exec;
@@ -51,6 +52,7 @@ mod watcher;
 
 pub use apparmor::{AppArmor, AppArmorError, DEFAULT_PROFILE as APPARMOR_DEFAULT};
 pub use attach::{AttachVoice, Attachment, Output};
+pub use enter::EnteredProcess;
 pub use error::Error;
 pub use exec::ExecProcess;
 pub use log_files::{LogFile, LogMoved, OpenedLog, next_log_file, take_log_files};

@@ -12,7 +12,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use rustix::mount::OpenTreeFlags;
+use rustix::{
+    fs::{Mode, OFlags, StatVfsMountFlags},
+    mount::OpenTreeFlags,
+};
 
 use crate::sys;
 
@@ -103,6 +106,18 @@ impl Program {
         )?;
         sys::mount_setattr(&fd, sys::MOUNT_ATTR_RDONLY, libc::MS_PRIVATE, false)?;
         Ok(Program { fd })
+    }
+
+    /// The same program behind the mount that a living role was started from: no mount is made, whose end the kernel takes its
+    /// time for. None: `exe` is another file by now, or the process's can be written to.
+    pub(crate) fn of_role(pid: i32, exe: &std::path::Path) -> Option<Program> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(format!("/proc/{pid}/exe"), flags, Mode::empty()).ok()?;
+        let (theirs, ours) = (rustix::fs::fstat(&fd).ok()?, rustix::fs::stat(exe).ok()?);
+        let same = (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino);
+        // asked of this very descriptor, so that whose process it was doesn't matter
+        let mount = rustix::fs::fstatvfs(&fd).ok()?.f_flag;
+        (same && mount.contains(StatVfsMountFlags::RDONLY)).then_some(Program { fd })
     }
 
     /// Starts a role with `socket` as its standard input; gives its pid. The caller reaps it.

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{SOON, World};
-use knarr_runtime::{Error, ExecProcess, ExecSpec, Seccomp};
+use knarr_runtime::{ContainerSpec, EnteredProcess, Error, ExecProcess, ExecSpec, Seccomp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn command(args: &[&str]) -> ExecSpec {
@@ -98,6 +98,68 @@ async fn an_extra_process_has_exactly_the_powers_of_the_first() {
     let own = std::fs::read_to_string("/proc/self/status").unwrap();
     let own_caps = own.lines().find(|l| l.starts_with("CapEff")).unwrap();
     assert!(out.contains(own_caps), "{out} lacks {own_caps}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_no_runtime_open_enters_with_exactly_the_same_powers() {
+    let mut w = World::new();
+    w.sandbox("s").await;
+    type Change = fn(&mut ContainerSpec);
+    let kinds: [(&str, Change); 5] = [
+        ("plain", |s| s.no_new_privileges = true),
+        ("may-gain", |s| s.oom_score_adj = 321),
+        ("user", |s| {
+            (s.user.uid, s.user.gid, s.user.umask) = (1000, 1000, Some(0o077));
+            s.cwd = "/home/web".into();
+        }),
+        ("free", |s| s.seccomp = Seccomp::Unconfined),
+        ("privileged", |s| s.privileged = true),
+    ];
+    let powers = command(&["/bin/sh", "-c", POWERS]);
+    let mut firsts = Vec::new();
+    for (id, change) in kinds {
+        let mut spec = w.spec(id, &format!("{POWERS}; exec sleep 1000"));
+        change(&mut spec);
+        w.run(spec).await;
+        let whole = |log: &str| log.ends_with("0022\n") || log.ends_with("0077\n");
+        firsts.push((id, w.log_when(id, whole).await));
+    }
+    w.run(w.spec("over", "exit 3")).await;
+    w.wait("over").await;
+    let config = w.config();
+    let held = EnteredProcess::start(&config, "plain", &powers).unwrap();
+    assert!(held.is_none(), "a runtime is open");
+    w.runtime = None;
+
+    for (id, first) in firsts {
+        let entered = w.enter(id, &powers).unwrap();
+        assert_eq!(entered, (0, first, String::new()), "{id}");
+    }
+    let both = command(&["/bin/sh", "-c", "echo out; echo err >&2; cat; exit 9"]);
+    let got = w.enter("plain", &both).unwrap();
+    assert_eq!(got, (9, "out\n".into(), "err\n".into()));
+    let killed = w.enter("plain", &command(&["/bin/sh", "-c", "kill -TERM $$"]));
+    assert_eq!(killed.unwrap().0, 143);
+    let error = w.enter("plain", &command(&["nope"])).err().unwrap();
+    let want = "exec: \"nope\": executable file not found in $PATH";
+    assert_eq!(error.to_string(), want);
+
+    // the long way is for what isn't as usual
+    let mut terminal = command(&["true"]);
+    terminal.tty = true;
+    for (id, spec) in [("plain", &terminal), ("over", &powers), ("none", &powers)] {
+        let none = EnteredProcess::start(&config, id, spec).unwrap();
+        assert!(none.is_none(), "{id}");
+    }
+
+    // dropped, it ends
+    let sleep = command(&["sleep", "777"]);
+    let end = std::time::Instant::now() + SOON;
+    drop(EnteredProcess::start(&config, "plain", &sleep).unwrap());
+    let left = command(&["/bin/sh", "-c", "ps | grep -c '[s]leep 777'"]);
+    while w.enter("plain", &left).unwrap().1 != "0\n" {
+        assert!(std::time::Instant::now() < end, "dropped, but still there");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -30,7 +30,7 @@ pub fn inner_id(record: &Record) -> String {
     record.id[..32].to_string()
 }
 
-fn config(home: &Home, record: &Record) -> Result<Config, Error> {
+pub fn config(home: &Home, record: &Record) -> Result<Config, Error> {
     Ok(Config {
         root: home.container(&record.id).join("runtime"),
         exe: std::env::current_exe().map_err(io("this program's own path"))?,

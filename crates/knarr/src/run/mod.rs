@@ -4,6 +4,7 @@
 //! range, cgroups and an nf_tables table of their own (see `record`), so both can run side by side. No process stays to
 //! watch over them: a container's shim calls `knarr container ended` when it has ended and nobody is attached.
 
+mod at_once;
 mod copy;
 mod deeds;
 pub mod export;
@@ -24,12 +25,13 @@ mod template;
 mod verbs;
 mod volumes;
 
+pub use at_once::named as exec_at_once;
 pub use networks::{NetworkVerb, network};
 pub use options::RunArguments;
 pub use purge::purge;
 pub use record::{Home, overlaps, routed};
 pub use show::{PsArguments, human, ps};
-pub use verbs::{ContainerVerb, container, exec_alone, in_app, logs_alone};
+pub use verbs::{ContainerVerb, container, exec_alone, logs_alone};
 pub use volumes::{VolumeVerb, volume};
 
 use crate::{error::Error, paths::Paths};

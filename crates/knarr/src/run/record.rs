@@ -104,6 +104,11 @@ impl Record {
     pub fn short(&self) -> &str {
         &self.id[..12.min(self.id.len())]
     }
+
+    /// By its whole name, as apps' services are called, too.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.short() == name || self.id == name
+    }
 }
 
 /// A container's place in a network of one's own.
@@ -269,23 +274,27 @@ impl Home {
 
     /// By name, id, or the beginning of an id that no other has.
     pub fn find(&self, name: &str) -> Result<Record, Error> {
-        let all = self.all();
-        let plain = name.strip_prefix('/').unwrap_or(name);
-        if let Some(found) = all.iter().find(|r| r.name == plain || r.id == plain) {
-            return Ok(found.clone());
-        }
-        let mut begin = all
-            .iter()
-            .filter(|r| !plain.is_empty() && r.id.starts_with(plain));
-        match (begin.next(), begin.next()) {
-            (Some(found), None) => Ok(found.clone()),
-            (Some(_), Some(_)) => Err(Error::Failed(format!(
-                "multiple IDs found with provided prefix: {name}"
-            ))),
-            _ => Err(Error::Failed(format!(
-                "No such container: {name}; `knarr ps -a` lists them"
-            ))),
-        }
+        pick(&self.all(), name)
+    }
+}
+
+/// The one of these that is meant; see [`Home::find`].
+pub fn pick(all: &[Record], name: &str) -> Result<Record, Error> {
+    let plain = name.strip_prefix('/').unwrap_or(name);
+    if let Some(found) = all.iter().find(|r| r.name == plain || r.id == plain) {
+        return Ok(found.clone());
+    }
+    let mut begin = all
+        .iter()
+        .filter(|r| !plain.is_empty() && r.id.starts_with(plain));
+    match (begin.next(), begin.next()) {
+        (Some(found), None) => Ok(found.clone()),
+        (Some(_), Some(_)) => Err(Error::Failed(format!(
+            "multiple IDs found with provided prefix: {name}"
+        ))),
+        _ => Err(Error::Failed(format!(
+            "No such container: {name}; `knarr ps -a` lists them"
+        ))),
     }
 }
 

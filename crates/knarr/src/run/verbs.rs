@@ -1,7 +1,7 @@
 //! What is done to stand-alone containers once they are there.
 
 use super::{
-    export, foreground,
+    at_once, export, foreground,
     life::{self, inner_id},
     logs::{self, LogsFlags},
     named,
@@ -302,6 +302,13 @@ fn not_running(error: knarr_runtime::Error) -> Error {
     }
 }
 
+/// Tells why a command could not be run in a container; its exit code.
+pub fn not_started(error: knarr_runtime::Error) -> u8 {
+    let error = not_running(error);
+    eprintln!("knarr: {error}");
+    super::code_of(&error)
+}
+
 /// Does it to each, prints each one's name, and fails when one failed.
 async fn each<'a, F: Future<Output = Result<(), Error>>>(
     names: &'a [String],
@@ -459,7 +466,6 @@ async fn exec(home: &Home, arguments: ContainerExec) -> Result<u8, Error> {
     if arguments.detach {
         return super::deeds::in_background(home, &record, &again(&arguments));
     }
-    let runtime = life::open(home, &record).await?;
     let spec = ExecSpec {
         args: command.to_vec(),
         env: arguments.env,
@@ -472,14 +478,13 @@ async fn exec(home: &Home, arguments: ContainerExec) -> Result<u8, Error> {
         cwd: arguments.workdir.map(Into::into),
         privileged: arguments.privileged,
     };
-    let started = runtime.exec(&inner_id(&record), spec).await;
-    let mut process = match started {
+    if let Some(code) = at_once::exec(home, &record, &spec) {
+        return Ok(code);
+    }
+    let runtime = life::open(home, &record).await?;
+    let mut process = match runtime.exec(&inner_id(&record), spec).await {
         Ok(process) => process,
-        Err(error) => {
-            let error = not_running(error);
-            eprintln!("knarr: {error}");
-            return Ok(super::code_of(&error));
-        }
+        Err(error) => return Ok(not_started(error)),
     };
     // aside: the kernel takes its time to take the mount off that the program was started from
     drop(tokio::task::spawn_blocking(move || drop(runtime)));
@@ -535,25 +540,8 @@ async fn copy(from: Option<impl AsyncRead + Unpin>, mut to: impl AsyncWrite + Un
 
 /// The stand-alone container that an app's verb may be about: when nothing of that name runs in the platform.
 fn alone(paths: &Paths, name: &str) -> Option<Record> {
-    let home = Home::new(paths);
-    home.all()
-        .into_iter()
-        .find(|record| record.name == name || record.short() == name || record.id == name)
-}
-
-/// Is it a name of the platform's apps? Then their verbs are about that.
-pub async fn in_app(paths: &Paths, name: &str) -> bool {
-    if paths.running().is_none() {
-        return false;
-    }
-    let Ok(client) = crate::connect::connect(paths).await else {
-        return false;
-    };
-    let Ok(namespace) = crate::logs::project(&client, None).await else {
-        return false;
-    };
-    let pods = crate::logs::pods_of(&client, &namespace, &[name.to_string()]).await;
-    pods.is_ok_and(|pods| !pods.is_empty())
+    let all = Home::new(paths).all();
+    all.into_iter().find(|record| record.is_called(name))
 }
 
 /// `knarr exec NAME …` of a stand-alone container, when that is what NAME is.
