@@ -3,7 +3,7 @@
 use std::{
     future::pending,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::pin,
     sync::{
         Arc,
@@ -183,7 +183,7 @@ async fn connection(
             };
             match http {
                 true => http_connection(stream, front, client, stopped).await,
-                false => splice(stream, group).await,
+                false => splice(stream, client.ip, group).await,
             }
         }
         Front::Ingress { tls: None, .. } => http_connection(stream, front, client, stopped).await,
@@ -326,11 +326,11 @@ async fn handle(front: &Front, request: Request<Incoming>, client: Client) -> Re
     }
 }
 
-async fn splice(mut stream: TcpStream, group: &Group) -> io::Result<()> {
+async fn splice(mut stream: TcpStream, client: IpAddr, group: &Group) -> io::Result<()> {
     let end = Instant::now() + ENDPOINT;
     let mut tried = Vec::new();
     loop {
-        let Some(in_flight) = group.choose(&tried, end).await else {
+        let Some(in_flight) = group.choose(client, &tried, end).await else {
             return Err(io::Error::other(format!(
                 "Service {} has no ready endpoint",
                 group.name

@@ -60,6 +60,8 @@ pub(crate) struct ServiceFacts {
     pub(crate) published: bool,
     pub(crate) host_ip: Option<IpAddr>,
     pub(crate) ports: Vec<Port>,
+    /// `sessionAffinity: ClientIP`
+    pub(crate) sticky: bool,
     /// `loadBalancerSourceRanges`
     pub(crate) clients: Clients,
     /// `status.loadBalancer.ingress[*].ip`
@@ -331,6 +333,7 @@ fn service(object: &WatchedService) -> ServiceFacts {
             .get(HOST_IP)
             .and_then(|ip| ip.parse().ok()),
         ports: ports.collect(),
+        sticky: spec.session_affinity.as_deref() == Some("ClientIP"),
         clients: Clients::of(&spec.load_balancer_source_ranges.unwrap_or_default()),
         status: status
             .into_iter()

@@ -1,8 +1,9 @@
 //! Endpoints behind a Service's port: whom to ask next, and the connections that can be used again.
 
 use std::{
+    hash::{DefaultHasher, Hash, Hasher},
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -192,6 +193,7 @@ pub(crate) struct Group {
     /// `namespace/name:port`, for messages.
     pub(crate) name: String,
     backends: ArcSwap<Vec<Arc<Backend>>>,
+    sticky: AtomicBool,
     changed: watch::Sender<()>,
     waiting: AtomicUsize,
 }
@@ -210,6 +212,7 @@ impl Group {
         Arc::new(Group {
             name,
             backends: ArcSwap::default(),
+            sticky: AtomicBool::new(false),
             changed: watch::Sender::new(()),
             waiting: AtomicUsize::new(0),
         })
@@ -238,9 +241,15 @@ impl Group {
         self.changed.send_replace(());
     }
 
+    /// `sessionAffinity: ClientIP`: a client's endpoint stays the same as long as it is one. That is calculated, not
+    /// remembered, and so outlasts the seconds that are asked for, and a restart.
+    pub(crate) fn stick(&self, sticky: bool) {
+        self.sticky.store(sticky, Relaxed);
+    }
+
     /// Two at random, the less busy one of them ("power of two choices", Mitzenmacher 2001); never one of `tried`
     /// while there is another.
-    fn pick(&self, tried: &[SocketAddr]) -> Option<InFlight> {
+    fn pick(&self, client: IpAddr, tried: &[SocketAddr]) -> Option<InFlight> {
         let all = self.backends.load();
         let fresh = all.iter().filter(|b| !tried.contains(&b.address)).count();
         let usable = |b: &&Arc<Backend>| fresh == 0 || !tried.contains(&b.address);
@@ -248,6 +257,10 @@ impl Group {
         let chosen = match count {
             0 => return None,
             1 => all.iter().find(usable)?,
+            _ if self.sticky.load(Relaxed) => {
+                let usable = all.iter().filter(usable);
+                usable.max_by_key(|b| closeness(client, b.address))?
+            }
             _ => {
                 let first = rand::random_range(0..count);
                 let second = (first + rand::random_range(1..count)) % count;
@@ -266,10 +279,11 @@ impl Group {
     /// An endpoint; waits for one until `end` when there is none, unless too many do.
     pub(crate) async fn choose(
         &self,
+        client: IpAddr,
         tried: &[SocketAddr],
         end: tokio::time::Instant,
     ) -> Option<InFlight> {
-        if let Some(found) = self.pick(tried) {
+        if let Some(found) = self.pick(client, tried) {
             return Some(found);
         }
         let others = self.waiting.fetch_add(1, Relaxed);
@@ -279,7 +293,7 @@ impl Group {
         }
         let mut changed = self.changed.subscribe();
         loop {
-            if let Some(found) = self.pick(tried) {
+            if let Some(found) = self.pick(client, tried) {
                 return Some(found);
             }
             match tokio::time::timeout_at(end, changed.changed()).await {
@@ -296,9 +310,19 @@ impl Group {
     }
 }
 
+/// The endpoint with the highest is the client's: others that come and go change nothing for most clients
+/// ("rendezvous hashing", Thaler and Ravishankar 1998).
+fn closeness(client: IpAddr, endpoint: SocketAddr) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (client, endpoint).hash(&mut hasher);
+    hasher.finish()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     fn address(port: u16) -> SocketAddr {
         ([127, 0, 0, 1], port).into()
@@ -307,19 +331,19 @@ mod tests {
     #[test]
     fn the_less_busy_of_two() {
         let group = Group::new("x".into());
-        assert!(group.pick(&[]).is_none());
+        assert!(group.pick(CLIENT, &[]).is_none());
         group.set(&[address(1), address(2)]);
-        let busy = group.pick(&[]).unwrap();
+        let busy = group.pick(CLIENT, &[]).unwrap();
         for _ in 0..20 {
-            assert_ne!(group.pick(&[]).unwrap().0.address, busy.0.address);
+            assert_ne!(group.pick(CLIENT, &[]).unwrap().0.address, busy.0.address);
         }
         drop(busy);
         let tried = [address(1)];
         for _ in 0..20 {
-            assert_eq!(group.pick(&tried).unwrap().0.address, address(2));
+            assert_eq!(group.pick(CLIENT, &tried).unwrap().0.address, address(2));
         }
         assert!(
-            group.pick(&[address(1), address(2)]).is_some(),
+            group.pick(CLIENT, &[address(1), address(2)]).is_some(),
             "rather again than nobody"
         );
     }
@@ -329,7 +353,7 @@ mod tests {
         let group = Group::new("x".into());
         group.set(&[address(1), address(2), address(3), address(4)]);
         let held = (0..40)
-            .map(|_| group.pick(&[]).unwrap())
+            .map(|_| group.pick(CLIENT, &[]).unwrap())
             .collect::<Vec<_>>();
         for backend in group.backends.load().iter() {
             let count = backend.in_flight.load(Relaxed);
@@ -342,7 +366,46 @@ mod tests {
     fn without_load_all_get_their_turn() {
         let group = Group::new("x".into());
         group.set(&[address(1), address(2), address(3)]);
-        let seen = (0..200).map(|_| group.pick(&[]).unwrap().0.address);
+        let seen = (0..200).map(|_| group.pick(CLIENT, &[]).unwrap().0.address);
+        assert_eq!(seen.collect::<std::collections::BTreeSet<_>>().len(), 3);
+    }
+
+    #[test]
+    fn a_client_keeps_its_endpoint_where_that_is_asked() {
+        let group = Group::new("x".into());
+        group.stick(true);
+        let client = |n: u8| IpAddr::from([192, 0, 2, n]);
+        let theirs = |tried: &[SocketAddr]| {
+            let all = (0..=255).map(|n| group.pick(client(n), tried).unwrap().0.address);
+            all.collect::<Vec<_>>()
+        };
+        group.set(&[address(1), address(2), address(3)]);
+        let busy = (0..9)
+            .map(|n| group.pick(client(n), &[]))
+            .collect::<Vec<_>>();
+        let first = theirs(&[]);
+        assert_eq!(theirs(&[]), first, "whatever is busy");
+        for endpoint in 1..=3 {
+            let count = first.iter().filter(|a| **a == address(endpoint)).count();
+            assert!(count > 40, "{count} of 256 clients at one of three");
+        }
+
+        let others = theirs(&[address(3)]);
+        assert!(
+            !others.contains(&address(3)),
+            "one that refuses is passed over"
+        );
+        group.set(&[address(1), address(2)]);
+        assert_eq!(theirs(&[]), others);
+        group.set(&[address(1), address(2), address(3)]);
+        assert_eq!(theirs(&[]), first);
+        for (before, after) in first.iter().zip(&others) {
+            assert!(before == after || *before == address(3));
+        }
+
+        drop(busy);
+        group.stick(false);
+        let seen = (0..200).map(|_| group.pick(client(1), &[]).unwrap().0.address);
         assert_eq!(seen.collect::<std::collections::BTreeSet<_>>().len(), 3);
     }
 
@@ -351,7 +414,10 @@ mod tests {
         let group = Group::new("x".into());
         let waiting = group.clone();
         let end = tokio::time::Instant::now() + Duration::from_secs(30);
-        let task = tokio::spawn(async move { waiting.choose(&[], end).await.map(|i| i.0.address) });
+        let task =
+            tokio::spawn(
+                async move { waiting.choose(CLIENT, &[], end).await.map(|i| i.0.address) },
+            );
         tokio::task::yield_now().await;
         group.set(&[address(7)]);
         assert_eq!(task.await.unwrap(), Some(address(7)));

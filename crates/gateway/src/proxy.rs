@@ -153,6 +153,7 @@ pub(crate) async fn forward(
     let replayable = bare && (head.method.is_idempotent() && switch.is_none());
     let mut call = Call {
         group,
+        client: client.ip,
         head: &head,
         upload,
         replayable,
@@ -170,6 +171,7 @@ type Asked = (Response<Incoming>, InFlight, Option<Sender1>);
 /// One request until its answer begins.
 struct Call<'a> {
     group: &'a Group,
+    client: IpAddr,
     head: &'a Head,
     /// None without a body.
     upload: Option<Arc<Upload>>,
@@ -188,7 +190,7 @@ impl Call<'_> {
         let mut last = String::new();
         let (mut pause, mut resent) = (PAUSE.0, 0);
         for _ in 0..ATTEMPTS_MAX {
-            let mut chosen = group.choose(&tried, end).await;
+            let mut chosen = group.choose(self.client, &tried, end).await;
             if chosen
                 .as_ref()
                 .is_some_and(|c| tried.contains(&c.0.address))
@@ -197,7 +199,7 @@ impl Call<'_> {
                 drop(chosen);
                 group.rest(pause).await;
                 pause = (pause * 2).min(PAUSE.1);
-                chosen = group.choose(&tried, end).await;
+                chosen = group.choose(self.client, &tried, end).await;
             }
             let Some(in_flight) = chosen else {
                 let text = format!("Service {} has no ready endpoint", group.name);

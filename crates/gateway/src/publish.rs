@@ -185,6 +185,11 @@ impl Publisher {
             .or_insert_with(|| Group::new(format!("{namespace}/{service}:{}", port.number)));
         if used.insert(key) {
             group.set(&model.targets((namespace, service), port));
+            let facts = model
+                .services
+                .all
+                .get(&(namespace.clone(), service.clone()));
+            group.stick(facts.is_some_and(|s| s.sticky));
         }
         group.clone()
     }

@@ -112,7 +112,7 @@ async fn run(
     mut waiting: mpsc::Receiver<Vec<u8>>,
 ) -> io::Result<()> {
     let end = Instant::now() + Duration::from_secs(5);
-    let Some(in_flight) = group.choose(&[], end).await else {
+    let Some(in_flight) = group.choose(client.ip().to_canonical(), &[], end).await else {
         return Err(io::Error::other(format!(
             "Service {} has no ready endpoint",
             group.name

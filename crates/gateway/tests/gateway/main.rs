@@ -230,6 +230,27 @@ async fn another_endpoint_is_asked_when_one_refuses() {
 }
 
 #[tokio::test]
+async fn a_client_keeps_its_endpoint_where_the_service_says_so() {
+    let crew = Crew::start().await;
+    let port = free_port().await;
+    let one = Backend::start("one", "127.0.0.2:0").await;
+    let two = Backend::start("two", &format!("127.0.0.3:{}", one.address.port())).await;
+    crew.apply::<Service>(
+        json!({"apiVersion":"v1","kind":"Service","metadata":{"name":"web"},
+        "spec":{"type":"LoadBalancer","allocateLoadBalancerNodePorts":false,"sessionAffinity":"ClientIP",
+            "ports":[{"name":"p","port":port,"appProtocol":"http"}]}}),
+    )
+    .await;
+    crew.endpoints(&[one.address, two.address]).await;
+    serves(port).await;
+    for _ in 0..30 {
+        assert_eq!(ask(port, &get("/")).await.unwrap().0, 200);
+    }
+    let seen = (one.seen.load(Relaxed), two.seen.load(Relaxed));
+    assert!(seen.0.min(seen.1) == 0, "{seen:?}");
+}
+
+#[tokio::test]
 async fn requests_wait_for_the_first_endpoint() {
     let crew = Crew::start().await;
     let port = free_port().await;
