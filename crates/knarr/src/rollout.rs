@@ -1,5 +1,6 @@
 //! Applying, and waiting until all is ready or something will not come right.
 
+mod back;
 mod trouble;
 
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
 };
 use futures::StreamExt;
 use k8s_openapi::{api::core::v1::Event, jiff::Timestamp};
-use knarr_compose::{Condition, Dependency, FailureAction};
+use knarr_compose::{Condition, Dependency};
 use kube::{
     Api, Client,
     api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
@@ -26,6 +27,7 @@ use std::{
     time::Duration,
 };
 
+use back::bring_back;
 use trouble::{give_up_on_trouble, late, port_trouble};
 
 /// How long to wait for the next event before looking again all the same.
@@ -33,8 +35,6 @@ const LOOK_AGAIN_SECONDS: u64 = 5;
 
 /// How long an earlier run of a Job may take to end.
 const JOB_GOES: Duration = Duration::from_secs(60);
-/// How long what is brought back may take to be ready.
-const SETTLES: Duration = Duration::from_secs(60);
 
 /// Asks the server about each object, and changes nothing.
 ///
@@ -421,103 +421,6 @@ async fn renew_job(applier: &Applier, work: &Work, unit: &Unit) -> Result<bool, 
             JOB_GOES.as_secs()
         ))),
     }
-}
-
-/// Brings back what ran before of the workloads that did not come right; what to tell of it.
-async fn bring_back(applier: &Applier, work: &Work, state: &State, progress: &Progress) -> String {
-    let mut told = String::new();
-    for unit in work
-        .units
-        .iter()
-        .filter(|u| work.prune && !state.done.contains(&u.name))
-    {
-        let action = unit.update.as_ref().map(|u| u.failure_action);
-        if matches!(action, Some(FailureAction::Pause | FailureAction::Continue)) {
-            continue;
-        }
-        let Some(before) = state.before.get(&unit.name) else {
-            continue;
-        };
-        let object = earlier(
-            &unit.document.object,
-            before,
-            unit.rollback_strategy.as_ref(),
-        );
-        progress.set(&unit.name, "failed: what ran before is brought back", false);
-        let object = staged::backward(object, unit.rollback.as_ref());
-        match applier.apply(&object, &work.namespace, false).await {
-            Ok(applied) => {
-                let waited = settled(applier, work, unit, applied.object).await;
-                // As it was in all, also in how it is updated.
-                let same = earlier(&unit.document.object, before, None);
-                if same != object && waited {
-                    let _ = applier.apply(&same, &work.namespace, false).await;
-                }
-                told += &match waited {
-                    true => format!("\n{}: what ran before is back", unit.name),
-                    false => format!(
-                        "\n{}: what ran before is being brought back; see `knarr status`",
-                        unit.name
-                    ),
-                };
-                progress.fail(&unit.name, "failed: what ran before is back");
-            }
-            Err(e) => {
-                told += &format!(
-                    "\n{}: what ran before can't be brought back: {e}",
-                    unit.name
-                )
-            }
-        }
-    }
-    told
-}
-
-/// The object as it was, to be applied.
-fn earlier(now: &Value, before: &Value, strategy: Option<&Value>) -> Value {
-    let mut object = json!({
-        "apiVersion": now["apiVersion"], "kind": now["kind"],
-        "metadata": { "name": before["metadata"]["name"], "namespace": before["metadata"]["namespace"] },
-        "spec": before["spec"],
-    });
-    for key in ["labels", "annotations"] {
-        if let Some(mut said) = before["metadata"][key].as_object().cloned() {
-            said.remove("deployment.kubernetes.io/revision");
-            object["metadata"][key] = Value::Object(said);
-        }
-    }
-    if let Some(strategy) = strategy
-        && object["kind"] == "Deployment"
-    {
-        object["spec"]["strategy"] = strategy.clone();
-    }
-    object
-}
-
-/// Waits a while until the workload is ready.
-async fn settled(applier: &Applier, work: &Work, unit: &Unit, mut newest: Value) -> bool {
-    let Ok(api) = applier.api(&unit.document.object, &work.namespace) else {
-        return false;
-    };
-    let wait = async {
-        let fields = format!("metadata.name={}", name_of(&unit.document.object));
-        let kind = unit.document.object["kind"].clone();
-        let config = watcher::Config::default().fields(&fields);
-        let mut events = Box::pin(watcher(api, config).default_backoff().touched_objects());
-        loop {
-            newest["kind"] = kind.clone();
-            if matches!(ready::readiness(&newest, unit.to_end), Readiness::Ready(_)) {
-                return;
-            }
-            if let Some(Ok(object)) = events.next().await {
-                newest = serde_json::to_value(object).unwrap_or_default();
-            }
-        }
-    };
-    let pace = staged::allowance(&unit.document.object, unit.rollback.as_ref());
-    tokio::time::timeout(SETTLES.saturating_add(pace), wait)
-        .await
-        .is_ok()
 }
 
 impl State {

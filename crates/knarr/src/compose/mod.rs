@@ -7,11 +7,13 @@ mod held;
 mod images;
 mod life;
 mod lists;
+mod logs;
+mod making;
 mod oneoff;
 mod show;
 mod workloads;
 
-pub use show::time;
+pub use logs::time;
 
 use crate::{
     config::{self, ConfigArguments},
@@ -54,7 +56,7 @@ pub struct ComposeArguments {
 #[derive(Subcommand)]
 enum Verb {
     /// Build, pull, start, wait until all is ready; then show what is said, unless -d
-    Up(Box<life::UpArguments>),
+    Up(Box<making::UpArguments>),
     /// Remove the project's containers and networks; with -v its volumes, too
     Down(DownArguments),
     /// Bring changes of files into the running containers
@@ -65,7 +67,7 @@ enum Verb {
     /// List containers
     Ps(lists::PsArguments),
     /// Show what containers write
-    Logs(show::LogsArguments),
+    Logs(logs::LogsArguments),
     /// Run a command in a running container
     Exec(exec::ExecArguments),
     /// Run a command in a container of its own
@@ -93,9 +95,9 @@ enum Verb {
     #[command(hide = true)]
     Bridge(Other),
     /// Set how many containers services have
-    Scale(life::ScaleArguments),
+    Scale(making::ScaleArguments),
     /// Make what is needed to start services, and start nothing
-    Create(Box<life::CreateArguments>),
+    Create(Box<making::CreateArguments>),
     /// Build images
     Build(images::BuildArguments),
     /// Bring images from their registries
@@ -263,7 +265,7 @@ pub async fn run(paths: &Paths, arguments: ComposeArguments) -> Result<u8, Error
         ));
     }
     match arguments.verb {
-        Verb::Up(a) => life::up(&asked, *a).await,
+        Verb::Up(a) => making::up(&asked, *a).await,
         Verb::Down(a) if a.services.is_empty() => down::run(paths, a.rest.of(project)).await,
         Verb::Down(a) => life::remove(&asked, &a.services, a.rest.volumes).await,
         Verb::Watch(mut a) => {
@@ -276,7 +278,7 @@ pub async fn run(paths: &Paths, arguments: ComposeArguments) -> Result<u8, Error
             config::run(a)
         }
         Verb::Ps(a) => lists::ps(&asked, a).await,
-        Verb::Logs(a) => show::logs(&asked, a).await,
+        Verb::Logs(a) => logs::logs(&asked, a).await,
         Verb::Exec(a) => exec::exec(&asked, a).await,
         Verb::Run(a) => oneoff::run(&asked, *a).await,
         Verb::Start(a) => life::start(&asked, a).await,
@@ -295,8 +297,8 @@ pub async fn run(paths: &Paths, arguments: ComposeArguments) -> Result<u8, Error
         Verb::Bridge(_) => Err(Error::Input(
             "knarr has no bridge: `knarr convert` prints the project as Kubernetes resources".into(),
         )),
-        Verb::Scale(a) => life::scale(&asked, a).await,
-        Verb::Create(a) => life::create(&asked, *a).await,
+        Verb::Scale(a) => making::scale(&asked, a).await,
+        Verb::Create(a) => making::create(&asked, *a).await,
         Verb::Build(a) => images::build(&asked, a).await,
         Verb::Pull(a) => images::pull(&asked, a).await,
         Verb::Push(a) => images::push(&asked, a).await,

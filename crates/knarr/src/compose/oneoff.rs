@@ -3,7 +3,7 @@
 use super::{
     Asked, Target,
     containers::{ONE_OFF, State, state},
-    exec, life,
+    exec, making,
 };
 use crate::{
     apply::Applier,
@@ -218,7 +218,7 @@ pub async fn run(asked: &Asked<'_>, a: RunArguments) -> Result<u8, Error> {
     };
     let needed: Vec<String> = own.depends_on.iter().map(|d| d.service.clone()).collect();
     if !a.no_deps && !needed.is_empty() {
-        let mut plain = life::plain(asked, &needed);
+        let mut plain = making::plain(asked, &needed);
         plain.quiet = true;
         up::run(asked.paths, plain).await?;
     } else {
