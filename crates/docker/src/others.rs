@@ -59,7 +59,8 @@ impl Others {
         all
     }
 
-    /// By id, name, or the beginning of an id that is the only one of its kind.
+    /// By id, name, or by the only one of its kind: the beginning of an id, or the name that the container has for itself
+    /// (`docker inspect $(hostname)`, where Docker's own have the beginning of their id).
     pub fn find(&self, reference: &str) -> Option<Arc<Entry>> {
         let bare = reference.strip_prefix('/').unwrap_or(reference);
         let all = self.all.read();
@@ -67,8 +68,11 @@ impl Others {
         if let Some(found) = all.values().find(whole) {
             return Some(found.clone());
         }
-        let begins = |e: &&Arc<Entry>| bare.len() >= 4 && e.record.id.starts_with(bare);
-        let mut some = all.values().filter(begins);
+        let fits = |e: &&Arc<Entry>| {
+            let begins = bare.len() >= 4 && e.record.id.starts_with(bare);
+            begins || e.pod.metadata.name.as_deref() == Some(bare)
+        };
+        let mut some = all.values().filter(fits);
         some.next().filter(|_| some.next().is_none()).cloned()
     }
 }
@@ -309,7 +313,22 @@ mod tests {
             panic!("{found:?}")
         };
         assert_eq!(entry.record.name, "shop-web-7d4b-x");
-        assert_eq!(entry.record.id.len(), 64);
+        // As `knarr-node` shows it in the container.
+        let id = "5b6fdc847cacc72d2dfa943c07f9998f0acfa115e7b99c3e8a19b498cf259b4b";
+        assert_eq!(entry.record.id, id);
+        let others = Others::default();
+        let known = (id.to_string(), Arc::new(entry.clone()));
+        others.all.write().extend([known]);
+        for (reference, is_it) in [
+            ("shop-web-7d4b-x", true),
+            ("/shop-web-7d4b-x", true),
+            ("web-7d4b-x", true),
+            ("5b6f", true),
+            ("5b6", false),
+            ("web", false),
+        ] {
+            assert_eq!(others.find(reference).is_some(), is_it, "{reference}");
+        }
         assert_eq!(entry.record.image, "web:1");
         let state = entry.state();
         assert_eq!(state.status, Status::Running);

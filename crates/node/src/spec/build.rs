@@ -200,7 +200,9 @@ pub(crate) async fn spec(request: Request<'_>) -> Result<ContainerSpec, String> 
             }
             let mut devices = volume_devices(&container, &paths, &mut out)?;
             devices.extend(extras::devices(&used, &out));
-            managed_mounts(&pod_dir, &message, &message_target, &mut out);
+            let etc = pod_dir.join(".etc");
+            let hostname = files::hostname_file(&etc, &pod, &container.name);
+            managed_mounts(&etc, hostname, &message, &message_target, &mut out);
             Ok((user, out, devices))
         })
         .await
@@ -458,11 +460,16 @@ fn volume_devices(
 }
 
 /// The files that the node keeps for the container, unless the Pod mounts its own there.
-fn managed_mounts(pod_dir: &Path, message: &Path, message_target: &str, out: &mut Vec<Mount>) {
-    let etc = pod_dir.join(".etc");
+fn managed_mounts(
+    etc: &Path,
+    hostname: PathBuf,
+    message: &Path,
+    message_target: &str,
+    out: &mut Vec<Mount>,
+) {
     let candidates = [
         (etc.join("hosts"), PathBuf::from("/etc/hosts")),
-        (etc.join("hostname"), PathBuf::from("/etc/hostname")),
+        (hostname, PathBuf::from("/etc/hostname")),
         (etc.join("resolv.conf"), PathBuf::from("/etc/resolv.conf")),
         (message.to_owned(), PathBuf::from(message_target)),
     ];

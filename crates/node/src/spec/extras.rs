@@ -15,7 +15,8 @@ pub(crate) struct Extras {
     pub user: Option<String>,
     /// In place of the image's: `lifecycle.stopSignal` is of a feature that v1.36 has switched off.
     pub stop_signal: Option<String>,
-    /// Not even the API server's variables are in its environment.
+    /// It begins as Docker's containers do: not even the API server's variables are in its environment, and its own name
+    /// means its IPv4 address alone.
     pub no_services: bool,
     /// Further groups by name.
     pub groups: Vec<String>,

@@ -2,11 +2,19 @@
 //!
 //! Source: kubernetes `pkg/kubelet/kubelet_pods.go` (hosts), `pkg/kubelet/network/dns/dns.go` (resolv.conf).
 
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use k8s_openapi::api::core::v1::Pod;
+use ring::digest::{SHA256, digest};
 
-use crate::{context::Context, spec::extras, volumes};
+use crate::{
+    context::Context,
+    spec::{extras, kept::LAYER},
+    volumes,
+};
 
 const NAMESERVERS_MAX: usize = 3;
 const SEARCHES_MAX: usize = 32;
@@ -88,6 +96,13 @@ pub(crate) fn hosts(
     host_file: &str,
 ) -> String {
     let spec = pod.spec.as_ref();
+    let first = spec.and_then(|s| s.containers.first());
+    // one that can't be read is told when the container is made
+    let extras = first
+        .and_then(|c| extras::of(pod, c).ok())
+        .unwrap_or_default();
+    // `hostname -i` is one address in Docker's networks, and scripts count on that.
+    let only_v4 = extras.no_services && pod_ips.iter().any(IpAddr::is_ipv4);
     let mut out;
     if spec.and_then(|s| s.host_network).unwrap_or(false) {
         out = format!("# Kubernetes-managed hosts file (host network).\n{host_file}");
@@ -96,7 +111,7 @@ pub(crate) fn hosts(
             "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
         );
         let (name, domain) = hostname(pod, cluster_domain);
-        for ip in pod_ips {
+        for ip in pod_ips.iter().filter(|ip| !only_v4 || ip.is_ipv4()) {
             if domain.is_empty() {
                 out.push_str(&format!("{ip}\t{name}\n"));
             } else {
@@ -112,11 +127,6 @@ pub(crate) fn hosts(
             out.push_str(&format!("{}\t{names}\n", alias.ip));
         }
     }
-    let first = spec.and_then(|s| s.containers.first());
-    // one that can't be read is told when the container is made
-    let extras = first
-        .and_then(|c| extras::of(pod, c).ok())
-        .unwrap_or_default();
     for line in extras.hosts.iter().filter(|l| !l.contains('\n')) {
         out.push_str(&format!("{line}\n"));
     }
@@ -253,10 +263,57 @@ pub(crate) fn write_shared_files(
     Ok(())
 }
 
+/// The ID that a container shows in all its runs: that of the layer which is kept for it, as Docker's containers have one.
+fn shown_id(pod: &Pod, container: &str) -> String {
+    let is_id = |id: &&String| id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit());
+    let annotations = pod.metadata.annotations.as_ref();
+    let kept = annotations.and_then(|a| a.get(LAYER)).filter(is_id);
+    kept.cloned().unwrap_or_else(|| {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        hex::encode(digest(&SHA256, format!("{uid}/{container}").as_bytes()))
+    })
+}
+
+/// Where a container's `/etc/hostname` is bound from: the file that the Pod's containers share, by a name below
+/// `containers/ID`. Programs learn their own ID from that path (docker-gen, say), and find themselves by it at Docker's
+/// socket, which gives the same. Blocking.
+pub(crate) fn hostname_file(etc: &Path, pod: &Pod, container: &str) -> PathBuf {
+    let shared = etc.join("hostname");
+    let own = etc.join("containers").join(shown_id(pod, container));
+    let linked = std::fs::create_dir_all(&own)
+        .and_then(|()| std::fs::hard_link(&shared, own.join("hostname")));
+    match linked {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => shared,
+        _ => own.join("hostname"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_container_shows_the_id_that_dockers_socket_gives() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("hostname"), "box\n").unwrap();
+        let mut pod = pod(json!({}));
+        pod.metadata.uid = Some("u1".into());
+        // As `knarr-docker` has it.
+        let id = "5b6fdc847cacc72d2dfa943c07f9998f0acfa115e7b99c3e8a19b498cf259b4b";
+        for _ in 0..2 {
+            let file = hostname_file(dir.path(), &pod, "web");
+            assert!(file.ends_with(format!("containers/{id}/hostname")));
+            std::fs::write(dir.path().join("hostname"), "other\n").unwrap();
+            assert_eq!(std::fs::read_to_string(file).unwrap(), "other\n");
+        }
+        let kept = "ab".repeat(32);
+        for (layer, shown) in [(kept.as_str(), kept.as_str()), ("../b", id)] {
+            pod.metadata.annotations = Some([(LAYER.into(), layer.into())].into());
+            let file = hostname_file(dir.path(), &pod, "web");
+            assert!(file.ends_with(format!("containers/{shown}/hostname")));
+        }
+    }
 
     fn pod(spec: serde_json::Value) -> Pod {
         let mut spec = spec;
@@ -315,6 +372,14 @@ mod tests {
             text.ends_with("\n# Entries added by HostAliases.\n1.2.3.4\ta\tb\n"),
             "{text}"
         );
+        let mut dockers = pod(json!({}));
+        dockers.spec.as_mut().unwrap().containers = serde_json::from_value(json!([{"name": "c"}])).unwrap();
+        let own = [("knarr.dev/container.c".into(), r#"{"noServices":true}"#.into())];
+        dockers.metadata.annotations = Some(own.into());
+        let text = hosts(&dockers, &ip, "cluster.local", "");
+        assert!(text.ends_with("\n10.1.0.7\tweb-0\n"), "{text}");
+        let text = hosts(&dockers, &ip[1..], "cluster.local", "");
+        assert!(text.ends_with("\nfd00::7\tweb-0\n"), "{text}");
         let sub = pod(json!({"hostname": "h", "subdomain": "db", "setHostnameAsFQDN": true}));
         let text = hosts(&sub, &ip, "cluster.local", "");
         let fits = fitting_hostname(&sub, "cluster.local", "n");

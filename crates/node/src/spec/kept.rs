@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Pod;
 
-const LAYER: &str = "knarr.dev/writable-layer";
+pub(crate) const LAYER: &str = "knarr.dev/writable-layer";
 const NAME_MAX: usize = 64;
 
 fn annotation<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
