@@ -256,3 +256,23 @@ fn links_set_variables_where_the_engine_did() {
     let today = format!("services:\n  web: {{{web}}}\n  db: {db}\n");
     assert_eq!(variables(&today), ["PG_PORT=mine"]);
 }
+
+#[test]
+fn an_only_container_means_itself_by_its_names() {
+    let file = "services:\n  kafka: {image: a, container_name: Broker, networks: {n: {aliases: [queue]}}}\n  many: {image: a}\nnetworks: {n: }\n";
+    for (at_home, service, wanted) in [
+        (
+            true,
+            "kafka",
+            r#"\"ownNames\":[\"broker\",\"kafka\",\"queue\"]"#,
+        ),
+        (true, "many", ""),
+        (false, "kafka", ""),
+    ] {
+        let made = made(file, at_home);
+        let own = made.workloads.iter().find(|w| w.service == service);
+        let text = own.unwrap().object.to_string();
+        assert!(text.contains(wanted), "{text}");
+        assert_eq!(text.contains("ownNames"), !wanted.is_empty(), "{text}");
+    }
+}

@@ -1,7 +1,7 @@
 //! A service's container.
 
 use super::{Context, dns_name, names::literal, storage::Volumes};
-use crate::{Hook, Mount, PullPolicy, Service, Source};
+use crate::{Hook, Mount, PullPolicy, Scope, Service, Source};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -386,6 +386,17 @@ pub(super) fn differences(service: &Service) -> Vec<String> {
     mounts.chain(cgroups).chain(limits).collect()
 }
 
+/// The names by which a service's only container (it has a `container_name`) means itself: a Service's address can't be
+/// listened on, and many a server binds what its own name says.
+fn own_names(service: &Service) -> BTreeSet<&str> {
+    let only = service.names.iter().all(|n| n.said);
+    let names = service.names.iter().filter(|n| {
+        // For all who are in a network with it.
+        only && matches!(n.scope, Scope::Networks(_))
+    });
+    names.map(|n| n.name.as_str()).collect()
+}
+
 /// What Kubernetes has no fields for, for knarr's node; None: nothing.
 pub(super) fn settings(context: &Context<'_>, service: &Service) -> Option<Value> {
     let said = &service.settings;
@@ -393,6 +404,10 @@ pub(super) fn settings(context: &Context<'_>, service: &Service) -> Option<Value
     if context.project.at_home {
         // The environment tells of no Service, not even the API server's, as in Docker.
         all.insert("noServices".into(), json!(true));
+        let own = own_names(service);
+        if !own.is_empty() {
+            all.insert("ownNames".into(), json!(own));
+        }
     }
     if let Some(user) = &service.security.user {
         let (user_part, group_part) = user.split_once(':').unwrap_or((user, ""));

@@ -320,6 +320,8 @@ async fn pod(
         .and_then(|t| serde_json::from_str(t).ok())
         .unwrap_or_default();
     extras.insert("earlyOutput".into(), json!(true));
+    // The service's names lead to its own containers.
+    extras.remove("ownNames");
     template["metadata"]["annotations"][&key] = json!(json!(extras).to_string());
     match &a.name {
         Some(name) => template["metadata"]["name"] = json!(knarr_compose::object_name(name)),

@@ -18,6 +18,8 @@ pub(crate) struct Extras {
     /// It begins as Docker's containers do: not even the API server's variables are in its environment, and its own name
     /// means its IPv4 address alone.
     pub no_services: bool,
+    /// Further names that mean its own address to it.
+    pub own_names: Vec<String>,
     /// Further groups by name.
     pub groups: Vec<String>,
     /// The first who attaches hears what was said before.

@@ -112,11 +112,13 @@ pub(crate) fn hosts(
         );
         let (name, domain) = hostname(pod, cluster_domain);
         for ip in pod_ips.iter().filter(|ip| !only_v4 || ip.is_ipv4()) {
-            if domain.is_empty() {
-                out.push_str(&format!("{ip}\t{name}\n"));
-            } else {
-                out.push_str(&format!("{ip}\t{name}.{domain}\t{name}\n"));
-            }
+            let whole = match domain.is_empty() {
+                true => String::new(),
+                false => format!("{name}.{domain}\t"),
+            };
+            let own = extras.own_names.iter().filter(|n| **n != name);
+            let own: String = own.map(|n| format!("\t{n}")).collect();
+            out.push_str(&format!("{ip}\t{whole}{name}{own}\n"));
         }
     }
     let aliases = spec.and_then(|s| s.host_aliases.as_ref());
@@ -373,13 +375,17 @@ mod tests {
             "{text}"
         );
         let mut dockers = pod(json!({}));
-        dockers.spec.as_mut().unwrap().containers = serde_json::from_value(json!([{"name": "c"}])).unwrap();
-        let own = [("knarr.dev/container.c".into(), r#"{"noServices":true}"#.into())];
+        dockers.spec.as_mut().unwrap().containers =
+            serde_json::from_value(json!([{"name": "c"}])).unwrap();
+        let own = [(
+            "knarr.dev/container.c".into(),
+            r#"{"noServices":true,"ownNames":["db","web-0"]}"#.into(),
+        )];
         dockers.metadata.annotations = Some(own.into());
         let text = hosts(&dockers, &ip, "cluster.local", "");
-        assert!(text.ends_with("\n10.1.0.7\tweb-0\n"), "{text}");
+        assert!(text.ends_with("\n10.1.0.7\tweb-0\tdb\n"), "{text}");
         let text = hosts(&dockers, &ip[1..], "cluster.local", "");
-        assert!(text.ends_with("\nfd00::7\tweb-0\n"), "{text}");
+        assert!(text.ends_with("\nfd00::7\tweb-0\tdb\n"), "{text}");
         let sub = pod(json!({"hostname": "h", "subdomain": "db", "setHostnameAsFQDN": true}));
         let text = hosts(&sub, &ip, "cluster.local", "");
         let fits = fitting_hostname(&sub, "cluster.local", "n");
