@@ -106,6 +106,7 @@ pub(crate) fn overlay(process: &mut Process, spec: ExecSpec) {
     process.args = spec.args;
     process.env.extend(spec.env);
     process.tty = spec.tty;
+    process.tty_size = spec.tty_size;
 }
 
 fn start(inner: &Inner, entry: &Entry, spec: ExecSpec) -> Result<(OwnedFd, OwnedFd, Ends), Error> {

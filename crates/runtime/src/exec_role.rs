@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::{
     cgroup,
-    init::{give_to_user, open_terminal, use_terminal},
+    init::{give_to_user, open_terminal, set_size, use_terminal},
     plan::{Answer, ExecPlan, answer, receive_plan},
     privileges::{become_program, os_text, set_oom_score},
     seccomp::Programs,
@@ -167,6 +167,7 @@ fn prepare(
     rustix::process::setsid().map_err(|e| format!("setsid: {}", os_text(&e.into())))?;
     if plan.process.tty {
         let (master, peer) = open_terminal()?;
+        set_size(&peer, plan.process.tty_size)?;
         answer(socket, &Answer::Tty(master));
         use_terminal(&peer, plan.process.user.uid)?;
     } else {

@@ -110,16 +110,7 @@ fn prepare(
         }
         (None, Some(socket)) => {
             let (master, peer) = open_terminal().map_err(|e| format!("the terminal: {e}"))?;
-            if let Some((columns, rows)) = plan.spec.tty_size {
-                let size = rustix::termios::Winsize {
-                    ws_row: rows,
-                    ws_col: columns,
-                    ws_xpixel: 0,
-                    ws_ypixel: 0,
-                };
-                rustix::termios::tcsetwinsize(&peer, size)
-                    .map_err(|e| format!("the terminal's size: {}", os_text(&e.into())))?;
-            }
+            set_size(&peer, plan.process.tty_size)?;
             socket::send(&socket, b"T", &[master.as_fd()])
                 .map_err(|e| format!("handing over the terminal: {}", os_text(&e)))?;
             console(&peer)?;
@@ -179,6 +170,21 @@ pub(crate) fn open_terminal() -> Result<(OwnedFd, OwnedFd), String> {
     .map_err(|e| format!("opening /dev/pts/ptmx: {}", os_text(&e.into())))?;
     let peer = sys::pty_peer(&master).map_err(|e| os_text(&e))?;
     Ok((master, peer))
+}
+
+/// So many columns and rows, if it was said.
+pub(crate) fn set_size(peer: &OwnedFd, size: Option<(u16, u16)>) -> Result<(), String> {
+    let Some((columns, rows)) = size else {
+        return Ok(());
+    };
+    let size = rustix::termios::Winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    rustix::termios::tcsetwinsize(peer, size)
+        .map_err(|e| format!("the terminal's size: {}", os_text(&e.into())))
 }
 
 /// Makes it the controlling terminal and the standard streams of this process, a session leader.

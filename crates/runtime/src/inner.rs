@@ -291,6 +291,7 @@ pub(crate) fn process_of(spec: &ContainerSpec, no_device_lists: bool) -> Result<
         no_new_privileges: spec.no_new_privileges,
         oom_score_adj: spec.oom_score_adj,
         tty: spec.tty,
+        tty_size: spec.tty_size,
         rlimits: spec.rlimits.clone(),
         apparmor: spec.apparmor.clone(),
     })

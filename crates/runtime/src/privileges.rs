@@ -90,6 +90,9 @@ pub(crate) struct Process {
     pub(crate) no_new_privileges: bool,
     pub(crate) oom_score_adj: i32,
     pub(crate) tty: bool,
+    /// columns and rows
+    #[serde(default)]
+    pub(crate) tty_size: Option<(u16, u16)>,
     pub(crate) rlimits: Vec<Rlimit>,
     /// empty: none
     #[serde(default)]

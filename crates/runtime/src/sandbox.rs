@@ -106,6 +106,13 @@ pub(crate) fn create(
     program: &Program,
     spec: &SandboxSpec,
 ) -> Result<(), Error> {
+    if spec.user_namespace.is_some() && (spec.net_of.is_some() || spec.ipc_of.is_some()) {
+        return Err(Error::Invalid {
+            what: "user namespace of sandbox",
+            value: spec.id.clone(),
+            rule: "namespaces of another sandbox belong to another user namespace",
+        });
+    }
     let dir = layout.sandbox(&spec.id);
     match fs::create_dir(&dir) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
@@ -141,18 +148,28 @@ fn pin_all(layout: &Layout, program: &Program, spec: &SandboxSpec) -> Result<(),
     let dir = layout.pin(&spec.id);
     fs::create_dir_all(&dir).during(|| format!("making {}", dir.display()))?;
     // one mount holds all pins and /dev/shm, so that taking it off takes all off. SOURCE: containerd, /dev/shm of a pod is 64 MiB
+    let options = format!("mode=755,size={}", spec.shm_bytes.unwrap_or(64 << 20));
+    let options = std::ffi::CString::new(options).map_err(|e| Error::Other(e.to_string()))?;
     rustix::mount::mount(
         "sandbox",
         &dir,
         "tmpfs",
         MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
-        Some(c"mode=755,size=65536k"),
+        Some(options.as_c_str()),
     )
     .during(|| format!("mounting {}", dir.display()))?;
     let shm = dir.join("shm");
     fs::create_dir(&shm)
         .and_then(|()| fs::set_permissions(&shm, fs::Permissions::from_mode(0o1777)))
         .during(|| format!("making {}", shm.display()))?;
+    // pinned here, too, what is another's stays as long as this does
+    if let Some(other) = &spec.net_of {
+        pin_others(&layout.pin(other).join("net"), &dir.join("net"), false)?;
+    }
+    if let Some(other) = &spec.ipc_of {
+        pin_others(&layout.pin(other).join("ipc"), &dir.join("ipc"), false)?;
+        pin_others(&layout.pin(other).join("shm"), &shm, true)?;
+    }
     if let Some(ids) = spec.user_namespace {
         let plan = UsernsPlan {
             ids,
@@ -163,15 +180,28 @@ fn pin_all(layout: &Layout, program: &Program, spec: &SandboxSpec) -> Result<(),
         };
         run_role(layout, program, Role::Userns, spec, &plan)?;
     }
+    let own = Pins {
+        net: pins.net.filter(|_| spec.net_of.is_none()),
+        ipc: pins.ipc.filter(|_| spec.ipc_of.is_none()),
+        ..pins
+    };
     let hostname = spec.hostname.clone();
     let sysctls = spec.sysctls.clone();
     // namespaces belong to a thread: this one enters new ones, pins them, and is never used for anything else
     std::thread::Builder::new()
         .name("sandbox".into())
-        .spawn(move || enter_and_pin(&pins, &hostname, &sysctls))
+        .spawn(move || enter_and_pin(&own, &hostname, &sysctls))
         .during(|| "starting a thread".into())?
         .join()
         .unwrap_or_else(|_| Err(Error::Other("a bug in making sandboxes".into())))
+}
+
+/// Pins what another sandbox has pinned.
+fn pin_others(theirs: &Path, ours: &Path, folder: bool) -> Result<(), Error> {
+    if !folder {
+        File::create(ours).during(|| format!("making {}", ours.display()))?;
+    }
+    rustix::mount::mount_bind(theirs, ours).during(|| format!("joining {}", theirs.display()))
 }
 
 /// What containers may do in a network of their own though they aren't root: listen on any port, and ping.

@@ -48,6 +48,12 @@ pub struct SandboxSpec {
     pub resources: Resources,
     /// its containers have a user namespace of their own, in which 0 and up are these ids of the host. Not with `host_network`, `host_ipc` or `host_pid`
     pub user_namespace: Option<IdRange>,
+    /// the sandbox whose network is its own, too; neither with `host_network` nor with a user namespace
+    pub net_of: Option<Id>,
+    /// the sandbox whose IPC namespace and /dev/shm are its own, too; neither with `host_ipc` nor with a user namespace
+    pub ipc_of: Option<Id>,
+    /// most that fits into its /dev/shm; None: 64 MiB
+    pub shm_bytes: Option<u64>,
 }
 
 /// A range of user and group ids of the host.
@@ -239,6 +245,8 @@ pub struct ContainerSpec {
     pub user: User,
     pub mounts: Vec<Mount>,
     pub memory_mounts: Vec<MemoryMount>,
+    /// nothing is mounted at /dev/shm
+    pub no_shm: bool,
     /// besides the usual ones
     pub devices: Vec<Device>,
     pub resources: Resources,
@@ -319,6 +327,8 @@ pub struct ExecSpec {
     /// added to (and overriding) the container's own environment
     pub env: Vec<String>,
     pub tty: bool,
+    /// columns and rows that its terminal has from the start
+    pub tty_size: Option<(u16, u16)>,
     pub stdin: bool,
     /// instead of the container's
     pub user: Option<User>,

@@ -396,6 +396,39 @@ async fn a_container_can_look_into_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sandbox_can_have_the_network_and_the_memory_of_another() {
+    let w = World::new();
+    w.sandbox_with("a", |s| s.shm_bytes = Some(1 << 20)).await;
+    w.sandbox_with("s", |s| {
+        s.net_of = Some("a".into());
+        s.ipc_of = Some("a".into());
+    })
+    .await;
+    let look =
+        "readlink /proc/self/ns/net; readlink /proc/self/ns/ipc; hostname; cat /dev/shm/word";
+    let mut first = w.spec("first", &format!("echo shared > /dev/shm/word; {look}"));
+    first.sandbox = "a".into();
+    let first = w.output(first).await.1;
+    // what is shared stays when the one that it's of has gone
+    w.rt().delete("first").await.unwrap();
+    w.rt().delete_sandbox("a").await.unwrap();
+    let second = w.output(w.spec("second", look)).await.1;
+    assert!(first.contains("host-a\nshared\n"), "{first}");
+    assert_eq!(second, first.replace("host-a", "host-s"));
+    let mut bare = w.spec("bare", "grep -c /dev/shm /proc/self/mounts");
+    bare.no_shm = true;
+    assert_eq!(w.output(bare).await.1, "0\n");
+
+    let gone = knarr_runtime::SandboxSpec {
+        id: "late".into(),
+        net_of: Some("a".into()),
+        ..Default::default()
+    };
+    assert!(w.rt().create_sandbox(gone).await.is_err());
+    assert!(w.rt().sandbox("late").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limits_hold_and_running_out_of_memory_is_told() {
     let w = World::new();
     w.sandbox("s").await;

@@ -477,6 +477,7 @@ async fn exec(home: &Home, arguments: ContainerExec) -> Result<u8, Error> {
         },
         cwd: arguments.workdir.map(Into::into),
         privileged: arguments.privileged,
+        ..ExecSpec::default()
     };
     if let Some(code) = at_once::exec(home, &record, &spec) {
         return Ok(code);

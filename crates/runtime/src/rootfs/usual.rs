@@ -74,8 +74,10 @@ pub(super) fn usual_mounts(
     )?;
     // a kernel without message queues is no reason not to start
     let _ = mount_at(root, "/dev/mqueue", "mqueue", "mqueue", strict, None);
-    let place = root.make(Path::new("/dev/shm"), true)?;
-    move_onto(shm, &place).told(|| "mounting /dev/shm".into())?;
+    if !spec.no_shm {
+        let place = root.make(Path::new("/dev/shm"), true)?;
+        move_onto(shm, &place).told(|| "mounting /dev/shm".into())?;
+    }
     if mount_at(root, "/sys", "sysfs", "sysfs", strict | read_only, None).is_err() {
         bind_sys(root)?;
         let sys_fd = root
