@@ -41,6 +41,7 @@ use std::{
     time::Duration,
 };
 
+pub use probe::checks::{Check, Checks};
 pub use settings::{Settings, SettingsError};
 pub use spec::copy_up::copy_up as fill_volume;
 pub use spec::security::of_names as capabilities;
@@ -394,6 +395,12 @@ impl Node {
     pub async fn usage(&self) -> NodeUse {
         let inner = &self.inner;
         measure::usage(&inner.context, &inner.registry, &inner.gatherer.sampler).await
+    }
+
+    /// What the check of a container of Docker's said lately.
+    pub fn checks(&self, namespace: &str, pod: &str) -> Checks {
+        let entry = self.inner.registry.named(namespace, pod);
+        entry.map_or_else(Checks::default, |e| e.checks.lock().clone())
     }
 
     /// Connects to a port of a Pod as its own `127.0.0.1` (then `::1`) reaches it: servers that listen there only are

@@ -153,6 +153,7 @@ impl Pods {
             ports: Mutex::default(),
             share: Mutex::default(),
             probed: Mutex::default(),
+            checks: Mutex::default(),
             burstable: resources::qos_class(&pod) == "Burstable",
             mirror: is_static.then(Reflection::default),
             storage: eviction::StorageLimits::of(&pod),

@@ -13,7 +13,11 @@ use super::{
 };
 use crate::{
     devices::NOT_PREPARED,
-    probe::{self, Change, Outcome, Probe, Track},
+    probe::{
+        self, Change, Outcome, Probe, Track,
+        checks::{Check, Checks},
+    },
+    spec::{extras, joins},
     volumes::ATTACH_LIMIT,
 };
 
@@ -80,7 +84,13 @@ impl Worker {
                 id,
                 kind,
                 outcome,
-            } => self.probed(index, &id, kind, &outcome, now),
+                check,
+            } => {
+                if let (probe::Kind::Readiness, Some(check)) = (kind, check) {
+                    self.keep(index, &id, *check);
+                }
+                self.probed(index, &id, kind, &outcome, now);
+            }
             Done::Resized(outcome) => self.apply_resize(outcome, now),
             Done::Cleaned(Ok(())) => self.cleaning = Step::Done,
             Done::Cleaned(Err(message)) => {
@@ -335,6 +345,13 @@ impl Worker {
             return;
         };
         let [startup, liveness, readiness] = probes;
+        // one that can't be read is told when the container is made
+        let extras = extras::of(&pod, &container).unwrap_or_default();
+        let readiness = match extras.health {
+            Some(pace) => readiness.map(|probe| pace.applied(probe)),
+            None => readiness,
+        };
+        self.entry.checks.lock().clone_from(&Checks::default());
         let age = Timestamp::now()
             .duration_since(running.since)
             .unsigned_abs();
@@ -390,6 +407,15 @@ impl Worker {
             over: running.over.token().clone(),
         };
         self.launch(super::jobs::probe(request));
+    }
+
+    /// Docker's clients ask what their checks said.
+    fn keep(&mut self, index: usize, id: &str, check: Check) {
+        let dockers = joins::is_dockers(&self.pod());
+        let unit = self.units.get_mut(index);
+        if dockers && unit.is_some_and(|u| u.running_mut(id).is_some()) {
+            self.entry.checks.lock().add(check);
+        }
     }
 
     fn probed(

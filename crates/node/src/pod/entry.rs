@@ -13,7 +13,7 @@ use super::{
     resize::share::{Lack, Requests, Share, Waiting},
     state::Kind,
 };
-use crate::{eviction::StorageLimits, statics::Reflection};
+use crate::{eviction::StorageLimits, probe::checks::Checks, statics::Reflection};
 
 #[derive(Debug, Clone)]
 pub(crate) struct UnitView {
@@ -41,6 +41,8 @@ pub(crate) struct Entry {
     pub units: Mutex<Vec<UnitView>>,
     /// how often which probe of which container had which result
     pub probed: Mutex<BTreeMap<Probed, u64>>,
+    /// what its container's check said lately, of Docker's containers
+    pub checks: Mutex<Checks>,
     /// ports of the node that it has, until it has ended
     pub ports: Mutex<Vec<HostPort>>,
     /// CPU and memory of the node that it has, until it has ended

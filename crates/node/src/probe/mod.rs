@@ -2,6 +2,7 @@
 //!
 //! Source: kubernetes `pkg/kubelet/prober`. One thing is added: before its first success a startup or readiness probe without an initial delay is tried in quick growing steps, so that ready is seen within milliseconds; those early failures don't count.
 
+pub(crate) mod checks;
 pub(crate) mod grpc;
 pub(crate) mod http;
 mod redirect;
@@ -9,6 +10,8 @@ mod track;
 
 use std::{net::IpAddr, time::Duration};
 
+use checks::Check;
+use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{self, Container, HTTPGetAction},
     apimachinery::pkg::util::intstr::IntOrString,
@@ -63,6 +66,8 @@ pub(crate) struct Probe {
     pub initial_delay: Duration,
     pub timeout: Duration,
     pub period: Duration,
+    /// how often before the first success, and for how long since the start
+    pub early: Option<(Duration, Duration)>,
     pub success_threshold: u32,
     pub failure_threshold: u32,
     /// overrides the Pod's grace period when this probe kills
@@ -157,6 +162,7 @@ impl Probe {
             initial_delay: seconds(spec.initial_delay_seconds, 0),
             timeout: seconds(spec.timeout_seconds, 1),
             period: seconds(spec.period_seconds, 10),
+            early: None,
             success_threshold: count(spec.success_threshold, 1),
             failure_threshold: count(spec.failure_threshold, 3),
             grace_seconds: spec.termination_grace_period_seconds,
@@ -197,13 +203,58 @@ fn action(container: &Container, spec: &v1::Probe) -> Option<Action> {
     })
 }
 
-/// Asks once; never longer than the probe's timeout.
+/// Runs the probe's command.
+async fn command(probe: &Probe, args: &[String], engine: &Engine, id: &str) -> (Outcome, Check) {
+    let start = Timestamp::now();
+    let work = engine.exec_capture(id, args.to_vec(), OUTPUT_BYTES_MAX);
+    let answer = tokio::time::timeout(probe.timeout, work).await;
+    let text = |output: &[u8]| String::from_utf8_lossy(output).into_owned();
+    let mut check = Check {
+        start,
+        end: Timestamp::now(),
+        exit_code: -1,
+        timed_out: answer.is_err(),
+        output: String::new(),
+    };
+    let outcome = match answer {
+        Err(_) => Outcome::Failure(format!(
+            "command timed out: {:?} timed out after {}s",
+            args.join(" "),
+            probe.timeout.as_secs()
+        )),
+        Ok(Err(error)) => {
+            check.output.clone_from(&error);
+            Outcome::Unknown(error)
+        }
+        Ok(Ok((code, output))) => {
+            check.exit_code = code;
+            check.output = text(&output[..output.len().min(checks::OUTPUT_BYTES_MAX)]);
+            match code {
+                0 => Outcome::Success,
+                _ => Outcome::Failure(text(&output)),
+            }
+        }
+    };
+    (outcome, check)
+}
+
+/// Asks once; never longer than the probe's timeout. With what a command answered.
 pub(crate) async fn run(
     probe: &Probe,
     engine: &Engine,
     id: &str,
     pod_ip: Option<IpAddr>,
-) -> Outcome {
+) -> (Outcome, Option<Check>) {
+    match &probe.action {
+        Action::Exec(args) => {
+            let (outcome, check) = command(probe, args, engine, id).await;
+            (outcome, Some(check))
+        }
+        _ => (ask(probe, pod_ip).await, None),
+    }
+}
+
+async fn ask(probe: &Probe, pod_ip: Option<IpAddr>) -> Outcome {
     let timeout = probe.timeout;
     let address = |host: &Option<Box<str>>| match (host, pod_ip) {
         (Some(host), _) => Ok(host.to_string()),
@@ -211,21 +262,7 @@ pub(crate) async fn run(
         (None, None) => Err(Outcome::Unknown("the pod has no address".into())),
     };
     match &probe.action {
-        Action::Exec(args) => {
-            let work = engine.exec_capture(id, args.clone(), OUTPUT_BYTES_MAX);
-            match tokio::time::timeout(timeout, work).await {
-                Err(_) => Outcome::Failure(format!(
-                    "command timed out: {:?} timed out after {}s",
-                    args.join(" "),
-                    timeout.as_secs()
-                )),
-                Ok(Err(error)) => Outcome::Unknown(error),
-                Ok(Ok((0, _))) => Outcome::Success,
-                Ok(Ok((_, output))) => {
-                    Outcome::Failure(String::from_utf8_lossy(&output).into_owned())
-                }
-            }
-        }
+        Action::Exec(_) => Outcome::Unknown("a command is run, not asked".into()),
         Action::Http(get) => {
             let host = match address(&get.host) {
                 Ok(host) => host,

@@ -35,6 +35,7 @@ pub(crate) struct Track {
     /// the next quick step; None once steps are regular
     quick: Option<Duration>,
     counted_at: Instant,
+    started: Instant,
     next_at: Instant,
 }
 
@@ -65,6 +66,7 @@ impl Track {
             told_at: None,
             quick: quick.then_some(quick_min),
             counted_at: now,
+            started,
             next_at: (started + probe.initial_delay).max(from),
         }
     }
@@ -76,7 +78,12 @@ impl Track {
     /// Takes in an answer that came at `now` and sets when to ask next.
     pub(crate) fn observe(&mut self, probe: &Probe, outcome: &Outcome, now: Instant) -> Change {
         // As a ticker: how long the answer took doesn't move the next time, unless that has passed.
-        self.next_at = (self.next_at + probe.period).max(now);
+        let early = probe.early.filter(|(_, period)| {
+            let good = matches!(outcome, Outcome::Success | Outcome::Warning(_));
+            !self.result && !good && now < self.started + *period
+        });
+        let wait = early.map_or(probe.period, |(interval, _)| interval);
+        self.next_at = (self.next_at + wait).max(now);
         let good = match outcome {
             Outcome::Success | Outcome::Warning(_) => true,
             Outcome::Failure(_) => false,
@@ -151,6 +158,7 @@ mod tests {
             initial_delay: Duration::from_secs(delay),
             timeout: Duration::from_secs(1),
             period: Duration::from_secs(period),
+            early: None,
             success_threshold: success,
             failure_threshold: failure,
             grace_seconds: None,
@@ -230,6 +238,27 @@ mod tests {
             track.observe(&probe, &Outcome::Success, at),
             Change::Became(true)
         );
+    }
+
+    #[test]
+    fn before_the_first_success_it_is_asked_more_often_for_a_while() {
+        let seconds = Duration::from_secs;
+        let probe = Probe {
+            early: Some((seconds(1), seconds(3))),
+            ..probe(10, 1, 3, 1)
+        };
+        let start = Instant::now();
+        for (good_from, wanted) in [(2, [1, 2, 12, 22]), (99, [1, 2, 3, 13])] {
+            let mut track = Track::new(Kind::Readiness, &probe, start, start, None);
+            let asked = [0; 4].map(|_| {
+                let at = track.next_at();
+                let good = (at - start).as_secs() >= good_from;
+                let answer = if good { Outcome::Success } else { bad() };
+                track.observe(&probe, &answer, at);
+                (at - start).as_secs()
+            });
+            assert_eq!(asked, wanted, "{good_from}");
+        }
     }
 
     #[test]

@@ -14,8 +14,8 @@ use rustix::fs::FileType;
 use crate::{
     context::Context,
     spec::{
-        copy_up::copy_up, env, expand::expand, extras, fields::Facts, files, kept, pod_resources,
-        resources, security, user,
+        copy_up::copy_up, env, expand::expand, extras, fields::Facts, files, joins, kept,
+        pod_resources, resources, security, user,
     },
     volumes::{self, Paths, sub_path},
 };
@@ -149,9 +149,14 @@ pub(crate) async fn spec(request: Request<'_>) -> Result<ContainerSpec, String> 
     )?;
     let may_mount =
         confinement.privileged || (confinement.capabilities.iter()).any(|c| c == "CAP_SYS_ADMIN");
+    let may_mount = may_mount || joins::is_dockers(pod);
     if extras.unmasked && may_mount {
         confinement.masked_paths = Some(Vec::new());
         confinement.readonly_paths = Some(Vec::new());
+    }
+    if may_mount {
+        confinement.masked_paths = extras.masked_paths.clone().or(confinement.masked_paths);
+        confinement.readonly_paths = extras.readonly_paths.clone().or(confinement.readonly_paths);
     }
     let log_path = log_path(&context.data_dir, uid, &container.name, attempt);
     let message = message_path(&context.data_dir, uid, &container.name, attempt);
@@ -284,6 +289,7 @@ pub(crate) async fn spec(request: Request<'_>) -> Result<ContainerSpec, String> 
             ..extras.limits(resources::cgroup(pod, container))
         },
         memory_mounts: extras.tmpfs.clone(),
+        no_shm: extras.no_shm,
         host_cgroups: extras.host_cgroups && may_mount,
         privileged: confinement.privileged,
         capabilities: confinement.capabilities,

@@ -1,6 +1,8 @@
 //! What Kubernetes has no fields for and Docker's users say all the same: settings of a container in the annotation
 //! `knarr.dev/container.NAME`, as JSON. Nothing in it lets a Pod do what its security context does not.
 
+use super::joins::Joins;
+use crate::probe::checks::Pace;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use knarr_runtime::{Device, IoLimits, MemoryMount, Mount, Resources, Rlimit};
 use rustix::fs::FileType;
@@ -47,10 +49,21 @@ pub(crate) struct Extras {
     pub cpu_shares: Option<u64>,
     /// File systems in memory, made anew at each start.
     pub tmpfs: Vec<MemoryMount>,
-    /// These two only where the container may mount, hence see what is hidden anyway.
+    /// These only where the container may mount, hence see what is hidden anyway, and in Docker's containers.
     pub host_cgroups: bool,
     /// Nothing of /proc and /sys is masked or read-only.
     pub unmasked: bool,
+    /// Lists in place of the usual ones.
+    pub masked_paths: Option<Vec<PathBuf>>,
+    pub readonly_paths: Option<Vec<PathBuf>>,
+    /// Of a Pod's first container, for all; of Docker's containers alone.
+    pub joins: Joins,
+    /// Of a Pod's first container, for all: most that fits into /dev/shm.
+    pub shm_bytes: Option<u64>,
+    /// How often its readiness probe is asked, in place of the probe's own words.
+    pub health: Option<Pace>,
+    /// Nothing is mounted at /dev/shm.
+    pub no_shm: bool,
     /// Lines of its /etc/hosts, `ADDRESS NAME…`; of a Pod's first container, for all.
     pub hosts: Vec<String>,
     /// Columns and rows that its terminal has from the start.

@@ -12,7 +12,7 @@ use ring::digest::{SHA256, digest};
 
 use crate::{
     context::Context,
-    spec::{extras, kept::LAYER},
+    spec::{extras, joins, kept::LAYER},
     volumes,
 };
 
@@ -135,6 +135,9 @@ pub(crate) fn hosts(
     out
 }
 
+/// The folder of the files that all containers of a Pod share, in the Pod's.
+pub(crate) const ETC: &str = ".etc";
+
 #[derive(Default, Clone)]
 struct Resolv {
     servers: Vec<String>,
@@ -236,7 +239,11 @@ pub(crate) fn write_shared_files(
     pod_ip: Option<IpAddr>,
 ) -> Result<(), String> {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-    let dir = volumes::pod_dir(&context.data_dir, uid).join(".etc");
+    let joins = joins::of(pod);
+    if !joins.network.is_empty() {
+        return joins.share_files(context, uid);
+    }
+    let dir = volumes::pod_dir(&context.data_dir, uid).join(ETC);
     let domain = &context.cluster_domain;
     let host = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let dns = IpAddr::V4(context.dns_ip);

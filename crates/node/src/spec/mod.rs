@@ -9,6 +9,7 @@ pub(crate) mod expand;
 pub(crate) mod extras;
 pub(crate) mod fields;
 pub(crate) mod files;
+pub(crate) mod joins;
 pub(crate) mod kept;
 pub(crate) mod pod_resources;
 pub(crate) mod resources;

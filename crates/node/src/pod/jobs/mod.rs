@@ -27,8 +27,8 @@ use super::{
 use crate::{
     context::Context,
     devices::NOT_PREPARED,
-    probe::{self, Outcome, Probe},
-    spec::{build, files, pod_resources, sysctl},
+    probe::{self, Outcome, Probe, checks::Check},
+    spec::{build, extras, files, joins, pod_resources, sysctl},
     turns::For,
     volumes,
 };
@@ -66,6 +66,8 @@ pub(crate) enum Done {
         id: Box<str>,
         kind: probe::Kind,
         outcome: Outcome,
+        /// what a command answered
+        check: Option<Box<Check>>,
     },
     Resized(resize::Outcome),
     Cleaned(Result<(), String>),
@@ -113,6 +115,7 @@ async fn make_sandbox(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<Option<I
     let prepared = Box::pin(context.devices.prepare(context, pod)).await;
     prepared.map_err(|e| format!("{NOT_PREPARED}{e}"))?;
     let host_network = spec.host_network.unwrap_or(false);
+    let joins = joins::of(pod);
     let sandbox = match context.engine.sandbox(uid) {
         Some(sandbox) => sandbox,
         None => {
@@ -121,6 +124,8 @@ async fn make_sandbox(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<Option<I
                 .iter()
                 .flat_map(|c| c.sysctls.iter().flatten());
             let failed = |e| format!("Failed to create pod sandbox: {e}");
+            let first = spec.containers.first().map(|c| extras::of(pod, c));
+            let extras = first.transpose().map_err(failed)?.unwrap_or_default();
             handler::check(context, spec).await.map_err(failed)?;
             let ids = match spec.host_users {
                 Some(false) => {
@@ -132,7 +137,7 @@ async fn make_sandbox(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<Option<I
             let label = |key: &str, value: &Option<String>| {
                 (key.to_owned(), value.clone().unwrap_or_default())
             };
-            let request = SandboxSpec {
+            let mut request = SandboxSpec {
                 id: uid.to_owned(),
                 hostname: files::fitting_hostname(pod, &context.cluster_domain, &context.name)?,
                 host_network,
@@ -151,7 +156,12 @@ async fn make_sandbox(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<Option<I
                 cgroup: pod_resources::cgroup_path(pod),
                 resources: pod_resources::cgroup(pod, Some(context.settings.pod_pids_max)),
                 user_namespace: ids.as_ref().map(|held| held.range),
+                shm_bytes: extras.shm_bytes,
+                ..SandboxSpec::default()
             };
+            joins
+                .apply(&*context.engine, &mut request)
+                .map_err(failed)?;
             context
                 .engine
                 .create_sandbox(request)
@@ -160,6 +170,8 @@ async fn make_sandbox(context: &Arc<Context>, pod: &Arc<Pod>) -> Result<Option<I
         }
     };
     let ip = match (&sandbox.netns, host_network) {
+        // the address is the other's
+        _ if !joins.network.is_empty() => None,
         (Some(netns), false) => {
             let attached = context.network.attach(pod, netns).await;
             let failed =
@@ -247,15 +259,17 @@ pub(crate) async fn probe(request: ProbeRequest) -> Done {
             id,
             kind,
             outcome,
+            check: None,
         };
     }
     // Boxed: the future rests in its sleep most of its life.
-    let outcome = Box::pin(probe::run(&probe, &context.engine, &id, pod_ip)).await;
+    let (outcome, check) = Box::pin(probe::run(&probe, &context.engine, &id, pod_ip)).await;
     Done::Probed {
         index,
         id,
         kind,
         outcome,
+        check: check.map(Box::new),
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     context::Context,
     pod::{resize::amounts::Amounts, state},
-    spec::{apparmor, build},
+    spec::{apparmor, build, joins},
     turns::For,
     volumes::Paths,
 };
@@ -168,6 +168,10 @@ async fn make_container(request: StartRequest) -> Result<StartedContainer, Start
     if let (Some(wanted), None) = (state::target(&pod, &container.name), &target) {
         return Err(config(format!("unable to find target container {wanted}")));
     }
+    let target = match joins::of(&pod).target(&*context.engine) {
+        Ok(joined) => joined.map(String::into_boxed_str).or(target),
+        Err(why) => return Err(config(why)),
+    };
     let field = kind.map(|k| state::field_path(k, &container.name));
     let event = |reason: &'static str, message: String| {
         context
