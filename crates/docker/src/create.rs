@@ -13,7 +13,7 @@ use crate::{
     daemon::Daemon,
     error::{Fault, Result, blocking},
     http::{self, Answer, Ask},
-    images, names, networks, pod,
+    images, joins, names, networks, pod,
     record::{Mounted, Record},
     volumes,
 };
@@ -24,7 +24,7 @@ use std::{path::Path, sync::Arc};
 use wanted::Wanted;
 
 pub async fn create(daemon: &Arc<Daemon>, mut ask: Ask) -> Result<Answer> {
-    let body = ask.object().await?;
+    let mut body = ask.object().await?;
     if body.is_empty() {
         return Err(Fault::bad(
             "config cannot be empty in order to create a container",
@@ -40,8 +40,10 @@ pub async fn create(daemon: &Arc<Daemon>, mut ask: Ask) -> Result<Answer> {
                 .unwrap_or_default()
         )));
     }
+    joins::by_id(daemon, &mut body);
     let mut wanted = Wanted::read(&body)?;
     wanted.read_bindings(&body)?;
+    joins::check_named(daemon, &wanted)?;
     let asked_name = ask.query.get("name").map(names::container).transpose()?;
     let image = images::need(daemon, &wanted.image).await?;
     if image.command_missing(&wanted) {

@@ -151,6 +151,7 @@ pub async fn create(daemon: &Arc<Daemon>, reference: &str, mut ask: Ask) -> Resu
         user: f.text("User")?.unwrap_or_default(),
         cwd: f.text("WorkingDir")?.unwrap_or_default(),
         tty: f.flag("Tty")?,
+        size: None,
         stdin: f.flag("AttachStdin")?,
         privileged: f.flag("Privileged")?,
     };
@@ -167,6 +168,11 @@ pub async fn create(daemon: &Arc<Daemon>, reference: &str, mut ask: Ask) -> Resu
         return Err(Fault::bad("No exec command specified"));
     }
     let entry = running(daemon, reference)?;
+    if !exec.user.is_empty() {
+        let pod = daemon.pod_name(&entry);
+        let known = daemon.machine.knows(&pod, &exec.user).await;
+        known.map_err(Fault::bad)?;
+    }
     let id = names::id();
     daemon.tell(
         &format!("exec_create: {}", exec.args.join(" ")),
@@ -201,8 +207,9 @@ fn exit_code_of(why: &str) -> i32 {
 
 /// `POST /exec/{id}/start`
 pub async fn start(daemon: &Arc<Daemon>, id: &str, mut ask: Ask) -> Result<Answer> {
+    let body = ask.object().await?;
     let one = daemon.execs.get(id)?;
-    let mut f = Fields::new(ask.object().await?, "ExecStartConfig");
+    let mut f = Fields::new(body, "ExecStartConfig");
     let detach = f.flag("Detach")?;
     let tty = f.flag("Tty")?;
     let size = f.list("ConsoleSize")?;
@@ -222,6 +229,11 @@ pub async fn start(daemon: &Arc<Daemon>, id: &str, mut ask: Ask) -> Result<Answe
     let raw = tty;
     let mut exec = one.exec.clone();
     exec.stdin &= !detach;
+    // one that was asked for meanwhile counts, too
+    exec.size = match &size[..] {
+        [rows, columns] => Some((number(columns), number(rows))),
+        _ => daemon.execs.get(id)?.size,
+    };
     let started = daemon.machine.exec(&daemon.pod_name(&entry), exec).await;
     let streams = match started {
         Ok(streams) => streams,
@@ -260,13 +272,6 @@ pub async fn start(daemon: &Arc<Daemon>, id: &str, mut ask: Ask) -> Result<Answe
         pid,
         ..
     } = streams;
-    let asked = match &size[..] {
-        [rows, columns] => Some((number(columns), number(rows))),
-        _ => daemon.execs.get(id)?.size,
-    };
-    if let Some((columns, rows)) = asked {
-        resize(columns, rows);
-    }
     daemon.execs.change(id, |o| {
         o.resize = Some(Arc::new(resize));
         o.pid = pid;

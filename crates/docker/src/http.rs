@@ -1,5 +1,7 @@
 //! A request as the handlers see it, and the shapes of answers.
 
+mod malformed;
+
 use crate::error::{Fault, Result};
 use axum::body::Body;
 use bytes::Bytes;
@@ -141,7 +143,10 @@ impl Ask {
             Err(e) if e.to_string().starts_with("trailing characters") => {
                 Err(Fault::bad("unexpected content after JSON"))
             }
-            Err(e) => Err(Fault::bad(format!("invalid JSON: {e}"))),
+            Err(e) => Err(Fault::bad(format!(
+                "invalid JSON: {}",
+                malformed::told(&collected, &e)
+            ))),
         }
     }
     pub fn at_least(&self, major: u32, minor: u32) -> bool {

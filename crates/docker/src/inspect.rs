@@ -1,11 +1,16 @@
 //! `GET /containers/{id}/json`
 
 use crate::{
-    create::wanted::{Wanted, object},
+    create::{
+        health::Health,
+        wanted::{Wanted, object},
+    },
     daemon::Daemon,
     error::{Result, blocking},
     http::{Answer, Ask, json},
-    lifecycle, list, volumes,
+    lifecycle, list,
+    machine::Checks,
+    volumes,
 };
 use serde_json::{Map, Value, json as value};
 use std::sync::Arc;
@@ -32,6 +37,11 @@ pub async fn inspect(daemon: &Arc<Daemon>, reference: &str, ask: Ask) -> Result<
             true => daemon.machine.pid(&daemon.pod_name(&entry)).unwrap_or(0),
             false => 0,
         };
+        let checks = match record.health {
+            Some(_) => daemon.machine.checks(&daemon.pod_name(&entry)),
+            None => Checks::default(),
+        };
+        let timeout = record.health.as_ref().map_or(0, Health::timeout);
         let endpoints = list::endpoints(daemon, &entry, &state);
         let mac = record.endpoints.iter().find(|e| !e.mac.is_empty());
         let mac = mac.map(|e| e.mac.as_str()).unwrap_or_default();
@@ -55,7 +65,7 @@ pub async fn inspect(daemon: &Arc<Daemon>, reference: &str, ask: Ask) -> Result<
             "Created": record.created,
             "Path": line.first().cloned().unwrap_or_default(),
             "Args": line.get(1..).unwrap_or_default(),
-            "State": state.json(pid),
+            "State": state.json(pid, &checks, timeout),
             "Image": record.image_id,
             "ResolvConfPath": "",
             "HostnamePath": "",
@@ -115,6 +125,29 @@ pub async fn inspect(daemon: &Arc<Daemon>, reference: &str, ask: Ask) -> Result<
     Ok(json(&shown.await?))
 }
 
+/// SOURCE: moby `oci/defaults.go`
+const MASKED: [&str; 12] = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+const READ_ONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
+
 /// As asked for, with what was filled in.
 fn host_config(record: &crate::record::Record) -> Value {
     let mut host = object(&record.body, "HostConfig");
@@ -148,11 +181,23 @@ fn host_config(record: &crate::record::Record) -> Value {
         ("IpcMode", value!("private")),
         ("ShmSize", value!(64 << 20)),
         ("Runtime", value!("runc")),
+        ("ConsoleSize", value!([0, 0])),
         ("CgroupnsMode", value!("private")),
     ] {
         let missing = host.get(key).is_none_or(crate::http::is_zero);
         if missing {
             host.insert(key.into(), default);
+        }
+    }
+    let privileged = host.get("Privileged").and_then(Value::as_bool) == Some(true);
+    for (key, usual) in [
+        ("MaskedPaths", &MASKED[..]),
+        ("ReadonlyPaths", &READ_ONLY[..]),
+    ] {
+        match host.get(key) {
+            Some(Value::Array(_)) => {}
+            _ if privileged => drop(host.insert(key.into(), Value::Null)),
+            _ => drop(host.insert(key.into(), value!(usual))),
         }
     }
     Value::Object(host)
@@ -212,7 +257,7 @@ fn config(
             "Healthcheck",
             value!({
                 "Test": health.test, "Interval": health.interval, "Timeout": health.timeout,
-                "Retries": health.retries, "StartPeriod": health.start_period,
+                "Retries": health.retries, "StartPeriod": health.start_period, "StartInterval": health.start_interval,
             }),
         );
     }

@@ -45,6 +45,7 @@ mod frames;
 mod http;
 mod images;
 mod inspect;
+mod joins;
 mod lifecycle;
 mod list;
 mod logs;
@@ -68,7 +69,7 @@ pub use create::health::Health;
 pub use create::limits::{Limits, Rate};
 pub use daemon::Builder;
 pub use images::{Snapshot, fits_machine};
-pub use machine::{Exec, Input, Machine, Output, PodName, Resize, Streams, Usage};
+pub use machine::{Check, Checks, Exec, Input, Machine, Output, PodName, Resize, Streams, Usage};
 pub use units::{bytes_size, human_size};
 
 use std::{path::PathBuf, sync::Arc};

@@ -14,7 +14,7 @@ use crate::{
     daemon::Daemon,
     error::{Fault, Result, blocking},
     http::{self, Answer, Ask},
-    names, networks, pod,
+    joins, names, networks, pod,
     record::Record,
     state::{State, Status},
 };
@@ -198,8 +198,10 @@ pub async fn run(daemon: &Arc<Daemon>, entry: &Entry) -> Result<()> {
     record.error = String::new();
     let asked = wanted(&record)?;
     networks::links::check_running(daemon, &record, &asked)?;
-    // what a link leads to is known only now
-    if !entry.gated() || networks::links::any(&record, &asked) {
+    joins::check_running(daemon, &record, &asked)?;
+    // what a link leads to is known only now, and whose namespaces are joined
+    let late = networks::links::any(&record, &asked) || joins::any(&record, &asked);
+    if !entry.gated() || late {
         record.restarts = 0;
         Box::pin(replace(daemon, &entry, record.clone())).await?;
         entry = daemon.containers.find(&record.id)?;

@@ -204,7 +204,16 @@ pub async fn list(daemon: &Arc<Daemon>, ask: Ask) -> Result<Answer> {
     crate::others::awake(daemon).await;
     let worker = daemon.clone();
     let shown = blocking(move || collect(&worker, &filters, all, limit, size));
-    Ok(json(&Value::Array(shown.await?)))
+    let mut shown = shown.await?;
+    // SOURCE: moby `api/server/router/container/container_routes.go` getContainersJSON
+    if !ask.at_least(1, 46) {
+        for one in &mut shown {
+            if let Some(host) = one["HostConfig"].as_object_mut() {
+                host.remove("Annotations");
+            }
+        }
+    }
+    Ok(json(&Value::Array(shown)))
 }
 
 /// Blocking.
@@ -330,6 +339,11 @@ pub fn collect(
             .created
             .parse::<jiff::Timestamp>()
             .map_or(0, |t| t.as_second());
+        let mut host_config = value!({ "NetworkMode": record.network_mode });
+        let annotations = record.body.get("HostConfig").map(|h| &h["Annotations"]);
+        if let Some(annotations) = annotations.filter(|a| !a.is_null()) {
+            host_config["Annotations"] = annotations.clone();
+        }
         let mut one = value!({
             "Id": record.id,
             "Names": [format!("/{}", record.name)],
@@ -341,7 +355,7 @@ pub fn collect(
             "Labels": labels,
             "State": state.status.text(),
             "Status": state.sentence(),
-            "HostConfig": { "NetworkMode": record.network_mode },
+            "HostConfig": host_config,
             "NetworkSettings": { "Networks": endpoints(daemon, &entry, &state) },
             "Mounts": mounts(&entry),
         });

@@ -1,6 +1,7 @@
 //! What Docker asks of the machine that Kubernetes has no word for.
 
 use crate::create::limits::Limits;
+use jiff::Timestamp;
 use std::{os::fd::BorrowedFd, path::PathBuf, pin::Pin};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -22,6 +23,8 @@ pub struct Exec {
     /// empty: the container's
     pub cwd: String,
     pub tty: bool,
+    /// columns and rows of its terminal from the start
+    pub size: Option<(u16, u16)>,
     pub stdin: bool,
     /// with all capabilities
     pub privileged: bool,
@@ -63,6 +66,26 @@ pub struct Usage {
     pub write_bytes: u64,
 }
 
+/// One answer of a health check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    pub start: Timestamp,
+    pub end: Timestamp,
+    /// -1: it could not be run, or took too long
+    pub exit_code: i32,
+    pub timed_out: bool,
+    pub output: String,
+}
+
+/// What a container's health check said lately.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Checks {
+    /// the oldest first
+    pub last: Vec<Check>,
+    /// failures in a row
+    pub failing: u32,
+}
+
 /// The node that the containers run on. Errors are sentences for the client.
 #[async_trait::async_trait]
 pub trait Machine: Send + Sync + 'static {
@@ -78,6 +101,10 @@ pub trait Machine: Send + Sync + 'static {
     async fn limit(&self, pod: &PodName, memory: i64, limits: &Limits) -> Result<(), String>;
     /// How much of what was written to a socket its other end has not taken yet; None: nobody knows.
     fn untaken(&self, socket: BorrowedFd<'_>) -> Option<usize>;
+    /// Whether a running container knows `user[:group]`.
+    async fn knows(&self, pod: &PodName, user: &str) -> Result<(), String>;
+    /// What the container's health check said since its start.
+    fn checks(&self, pod: &PodName) -> Checks;
     /// The container's first process, in the machine's numbers; None: it doesn't run.
     fn pid(&self, pod: &PodName) -> Option<i32>;
     /// All of the container's processes. Blocking.

@@ -8,11 +8,11 @@ use crate::{
     create::{
         health::Health,
         ports,
-        wanted::{Restart, Seccomp, Wanted},
+        wanted::{Ipc, Pid, Restart, Seccomp, Wanted},
     },
     daemon::Daemon,
     error::{Fault, Result},
-    names,
+    joins, names,
     networks::{self, Network},
     record::{ANNOTATION, LABEL, Record},
 };
@@ -73,9 +73,9 @@ pub fn build(
         "nodeSelector": { "kubernetes.io/hostname": daemon.node },
         // the machine is the container's: nothing makes it wait
         "tolerations": [{ "operator": "Exists" }],
-        "shareProcessNamespace": host.init,
-        "hostPID": host.host_pid,
-        "hostIPC": host.host_ipc,
+        "shareProcessNamespace": host.init && !matches!(host.pid, Pid::Of(_)),
+        "hostPID": host.pid == Pid::Host,
+        "hostIPC": host.ipc == Ipc::Host,
         "hostNetwork": record.network_mode == "host",
     });
     let mut container = json!({
@@ -100,7 +100,7 @@ pub fn build(
         container["workingDir"] = json!(wanted.workdir);
     }
     user(daemon, record, wanted, &mut spec, &mut container)?;
-    hostname(record, wanted, &mut spec)?;
+    hostname(daemon, record, wanted, &mut spec)?;
     resolving(wanted, networks, &mut spec)?;
     if !host.sysctls.is_empty() {
         let list = host.sysctls.iter();
@@ -115,6 +115,12 @@ pub fn build(
         container["readinessProbe"] = probe;
     }
     extras.insert("noServices".into(), json!(true));
+    if let Some(health) = &record.health {
+        extras.insert("health".into(), pace(health));
+    }
+    if let Some(others) = joins::settle(daemon, record, wanted) {
+        extras.insert("joins".into(), others);
+    }
     more(daemon, wanted, &mut extras)?;
     let mut hosts = extra_hosts(daemon, wanted)?;
     let (linked, variables) = networks::links::settle(daemon, record, wanted);
@@ -168,8 +174,19 @@ pub fn more(daemon: &Daemon, wanted: &Wanted, extras: &mut Map<String, Value>) -
     if host.host_cgroups {
         extras.insert("hostCgroups".into(), json!(true));
     }
-    if host.unmasked {
-        extras.insert("unmasked".into(), json!(true));
+    for (key, paths) in [
+        ("maskedPaths", &host.masked_paths),
+        ("readonlyPaths", &host.readonly_paths),
+    ] {
+        if let Some(paths) = paths {
+            extras.insert(key.into(), json!(paths));
+        }
+    }
+    if host.ipc == Ipc::None {
+        extras.insert("noShm".into(), json!(true));
+    }
+    if host.shm_size > 0 {
+        extras.insert("shmBytes".into(), json!(host.shm_size));
     }
     if !host.sysctls.is_empty() {
         extras.insert("ownSysctls".into(), json!(true));
@@ -352,7 +369,16 @@ fn user(
     Ok(())
 }
 
-fn hostname(record: &Record, wanted: &Wanted, spec: &mut Value) -> Result<()> {
+fn hostname(daemon: &Daemon, record: &Record, wanted: &Wanted, spec: &mut Value) -> Result<()> {
+    // who has another's network is called as it is
+    if let Some(other) = joins::whose_network(daemon, record) {
+        let theirs = Wanted::read(&other.record.body)?;
+        return own_hostname(&other.record, &theirs, spec);
+    }
+    own_hostname(record, wanted, spec)
+}
+
+fn own_hostname(record: &Record, wanted: &Wanted, spec: &mut Value) -> Result<()> {
     if record.network_mode == "host" {
         return match wanted.hostname.is_empty() {
             true => Ok(()),
@@ -437,6 +463,19 @@ const RESOLVER: std::net::Ipv4Addr = std::net::Ipv4Addr::new(127, 0, 0, 11);
 /// Whole seconds, at least one.
 fn seconds(nanos: i64) -> i64 {
     ((nanos + 500_000_000) / 1_000_000_000).max(1)
+}
+
+/// SOURCE: moby `daemon/health.go` defaultStartInterval
+fn pace(health: &Health) -> Value {
+    let ms = |nanos: i64| nanos / 1_000_000;
+    let start_interval = match health.start_interval {
+        0 => 5_000_000_000,
+        given => given,
+    };
+    json!({
+        "intervalMs": ms(health.interval()), "timeoutMs": ms(health.timeout()),
+        "startIntervalMs": ms(start_interval), "startPeriodMs": ms(health.start_period),
+    })
 }
 
 /// Asks first after a second, as a container that is well soon should not wait for a whole interval.

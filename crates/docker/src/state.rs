@@ -1,6 +1,10 @@
 //! What a Pod's state is in Docker's words.
 
-use crate::{containers::Entry, pod::CONTAINER};
+use crate::{
+    containers::Entry,
+    machine::{Check, Checks},
+    pod::CONTAINER,
+};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus};
 use serde_json::{Value, json};
@@ -168,7 +172,7 @@ fn health(entry: &Entry, status: Option<&ContainerStatus>) -> Option<&'static st
 
 impl State {
     /// `State` of an inspected container.
-    pub fn json(&self, pid: i32) -> Value {
+    pub fn json(&self, pid: i32, checks: &Checks, timeout: i64) -> Value {
         let running = matches!(
             self.status,
             Status::Running | Status::Paused | Status::Restarting
@@ -187,8 +191,10 @@ impl State {
             "FinishedAt": time(if self.status == Status::Created { None } else { self.finished }),
         });
         if let Some(health) = self.health {
-            let failing = i32::from(health == "unhealthy");
-            value["Health"] = json!({ "Status": health, "FailingStreak": failing, "Log": [] });
+            // after a restart of the platform nothing is known of earlier answers
+            let failing = checks.failing.max(u32::from(health == "unhealthy"));
+            let log: Vec<Value> = checks.last.iter().map(|c| check(c, timeout)).collect();
+            value["Health"] = json!({ "Status": health, "FailingStreak": failing, "Log": log });
         }
         value
     }
@@ -219,6 +225,19 @@ impl State {
             }
         }
     }
+}
+
+/// SOURCE: moby `daemon/health.go`
+fn check(check: &Check, timeout: i64) -> Value {
+    let took = crate::units::duration(timeout);
+    let output = match check.timed_out {
+        true => format!("Health check exceeded timeout ({took})"),
+        false => check.output.clone(),
+    };
+    json!({
+        "Start": check.start.to_string(), "End": check.end.to_string(),
+        "ExitCode": check.exit_code, "Output": output,
+    })
 }
 
 /// SOURCE: docker/go-units `HumanDuration`

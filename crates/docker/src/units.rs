@@ -36,9 +36,47 @@ fn amount(bytes: u64, base: f64, digits: usize, units: &[&str]) -> String {
     format!("{text}{}", units[unit])
 }
 
+/// Nanoseconds as Go prints a `time.Duration`: `50ms`, `1m30s`.
+pub fn duration(nanos: i64) -> String {
+    let small = |unit: i64, name: &str| {
+        let number = nanos as f64 / unit as f64;
+        format!("{number}{name}")
+    };
+    match nanos {
+        0 => "0s".into(),
+        1..1_000 => small(1, "ns"),
+        1_000..1_000_000 => small(1_000, "µs"),
+        1_000_000..1_000_000_000 => small(1_000_000, "ms"),
+        _ => {
+            let (minutes, rest) = (nanos / 60_000_000_000, nanos % 60_000_000_000);
+            let seconds = rest as f64 / 1e9;
+            match (minutes / 60, minutes % 60) {
+                (0, 0) => format!("{seconds}s"),
+                (0, minutes) => format!("{minutes}m{seconds}s"),
+                (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations() {
+        for (nanos, wanted) in [
+            (0, "0s"),
+            (50_000_000, "50ms"),
+            (1_500_000, "1.5ms"),
+            (30_000_000_000, "30s"),
+            (1_500_000_000, "1.5s"),
+            (90_000_000_000, "1m30s"),
+            (3_600_000_000_000, "1h0m0s"),
+        ] {
+            assert_eq!(duration(nanos), wanted);
+        }
+    }
 
     #[test]
     fn amounts() {

@@ -6,7 +6,7 @@ use crate::{
     paths::Paths,
     serve::ServeArguments,
 };
-use knarr_docker::{Exec, Limits, Machine, Output, PodName, Streams, Usage};
+use knarr_docker::{Check, Checks, Exec, Limits, Machine, Output, PodName, Streams, Usage};
 use knarr_node::Node;
 use knarr_runtime::{ExecSpec, IoLimits, Resources, Runtime, State, User};
 use std::{
@@ -176,6 +176,7 @@ impl Machine for Hands {
             args: exec.args,
             env: exec.env,
             tty: exec.tty,
+            tty_size: exec.size,
             stdin: exec.stdin,
             user,
             cwd: Some(exec.cwd).filter(|c| !c.is_empty()).map(PathBuf::from),
@@ -295,6 +296,28 @@ impl Machine for Hands {
         };
         let done = self.runtime.update_resources(&id, resources).await;
         done.map_err(|e| e.to_string())
+    }
+
+    async fn knows(&self, pod: &PodName, name: &str) -> Result<(), String> {
+        let (_, pid) = self.need(pod)?;
+        let name = name.to_owned();
+        let found = tokio::task::spawn_blocking(move || user(pid, &name)).await;
+        found.map_err(|e| e.to_string())?.map(drop)
+    }
+
+    fn checks(&self, pod: &PodName) -> Checks {
+        let checks = self.node.checks(&pod.namespace, &pod.name);
+        let shown = |c: knarr_node::Check| Check {
+            start: c.start,
+            end: c.end,
+            exit_code: c.exit_code,
+            timed_out: c.timed_out,
+            output: c.output,
+        };
+        Checks {
+            last: checks.last.into_iter().map(shown).collect(),
+            failing: checks.failing,
+        }
     }
 
     fn pid(&self, pod: &PodName) -> Option<i32> {

@@ -91,10 +91,10 @@ fn honoured() -> Vec<(&'static str, Value)> {
         ("DnsSearch", json!(["a.b"])),
         ("ExtraHosts", json!(["a:1.2.3.4"])),
         ("GroupAdd", json!(["g"])),
-        ("IpcMode", json!("host")),
+        ("IpcMode", json!("container:c")),
         ("Links", json!(["a:b"])),
         ("OomScoreAdj", json!(5)),
-        ("PidMode", json!("host")),
+        ("PidMode", json!("container:c")),
         ("Privileged", json!(true)),
         ("PublishAllPorts", json!(true)),
         ("ReadonlyRootfs", json!(true)),
@@ -104,7 +104,7 @@ fn honoured() -> Vec<(&'static str, Value)> {
         ("ShmSize", json!(1 << 20)),
         ("Sysctls", json!({"net.ipv4.ip_forward": "1"})),
         ("Runtime", json!("runsc")),
-        ("MaskedPaths", json!([])),
+        ("MaskedPaths", json!(["/proc/x"])),
         ("ReadonlyPaths", json!([])),
     ]
 }
@@ -112,9 +112,6 @@ fn honoured() -> Vec<(&'static str, Value)> {
 /// Fields that count together with others only.
 fn besides(key: &str) -> Map<String, Value> {
     let more = match key {
-        "CgroupnsMode" => json!({"Privileged": true}),
-        "MaskedPaths" => json!({"Privileged": true, "ReadonlyPaths": []}),
-        "ReadonlyPaths" => json!({"Privileged": true, "MaskedPaths": []}),
         "MemorySwap" => json!({"Memory": 64 << 20}),
         _ => json!({}),
     };

@@ -214,8 +214,10 @@ impl Limits {
         if self.cpu_quota.is_some_and(|q| q > 0 && q < 1000) {
             return bad("CPU cfs quota can not be less than 1ms (i.e. 1000)");
         }
-        if self.cpu_shares.is_some_and(|s| s < 0) {
-            return bad("invalid CPU shares: the value must be a positive integer");
+        if let Some(shares @ ..0) = self.cpu_shares {
+            return Err(Fault::bad(format!(
+                "invalid CPU shares ({shares}): value must be a positive integer"
+            )));
         }
         check_set("cpus", &self.cpuset_cpus, "/sys/devices/system/cpu/online")?;
         check_set("mems", &self.cpuset_mems, "/sys/devices/system/node/online")?;

@@ -74,12 +74,38 @@ pub enum Seccomp {
     Profile(String),
 }
 
+/// Whose shared memory, semaphores and message queues it has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Ipc {
+    #[default]
+    Private,
+    /// its own, which others may join
+    Shareable,
+    /// its own, without /dev/shm
+    None,
+    Host,
+    /// another container's
+    Of(String),
+}
+
+/// Whose processes it sees.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Pid {
+    #[default]
+    Private,
+    Host,
+    /// another container's
+    Of(String),
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct Host {
     pub mounts: Vec<Mount>,
     pub volumes_from: Vec<String>,
     pub bindings: Bindings,
     pub publish_all: bool,
+    /// ports are named in its bindings
+    pub publishes: bool,
     pub network_mode: String,
     pub restart: Restart,
     pub auto_remove: bool,
@@ -91,8 +117,9 @@ pub struct Host {
     pub seccomp: Seccomp,
     /// a profile's name, or `unconfined`; empty: the usual one
     pub apparmor: String,
-    /// nothing of /proc and /sys is masked or read-only
-    pub unmasked: bool,
+    /// of /proc and /sys, in place of the usual lists
+    pub masked_paths: Option<Vec<String>>,
+    pub readonly_paths: Option<Vec<String>>,
     pub devices: Vec<Asked>,
     pub host_cgroups: bool,
     /// `container:alias`, on the default network
@@ -108,8 +135,8 @@ pub struct Host {
     pub dns_search: Vec<String>,
     pub dns_options: Vec<String>,
     pub groups: Vec<String>,
-    pub host_ipc: bool,
-    pub host_pid: bool,
+    pub ipc: Ipc,
+    pub pid: Pid,
     pub shm_size: i64,
     pub sysctls: BTreeMap<String, String>,
     pub init: bool,
@@ -189,7 +216,8 @@ impl Wanted {
             h.mounts.push(mounts::tmpfs(&path, &options)?);
         }
         // `{"80/tcp": null}` and `[{}]` say something, too
-        f.take("PortBindings");
+        let ports = f.take("PortBindings");
+        h.publishes = ports.is_some_and(|p| p.as_object().is_some_and(|p| !p.is_empty()));
         h.volumes_from = f.texts("VolumesFrom")?.unwrap_or_default();
         h.publish_all = f.flag("PublishAllPorts")?;
         if let Some(mode) = f.text("NetworkMode")? {
@@ -216,7 +244,8 @@ impl Wanted {
                 },
             }
         }
-        h.unmasked = unmasked(&mut f)?;
+        h.masked_paths = paths(&mut f, "MaskedPaths")?;
+        h.readonly_paths = paths(&mut f, "ReadonlyPaths")?;
         h.memory = f.int("Memory")?.unwrap_or(0);
         (h.limits, h.cpu_milli) = Limits::read(&mut f, h.memory, &mut self.warnings)?;
         h.devices = devices::read(f.list("Devices")?)?;
@@ -225,15 +254,15 @@ impl Wanted {
         h.dns_search = f.texts("DnsSearch")?.unwrap_or_default();
         h.dns_options = f.texts("DnsOptions")?.unwrap_or_default();
         h.groups = f.texts("GroupAdd")?.unwrap_or_default();
-        h.host_ipc = own_or_host(&mut f, "IpcMode", &["private", "shareable"])?;
-        h.host_pid = own_or_host(&mut f, "PidMode", &["private"])?;
-        if own_or_host(&mut f, "UTSMode", &[])? && h.network_mode != "host" {
+        h.ipc = ipc(f.text("IpcMode")?)?;
+        h.pid = pid(f.text("PidMode")?)?;
+        if own_or_host(&mut f, "UTSMode")? && h.network_mode != "host" {
             return Err(Fault::unsupported(
                 "--uts=host (HostConfig.UTSMode) without --network=host",
             ));
         }
         // nothing is mapped: the machine's is what there is
-        own_or_host(&mut f, "UsernsMode", &[])?;
+        own_or_host(&mut f, "UsernsMode")?;
         h.shm_size = f.int("ShmSize")?.unwrap_or(0);
         if h.shm_size < 0 {
             return Err(Fault::bad("SHM size can not be less than 0"));
@@ -261,19 +290,9 @@ impl Wanted {
         h.links = f.texts("Links")?.unwrap_or_default();
         h.host_cgroups = match f.text("CgroupnsMode")?.as_deref() {
             None | Some("private") => false,
-            Some("host") if h.sees_all() => true,
-            Some("host") => {
-                return Err(Fault::unsupported(
-                    "--cgroupns=host (HostConfig.CgroupnsMode) without --privileged or --cap-add=SYS_ADMIN",
-                ));
-            }
+            Some("host") => true,
             Some(mode) => return Err(Fault::bad(format!("invalid cgroup namespace mode: {mode}"))),
         };
-        if h.unmasked && !h.sees_all() {
-            return Err(Fault::unsupported(
-                "--security-opt systempaths=unconfined (HostConfig.MaskedPaths, ReadonlyPaths) without --privileged or --cap-add=SYS_ADMIN",
-            ));
-        }
         if let Some(driver) = f.text("VolumeDriver")?.filter(|d| d != "local") {
             return Err(Fault::unsupported(format!(
                 "--volume-driver={driver} (HostConfig.VolumeDriver; only local is)"
@@ -294,11 +313,43 @@ impl Wanted {
             }
         }
         h.console = console(f.list("ConsoleSize")?);
-        // the one is where the client wrote the id to; the others are for other runtimes, and shown
-        for key in ["ContainerIDFile", "Annotations"] {
-            f.take(key);
+        // they are for other runtimes, and shown
+        if f.strings("Annotations")?.contains_key("") {
+            return Err(Fault::bad(
+                "invalid Annotations: the empty string is not permitted as an annotation key",
+            ));
         }
+        // where the client wrote the id to
+        f.take("ContainerIDFile");
         f.finish()
+    }
+
+    /// What can't be said of a container in the network of another.
+    ///
+    /// SOURCE: moby `runconfig/hostconfig.go` validateNetContainerMode, with its order
+    fn check_network(&self) -> Result<()> {
+        let Some(other) = self.host.network_mode.strip_prefix("container:") else {
+            return Ok(());
+        };
+        let host = &self.host;
+        let told = if other.is_empty() {
+            "invalid network mode: invalid container format container:<name|id>"
+        } else if !self.hostname.is_empty() {
+            "conflicting options: hostname and the network mode"
+        } else if !host.links.is_empty() {
+            "conflicting options: container type network can't be used with links. This would result in undefined behavior"
+        } else if !host.dns.is_empty() {
+            "conflicting options: dns and the network mode"
+        } else if !host.extra_hosts.is_empty() {
+            "conflicting options: custom host-to-IP mapping and the network mode"
+        } else if host.publish_all || host.publishes {
+            "conflicting options: port publishing and the container type network mode"
+        } else if !self.exposed.is_empty() {
+            "conflicting options: port exposing and the container type network mode"
+        } else {
+            return Ok(());
+        };
+        Err(Fault::bad(told))
     }
 
     /// The parts of the request that go by their presence alone.
@@ -309,6 +360,7 @@ impl Wanted {
     }
 
     fn check(&self) -> Result<()> {
+        self.check_network()?;
         if self.host.auto_remove && self.host.restart != Restart::No {
             return Err(Fault::bad(
                 "can't create 'AutoRemove' container with restart policy",
@@ -334,15 +386,6 @@ impl Wanted {
     }
 }
 
-impl Host {
-    /// It may mount, hence see what is hidden anyway.
-    fn sees_all(&self) -> bool {
-        let names = ["SYS_ADMIN", "CAP_SYS_ADMIN", "ALL"];
-        let mut added = self.cap_add.iter();
-        self.privileged || added.any(|c| names.contains(&c.to_uppercase().as_str()))
-    }
-}
-
 /// A profile as the client read it; a name of a file can't be meant, it would be the daemon's.
 fn seccomp(profile: &str) -> Result<String> {
     let parsed: Result<Value, _> = serde_json::from_str(profile);
@@ -354,23 +397,14 @@ fn seccomp(profile: &str) -> Result<String> {
     }
 }
 
-/// Empty lists, as `--security-opt systempaths=unconfined` sends them; others than the usual can't be had.
+/// A list in place of the usual one, also when it's empty, as `--security-opt systempaths=unconfined` sends it.
 ///
-/// SOURCE: moby `daemon/pkg/oci/defaults.go`
-fn unmasked(f: &mut Fields) -> Result<bool> {
-    let (masked, read_only) = (f.present("MaskedPaths"), f.present("ReadonlyPaths"));
-    let empty = |list: &Option<Value>| {
-        list.as_ref()
-            .and_then(Value::as_array)
-            .is_some_and(Vec::is_empty)
-    };
-    match (empty(&masked), empty(&read_only)) {
-        (true, true) => Ok(true),
-        _ if masked.is_none() && read_only.is_none() => Ok(false),
-        _ => Err(Fault::unsupported(
-            "HostConfig.MaskedPaths and ReadonlyPaths other than none at all (--security-opt systempaths=unconfined)",
-        )),
-    }
+/// SOURCE: moby `daemon/create.go`, `daemon/oci_linux.go` WithCommonOptions
+fn paths(f: &mut Fields, key: &str) -> Result<Option<Vec<String>>> {
+    let asked = f.present(key).filter(Value::is_array);
+    let read = asked.map(serde_json::from_value::<Vec<String>>);
+    let bad = |e| Fault::bad(format!("invalid JSON: HostConfig.{key}: {e}"));
+    read.transpose().map_err(bad)
 }
 
 /// `[rows, columns]`
@@ -424,19 +458,41 @@ pub fn object(map: &Map<String, Value>, key: &str) -> Map<String, Value> {
     }
 }
 
-fn own_or_host(f: &mut Fields, key: &str, own: &[&str]) -> Result<bool> {
+/// SOURCE: moby `daemon/daemon_unix.go`, `api/types/container` Valid
+fn own_or_host(f: &mut Fields, key: &str) -> Result<bool> {
     match f.text(key)?.as_deref() {
         None => Ok(false),
         Some("host") => Ok(true),
-        Some(mode) if own.contains(&mode) => Ok(false),
-        // SOURCE: moby `daemon/daemon_unix.go`, `api/types/container` Valid
-        Some(mode) if !(mode.starts_with("container:") || (key == "IpcMode" && mode == "none")) => {
+        Some(mode) => {
             let what = key.trim_end_matches("Mode").to_uppercase();
             let what = if what == "USERNS" { "userns" } else { &what };
             Err(Fault::bad(format!("invalid {what} mode: {mode}")))
         }
-        Some(mode) => Err(Fault::unsupported(format!("HostConfig.{key}={mode:?}"))),
     }
+}
+
+fn ipc(mode: Option<String>) -> Result<Ipc> {
+    Ok(match mode.as_deref() {
+        None | Some("private") => Ipc::Private,
+        Some("shareable") => Ipc::Shareable,
+        Some("none") => Ipc::None,
+        Some("host") => Ipc::Host,
+        Some(mode) => match mode.strip_prefix("container:") {
+            Some(other) => Ipc::Of(other.into()),
+            None => return Err(Fault::bad(format!("invalid IPC mode: {mode}"))),
+        },
+    })
+}
+
+fn pid(mode: Option<String>) -> Result<Pid> {
+    Ok(match mode.as_deref() {
+        None | Some("private") => Pid::Private,
+        Some("host") => Pid::Host,
+        Some(mode) => match mode.strip_prefix("container:") {
+            Some(other) if !other.is_empty() => Pid::Of(other.into()),
+            _ => return Err(Fault::bad(format!("invalid PID mode: {mode}"))),
+        },
+    })
 }
 
 /// SOURCE: moby `api/types/container` ValidateRestartPolicy

@@ -280,7 +280,7 @@ pub async fn connect(daemon: &Arc<Daemon>, reference: &str, mut ask: Ask) -> Res
         (mode, "host") if mode != "host" => Some(
             "cannot connect container to host network - container must be created in host network mode",
         ),
-        ("host", _) => Some(
+        (mode, _) if mode == "host" || mode.starts_with("container:") => Some(
             "container sharing network namespace with another container or host cannot be connected to any other network",
         ),
         ("none", _) | (_, "none") => Some(
@@ -368,10 +368,14 @@ pub fn settle(
     mode: &str,
     asked: &[Endpoint],
 ) -> Result<(String, Vec<Endpoint>, Vec<Network>)> {
-    if let Some(other) = mode.strip_prefix("container:") {
-        return Err(Fault::unsupported(format!(
-            "the network of another container (container:{other})"
-        )));
+    if mode.starts_with("container:") {
+        return match asked.is_empty() {
+            true => Ok((mode.into(), vec![], vec![])),
+            // SOURCE: moby `daemon/container_operations.go` validateEndpointSettings
+            false => Err(Fault::bad(
+                "conflicting options: cannot attach both user-defined and non-user-defined network-modes",
+            )),
+        };
     }
     let main = pick(all, if mode.is_empty() { "bridge" } else { mode })?;
     if matches!(main.name.as_str(), "host" | "none") && asked.iter().any(|e| e.network != main.name)

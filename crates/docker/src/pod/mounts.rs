@@ -49,14 +49,6 @@ pub fn add(
             ),
         }
     }
-    let has_shm = record.mounts.iter().any(|m| m.target == "/dev/shm");
-    if wanted.host.shm_size > 0 && !has_shm {
-        let size = wanted.host.shm_size.to_string();
-        all.add(
-            json!({ "emptyDir": { "medium": "Memory", "sizeLimit": size } }),
-            json!({ "mountPath": "/dev/shm" }),
-        );
-    }
     // one that may do all has them anyway
     let asked = wanted.host.devices.iter();
     let asked = asked.filter(|_| !wanted.host.privileged);

@@ -6,7 +6,7 @@ mod refusals;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
-use knarr_docker::{Config, Exec, Limits, Machine, PodName, Streams, Usage};
+use knarr_docker::{Checks, Config, Exec, Limits, Machine, PodName, Streams, Usage};
 use serde_json::{Value, json};
 use std::{
     convert::Infallible,
@@ -33,6 +33,12 @@ impl Machine for Nothing {
     }
     async fn limit(&self, _: &PodName, _: i64, _: &Limits) -> Result<(), String> {
         Err("nothing runs".into())
+    }
+    async fn knows(&self, _: &PodName, _: &str) -> Result<(), String> {
+        Err("nothing runs".into())
+    }
+    fn checks(&self, _: &PodName) -> Checks {
+        Checks::default()
     }
     fn pid(&self, _: &PodName) -> Option<i32> {
         None
@@ -237,6 +243,40 @@ async fn a_created_container_is_found_by_all_its_names() {
     assert_eq!(status, 409, "nothing runs in it");
     let (status, _, _) = daemon.ask("POST /containers/web/stop", "").await;
     assert_eq!(status, 304);
+}
+
+#[tokio::test]
+async fn namespaces_of_others_are_kept_by_id_and_defaults_are_shown() {
+    let daemon = Daemon::start().await;
+    let make = async |name: &str, host: Value| {
+        let body = json!({ "Image": "tiny:1", "Cmd": ["x"], "HostConfig": host }).to_string();
+        let line = format!("POST /containers/create?name={name}");
+        let (status, _, text) = daemon.ask(&line, &body).await;
+        assert_eq!(status, 201, "{text}");
+        let (_, _, text) = daemon
+            .ask(&format!("GET /containers/{name}/json"), "")
+            .await;
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    let web = make("web", json!({})).await;
+    assert_eq!(web["HostConfig"]["IpcMode"], "private");
+    assert_eq!(web["HostConfig"]["MaskedPaths"][0], "/proc/asound");
+    let id = web["Id"].as_str().unwrap();
+    let host = json!({ "NetworkMode": "container:web", "IpcMode": format!("container:{}", &id[..12]),
+        "PidMode": format!("container:{}", &id[..12]), "MaskedPaths": ["/proc/keys"], "ReadonlyPaths": [] });
+    let joined = make("joined", host).await;
+    let of_web = json!(format!("container:{id}"));
+    let shown = &joined["HostConfig"];
+    assert_eq!(
+        (&shown["NetworkMode"], &shown["IpcMode"]),
+        (&of_web, &of_web)
+    );
+    assert_eq!(shown["PidMode"], of_web);
+    assert_eq!(shown["MaskedPaths"], json!(["/proc/keys"]));
+    assert_eq!(shown["ReadonlyPaths"], json!([]));
+    assert_eq!(joined["NetworkSettings"]["Networks"], json!({}));
+    let privileged = make("free", json!({ "Privileged": true })).await;
+    assert_eq!(privileged["HostConfig"]["MaskedPaths"], Value::Null);
 }
 
 #[tokio::test]

@@ -115,6 +115,18 @@ fn docker_options_are_seen_inside() {
                 "0",
             ),
             (
+                "masked",
+                json!({"MaskedPaths": ["/proc/version"], "ReadonlyPaths": []}),
+                "cat /proc/version | wc -c; grep -c '/proc/sys ' /proc/mounts".into(),
+                "0\n0",
+            ),
+            (
+                "no-shm",
+                json!({"IpcMode": "none"}),
+                "grep -c /dev/shm /proc/mounts".into(),
+                "0",
+            ),
+            (
                 "ulimit",
                 json!({"Ulimits": [{"Name": "nofile", "Soft": 100, "Hard": 200}]}),
                 "ulimit -n".into(),
@@ -141,6 +153,68 @@ fn docker_options_are_seen_inside() {
             run(crew, name, &body);
             wait(crew, name);
             assert_eq!(told(crew, name).trim_end(), wanted, "{name}");
+            remove(crew, name);
+        }
+    });
+}
+
+#[test]
+fn docker_containers_share_namespaces() {
+    crew(|crew| {
+        crew.busybox();
+        serve(crew);
+        let mut body = shell("echo here > /dev/shm/word; exec sleep 1357");
+        body["HostConfig"] = json!({"IpcMode": "shareable"});
+        body["Hostname"] = json!("called-so");
+        body["Healthcheck"] =
+            json!({"Test": ["CMD-SHELL", "echo well; exit 3"], "Interval": 100_000_000});
+        run(crew, "base", &body);
+        let mut body = shell(
+            "cat /dev/shm/word; hostname; cat /proc/1/cmdline | tr '\\0' ' '; { readlink /proc/self/ns/net; readlink /proc/1/ns/net; } | uniq | wc -l; grep -q called-so /etc/hosts && echo known",
+        );
+        body["HostConfig"] = json!({
+            "NetworkMode": "container:base", "IpcMode": "container:base", "PidMode": "container:base",
+            "CapAdd": ["SYS_PTRACE"],
+        });
+        run(crew, "joined", &body);
+        wait(crew, "joined");
+        assert_eq!(
+            told(crew, "joined"),
+            "here\ncalled-so\nsleep 1357 1\nknown\n"
+        );
+        remove(crew, "joined");
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        let log = loop {
+            let shown = ask(crew, "GET", "/containers/base/json", None, 200);
+            let health = shown["State"]["Health"].clone();
+            match health["Log"][1].is_object() {
+                true => break health,
+                false => assert!(std::time::Instant::now() < deadline, "{health}"),
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        };
+        assert_eq!(
+            (&log["Log"][0]["ExitCode"], &log["Log"][0]["Output"]),
+            (&json!(3), &json!("well\n"))
+        );
+        body["HostConfig"] = json!({"NetworkMode": "container:base", "IpcMode": "container:base"});
+        let kill = "/containers/base/kill";
+        ask(crew, "POST", kill, None, 204);
+        wait(crew, "base");
+        let made = ask(
+            crew,
+            "POST",
+            "/containers/create?name=late",
+            Some(&body),
+            201,
+        );
+        let line = format!("/containers/{}/start", made["Id"].as_str().unwrap());
+        let told = ask(crew, "POST", &line, None, 409);
+        assert_eq!(
+            told["message"],
+            "cannot join network namespace of a non running container: container base is exited"
+        );
+        for name in ["late", "base"] {
             remove(crew, name);
         }
     });
