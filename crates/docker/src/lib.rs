@@ -64,7 +64,7 @@ mod units;
 mod update;
 mod volumes;
 
-pub use archive::{Rules as UnpackRules, changes_of, pack, unpack_into};
+pub use archive::{Rules as UnpackRules, changes_of, pack, plain as plain_tar, unpack_into};
 pub use create::health::Health;
 pub use create::limits::{Limits, Rate};
 pub use daemon::Builder;
@@ -73,6 +73,15 @@ pub use machine::{Check, Checks, Exec, Input, Machine, Output, PodName, Resize, 
 pub use units::{bytes_size, human_size};
 
 use std::{path::PathBuf, sync::Arc};
+
+/// Changes an image's configuration as instructions of a Dockerfile say, `docker import --change`.
+///
+/// # Errors
+/// For an instruction that isn't known or can't be part of a configuration.
+pub fn change(config: &mut serde_json::Value, lines: &[String]) -> Result<(), String> {
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    images::change(config, &lines).map_err(|fault| fault.message)
+}
 
 /// Where the containers' Pods are.
 pub const NAMESPACE: &str = "docker";

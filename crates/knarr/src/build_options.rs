@@ -140,6 +140,31 @@ pub struct BuildArguments {
     /// There for scripts: there is one builder
     #[arg(long, hide = true)]
     pub builder: Option<String>,
+    #[command(flatten)]
+    classic: Classic,
+}
+
+/// Of Docker's builder before BuildKit: there for scripts, without effect, as with buildx.
+#[derive(Args)]
+struct Classic {
+    #[arg(long, hide = true)]
+    cpu_period: Option<String>,
+    #[arg(long, hide = true)]
+    cpu_quota: Option<String>,
+    #[arg(long, hide = true)]
+    cpuset_cpus: Option<String>,
+    #[arg(long, hide = true)]
+    cpuset_mems: Option<String>,
+    #[arg(long, hide = true)]
+    isolation: Option<String>,
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    memory_swap: Option<String>,
+    #[arg(long, hide = true)]
+    security_opt: Vec<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    squash: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    disable_content_trust: Option<String>,
 }
 
 fn input(text: impl Into<String>) -> Error {

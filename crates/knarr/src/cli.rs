@@ -6,7 +6,7 @@ use crate::{
     error::Error, exec, image, logs, paths::Paths, registries, scale, serve, status, stop, up,
     watch,
 };
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
@@ -17,8 +17,9 @@ use std::{
     name = "knarr",
     version,
     about = "Builds, runs, connects, ships and observes microservices on one machine, in the field's own protocols",
-    after_help = "A first run:\n  knarr up examples/shop      build and start the example, print its address\n  knarr status                what runs, and what is wrong\n  export KUBECONFIG=$(knarr kubeconfig --path); kubectl get pods -A\n\nExit codes: 0 done; 1 it failed; 2 bad input, nothing was changed; 3 the platform does not run or cannot start; 4 not ready in time. `exec` passes on the command's own code.",
+    after_help = "A first run:\n  knarr up examples/shop      build and start the example, print its address\n  knarr status                what runs, and what is wrong\n  export KUBECONFIG=$(knarr kubeconfig --path); kubectl get pods -A\n\nExit codes: 0 done; 1 it failed; 2 bad input, nothing was changed; 3 the platform does not run or cannot start; 4 not ready in time. `exec` passes on the command's own code.\n\nDocker's short verbs are there, too: images, rmi, tag, history, save, load, import are `image …`; create, start, restart, kill, rm, cp, wait, attach, commit, diff, export, rename, pause, unpause, port, stats, top, update are `container …`.",
     arg_required_else_help = true,
+    args_override_self = true,
     disable_help_subcommand = true
 )]
 pub struct Arguments {
@@ -44,7 +45,7 @@ struct Place {
 
 /// The command line of `exec` alone: to describe all verbs takes longer than to enter a container.
 #[derive(Parser)]
-#[command(name = "knarr")]
+#[command(name = "knarr", args_override_self = true)]
 struct ExecAlone {
     #[command(flatten)]
     place: Place,
@@ -103,6 +104,8 @@ enum Verb {
     /// Make, list and remove networks of the containers that `run` makes
     #[command(subcommand)]
     Network(alone::NetworkVerb),
+    /// All that is known of containers, images, networks and volumes of these names
+    Inspect(alone::InspectAny),
     /// Change how many replicas services have: `knarr scale web=3 worker=0`
     Scale(scale::ScaleArguments),
     /// Build an image from a Dockerfile, as `docker build` does; the platform need not run
@@ -151,7 +154,30 @@ impl Arguments {
             let verb = Verb::Exec(arguments);
             return Ok(Arguments { place, verb });
         }
-        Arguments::try_parse_from(words)
+        let strictly = Arguments::try_parse_from(words);
+        let valued = words.iter().any(|w| {
+            let w = w.as_encoded_bytes();
+            w.starts_with(b"-") && w.contains(&b'=')
+        });
+        // `--rm=true`: flags with values, which help is not to show
+        let misread = match &strictly {
+            Ok(read) => read.takes_a_flag_for_an_image(),
+            Err(_) => true,
+        };
+        if valued && misread {
+            let read = go_flags(Arguments::command()).try_get_matches_from(words);
+            let read = read.and_then(|m| Arguments::from_arg_matches(&m));
+            return read.or(strictly);
+        }
+        strictly
+    }
+
+    fn takes_a_flag_for_an_image(&self) -> bool {
+        match &self.verb {
+            Verb::Run(a) => a.image().starts_with('-'),
+            Verb::Container(alone::ContainerVerb::Create(a)) => a.image().starts_with('-'),
+            _ => false,
+        }
     }
 
     /// It is the platform itself.
@@ -202,13 +228,43 @@ pub fn seconds(text: &str) -> Result<u64, String> {
 
 /// The word that is the verb.
 fn verb(words: &[OsString]) -> Option<&[u8]> {
-    let mut words = words.iter().skip(1).map(|word| word.as_encoded_bytes());
+    words
+        .get(verb_at(words)?)
+        .map(|word| word.as_encoded_bytes())
+}
+
+fn verb_at(words: &[OsString]) -> Option<usize> {
+    let mut all = words.iter().enumerate().skip(1);
     loop {
-        match words.next()? {
-            b"--data-dir" => drop(words.next()),
-            flag if flag.starts_with(b"-") => {}
-            verb => return Some(verb),
+        match all.next()? {
+            (_, word) if word == "--data-dir" => drop(all.next()),
+            (_, word) if word.as_encoded_bytes().starts_with(b"-") => {}
+            (at, _) => return Some(at),
         }
+    }
+}
+
+/// Every flag that is said or not may have a value, as Go's programs read them: `--rm=true`, `-t=false`.
+fn go_flags(command: clap::Command) -> clap::Command {
+    let flag = |arg: clap::Arg| match arg.get_action() {
+        clap::ArgAction::SetTrue => arg
+            .action(clap::ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .default_value("false")
+            .value_parser(go_bool),
+        _ => arg,
+    };
+    command.mut_args(flag).mut_subcommands(go_flags)
+}
+
+/// SOURCE: Go `strconv.ParseBool`
+fn go_bool(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("invalid syntax".into()),
     }
 }
 
@@ -227,7 +283,59 @@ pub fn words(all: impl Iterator<Item = OsString>) -> Vec<OsString> {
     if called.is_some_and(|name| name == "docker-compose") {
         all.insert(1, "compose".into());
     }
+    longer(&mut all);
     all
+}
+
+/// Docker's short verbs, and what they are short for.
+const SHORT: [(&str, &[&str]); 28] = [
+    ("attach", &["container", "attach"]),
+    ("commit", &["container", "commit"]),
+    ("cp", &["container", "cp"]),
+    ("create", &["container", "create"]),
+    ("diff", &["container", "diff"]),
+    ("export", &["container", "export"]),
+    ("history", &["image", "history"]),
+    ("images", &["image", "ls"]),
+    ("import", &["image", "import"]),
+    ("kill", &["container", "kill"]),
+    ("load", &["image", "load"]),
+    ("pause", &["container", "pause"]),
+    ("port", &["container", "port"]),
+    ("rename", &["container", "rename"]),
+    ("restart", &["container", "restart"]),
+    ("rm", &["container", "rm"]),
+    ("rmi", &["image", "rm"]),
+    ("save", &["image", "save"]),
+    ("start", &["container", "start"]),
+    ("stats", &["container", "stats"]),
+    ("tag", &["image", "tag"]),
+    ("top", &["container", "top"]),
+    ("unpause", &["container", "unpause"]),
+    ("update", &["container", "update"]),
+    ("version", &["--version"]),
+    ("wait", &["container", "wait"]),
+    ("container run", &["run"]),
+    ("image build", &["build"]),
+];
+
+/// Writes a short verb out.
+fn longer(words: &mut Vec<OsString>) {
+    let Some(at) = verb_at(words) else { return };
+    let word = |at: usize| words.get(at).and_then(|w| w.to_str()).unwrap_or_default();
+    let (one, two) = (
+        word(at).to_string(),
+        format!("{} {}", word(at), word(at + 1)),
+    );
+    for (short, long) in SHORT {
+        let replaced = match short {
+            short if short == one => 1,
+            short if short == two => 2,
+            _ => continue,
+        };
+        words.splice(at..at + replaced, long.iter().map(OsString::from));
+        return;
+    }
 }
 
 pub fn run(arguments: Arguments) -> Result<u8, Error> {
@@ -262,6 +370,7 @@ pub fn run(arguments: Arguments) -> Result<u8, Error> {
             Verb::Container(a) => alone::container(&paths, a).await,
             Verb::Volume(a) => alone::volume(&paths, a).await,
             Verb::Network(a) => alone::network(&paths, a).await,
+            Verb::Inspect(a) => alone::inspect_any(&paths, &a),
             Verb::Scale(a) => scale::run(&paths, a).await,
             Verb::Build(a) => dockerfile_build::run(&paths, *a).await,
             Verb::Builder(a) => builder::run(&paths, a).await,
@@ -274,7 +383,6 @@ pub fn run(arguments: Arguments) -> Result<u8, Error> {
             Verb::Stop(a) => stop::run(&paths, a).await,
             Verb::Doctor(a) => doctor::run(&paths, a),
             Verb::Completions { shell } => {
-                use clap::CommandFactory;
                 clap_complete::generate(
                     shell,
                     &mut Arguments::command(),
@@ -290,6 +398,9 @@ pub fn run(arguments: Arguments) -> Result<u8, Error> {
     runtime.shutdown_background();
     outcome
 }
+
+#[cfg(test)]
+mod docker_tests;
 
 fn kubeconfig(paths: &Paths, path: bool) -> Result<u8, Error> {
     let file = paths.kubeconfig();
@@ -353,16 +464,20 @@ mod tests {
                 let matches = command.try_get_matches_from(&words).unwrap();
                 let (verb, of_it) = matches.subcommand().unwrap();
                 let dir = of_it.get_one::<PathBuf>("data_dir").cloned();
-                let words: Vec<_> = of_it.get_many::<String>("command").unwrap().collect();
+                let words: Vec<_> = of_it.get_many::<String>("words").unwrap().collect();
                 let text = |id| of_it.get_one::<String>(id).cloned();
-                let told = (text("name"), text("container"), text("project"));
-                let flags = (of_it.get_flag("stdin"), of_it.get_flag("tty"));
+                let told = (text("container"), text("project"));
+                let flags = (of_it.get_flag("interactive"), of_it.get_flag("tty"));
                 format!("{verb} {dir:?} {words:?} {told:?} {flags:?}")
             };
             let all = shown(Arguments::command());
             assert_eq!(shown(ExecAlone::command()), all, "{line}");
             let read = Arguments::read(&words).unwrap_or_else(|e| panic!("{line}: {e}"));
-            assert!(matches!(read.verb, Verb::Exec(_)), "{line}");
+            match read.verb {
+                // kubectl's fingers put two dashes before the command
+                Verb::Exec(a) => assert_ne!(a.command_line().unwrap().1[0], "--", "{line}"),
+                _ => panic!("{line}: another verb"),
+            }
         }
         // what is said of a mistake, and help, is the whole program's
         let words = ["knarr", "exec", "--help"].map(OsString::from);

@@ -13,22 +13,21 @@ use tokio::io::AsyncWriteExt;
 
 #[derive(Args)]
 pub struct ExecArguments {
-    /// Pass standard input on
-    #[arg(short = 'i', long)]
-    stdin: bool,
-    /// Give the command a terminal
-    #[arg(short = 't', long)]
-    tty: bool,
     /// The container, in a pod of several
     #[arg(short, long)]
     container: Option<String>,
     #[command(flatten)]
     target: crate::cli::Target,
-    /// Service or pod
-    name: String,
-    /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
-    command: Vec<String>,
+    #[command(flatten)]
+    command: crate::run::ContainerExec,
+}
+
+impl ExecArguments {
+    /// Of whom, and which command.
+    #[cfg(test)]
+    pub fn command_line(&self) -> Result<(&str, &[String]), Error> {
+        self.command.split()
+    }
 }
 
 /// Puts the terminal back when dropped.
@@ -63,48 +62,52 @@ fn size() -> Option<TerminalSize> {
 /// done.
 pub fn at_once(paths: &Paths, a: &ExecArguments) -> Option<u8> {
     // whether a platform's app has the name is asked by the long way
-    let usual = !a.stdin && !a.tty && a.target.project.is_none() && paths.running().is_none();
-    usual
-        .then(|| crate::run::exec_at_once(paths, &a.name, &a.command))
-        .flatten()
+    let usual = a.command.is_plain() && a.target.project.is_none() && paths.running().is_none();
+    let (name, command) = usual.then(|| a.command.split().ok()).flatten()?;
+    crate::run::exec_at_once(paths, name, command)
 }
 
 pub async fn run(paths: &Paths, arguments: ExecArguments) -> Result<u8, Error> {
-    let a = &arguments;
-    if a.target.project.is_none()
-        && !logs::in_app(paths, &a.name).await
-        && let Some(done) = crate::run::exec_alone(paths, &a.name, a.stdin, a.tty, &a.command).await
-    {
-        return done;
+    let a = &arguments.command;
+    let (name, command) = a.split()?;
+    if arguments.target.project.is_none() && !logs::in_app(paths, name).await {
+        if let Some(done) = crate::run::exec_alone(paths, a.clone()).await {
+            return done;
+        }
+        if paths.running().is_none() {
+            return Err(Error::Failed(format!(
+                "No such container: {name}, and no app runs; `knarr ps -a` lists containers"
+            )));
+        }
+    }
+    if a.beyond_kubernetes() {
+        return Err(Error::Input(format!(
+            "{name} is an app's: `knarr compose exec` has --env, --user, --workdir, --privileged and --detach for its services"
+        )));
     }
     let client = connect::connect(paths).await?;
     let namespace = logs::project(&client, arguments.target.project.as_deref()).await?;
-    let pods = logs::pods_of(&client, &namespace, std::slice::from_ref(&arguments.name)).await?;
+    let pods = logs::pods_of(&client, &namespace, std::slice::from_ref(&name.to_string())).await?;
     let runs = |p: &&Pod| {
         p.metadata.deletion_timestamp.is_none()
             && p.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running")
     };
-    let pod = pods.iter().find(runs).ok_or_else(|| {
-        Error::Failed(format!(
-            "no pod of {} runs; see `knarr status`",
-            arguments.name
-        ))
-    })?;
+    let pod = pods
+        .iter()
+        .find(runs)
+        .ok_or_else(|| Error::Failed(format!("no pod of {name} runs; see `knarr status`")))?;
     let api: Api<Pod> = Api::namespaced(client, &namespace);
     let mut parameters = AttachParams::default()
-        .stdin(arguments.stdin)
+        .stdin(a.interactive)
         .stdout(true)
-        .stderr(!arguments.tty)
-        .tty(arguments.tty);
-    let own = logs::has_container(pod, &arguments.name)
-        .then(|| arguments.name.to_lowercase().replace(['_', '.'], "-"));
+        .stderr(!a.tty)
+        .tty(a.tty);
+    let own = logs::has_container(pod, name).then(|| name.to_lowercase().replace(['_', '.'], "-"));
     if let Some(container) = arguments.container.clone().or(own) {
         parameters = parameters.container(container);
     }
-    let process = api
-        .exec(&pod.name_any(), &arguments.command, &parameters)
-        .await?;
-    join(process, arguments.tty).await
+    let process = api.exec(&pod.name_any(), command, &parameters).await?;
+    join(process, a.tty).await
 }
 
 /// Passes this program's input and output on until the process has ended; its code.

@@ -3,7 +3,7 @@
 use crate::{
     cli::Output,
     error::{Error, io},
-    image_more, image_users,
+    image_list, image_more, image_users,
     paths::Paths,
 };
 use clap::{Args, Subcommand};
@@ -16,14 +16,21 @@ pub enum ImageVerb {
     /// Make a minimal image from an executable: its libraries, CA certificates and time zones; same input, same digest
     Pack(PackArguments),
     /// List the images on this machine
-    Ls {
-        /// How it is printed
-        #[arg(long, short, value_enum, default_value = "text")]
-        output: Output,
-    },
+    #[command(visible_alias = "list")]
+    Ls(image_list::ListArguments),
     /// Load an OCI or `docker save` archive (tar, gzip, zstd) or an OCI layout folder
     Load {
-        file: PathBuf,
+        /// Default: standard input
+        file: Option<PathBuf>,
+        /// As FILE
+        #[arg(short, long, value_name = "FILE", conflicts_with = "file")]
+        input: Option<PathBuf>,
+        /// There for scripts: nothing is told of its progress
+        #[arg(short, long, hide = true)]
+        quiet: bool,
+        /// There for scripts: all that the archive has is loaded
+        #[arg(long, hide = true)]
+        platform: Option<String>,
         /// Name for an archive that holds one image without a name
         #[arg(long)]
         name: Option<String>,
@@ -43,7 +50,17 @@ pub enum ImageVerb {
     Import {
         /// `-` is the standard input
         file: PathBuf,
-        name: String,
+        /// Without one it is known by its id
+        name: Option<String>,
+        /// An instruction of a Dockerfile for its configuration, e.g. 'CMD ["sh"]'; may be repeated
+        #[arg(short, long, value_name = "INSTRUCTION")]
+        change: Vec<String>,
+        /// What its history says
+        #[arg(short, long)]
+        message: Option<String>,
+        /// There for scripts: it is this machine's
+        #[arg(long, hide = true)]
+        platform: Option<String>,
         /// What the image runs by default; may be repeated
         #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
         cmd: Vec<String>,
@@ -55,28 +72,30 @@ pub enum ImageVerb {
     /// Give an image another name
     Tag { source: String, target: String },
     /// Print all that is known of images, as JSON
-    Inspect {
-        #[arg(required = true)]
-        names: Vec<String>,
-    },
+    Inspect(crate::run::Inspect),
     /// Print the steps that made an image
-    History {
-        name: String,
-        /// Whole lines
-        #[arg(long)]
-        no_trunc: bool,
-    },
+    History(image_list::HistoryArguments),
     /// Remove what no name leads to
     Prune {
         /// And images that nothing runs on
         #[arg(short, long)]
         all: bool,
+        /// Don't ask: nothing is asked anyway
+        #[arg(short, long)]
+        force: bool,
         /// How it is printed
         #[arg(long, short, value_enum, default_value = "text")]
         output: Output,
     },
     /// Remove images by name, and what only they used
+    #[command(visible_alias = "remove")]
     Rm {
+        /// It's no failure when there is none
+        #[arg(short, long)]
+        force: bool,
+        /// There for scripts: an image's layers have no names
+        #[arg(long, hide = true)]
+        no_prune: bool,
         #[arg(required = true)]
         names: Vec<String>,
         /// How it is printed
@@ -145,9 +164,16 @@ pub async fn run(paths: &Paths, verb: ImageVerb) -> Result<u8, Error> {
         ImageVerb::Pull(a) => return crate::registries::pull(paths, a).await,
         ImageVerb::Push(a) => return crate::registries::push(paths, a).await,
         ImageVerb::Tag { source, target } => image_more::tag(&store, &source, &target)?,
-        ImageVerb::Inspect { names } => image_more::inspect(&store, &names)?,
-        ImageVerb::History { name, no_trunc } => image_more::history(&store, &name, no_trunc)?,
-        ImageVerb::Prune { all, output } => image_more::prune(paths, &store, all, output)?,
+        ImageVerb::Inspect(asked) => {
+            return asked
+                .print(|name| image_more::inspected(&store, &image_more::find(&store, name)?));
+        }
+        ImageVerb::History(a) => image_list::history(&store, &a)?,
+        ImageVerb::Prune {
+            all,
+            force: _,
+            output,
+        } => image_more::prune(paths, &store, all, output)?,
         ImageVerb::Pack(a) => {
             let output = a.output;
             let image = store.pack(&spec(a)?)?;
@@ -161,37 +187,29 @@ pub async fn run(paths: &Paths, verb: ImageVerb) -> Result<u8, Error> {
                 ),
             }
         }
-        ImageVerb::Ls { output } => {
-            let images = store.list()?;
-            if output == Output::Json {
-                println!("{}", json!(images.iter().map(describe).collect::<Vec<_>>()));
-                return Ok(0);
-            }
-            let width = images
-                .iter()
-                .map(|i| i.name.len())
-                .max()
-                .unwrap_or(0)
-                .max(5);
-            println!("{:width$}  {:12}  SIZE", "IMAGE", "ID");
-            for i in &images {
-                println!(
-                    "{:width$}  {}  {}",
-                    i.name,
-                    &i.id["sha256:".len()..][..12],
-                    megabytes(i.size_bytes)
-                );
-            }
-        }
-        ImageVerb::Load { file, name, output } => {
-            let images = store.load(&file, name.as_deref())?;
+        ImageVerb::Ls(a) => image_list::list(&store, &a, describe)?,
+        ImageVerb::Load {
+            file,
+            input,
+            name,
+            output,
+            ..
+        } => {
+            let file = file.or(input).filter(|f| f.as_os_str() != "-");
+            let images = match file {
+                Some(file) => store.load(&file, name.as_deref())?,
+                None => {
+                    let spooled = spooled(paths)?;
+                    store.load(spooled.path(), name.as_deref())?
+                }
+            };
             match output {
                 Output::Json => {
                     println!("{}", json!(images.iter().map(describe).collect::<Vec<_>>()))
                 }
                 Output::Text => {
                     for image in images {
-                        println!("{}  {}", image.name, image.digest);
+                        println!("Loaded image: {}", image_list::familiar(&image.name));
                     }
                 }
             }
@@ -207,37 +225,95 @@ pub async fn run(paths: &Paths, verb: ImageVerb) -> Result<u8, Error> {
                 false => store.save_file(&names, &file)?,
             }
         }
-        ImageVerb::Import { file, name, cmd } => {
-            let config = match cmd.is_empty() {
+        ImageVerb::Import {
+            file,
+            name,
+            change,
+            message,
+            cmd,
+            ..
+        } => {
+            let mut config = match cmd.is_empty() {
                 true => json!({}),
                 false => json!({ "Cmd": cmd }),
             };
+            knarr_docker::change(&mut config, &change).map_err(Error::Input)?;
+            let shown = file.display().to_string();
+            let comment = message.unwrap_or_else(|| format!("Imported from {shown}"));
+            let history = json!({
+                "created": jiff::Timestamp::now().to_string(), "created_by": "knarr image import", "comment": comment,
+            });
             let image = match file.as_os_str() == "-" {
-                true => store.import(std::io::stdin().lock(), &config, Some(&name))?,
+                true => {
+                    let spooled = spooled(paths)?;
+                    let plain = knarr_docker::plain_tar(spooled.reopen().map_err(io("-"))?);
+                    store.import_told(
+                        plain.map_err(io("-"))?,
+                        &config,
+                        &history,
+                        name.as_deref(),
+                    )?
+                }
                 false => {
-                    let shown = file.display().to_string();
-                    let tar = std::fs::File::open(&file).map_err(io(shown))?;
-                    store.import(tar, &config, Some(&name))?
+                    let tar = std::fs::File::open(&file).map_err(io(&shown))?;
+                    let plain = knarr_docker::plain_tar(tar).map_err(io(&shown))?;
+                    store.import_told(plain, &config, &history, name.as_deref())?
                 }
             };
-            println!("{}  {}", image.name, image.digest);
+            println!("{}", image.id);
         }
-        ImageVerb::Rm { names, output } => {
+        ImageVerb::Rm {
+            names,
+            force,
+            output,
+            ..
+        } => {
             let containers = image_users::but_for(paths, None);
             let used = image_users::layers(paths);
             let mut images = Vec::new();
+            let (mut code, mut known) = (0, Vec::new());
             for name in &names {
                 let image = match store.resolve(name) {
                     Ok(Some(image)) => image,
-                    Ok(None) => return Err(knarr_image::Error::NotFound(name.clone()).into()),
+                    Ok(None) => {
+                        eprintln!("knarr: {}", knarr_image::Error::NotFound(name.clone()));
+                        code = u8::from(!force);
+                        continue;
+                    }
                     // nothing can run on a damaged one
                     Err(knarr_image::Error::Corrupt { .. }) => {
                         images.push((knarr_image::normalize(name)?, None));
+                        known.push(name);
                         continue;
                     }
                     Err(error) => return Err(error.into()),
                 };
-                if let Some(user) = containers.iter().find(|c| c.lower == image.layers) {
+                let label = "io.kubernetes.pod.name";
+                let alone = containers
+                    .iter()
+                    .find(|c| c.lower == image.layers && !c.labels.contains_key(label));
+                let last = || -> Result<bool, Error> {
+                    let named = store.named()?;
+                    Ok(named
+                        .iter()
+                        .filter(|(_, digest)| *digest == image.digest)
+                        .count()
+                        < 2)
+                };
+                if let Some(user) = alone.filter(|_| !force)
+                    && last()?
+                {
+                    return Err(Error::Failed(format!(
+                        "conflict: unable to remove repository reference {:?} (must force) - container {} is using its referenced image {}",
+                        image_list::familiar(&image.name),
+                        user.id.get(..12).unwrap_or(&user.id),
+                        image.id.get(7..19).unwrap_or(&image.id),
+                    )));
+                }
+                if let Some(user) = containers
+                    .iter()
+                    .find(|c| c.lower == image.layers && c.labels.contains_key(label))
+                {
                     let label = |key: &str| user.labels.get(key).map_or("?", String::as_str);
                     return Err(Error::Input(format!(
                         "image {} is used by pod {} of {}: take that down first",
@@ -247,20 +323,36 @@ pub async fn run(paths: &Paths, verb: ImageVerb) -> Result<u8, Error> {
                     )));
                 }
                 images.push((image.name.clone(), Some(image)));
+                known.push(name);
             }
-            for (name, (full, _)) in names.iter().zip(&images) {
+            for (name, (full, _)) in known.into_iter().zip(&images) {
                 store.remove_keeping(name, &used)?;
                 if output == Output::Text {
-                    println!("{full}");
+                    println!("Untagged: {}", image_list::familiar(full));
                 }
             }
             if output == Output::Json {
                 let whole = images.iter().filter_map(|(_, image)| image.as_ref());
                 println!("{}", json!(whole.map(describe).collect::<Vec<_>>()));
             }
+            return Ok(code);
         }
     }
     Ok(0)
+}
+
+/// Standard input as a file: archives are read more than once.
+fn spooled(paths: &Paths) -> Result<tempfile::NamedTempFile, Error> {
+    use std::io::IsTerminal;
+    if std::io::stdin().is_terminal() {
+        return Err(Error::Input(
+            "requested load from stdin, but stdin is empty: say which file".into(),
+        ));
+    }
+    let dir = paths.images();
+    let mut file = tempfile::NamedTempFile::new_in(&dir).map_err(io(dir.display().to_string()))?;
+    std::io::copy(&mut std::io::stdin().lock(), &mut file).map_err(io("standard input"))?;
+    Ok(file)
 }
 
 fn spec(a: PackArguments) -> Result<PackSpec, Error> {

@@ -16,77 +16,45 @@ pub fn tag(store: &ImageStore, source: &str, target: &str) -> Result<(), Error> 
     Ok(store.tag(target, &image.digest)?)
 }
 
-/// As `docker image inspect` shows images, as far as that means something here.
-pub fn inspect(store: &ImageStore, names: &[String]) -> Result<(), Error> {
-    let mut all = Vec::new();
-    for name in names {
-        let image = find(store, name)?;
-        let config = store.raw_config(&image)?;
-        let tags: Vec<String> = store
-            .named()?
-            .into_iter()
-            .filter(|(_, digest)| *digest == image.digest)
-            .map(|(name, _)| name)
-            .collect();
-        let repository = image.name.split('@').next().unwrap_or(&image.name);
-        let repository = match repository.rfind(':') {
-            Some(at) if at > repository.rfind('/').unwrap_or(0) => &repository[..at],
-            _ => repository,
-        };
-        all.push(json!({
-            "Id": image.id,
-            "RepoTags": tags,
-            "RepoDigests": [format!("{repository}@{}", image.digest)],
-            "Created": config["created"],
-            "Author": config["author"],
-            "Architecture": config["architecture"],
-            "Variant": config["variant"],
-            "Os": config["os"],
-            "Size": image.size_bytes,
-            "Config": config["config"],
-            "RootFS": {"Type": "layers", "Layers": config["rootfs"]["diff_ids"]},
-            "Descriptor": {"digest": image.digest, "manifest": image.manifest},
-            "History": config["history"],
-        }));
-    }
-    let text = serde_json::to_string_pretty(&Value::Array(all));
-    println!("{}", text.map_err(|e| Error::Failed(e.to_string()))?);
-    Ok(())
-}
-
-/// The steps that made the image, the latest first.
-pub fn history(store: &ImageStore, name: &str, whole: bool) -> Result<(), Error> {
-    let image = find(store, name)?;
-    let config = store.raw_config(&image)?;
-    let mut sizes = store.layer_infos(&image)?.into_iter().map(|l| l.size_bytes);
-    let mut lines = Vec::new();
-    for step in config["history"].as_array().into_iter().flatten() {
-        let bytes = match step["empty_layer"].as_bool() {
-            Some(true) => 0,
-            _ => sizes.next().unwrap_or(0),
-        };
-        lines.push((step.clone(), bytes));
-    }
-    // images without a history have layers all the same
-    lines.extend(sizes.map(|bytes| (json!({}), bytes)));
-    println!(
-        "{:25}  {:45}  {:>8}  COMMENT",
-        "CREATED", "CREATED BY", "SIZE"
-    );
-    for (step, bytes) in lines.into_iter().rev() {
-        let text = |key: &str| step[key].as_str().unwrap_or("").replace(['\n', '\t'], " ");
-        let mut by = text("created_by");
-        if !whole && by.chars().count() > 45 {
-            by = by.chars().take(44).collect::<String>() + "…";
+/// As `docker image inspect` shows an image, as far as that means something here.
+pub fn inspected(store: &ImageStore, image: &Image) -> Result<Value, Error> {
+    let mut config = store.raw_config(image)?;
+    // templates ask for what isn't set, too
+    for (key, unset) in [
+        ("Env", json!([])),
+        ("Cmd", json!([])),
+        ("Entrypoint", json!([])),
+        ("Labels", json!({})),
+        ("User", json!("")),
+        ("WorkingDir", json!("")),
+        ("ExposedPorts", json!({})),
+        ("Volumes", json!({})),
+    ] {
+        if config["config"][key].is_null() {
+            config["config"][key] = unset;
         }
-        println!(
-            "{:25}  {by:45}  {:>8}  {}",
-            text("created"),
-            size(bytes),
-            text("comment")
-        );
     }
-    Ok(())
+    let names = store.named()?.into_iter();
+    let tags = names
+        .filter(|(_, digest)| *digest == image.digest)
+        .map(|(name, _)| name);
+    let tags: Vec<String> = tags.collect();
+    let (repository, _) = crate::image_list::parts(&image.name);
+    Ok(json!({
+        "Id": image.id,
+        "RepoTags": tags,
+        "RepoDigests": [format!("{repository}@{}", image.digest)],
+        "Created": config["created"],
+        "Author": config["author"],
+        "Architecture": config["architecture"],
+        "Variant": config["variant"],
+        "Os": config["os"],
+        "Size": image.size_bytes,
+        "Config": config["config"],
+        "RootFS": {"Type": "layers", "Layers": config["rootfs"]["diff_ids"]},
+        "Descriptor": {"digest": image.digest, "manifest": image.manifest},
+        "History": config["history"],
+    }))
 }
 
 /// Removes images that nothing runs on (`all`), and in any case what no name leads to.

@@ -21,19 +21,26 @@ pub struct LogsArguments {
     #[arg(short, long)]
     follow: bool,
     /// Only the last so many lines of each container
-    #[arg(long, value_name = "LINES")]
-    tail: Option<i64>,
+    #[arg(short = 'n', long, allow_negative_numbers = true, value_name = "LINES")]
+    tail: Option<String>,
     /// The lines of the run before the last restart
     #[arg(long, conflicts_with = "follow")]
     previous: bool,
     /// Only lines since then: so many seconds ago, 42m for so long ago, or 2026-01-02T13:23:37Z
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<Timestamp>,
+    /// Only lines before that; of containers of `run` alone
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// There for scripts
+    #[arg(long, hide = true)]
+    details: bool,
     /// Put the time before each line
     #[arg(short, long)]
     timestamps: bool,
-    #[command(flatten)]
-    target: crate::cli::Target,
+    /// The app: a project's name, which is its namespace. Default: the one in this folder, or the only one there is
+    #[arg(short, long, alias = "namespace", value_name = "NAME")]
+    project: Option<String>,
 }
 
 /// A whole number is of seconds ago; all else as Compose reads it.
@@ -160,20 +167,43 @@ fn sources(pod: &Pod, names: &[String]) -> Vec<Source> {
 }
 
 pub async fn run(paths: &Paths, arguments: LogsArguments) -> Result<u8, Error> {
-    if let ([name], None, false) = (
-        arguments.names.as_slice(),
-        &arguments.target.project,
-        arguments.previous || arguments.since.is_some(),
-    ) && !in_app(paths, name).await
+    let named = match arguments.names.as_slice() {
+        [name] if arguments.project.is_none() && !arguments.previous => Some(name),
+        _ => None,
+    };
+    if let Some(name) = named
+        && !in_app(paths, name).await
     {
-        let tail = arguments.tail.map(|n| n.to_string());
-        let (follow, times) = (arguments.follow, arguments.timestamps);
-        if let Some(done) = crate::run::logs_alone(paths, name, follow, tail, times).await {
+        let flags = crate::run::LogsFlags {
+            follow: arguments.follow,
+            tail: arguments.tail.clone(),
+            timestamps: arguments.timestamps,
+            since: arguments.since.map(|at| at.to_string()),
+            until: arguments.until.clone(),
+            details: false,
+        };
+        if let Some(done) = crate::run::logs_alone(paths, name, flags).await {
             return done;
         }
+        if paths.running().is_none() {
+            return Err(Error::Failed(format!(
+                "No such container: {name}, and no app runs; `knarr ps -a` lists containers"
+            )));
+        }
     }
+    if arguments.until.is_some() {
+        return Err(Error::Input(
+            "--until: only of a container of `knarr run`".into(),
+        ));
+    }
+    // Docker's `all`, as everything that is no number of lines
+    let tail = arguments
+        .tail
+        .as_deref()
+        .and_then(|n| n.parse::<i64>().ok());
+    let tail = tail.filter(|n| *n >= 0);
     let client = connect::connect(paths).await?;
-    let namespace = project(&client, arguments.target.project.as_deref()).await?;
+    let namespace = project(&client, arguments.project.as_deref()).await?;
     let pods = pods_of(&client, &namespace, &arguments.names).await?;
     let containers: Vec<Source> = pods
         .iter()
@@ -193,7 +223,7 @@ pub async fn run(paths: &Paths, arguments: LogsArguments) -> Result<u8, Error> {
             let parameters = LogParams {
                 container: Some(container),
                 follow: arguments.follow,
-                tail_lines: arguments.tail,
+                tail_lines: tail,
                 timestamps: arguments.timestamps,
                 previous: arguments.previous,
                 since_time: arguments.since,

@@ -39,6 +39,15 @@ pub struct PullArguments {
     /// Print nothing but the names
     #[arg(short, long)]
     quiet: bool,
+    #[command(flatten)]
+    trust: Trust,
+}
+
+/// There for scripts: Docker's content trust is no more.
+#[derive(Args)]
+struct Trust {
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    disable_content_trust: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -65,15 +74,17 @@ pub struct PushArguments {
     /// Say nothing
     #[arg(short, long)]
     quiet: bool,
+    #[command(flatten)]
+    trust: Trust,
 }
 
 #[derive(Args)]
 pub struct LoginArguments {
     /// Default: Docker Hub
     registry: Option<String>,
-    /// Who logs in
+    /// Who logs in; asked for when it isn't said
     #[arg(short, long)]
-    username: String,
+    username: Option<String>,
     /// Seen by others on this machine: better --password-stdin
     #[arg(short, long, conflicts_with = "password_stdin")]
     password: Option<String>,
@@ -176,6 +187,10 @@ fn registry_of(text: Option<&str>) -> Result<String, Error> {
 
 pub async fn login(paths: &Paths, a: LoginArguments) -> Result<u8, Error> {
     let registry = registry_of(a.registry.as_deref())?;
+    let username = match a.username {
+        Some(username) => username,
+        None => ask_name()?,
+    };
     let password = match (a.password, a.password_stdin) {
         (Some(password), _) => password,
         (None, true) => {
@@ -192,7 +207,7 @@ pub async fn login(paths: &Paths, a: LoginArguments) -> Result<u8, Error> {
         return Err(Error::Input("the password is empty".into()));
     }
     let login = Credential {
-        username: a.username,
+        username,
         password,
         ..Credential::default()
     };
@@ -201,6 +216,23 @@ pub async fn login(paths: &Paths, a: LoginArguments) -> Result<u8, Error> {
     knarr_image::client::store_login(&file, &registry, &login)?;
     println!("Login Succeeded");
     Ok(0)
+}
+
+/// Asks for it on the terminal.
+fn ask_name() -> Result<String, Error> {
+    let input = std::io::stdin();
+    if !input.is_terminal() {
+        return Err(Error::Input(
+            "Must provide --username with --password-stdin".into(),
+        ));
+    }
+    eprint!("Username: ");
+    let _ = std::io::stderr().flush();
+    let mut text = String::new();
+    input
+        .read_line(&mut text)
+        .map_err(crate::error::io("the terminal"))?;
+    Ok(text.trim().to_string())
 }
 
 /// Reads it from the terminal, unseen.

@@ -18,6 +18,13 @@ pub struct StopArguments {
     /// How it is printed
     #[arg(long, short, value_enum, default_value = "text")]
     output: crate::cli::Output,
+    /// Docker's, who has another verb here
+    #[arg(short = 't', long, hide = true, alias = "timeout")]
+    time: Option<String>,
+    #[arg(short, long, hide = true)]
+    signal: Option<String>,
+    #[arg(hide = true)]
+    names: Vec<String>,
 }
 
 /// What there is to say, as a sentence or for a script.
@@ -32,6 +39,15 @@ fn say(output: crate::cli::Output, was_running: bool, purged: bool, sentence: &s
 }
 
 pub async fn run(paths: &Paths, arguments: StopArguments) -> Result<u8, Error> {
+    if !arguments.names.is_empty() || arguments.time.is_some() || arguments.signal.is_some() {
+        let names = match arguments.names.as_slice() {
+            [] => "NAME".to_string(),
+            names => names.join(" "),
+        };
+        return Err(Error::Input(format!(
+            "`knarr stop` stops the platform: `knarr container stop {names}` stops containers, `knarr compose stop {names}` an app's services, `knarr down` an app"
+        )));
+    }
     if !rustix::process::geteuid().is_root() {
         return Err(Error::Platform(
             "stopping the platform needs root: run it with sudo".into(),

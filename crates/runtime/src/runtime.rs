@@ -152,7 +152,15 @@ impl Runtime {
                 let process = target_entry.init().filter(|_| runs);
                 Some(process.ok_or_else(|| Error::NotRunning(target.clone()))?)
             }
-            None => None,
+            None => match spec.pid_of_process {
+                Some(pid) => {
+                    let process = sys::pidfd_open(pid);
+                    Some(Arc::new(
+                        process.during(|| format!("opening process {pid}"))?,
+                    ))
+                }
+                None => None,
+            },
         };
         let process = inner.process(&spec)?;
         let id = spec.id.clone();

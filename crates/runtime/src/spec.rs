@@ -288,6 +288,9 @@ pub struct ContainerSpec {
     /// the running container whose processes it sees and can trace: it joins that one's PID namespace instead of having its own or the sandbox's, and ends with it
     #[serde(default)]
     pub pid_of: Option<Id>,
+    /// as `pid_of`, a process of the machine, first in its PID namespace, that nobody ends meanwhile
+    #[serde(default)]
+    pub pid_of_process: Option<i32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -33,6 +33,9 @@ pub struct CopyArguments {
     /// Keep users and groups
     #[arg(short, long)]
     archive: bool,
+    /// There for scripts: nothing is told of it
+    #[arg(short, long, hide = true)]
+    quiet: bool,
     /// Follow a link that is the source
     #[arg(short = 'L', long)]
     follow_link: bool,

@@ -2,11 +2,14 @@
 
 use super::{
     life::{self, inner_id},
-    options::{Port, bytes},
+    options::{self, Port, bytes},
     record::{Home, Record},
     show,
 };
-use crate::error::{Error, io};
+use crate::{
+    error::{Error, io},
+    listing::Shape,
+};
 use clap::Args;
 use knarr_docker::bytes_size;
 use knarr_image::ImageStore;
@@ -84,13 +87,16 @@ pub async fn pause(home: &Home, name: &str, frozen: bool) -> Result<(), Error> {
 const TICKS: u64 = 100;
 
 /// `top`: as `ps -ef` tells it.
-pub async fn top(home: &Home, name: &str) -> Result<u8, Error> {
+pub async fn top(home: &Home, name: &str, options: &[String]) -> Result<u8, Error> {
     let record = home.find(name)?;
     running(home, &record)?;
     let runtime = life::open(home, &record).await?;
     let group = runtime.cgroup(&inner_id(&record)).map_err(life::failed)?;
     let pids = runtime.processes(&group);
     drop(runtime);
+    if !options.is_empty() {
+        return chosen(&pids, options);
+    }
     println!("{:<8} {:<8} {:<8} {:<10} CMD", "UID", "PID", "PPID", "TIME");
     for pid in pids {
         let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}"));
@@ -137,14 +143,62 @@ pub async fn top(home: &Home, name: &str) -> Result<u8, Error> {
     Ok(0)
 }
 
+/// `top NAME -o pid,comm`: what the machine's `ps` says of the container's processes. SOURCE: moby `daemon/top_unix.go`
+fn chosen(pids: &[i32], options: &[String]) -> Result<u8, Error> {
+    let output = std::process::Command::new("ps").args(options).output();
+    let output = output.map_err(io("ps"))?;
+    let told = String::from_utf8_lossy(&output.stdout);
+    let mut lines = told.lines();
+    let heads = lines.next().unwrap_or_default();
+    if !output.status.success() {
+        let why = String::from_utf8_lossy(&output.stderr);
+        return Err(Error::Failed(format!("ps: {}", why.trim())));
+    }
+    let at = heads.split_whitespace().position(|head| head == "PID");
+    let at = at.ok_or_else(|| Error::Input("Couldn't find PID field in ps output".into()))?;
+    println!("{heads}");
+    for line in lines {
+        let pid = line
+            .split_whitespace()
+            .nth(at)
+            .and_then(|word| word.parse().ok());
+        if pid.is_some_and(|pid| pids.contains(&pid)) {
+            println!("{line}");
+        }
+    }
+    Ok(0)
+}
+
 #[derive(Args)]
 pub struct StatsArguments {
     /// Once, and not again and again
     #[arg(long)]
     no_stream: bool,
+    /// Also those that have ended, which use nothing
+    #[arg(short, long)]
+    all: bool,
+    /// Whole ids
+    #[arg(long)]
+    no_trunc: bool,
+    /// A template like {{.Name}}, `table …` or `json`
+    #[arg(long, value_name = "TEMPLATE")]
+    format: Option<String>,
     /// Default: all that run
     names: Vec<String>,
 }
+
+const STATS: Shape = Shape {
+    heads: &[
+        ("ID", "CONTAINER ID"),
+        ("Container", "CONTAINER"),
+        ("Name", "NAME"),
+        ("CPUPerc", "CPU %"),
+        ("MemUsage", "MEM USAGE / LIMIT"),
+        ("MemPerc", "MEM %"),
+        ("PIDs", "PIDS"),
+    ],
+    shown: &["ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "PIDs"],
+};
 
 async fn usage(home: &Home, record: &Record) -> Option<Usage> {
     let runtime = life::open(home, record).await.ok()?;
@@ -171,10 +225,7 @@ pub async fn stats(home: &Home, arguments: &StatsArguments) -> Result<u8, Error>
             }
         }
         tokio::time::sleep(BETWEEN).await;
-        println!(
-            "{:<14} {:<24} {:>8} {:>22} {:>8} {:>6}",
-            "CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "PIDS"
-        );
+        let mut rows = Vec::new();
         for (record, first, at) in before {
             let Some(now) = usage(home, &record).await else {
                 continue;
@@ -187,16 +238,17 @@ pub async fn stats(home: &Home, arguments: &StatsArguments) -> Result<u8, Error>
                 .usage_bytes
                 .saturating_sub(now.memory.inactive_file_bytes);
             let limit = now.memory.limit_bytes.unwrap_or_else(machine_bytes).max(1);
-            println!(
-                "{:<14} {:<24} {:>7.2}% {:>22} {:>7.2}% {:>6}",
-                record.short(),
-                record.name,
-                cpu,
-                format!("{} / {}", bytes_size(used), bytes_size(limit)),
-                used as f64 / limit as f64 * 100.0,
-                now.pids.current
-            );
+            rows.push(json!({
+                "ID": if arguments.no_trunc { record.id.as_str() } else { record.short() },
+                "Container": record.name,
+                "Name": record.name,
+                "CPUPerc": format!("{cpu:.2}%"),
+                "MemUsage": format!("{} / {}", bytes_size(used), bytes_size(limit)),
+                "MemPerc": format!("{:.2}%", used as f64 / limit as f64 * 100.0),
+                "PIDs": now.pids.current.to_string(),
+            }));
         }
+        STATS.print(&rows, arguments.format.as_deref())?;
         if arguments.no_stream {
             return Ok(0);
         }
@@ -209,9 +261,32 @@ fn machine_bytes() -> u64 {
 }
 
 /// `port`
-pub fn port(home: &Home, name: &str) -> Result<u8, Error> {
+pub fn port(home: &Home, name: &str, asked: Option<&str>) -> Result<u8, Error> {
     let record = home.find(name)?;
-    running(home, &record)?;
+    if let Some(asked) = asked {
+        let wanted = options::ports(asked).map_err(Error::Input)?;
+        let wanted = wanted
+            .first()
+            .ok_or_else(|| Error::Input("a port is needed".into()))?;
+        let same = |p: &&Port| (p.container, &p.protocol) == (wanted.container, &wanted.protocol);
+        let found: Vec<&Port> = match running(home, &record) {
+            Ok(_) => record.ports.iter().filter(same).collect(),
+            Err(_) => Vec::new(),
+        };
+        if found.is_empty() {
+            return Err(Error::Failed(format!(
+                "no public port '{asked}' published for {name}"
+            )));
+        }
+        for port in found {
+            let ip = port.ip.map_or("0.0.0.0".into(), |ip| ip.to_string());
+            println!("{ip}:{}", port.host);
+        }
+        return Ok(0);
+    }
+    if running(home, &record).is_err() {
+        return Ok(0);
+    }
     for Port {
         ip,
         host,
@@ -332,6 +407,9 @@ pub struct CommitArguments {
     /// What was changed
     #[arg(short, long, default_value = "")]
     message: String,
+    /// There for scripts: a container isn't paused for it
+    #[arg(short, long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pause: Option<String>,
     /// An instruction of a Dockerfile, e.g. 'ENV A=b'
     #[arg(short, long, value_name = "INSTRUCTION")]
     change: Vec<String>,

@@ -20,8 +20,8 @@ use std::{
     time::Duration,
 };
 
-const LOG_BYTES_MAX: u64 = 10 << 20;
-const LOG_FILES_MAX: u32 = 5;
+pub const LOG_BYTES_MAX: u64 = 10 << 20;
+pub const LOG_FILES_MAX: u32 = 5;
 /// Somebody else has a container's runtime open for moments only.
 pub const HELD: Duration = Duration::from_secs(20);
 
@@ -35,8 +35,46 @@ pub fn config(home: &Home, record: &Record) -> Result<Config, Error> {
         root: home.container(&record.id).join("runtime"),
         exe: std::env::current_exe().map_err(io("this program's own path"))?,
         cgroup_parent: format!("/knarr-run-{}", record.short()),
-        host: HostNamespaces::default(),
+        host: lent(home, record),
     })
+}
+
+/// The namespaces of the container whose network it has, in place of the machine's.
+fn lent(home: &Home, record: &Record) -> HostNamespaces {
+    const CHAIN_MAX: usize = 16;
+    let mut lender = None;
+    for _ in 0..CHAIN_MAX {
+        let next = lender.as_ref().unwrap_or(record).network_of.clone();
+        match next.and_then(|id| home.load(&id)) {
+            Some(found) => lender = Some(found),
+            None => break,
+        }
+    }
+    match lender.filter(|l| !matches!(l.network, Network::Host | Network::Container)) {
+        None => HostNamespaces::default(),
+        Some(lender) => {
+            let pins = home.container(&lender.id).join("runtime/pins");
+            let at = |kind| Some(pins.join(inner_id(&lender)).join(kind));
+            HostNamespaces {
+                net: at("net"),
+                uts: at("uts"),
+            }
+        }
+    }
+}
+
+/// The first process of another container, which has to run.
+fn process_of(home: &Home, id: &str, kind: &str) -> Result<i32, Error> {
+    let other = home
+        .load(id)
+        .ok_or_else(|| Error::Failed(format!("No such container: {id}")))?;
+    match super::show::state(home, &other) {
+        State::Running { pid, .. } => Ok(pid),
+        _ => Err(Error::Failed(format!(
+            "cannot join {kind} namespace of a non running container: container {} is not running",
+            other.name
+        ))),
+    }
 }
 
 /// A container's runtime while a command has it in hand: nobody else changes the container meanwhile, so it's dropped soon.
@@ -112,6 +150,9 @@ async fn try_start(
 ) -> Result<(), Error> {
     let id = inner_id(record);
     super::networks::look_up(home, &mut record.networks)?;
+    if let Some(other) = &record.network_of {
+        process_of(home, other, "network")?;
+    }
     let bridge = record.network == Network::Bridge;
     let prepare = async {
         runtime.delete(&id).await.map_err(failed)?;
@@ -119,10 +160,10 @@ async fn try_start(
         let spec = SandboxSpec {
             id: id.clone(),
             hostname: record.hostname.clone(),
-            host_network: record.network == Network::Host,
+            host_network: matches!(record.network, Network::Host | Network::Container),
             host_pid: record.host_pid,
             host_ipc: record.host_ipc,
-            share_pid: record.init && !record.host_pid,
+            share_pid: record.init && !record.host_pid && record.pid_of.is_none(),
             sysctls: record.sysctls.clone(),
             ..SandboxSpec::default()
         };
@@ -195,9 +236,19 @@ fn spec(home: &Home, record: &Record, hold: bool) -> Result<ContainerSpec, Error
         tty_size: super::foreground::size().filter(|_| hold && record.tty),
         stdin: record.interactive,
         stdin_once: record.interactive && !record.tty,
-        log_path: home.log(&record.id),
-        log_max_bytes: LOG_BYTES_MAX,
-        log_files_max: LOG_FILES_MAX,
+        log_path: match record.no_log {
+            true => Default::default(),
+            false => home.log(&record.id),
+        },
+        log_max_bytes: record.log_bounds.map_or(LOG_BYTES_MAX, |(bytes, _)| bytes),
+        log_files_max: record.log_bounds.map_or(LOG_FILES_MAX, |(_, files)| files),
+        host_cgroups: record.host_cgroups,
+        masked_paths: record.open_paths.then(Vec::new),
+        readonly_paths: record.open_paths.then(Vec::new),
+        pid_of_process: match &record.pid_of {
+            Some(other) => Some(process_of(home, other, "PID")?),
+            None => None,
+        },
         rlimits: record.rlimits.clone(),
         memory_mounts: memory_mounts(record),
         devices: devices(record)?,
@@ -232,7 +283,10 @@ fn mounts(home: &Home, record: &Record) -> Result<Vec<Mount>, Error> {
                     knarr_node::fill_volume(&record.layers, &volume.target, &path)
                         .map_err(io(path.display().to_string()))?;
                 }
-                path
+                match &volume.subpath {
+                    None => path,
+                    Some(below) => subpath(&path, below)?,
+                }
             }
             VolumeKind::Tmpfs(_) => continue,
         };
@@ -241,7 +295,7 @@ fn mounts(home: &Home, record: &Record) -> Result<Vec<Mount>, Error> {
             destination: volume.target.clone(),
             read_only: volume.read_only,
             propagation: volume.propagation.clone(),
-            recursive_read_only: false,
+            recursive_read_only: volume.recursive_read_only,
         });
     }
     for device in record.devices.iter().filter(|_| !record.privileged) {
@@ -258,11 +312,19 @@ fn mounts(home: &Home, record: &Record) -> Result<Vec<Mount>, Error> {
         if all.iter().any(|m| m.destination == destination) {
             continue;
         }
-        let dir = home.container(&record.id).join("etc");
-        let source = dir.join(name);
-        fs::create_dir_all(&dir)
-            .and_then(|()| fs::write(&source, text))
-            .map_err(io(source.display().to_string()))?;
+        let of = |id: &str| home.container(id).join("etc").join(name);
+        let lent = record
+            .network_of
+            .as_deref()
+            .map(of)
+            .filter(|file| file.exists());
+        let source = lent.clone().unwrap_or_else(|| of(&record.id));
+        if lent.is_none() {
+            let dir = home.container(&record.id).join("etc");
+            fs::create_dir_all(&dir)
+                .and_then(|()| fs::write(&source, text))
+                .map_err(io(source.display().to_string()))?;
+        }
         all.push(Mount {
             source,
             destination,
@@ -272,6 +334,23 @@ fn mounts(home: &Home, record: &Record) -> Result<Vec<Mount>, Error> {
         });
     }
     Ok(all)
+}
+
+/// A folder of a volume, with no link in between.
+fn subpath(volume: &Path, below: &Path) -> Result<std::path::PathBuf, Error> {
+    use rustix::fs::{Mode, OFlags, ResolveFlags};
+    let whole = volume.join(below);
+    let root = fs::File::open(volume).map_err(io(volume.display().to_string()))?;
+    let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    match rustix::fs::openat2(&root, below, flags, Mode::empty(), how) {
+        Ok(_) => Ok(whole),
+        Err(error) => Err(Error::Failed(format!(
+            "cannot access path {}: {}",
+            whole.display(),
+            std::io::Error::from(error)
+        ))),
+    }
 }
 
 fn made_unless_there(path: &Path) -> Result<(), Error> {
@@ -416,6 +495,7 @@ pub async fn remove(home: &Home, record: &Record, in_hand: Option<Hand>) -> Resu
     runtime.purge().await.map_err(failed)?;
     give_back(home, &mut record, &runtime).await?;
     super::release_image(home, &record)?;
+    let with_volumes = record.remove.then(|| record.clone());
     let removed = tokio::task::spawn_blocking(move || {
         // without its record it's gone for everybody
         let _ = fs::remove_file(dir.join("record.json"));
@@ -424,7 +504,11 @@ pub async fn remove(home: &Home, record: &Record, in_hand: Option<Hand>) -> Resu
     let removed = removed.await.map_err(|e| Error::Failed(e.to_string()))?;
     home.forget_lock(&record.id);
     drop(runtime);
-    removed
+    removed?;
+    match with_volumes {
+        Some(record) => super::volumes::forget_unnamed(home, &record),
+        None => Ok(()),
+    }
 }
 
 /// The files of a container that doesn't run, as it would see them: mounted for a moment, and there as long as the

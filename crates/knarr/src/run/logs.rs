@@ -25,6 +25,63 @@ pub struct LogsFlags {
     /// With the time of each line
     #[arg(short, long)]
     pub timestamps: bool,
+    /// Lines from then on: a time (2026-01-02T13:23:37Z), or how long ago (42m)
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Lines before that
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// There for scripts: nothing is told of where lines come from
+    #[arg(long, hide = true)]
+    pub details: bool,
+}
+
+/// A moment as Docker's flags take it. SOURCE: moby `api/types/time/timestamp.go`
+///
+/// # Errors
+/// When it is none.
+pub fn moment(text: &str) -> Result<jiff::Timestamp, Error> {
+    let bad = || {
+        Error::Input(format!(
+            "invalid value for time: {text:?}: use e.g. 42m, or 2026-01-02T13:23:37Z"
+        ))
+    };
+    let now = jiff::Timestamp::now();
+    if let Ok(seconds) = text.parse::<f64>() {
+        let nanoseconds = (seconds * 1e9) as i128;
+        return jiff::Timestamp::from_nanosecond(nanoseconds).map_err(|_| bad());
+    }
+    if text.starts_with(|c: char| c.is_ascii_digit()) && !text.contains(['-', ':']) {
+        let ago: jiff::SignedDuration = text.parse().map_err(|_| bad())?;
+        return now.checked_sub(ago).map_err(|_| bad());
+    }
+    if let Ok(at) = text.parse::<jiff::Timestamp>() {
+        return Ok(at);
+    }
+    let civil = text.parse::<jiff::civil::DateTime>().map_err(|_| bad())?;
+    let zoned = civil
+        .to_zoned(jiff::tz::TimeZone::system())
+        .map_err(|_| bad())?;
+    Ok(zoned.timestamp())
+}
+
+/// Between which moments lines are asked for.
+#[derive(Clone, Copy, Default)]
+struct Span {
+    since: Option<jiff::Timestamp>,
+    until: Option<jiff::Timestamp>,
+}
+
+impl Span {
+    fn has(&self, time: &str) -> bool {
+        if self.since.is_none() && self.until.is_none() {
+            return true;
+        }
+        let Ok(at) = time.parse::<jiff::Timestamp>() else {
+            return true;
+        };
+        self.since.is_none_or(|since| at >= since) && self.until.is_none_or(|until| at <= until)
+    }
 }
 
 /// One entry of the log.
@@ -70,11 +127,18 @@ pub fn print(home: &Home, record: &Record, flags: &LogsFlags) -> Result<(), Erro
     let log = home.log(&record.id);
     let tail = match flags.tail.as_deref() {
         None | Some("all") => None,
-        Some(text) => Some(
-            text.parse::<usize>()
-                .map_err(|_| Error::Input(format!("--tail {text}: expected a number, or all")))?,
-        ),
+        // SOURCE: moby `daemon/logs.go`: what is no number of lines is all of them
+        Some(text) => text.parse::<usize>().ok(),
     };
+    let span = Span {
+        since: flags.since.as_deref().map(moment).transpose()?,
+        until: flags.until.as_deref().map(moment).transpose()?,
+    };
+    if record.no_log {
+        return Err(Error::Failed(
+            "configured logging driver does not support reading".into(),
+        ));
+    }
     let context = log.display().to_string();
     let mut kept = std::collections::VecDeque::new();
     let mut live = None;
@@ -86,7 +150,9 @@ pub fn print(home: &Home, record: &Record, flags: &LogsFlags) -> Result<(), Erro
                 break; // still being written
             }
             line.pop();
+            let asked = piece(&line).is_some_and(|piece| span.has(piece.time));
             match tail {
+                _ if !asked => {}
                 None => show(&line, flags.timestamps),
                 Some(most) => {
                     kept.push_back(line.clone());
@@ -104,7 +170,9 @@ pub fn print(home: &Home, record: &Record, flags: &LogsFlags) -> Result<(), Erro
         show(&line, flags.timestamps);
     }
     match (flags.follow, live) {
-        (true, Some((file, at))) => follow(home, record, flags, file, at).map_err(io(context)),
+        (true, Some((file, at))) => {
+            follow(home, record, flags, span, file, at).map_err(io(context))
+        }
         _ => Ok(()),
     }
 }
@@ -133,6 +201,7 @@ fn follow(
     home: &Home,
     record: &Record,
     flags: &LogsFlags,
+    span: Span,
     mut file: fs::File,
     mut at: u64,
 ) -> std::io::Result<()> {
@@ -154,10 +223,10 @@ fn follow(
             Runtime::peek(&root, &inner_id(record)),
             Some(State::Running { .. } | State::Created)
         );
-        at += copy(&mut file, at, &mut pending, flags)?;
+        at += copy(&mut file, at, &mut pending, flags, span)?;
         // the file may have been put aside, and others begun
         if let Some((newer, its)) = next_log_file(&log, Some(inode))? {
-            copy(&mut file, at, &mut pending, flags)?;
+            copy(&mut file, at, &mut pending, flags, span)?;
             pending.clear();
             (file, inode, at) = (newer, its, 0);
             continue;
@@ -175,13 +244,16 @@ fn copy(
     at: u64,
     pending: &mut Vec<u8>,
     flags: &LogsFlags,
+    span: Span,
 ) -> std::io::Result<u64> {
     file.seek(SeekFrom::Start(at))?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
     pending.extend_from_slice(&bytes);
     while let Some(end) = pending.iter().position(|b| *b == b'\n') {
-        show(&pending[..end], flags.timestamps);
+        if piece(&pending[..end]).is_some_and(|piece| span.has(piece.time)) {
+            show(&pending[..end], flags.timestamps);
+        }
         pending.drain(..=end);
     }
     Ok(bytes.len() as u64)
@@ -190,6 +262,29 @@ fn copy(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_and_spans() {
+        let second = |text: &str| moment(text).ok().map(|at| at.as_second());
+        assert_eq!(second("1136073600.5"), Some(1_136_073_600));
+        assert_eq!(second("2006-01-01T00:00:00Z"), Some(1_136_073_600));
+        assert_eq!(second("2006-01-01T02:00:00+02:00"), Some(1_136_073_600));
+        assert!(second("2006-01-01T00:00:00").is_some() && second("2006-01-01").is_some());
+        let ago = jiff::Timestamp::now().as_second() - second("10m").unwrap();
+        assert!((600..700).contains(&ago), "{ago}");
+        assert!(second("soon").is_none() && second("").is_none());
+        let span = Span {
+            since: Some("2020-01-01T00:00:00Z".parse().unwrap()),
+            until: Some("2020-01-02T00:00:00Z".parse().unwrap()),
+        };
+        for (time, inside) in [
+            ("2019-12-31T23:59:59.9Z", false),
+            ("2020-01-01T12:00:00.123456789Z", true),
+            ("2020-01-02T00:00:00.1Z", false),
+        ] {
+            assert_eq!(span.has(time), inside, "{time}");
+        }
+    }
 
     #[test]
     fn lines_of_the_log() {

@@ -9,6 +9,7 @@ mod copy;
 mod deeds;
 pub mod export;
 mod foreground;
+mod further;
 mod health;
 mod life;
 mod logs;
@@ -26,12 +27,15 @@ mod verbs;
 mod volumes;
 
 pub use at_once::named as exec_at_once;
+pub use logs::{LogsFlags, moment};
+pub use named::{Inspect, InspectAny};
 pub use networks::{NetworkVerb, network};
 pub use options::RunArguments;
 pub use purge::purge;
 pub use record::{Home, overlaps, routed};
 pub use show::{PsArguments, human, ps};
-pub use verbs::{ContainerVerb, container, exec_alone, logs_alone};
+pub use template::fill as fill_template;
+pub use verbs::{ContainerExec, ContainerVerb, container, exec_alone, logs_alone};
 pub use volumes::{VolumeVerb, volume};
 
 use crate::{error::Error, paths::Paths};
@@ -45,7 +49,7 @@ use std::{collections::BTreeMap, io::IsTerminal, path::Path, time::SystemTime};
 pub const NOT_STARTED: u8 = 125;
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
-const STOP_SECONDS: u64 = 10;
+const STOP_SECONDS: i64 = 10;
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const KEEPER: &str = "run";
 
@@ -87,6 +91,8 @@ fn check_flags(arguments: &RunArguments) -> Result<(), Error> {
 
 async fn try_run(paths: &Paths, arguments: RunArguments) -> Result<u8, Error> {
     check_flags(&arguments)?;
+    arguments.further.check(arguments.detach)?;
+    let pull = arguments.pull().map_err(Error::Input)?;
     if arguments.rm && arguments.restart != Restart::No {
         return Err(Error::Input(
             "conflicting options: cannot specify both --restart and --rm".into(),
@@ -106,14 +112,15 @@ async fn try_run(paths: &Paths, arguments: RunArguments) -> Result<u8, Error> {
             "this machine can't run images of the platform {platform}"
         )));
     }
+    free_cidfile(&arguments)?;
     crate::doctor::require_root()?;
     paths.create()?;
     let home = Home::new(paths);
     let images = paths.images();
     let store = tokio::task::spawn_blocking(move || ImageStore::open(&images));
     let store = store.await.map_err(|e| Error::Failed(e.to_string()))??;
-    let image = image(&store, arguments.image(), arguments.pull).await?;
-    let mut record = describe(&arguments, &image)?;
+    let image = image(&store, arguments.image(), pull, arguments.further.quiet).await?;
+    let mut record = describe(&home, &arguments, &image)?;
     claim(&home, &mut record, arguments.name.as_deref())?;
     let begun = begin(&home, &store, &image, &mut record, &arguments).await;
     if begun.is_err() {
@@ -125,14 +132,18 @@ async fn try_run(paths: &Paths, arguments: RunArguments) -> Result<u8, Error> {
 /// `knarr container create`
 pub async fn create(paths: &Paths, arguments: RunArguments) -> Result<u8, Error> {
     check_flags(&arguments)?;
+    arguments.further.check(false)?;
+    let pull = arguments.pull().map_err(Error::Input)?;
+    free_cidfile(&arguments)?;
     crate::doctor::require_root()?;
     paths.create()?;
     let home = Home::new(paths);
     let store = ImageStore::open(&paths.images())?;
-    let image = image(&store, arguments.image(), arguments.pull).await?;
-    let mut record = describe(&arguments, &image)?;
+    let image = image(&store, arguments.image(), pull, arguments.further.quiet).await?;
+    let mut record = describe(&home, &arguments, &image)?;
     claim(&home, &mut record, arguments.name.as_deref())?;
     store.keep(KEEPER, &record.id, std::slice::from_ref(&image.digest))?;
+    write_cidfile(&arguments, &record)?;
     println!("{}", record.id);
     Ok(0)
 }
@@ -146,32 +157,77 @@ async fn begin(
 ) -> Result<u8, Error> {
     store.keep(KEEPER, &record.id, std::slice::from_ref(&image.digest))?;
     network::allocated(home, record)?;
-    if let Some(file) = &arguments.cidfile {
-        let context = file.display().to_string();
-        std::fs::File::create_new(file)
-            .and_then(|mut f| std::io::Write::write_all(&mut f, record.id.as_bytes()))
-            .map_err(crate::error::io(context))?;
-    }
+    write_cidfile(arguments, record)?;
     if arguments.detach {
         life::start(home, record, false, None).await?;
         println!("{}", record.id);
         return Ok(0);
     }
-    let signals = foreground::Signals::listen();
+    let how = arguments.further.how(arguments.interactive)?;
+    let signals = arguments.further.keys.signals();
     let runtime = life::start(home, record, true, None).await?;
     let attachment = runtime
         .attach(&life::inner_id(record))
         .await
         .map_err(life::failed)?;
-    foreground::follow(
-        home,
-        record,
-        signals,
-        Some(runtime),
-        attachment,
-        arguments.interactive,
-    )
-    .await
+    foreground::follow(home, record, signals, Some(runtime), attachment, &how).await
+}
+
+/// SOURCE: docker/cli `cli/command/container/create.go` newCIDFile
+fn free_cidfile(arguments: &RunArguments) -> Result<(), Error> {
+    match &arguments.cidfile {
+        Some(file) if file.exists() => Err(Error::Failed(format!(
+            "container ID file found, make sure the other container isn't running or delete {}",
+            file.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn write_cidfile(arguments: &RunArguments, record: &Record) -> Result<(), Error> {
+    let Some(file) = &arguments.cidfile else {
+        return Ok(());
+    };
+    std::fs::File::create_new(file)
+        .and_then(|mut f| std::io::Write::write_all(&mut f, record.id.as_bytes()))
+        .map_err(crate::error::io(file.display().to_string()))
+}
+
+/// All that is known of a name, as whatever there is of it.
+pub fn inspect_any(paths: &Paths, any: &InspectAny) -> Result<u8, Error> {
+    crate::connect::require_readable(paths)?;
+    let home = Home::new(paths);
+    let images = paths
+        .images()
+        .is_dir()
+        .then(|| crate::image::open(paths))
+        .transpose()?;
+    let wanted = |kind: &str| any.kind.as_deref().is_none_or(|k| k == kind);
+    any.asked.print(|name| {
+        if wanted("container")
+            && let Ok(record) = home.find(name)
+        {
+            let state = show::state(&home, &record);
+            return Ok(show::inspected(&home, &record, &state));
+        }
+        if let Some(store) = images.as_ref().filter(|_| wanted("image"))
+            && let Ok(Some(image)) = store.resolve(name)
+        {
+            return crate::image_more::inspected(store, &image);
+        }
+        if wanted("network")
+            && let Ok(network) = networks::known(&home, name)
+        {
+            return Ok(network);
+        }
+        if wanted("volume")
+            && let Ok(volume) = volumes::inspected(&home, name)
+        {
+            return Ok(volume);
+        }
+        let kind = any.kind.as_deref().unwrap_or("object");
+        Err(Error::Failed(format!("no such {kind}: {name}")))
+    })
 }
 
 /// Lets an image go that a removed container had.
@@ -180,7 +236,7 @@ fn release_image(home: &Home, record: &Record) -> Result<(), Error> {
     Ok(store.unkeep(KEEPER, &record.id)?)
 }
 
-async fn image(store: &ImageStore, name: &str, pull: Pull) -> Result<Image, Error> {
+async fn image(store: &ImageStore, name: &str, pull: Pull, quiet: bool) -> Result<Image, Error> {
     let here = || {
         let (store, name) = (store.clone(), name.to_string());
         tokio::task::spawn_blocking(move || store.resolve(&name))
@@ -194,7 +250,7 @@ async fn image(store: &ImageStore, name: &str, pull: Pull) -> Result<Image, Erro
     if pull == Pull::Never {
         return Err(Error::Failed(format!("No such image: {name}")));
     }
-    if pull == Pull::Missing {
+    if pull == Pull::Missing && !quiet {
         eprintln!("Unable to find image '{name}' locally");
     }
     let options = knarr_image::client::PullOptions::default();
@@ -274,8 +330,68 @@ fn made_name(id: &str) -> String {
     format!("{}_{}_{}", HOW[digit(0)], WHO[digit(1)], &id[2..8])
 }
 
+/// What is mounted: as it is said, as others have it, and the volumes that the image wants.
+fn mounted(home: &Home, a: &RunArguments, image: &Image) -> Result<Vec<Volume>, Error> {
+    let bad = Error::Input;
+    let mut volumes: Vec<Volume> = Vec::new();
+    for text in &a.volume {
+        volumes.push(options::volume(text).map_err(bad)?);
+    }
+    for text in &a.mount {
+        volumes.push(options::mount(text).map_err(bad)?);
+    }
+    for text in &a.tmpfs {
+        volumes.push(options::tmpfs(text).map_err(bad)?);
+    }
+    let own_shm = volumes.iter().any(|v| v.target == Path::new("/dev/shm"));
+    if let Some(size) = a.more.shm_size.filter(|_| !own_shm) {
+        let text = format!("/dev/shm:size={size},mode=1777,nosuid,nodev,noexec");
+        volumes.push(options::tmpfs(&text).map_err(bad)?);
+    }
+    if let Some(twice) = volumes
+        .iter()
+        .enumerate()
+        .find(|(n, v)| volumes[..*n].iter().any(|o| o.target == v.target))
+    {
+        return Err(bad(format!(
+            "Duplicate mount point: {}",
+            twice.1.target.display()
+        )));
+    }
+    // SOURCE: moby `daemon/volumes.go` registerMountPoints: what is said counts over what others have
+    let mut add = |volume: Volume| {
+        if !volumes.iter().any(|v| v.target == volume.target) {
+            volumes.push(volume);
+        }
+    };
+    for text in &a.further.volumes_from {
+        let (name, mode) = text.split_once(':').unwrap_or((text, ""));
+        let read_only = match mode {
+            "" | "rw" | "z" | "Z" => false,
+            "ro" => true,
+            other => return Err(bad(format!("invalid mode: {other}"))),
+        };
+        for volume in home.find(name)?.volumes {
+            if !matches!(volume.kind, options::VolumeKind::Tmpfs(_)) {
+                let read_only = volume.read_only || read_only;
+                add(Volume {
+                    read_only,
+                    ..volume
+                });
+            }
+        }
+    }
+    for place in &image.config.volumes {
+        // one that is no place is the image's mistake, which Docker passes over, too
+        if let Ok(volume) = options::volume(place) {
+            add(volume);
+        }
+    }
+    Ok(volumes)
+}
+
 /// The record of what is asked for, the image's settings filled in.
-fn describe(a: &RunArguments, image: &Image) -> Result<Record, Error> {
+fn describe(home: &Home, a: &RunArguments, image: &Image) -> Result<Record, Error> {
     let bad = Error::Input;
     let config = &image.config;
     let args = match (&a.entrypoint, a.command().is_empty()) {
@@ -310,32 +426,29 @@ fn describe(a: &RunArguments, image: &Image) -> Result<Record, Error> {
     if a.tty {
         default("TERM", "xterm");
     }
-    let mut volumes: Vec<Volume> = Vec::new();
-    for text in &a.volume {
-        volumes.push(options::volume(text).map_err(bad)?);
-    }
-    for text in &a.mount {
-        volumes.push(options::mount(text).map_err(bad)?);
-    }
-    for text in &a.tmpfs {
-        volumes.push(options::tmpfs(text).map_err(bad)?);
-    }
-    let own_shm = volumes.iter().any(|v| v.target == Path::new("/dev/shm"));
-    if let Some(size) = a.more.shm_size.filter(|_| !own_shm) {
-        let text = format!("/dev/shm:size={size},mode=1777");
-        volumes.push(options::tmpfs(&text).map_err(bad)?);
-    }
-    if let Some(twice) = volumes
-        .iter()
-        .enumerate()
-        .find(|(n, v)| volumes[..*n].iter().any(|o| o.target == v.target))
-    {
-        return Err(bad(format!(
-            "Duplicate mount point: {}",
-            twice.1.target.display()
+    let volumes = mounted(home, a, image)?;
+    let other = |name: &str| home.find(name).map(|record| record.id);
+    let pid_of = a
+        .more
+        .pid
+        .as_deref()
+        .and_then(|m| m.strip_prefix("container:"));
+    let log = a.further.log().map_err(bad)?;
+    let workdir = a
+        .workdir
+        .clone()
+        .unwrap_or_else(|| config.working_dir.clone());
+    if !workdir.is_empty() && !workdir.starts_with('/') {
+        return Err(Error::Failed(format!(
+            "the working directory '{workdir}' is invalid, it needs to be an absolute path"
         )));
     }
     let (network, networks) = a.networks().map_err(bad)?;
+    for text in &a.more.expose {
+        if text.contains(':') || options::ports(text).is_err() {
+            return Err(bad(format!("invalid range format for --expose: {text}")));
+        }
+    }
     let mut ports = Vec::new();
     for text in &a.publish {
         ports.extend(options::ports(text).map_err(bad)?);
@@ -361,7 +474,7 @@ fn describe(a: &RunArguments, image: &Image) -> Result<Record, Error> {
         );
         ports.clear();
     }
-    let (no_new_privileges, seccomp, apparmor) = security(&a.security_opt)?;
+    let (no_new_privileges, seccomp, apparmor, open_paths) = security(&a.security_opt)?;
     let stop = a.stop_signal.clone().or_else(|| config.stop_signal.clone());
     Ok(Record {
         id: String::new(),
@@ -375,11 +488,7 @@ fn describe(a: &RunArguments, image: &Image) -> Result<Record, Error> {
             .into_iter()
             .map(|(name, value)| format!("{name}={value}"))
             .collect(),
-        cwd: a
-            .workdir
-            .clone()
-            .unwrap_or_else(|| config.working_dir.clone())
-            .into(),
+        cwd: workdir.into(),
         user: User {
             uid: user.uid,
             gid: user.gid,
@@ -388,10 +497,12 @@ fn describe(a: &RunArguments, image: &Image) -> Result<Record, Error> {
         },
         hostname: match (&a.hostname, network) {
             (Some(name), _) => name.clone(),
-            (None, Network::Host) => rustix::system::uname()
-                .nodename()
-                .to_string_lossy()
-                .into_owned(),
+            (None, _) if network == Network::Host || a.further.host_uts() => {
+                rustix::system::uname()
+                    .nodename()
+                    .to_string_lossy()
+                    .into_owned()
+            }
             _ => String::new(),
         },
         network,
@@ -404,6 +515,14 @@ fn describe(a: &RunArguments, image: &Image) -> Result<Record, Error> {
         oom_score_adj: a.more.oom_score_adj.unwrap_or(0),
         host_pid: a.more.pid.as_deref() == Some("host"),
         host_ipc: a.more.ipc.as_deref() == Some("host"),
+        pid_of: pid_of.map(other).transpose()?,
+        network_of: a.network_of().map(other).transpose()?,
+        host_cgroups: a.further.host_cgroups(),
+        no_log: log.none,
+        log_bounds: (log.bytes != life::LOG_BYTES_MAX || log.files != life::LOG_FILES_MAX)
+            .then_some((log.bytes, log.files)),
+        open_paths,
+        dns_options: a.further.dns_option.clone(),
         paused: false,
         rlimits: a.ulimit.clone(),
         sysctls: pairs(&a.sysctl),
@@ -443,6 +562,20 @@ fn variables(
     a: &RunArguments,
     config: &knarr_image::ImageConfig,
 ) -> Result<BTreeMap<String, String>, Error> {
+    gathered(&config.env, &a.env_file, &a.env)
+}
+
+/// Those of a command in a container, from files and the command line.
+fn exec_variables(said: &[String], files: &[std::path::PathBuf]) -> Result<Vec<String>, Error> {
+    let all = gathered(&[], files, said)?;
+    Ok(all.into_iter().map(|(k, v)| format!("{k}={v}")).collect())
+}
+
+fn gathered(
+    before: &[String],
+    files: &[std::path::PathBuf],
+    said: &[String],
+) -> Result<BTreeMap<String, String>, Error> {
     let mut env = BTreeMap::new();
     let mut set = |line: &str| match line.split_once('=') {
         Some((name, value)) => drop(env.insert(name.to_string(), value.to_string())),
@@ -452,8 +585,8 @@ fn variables(
             Err(_) => drop(env.remove(line)),
         },
     };
-    config.env.iter().for_each(|line| set(line));
-    for file in &a.env_file {
+    before.iter().for_each(|line| set(line));
+    for file in files {
         let text = read_text(file)?;
         for line in text.lines().map(str::trim_start) {
             if !line.is_empty() && !line.starts_with('#') {
@@ -472,7 +605,7 @@ fn variables(
             }
         }
     }
-    for line in &a.env {
+    for line in said {
         if line.is_empty() || line.starts_with('=') {
             return Err(Error::Input(format!(
                 "invalid environment variable: {line}"
@@ -484,7 +617,17 @@ fn variables(
 }
 
 fn read_text(file: &Path) -> Result<String, Error> {
-    std::fs::read_to_string(file).map_err(crate::error::io(file.display().to_string()))
+    std::fs::read_to_string(file).map_err(|e| Error::Failed(go_words(file, &e)))
+}
+
+/// What is wrong with opening a file, in Go's words, that scripts look for.
+fn go_words(file: &Path, error: &std::io::Error) -> String {
+    let why = match error.kind() {
+        std::io::ErrorKind::NotFound => "no such file or directory".to_string(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".to_string(),
+        _ => error.to_string(),
+    };
+    format!("open {}: {why}", file.display())
 }
 
 fn labels(a: &RunArguments) -> Result<BTreeMap<String, String>, Error> {
@@ -520,12 +663,14 @@ fn resources(a: &RunArguments) -> Result<Resources, Error> {
         ..Resources::default()
     };
     a.more.limit(&mut limits).map_err(Error::Input)?;
+    limits.io = a.further.io().map_err(Error::Input)?;
     Ok(limits)
 }
 
 /// Whether privileges may grow, and the profiles of seccomp and AppArmor.
-fn security(all: &[String]) -> Result<(bool, String, String), Error> {
+fn security(all: &[String]) -> Result<(bool, String, String, bool), Error> {
     let (mut no_new_privileges, mut seccomp, mut apparmor) = (false, String::new(), String::new());
+    let mut open_paths = false;
     for option in all {
         let (name, value) = option.split_once(['=', ':']).unwrap_or((option, "true"));
         match (name, value) {
@@ -534,15 +679,23 @@ fn security(all: &[String]) -> Result<(bool, String, String), Error> {
             ("seccomp", "builtin") => seccomp.clear(),
             ("seccomp", file) => {
                 let path = std::path::absolute(file).map_err(crate::error::io(file.to_string()))?;
-                read_text(&path)?;
+                std::fs::read_to_string(&path).map_err(|e| {
+                    let why = go_words(&path, &e);
+                    Error::Failed(format!("opening seccomp profile ({file}) failed: {why}"))
+                })?;
                 seccomp = path.display().to_string();
             }
+            ("systempaths", "unconfined") => open_paths = true,
             ("apparmor", profile) => apparmor = profile.into(),
             ("label", _) => {} // nothing is confined by labels here
-            _ => return Err(Error::Input(format!("invalid --security-opt: {option:?}"))),
+            _ => {
+                return Err(Error::Input(format!(
+                    "invalid --security-opt 2: {option:?}"
+                )));
+            }
         }
     }
-    Ok((no_new_privileges, seccomp, apparmor))
+    Ok((no_new_privileges, seccomp, apparmor, open_paths))
 }
 
 fn extra_host(text: &str) -> Result<(String, String), Error> {

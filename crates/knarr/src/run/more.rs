@@ -7,6 +7,9 @@ use rustix::fs::FileType;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
+/// Less is not enough to start anything. SOURCE: moby `linuxMinMemory`
+const MEMORY_MIN: i64 = 6 << 20;
+
 #[derive(Args, Clone, Default)]
 pub struct MoreOptions {
     /// DEVICE[:PATH[:rwm]], a device of the machine that it may use
@@ -45,11 +48,11 @@ pub struct MoreOptions {
     /// A further group of its user, by name or number
     #[arg(long, value_name = "GROUP")]
     pub group_add: Vec<String>,
-    /// `host` to see the machine's processes
-    #[arg(long, value_parser = ["host", "private"], value_name = "MODE")]
+    /// `host` to see the machine's processes, container:NAME to see another container's
+    #[arg(long, value_parser = pid_mode, value_name = "MODE")]
     pub pid: Option<String>,
     /// `host` to share the machine's shared memory
-    #[arg(long, value_parser = ["host", "private", "shareable"], value_name = "MODE")]
+    #[arg(long, value_parser = ipc_mode, value_name = "MODE")]
     pub ipc: Option<String>,
     /// A file of labels, one a line
     #[arg(long, value_name = "FILE")]
@@ -96,6 +99,30 @@ fn given(text: &str) -> Result<Given, String> {
     }
 }
 
+fn pid_mode(text: &str) -> Result<String, String> {
+    match text {
+        "" | "host" | "private" => Ok(text.into()),
+        text if text
+            .strip_prefix("container:")
+            .is_some_and(|name| !name.is_empty()) =>
+        {
+            Ok(text.into())
+        }
+        _ => Err("--pid: invalid PID mode".into()),
+    }
+}
+
+fn ipc_mode(text: &str) -> Result<String, String> {
+    match text {
+        "" | "host" | "private" | "shareable" => Ok(text.into()),
+        "none" => Err("--ipc none is not there: it has shared memory of its own".into()),
+        text if text.starts_with("container:") => {
+            Err("--ipc container: is not there: --ipc host, or a volume at /dev/shm".into())
+        }
+        _ => Err(format!("Invalid IPC mode: {text}")),
+    }
+}
+
 fn swap(text: &str) -> Result<i64, String> {
     match text {
         "-1" => Ok(-1),
@@ -139,10 +166,40 @@ impl MoreOptions {
             limits.cpu_quota_us = Some(quota);
             limits.cpu_period_us = Some(self.cpu_period.unwrap_or(100_000));
         }
-        if let Some(both) = self.memory_swap.filter(|both| *both >= 0)
-            && memory.is_none_or(|memory| both < memory)
+        // SOURCE of the bounds and their words: moby `daemon/daemon_unix.go` verifyPlatformContainerResources
+        if memory.is_some_and(|memory| memory < MEMORY_MIN) {
+            return Err("Minimum memory limit allowed is 6MB".into());
+        }
+        match (self.memory_swap.filter(|both| *both > 0), memory) {
+            (Some(_), None) => {
+                return Err(
+                    "You should always set the Memory limit when using Memoryswap limit, see usage"
+                        .into(),
+                );
+            }
+            (Some(both), Some(memory)) if both < memory => {
+                return Err(
+                    "Minimum memoryswap limit should be larger than memory limit, see usage".into(),
+                );
+            }
+            _ => {}
+        }
+        if let (Some(soft), Some(memory)) = (self.memory_reservation, memory)
+            && soft as i64 > memory
         {
-            return Err("--memory-swap needs a --memory that is no more than it".into());
+            return Err(
+                "Minimum memory limit can not be less than memory reservation limit, see usage"
+                    .into(),
+            );
+        }
+        if let (Some(quota), Some(period)) = (limits.cpu_quota_us, limits.cpu_period_us) {
+            let there = std::thread::available_parallelism().map_or(1, usize::from);
+            let asked = quota as f64 / period as f64;
+            if self.cpu_quota.is_none() && !(0.01..=there as f64).contains(&asked) {
+                return Err(format!(
+                    "range of CPUs is from 0.01 to {there}.00, as there are only {there} CPUs available"
+                ));
+            }
         }
         // SOURCE: moby adaptContainerSettings, as much swap as memory
         limits.memory_swap_bytes = self.memory_swap.or(memory.map(|m| m.saturating_mul(2)));
@@ -195,9 +252,29 @@ mod tests {
                 .map(|()| limits.memory_swap_bytes)
         };
         assert_eq!(limit(None, None), Ok(None));
-        assert_eq!(limit(Some(100), None), Ok(Some(200)));
-        assert_eq!(limit(Some(100), Some(-1)), Ok(Some(-1)));
-        assert!(limit(Some(100), Some(50)).is_err());
-        assert!(limit(None, Some(50)).is_err());
+        let m = 1 << 20;
+        assert_eq!(limit(Some(100 * m), None), Ok(Some(200 * m)));
+        assert_eq!(limit(Some(100 * m), Some(-1)), Ok(Some(-1)));
+        assert!(limit(Some(m), None).unwrap_err().contains("6MB"));
+        assert!(limit(Some(100 * m), Some(50 * m)).is_err());
+        assert!(limit(None, Some(50 * m)).is_err());
+    }
+
+    #[test]
+    fn modes_of_namespaces() {
+        for (mode, pid, ipc) in [
+            ("host", true, true),
+            ("private", true, true),
+            ("container:web", true, false),
+            ("container:", false, false),
+            ("none", false, false),
+            ("shareable", false, true),
+        ] {
+            assert_eq!(
+                (pid_mode(mode).is_ok(), ipc_mode(mode).is_ok()),
+                (pid, ipc),
+                "{mode}"
+            );
+        }
     }
 }

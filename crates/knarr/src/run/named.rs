@@ -7,32 +7,67 @@ use serde_json::{Value, json};
 
 #[derive(Args)]
 pub struct Inspect {
-    /// A template like {{.Name}}
+    /// A template like {{.Name}}, or json
     #[arg(short, long, value_name = "TEMPLATE")]
     format: Option<String>,
     #[arg(required = true)]
     names: Vec<String>,
 }
 
+/// Everything of a name, whatever it is.
+#[derive(Args)]
+pub struct InspectAny {
+    /// Only things of this kind: container, image, network or volume
+    #[arg(long = "type", value_parser = ["container", "image", "network", "volume"], value_name = "KIND")]
+    pub kind: Option<String>,
+    /// As ps -s
+    #[arg(short, long, hide = true)]
+    size: bool,
+    #[command(flatten)]
+    pub asked: Inspect,
+}
+
 impl Inspect {
-    /// Prints what is known of each, when all are known.
+    /// Prints what is known of each, and what is wrong with the others; the exit code.
     ///
     /// # Errors
-    /// The first that `known` has; that the template can't be read.
-    pub fn print(&self, known: impl Fn(&str) -> Result<Value, Error>) -> Result<(), Error> {
-        let all: Vec<Value> = self
-            .names
-            .iter()
-            .map(|name| known(name))
-            .collect::<Result<_, _>>()?;
-        let Some(format) = &self.format else {
-            println!("{:#}", json!(all));
-            return Ok(());
-        };
-        for one in &all {
-            println!("{}", template::fill(format, one).map_err(Error::Input)?);
+    /// That the template can't be read.
+    pub fn print(&self, known: impl Fn(&str) -> Result<Value, Error>) -> Result<u8, Error> {
+        let (mut all, mut wrong) = (Vec::new(), Vec::new());
+        for name in &self.names {
+            match known(name) {
+                Ok(value) => all.push(value),
+                Err(error) => wrong.push(error),
+            }
         }
-        Ok(())
+        match self.format.as_deref().filter(|f| !f.is_empty()) {
+            None => println!("{}", indented(&json!(all))),
+            Some("json") => println!("{}", json!(all)),
+            Some(format) => {
+                for one in &all {
+                    println!("{}", template::fill(format, one).map_err(Error::Input)?);
+                }
+            }
+        }
+        for error in &wrong {
+            eprintln!("knarr: {error}");
+        }
+        Ok(u8::from(!wrong.is_empty()))
+    }
+}
+
+/// By four, as Docker does it.
+fn indented(value: &Value) -> String {
+    use serde::Serialize;
+    if value.as_array().is_some_and(Vec::is_empty) {
+        return "[]".into();
+    }
+    let mut out = Vec::new();
+    let pretty = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    let mut to = serde_json::Serializer::with_formatter(&mut out, pretty);
+    match value.serialize(&mut to) {
+        Ok(()) => String::from_utf8_lossy(&out).into_owned(),
+        Err(_) => value.to_string(),
     }
 }
 

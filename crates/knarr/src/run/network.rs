@@ -250,8 +250,8 @@ pub fn loopback(netns: &Path) -> Result<(), Error> {
 /// The files that tell the container of names: `/etc/hosts`, `/etc/hostname`, `/etc/resolv.conf`.
 pub fn files(record: &Record) -> Vec<(&'static str, String)> {
     let mut hosts = match record.network {
-        Kind::Host => fs::read_to_string("/etc/hosts").unwrap_or_default(),
-        _ => "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n".to_string(),
+        Kind::Host | Kind::Container => fs::read_to_string("/etc/hosts").unwrap_or_default(),
+        _ => "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n".to_string(),
     };
     for (name, address) in &record.extra_hosts {
         hosts.push_str(&format!("{address}\t{name}\n"));
@@ -277,7 +277,11 @@ fn own_resolv(record: &Record) -> String {
     if !record.dns_search.is_empty() && record.dns_search != ["."] {
         text.push_str(&format!("search {}\n", record.dns_search.join(" ")));
     }
-    text + "options ndots:0\n"
+    let own = match record.dns_options.is_empty() {
+        true => "ndots:0".to_string(),
+        false => record.dns_options.join(" ") + " ndots:0",
+    };
+    text + &format!("options {own}\n")
 }
 
 /// SOURCE: moby `libnetwork/resolvconf`: name servers on the machine's loopback can't be reached from inside; what stands
@@ -312,6 +316,7 @@ fn resolv_of(text: &str, record: &Record) -> String {
                 }
             }
             Some("search" | "domain") if !record.dns_search.is_empty() => {}
+            Some("options") if !record.dns_options.is_empty() => {}
             Some(first) if !first.starts_with(['#', ';']) => out.push_str(&format!("{line}\n")),
             _ => {}
         }
@@ -324,6 +329,9 @@ fn resolv_of(text: &str, record: &Record) -> String {
     }
     if !record.dns_search.is_empty() && record.dns_search != ["."] {
         out.push_str(&format!("search {}\n", record.dns_search.join(" ")));
+    }
+    if !record.dns_options.is_empty() {
+        out.push_str(&format!("options {}\n", record.dns_options.join(" ")));
     }
     out
 }

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     error::{Error, io},
+    listing::{Filters, Shape},
     paths::Paths,
 };
 use clap::{Args, Subcommand};
@@ -22,6 +23,15 @@ pub enum NetworkVerb {
         /// Ids only
         #[arg(short, long)]
         quiet: bool,
+        /// Whole ids
+        #[arg(long)]
+        no_trunc: bool,
+        /// Only those of which this holds: name=app, id=0123, label=NAME=value, driver=bridge; may be repeated
+        #[arg(short, long, value_name = "KEY=VALUE")]
+        filter: Vec<String>,
+        /// A template like {{.Name}}, `table …` or `json`
+        #[arg(long, value_name = "TEMPLATE")]
+        format: Option<String>,
     },
     /// Make one
     Create(CreateArguments),
@@ -35,6 +45,9 @@ pub enum NetworkVerb {
         /// Don't ask: nothing is asked anyway
         #[arg(short, long)]
         force: bool,
+        /// Only those of which this holds: until=24h, label=NAME=value; may be repeated
+        #[arg(long, value_name = "KEY=VALUE")]
+        filter: Vec<String>,
     },
     /// Put a container into one, also while it runs
     Connect {
@@ -147,20 +160,32 @@ fn users(home: &Home, network: &Own) -> Vec<Record> {
 pub async fn network(paths: &Paths, verb: NetworkVerb) -> Result<u8, Error> {
     let home = Home::new(paths);
     match verb {
-        NetworkVerb::Ls { quiet } => list(&home, quiet),
+        NetworkVerb::Ls {
+            quiet,
+            no_trunc,
+            filter,
+            format,
+        } => list(&home, quiet, no_trunc, &filter, format.as_deref())?,
         NetworkVerb::Create(arguments) => {
             paths.create()?;
             println!("{}", create(&home, arguments)?.id);
         }
         NetworkVerb::Inspect(asked) => {
-            asked.print(|name| find(&home, name).map(|n| inspected(&home, &n)))?;
+            return asked.print(|name| known(&home, name));
         }
         NetworkVerb::Rm(asked) => {
             let there = |name: &str| find(&home, name).is_ok();
             return Ok(asked.each(|name| remove(&home, name), there));
         }
-        NetworkVerb::Prune { force: _ } => {
+        NetworkVerb::Prune { force: _, filter } => {
+            let filters = Filters::read(&filter, &["until", "label", "label!"])?;
+            let until = filters.values("until").map(super::moment);
+            let until = until.collect::<Result<Vec<_>, _>>()?;
             for network in all(&home) {
+                let made = jiff::Timestamp::try_from(network.created).unwrap_or_default();
+                if !filters.labels(&network.labels) || until.iter().any(|at| made >= *at) {
+                    continue;
+                }
                 if users(&home, &network).is_empty() && remove(&home, &network.name).is_ok() {
                     println!("{}", network.name);
                 }
@@ -181,17 +206,72 @@ pub async fn network(paths: &Paths, verb: NetworkVerb) -> Result<u8, Error> {
     Ok(0)
 }
 
-fn list(home: &Home, quiet: bool) {
-    if !quiet {
-        println!("{:<15}{:<20}{:<9}SCOPE", "NETWORK ID", "NAME", "DRIVER");
+/// SOURCE: docker/cli `cli/command/network/formatter.go`
+const SHAPE: Shape = Shape {
+    heads: &[
+        ("ID", "NETWORK ID"),
+        ("Name", "NAME"),
+        ("Driver", "DRIVER"),
+        ("Scope", "SCOPE"),
+        ("IPv4", "IPV4"),
+        ("IPv6", "IPV6"),
+        ("Internal", "INTERNAL"),
+        ("Labels", "LABELS"),
+        ("CreatedAt", "CREATED AT"),
+    ],
+    shown: &["ID", "Name", "Driver", "Scope"],
+};
+
+fn list(
+    home: &Home,
+    quiet: bool,
+    whole: bool,
+    filter: &[String],
+    format: Option<&str>,
+) -> Result<(), Error> {
+    let known = [
+        "name", "id", "label", "label!", "driver", "scope", "type", "dangling",
+    ];
+    let filters = Filters::read(filter, &known)?;
+    let mut all = all(home);
+    all.retain(|n| {
+        filters.name(&n.name)
+            && filters.any("id", |said| n.id.starts_with(said))
+            && filters.labels(&n.labels)
+            && filters.any("driver", |said| said == "bridge")
+            && filters.any("scope", |said| said == "local")
+            && filters.any("type", |said| said == "custom")
+            && filters.any("dangling", |said| {
+                matches!(said, "true" | "1") == users(home, n).is_empty()
+            })
+    });
+    let id = |n: &Own| match whole {
+        true => n.id.clone(),
+        false => n.id[..12.min(n.id.len())].to_string(),
+    };
+    if quiet && format.is_none() {
+        all.iter().for_each(|n| println!("{}", id(n)));
+        return Ok(());
     }
-    for network in all(home) {
-        let id = &network.id[..12.min(network.id.len())];
-        match quiet {
-            true => println!("{id}"),
-            false => println!("{id:<15}{:<20}{:<9}local", network.name, "bridge"),
-        }
-    }
+    let row = |n: &Own| {
+        let labels = n.labels.iter().map(|(k, v)| format!("{k}={v}"));
+        let created = jiff::Timestamp::try_from(n.created).unwrap_or_default();
+        json!({
+            "ID": id(n), "Name": n.name, "Driver": "bridge", "Scope": "local", "IPv4": "true", "IPv6": "false",
+            "Internal": n.internal.to_string(), "Labels": labels.collect::<Vec<_>>().join(","),
+            "CreatedAt": crate::listing::moment(created),
+        })
+    };
+    let rows: Vec<Value> = all.iter().map(row).collect();
+    SHAPE.print(&rows, format)
+}
+
+/// What is known of a network.
+///
+/// # Errors
+/// When there is none.
+pub fn known(home: &Home, name: &str) -> Result<Value, Error> {
+    find(home, name).map(|n| inspected(home, &n))
 }
 
 fn create(home: &Home, arguments: CreateArguments) -> Result<Own, Error> {

@@ -7,7 +7,7 @@ pub use mounts::{Volume, VolumeKind, mount, tmpfs, volume};
 pub use ports::{Port, ports};
 
 use super::record::Joined;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use knarr_runtime::Rlimit;
 use serde::{Deserialize, Serialize};
 use std::{net::IpAddr, path::PathBuf, str::FromStr};
@@ -39,7 +39,7 @@ pub struct RunArguments {
     /// A file of variables, one a line
     #[arg(long, value_name = "FILE")]
     pub env_file: Vec<PathBuf>,
-    /// SOURCE:DESTINATION[:ro]; SOURCE is a path or a volume's name
+    /// [SOURCE:]DESTINATION[:ro]; SOURCE is a path or a volume's name, none a volume without a name
     #[arg(short, long = "volume", value_name = "VOLUME")]
     pub volume: Vec<String>,
     /// type=bind|volume|tmpfs,source=…,target=…[,readonly]
@@ -60,7 +60,8 @@ pub struct RunArguments {
     /// Instead of the image's entrypoint; "" takes it away
     #[arg(long, value_name = "PROGRAM")]
     pub entrypoint: Option<String>,
-    /// bridge (its own, with a way out), host, none, or networks made by `knarr network create`: NAME or name=NAME,alias=NAME
+    /// bridge (its own, with a way out), host, none, container:NAME (that of another container), or networks made by
+    /// `knarr network create`: NAME or name=NAME,alias=NAME
     #[arg(long, default_value = "bridge", alias = "net", value_name = "NETWORK")]
     network: Vec<String>,
     /// What it is also called in its network
@@ -104,7 +105,7 @@ pub struct RunArguments {
     pub label: Vec<String>,
     /// When to ask the registry for the image
     #[arg(long, default_value = "missing")]
-    pub pull: Pull,
+    pub pull: String,
     /// When to start it again: no, on-failure[:N], always or unless-stopped
     #[arg(long, default_value = "no", value_name = "POLICY")]
     pub restart: Restart,
@@ -127,12 +128,14 @@ pub struct RunArguments {
     #[arg(long, value_name = "SIGNAL")]
     pub stop_signal: Option<String>,
     /// Seconds after which it's killed that was asked to stop
-    #[arg(long, value_name = "SECONDS")]
-    pub stop_timeout: Option<u64>,
+    #[arg(long, allow_negative_numbers = true, value_name = "SECONDS")]
+    pub stop_timeout: Option<i64>,
     #[command(flatten)]
     pub health: super::health::HealthOptions,
     #[command(flatten)]
     pub more: super::more::MoreOptions,
+    #[command(flatten)]
+    pub further: super::further::FurtherOptions,
     /// Write its id to this file
     #[arg(long, value_name = "FILE")]
     pub cidfile: Option<PathBuf>,
@@ -151,7 +154,37 @@ impl RunArguments {
     /// # Errors
     /// When they don't go together.
     pub fn networks(&self) -> Result<(Network, Vec<Joined>), String> {
-        networks(&self.network, &self.network_alias)
+        let (kind, own) = networks(&self.network, &self.network_alias)?;
+        if kind == Network::Container {
+            // SOURCE: moby `runconfig/hostconfig_unix.go`
+            let said = [
+                ("hostname and the network mode", self.hostname.is_some()),
+                (
+                    "custom host-to-IP mapping and the network mode",
+                    !self.add_host.is_empty(),
+                ),
+                ("dns and the network mode", !self.dns.is_empty()),
+                (
+                    "port publishing and the container type network mode",
+                    !self.publish.is_empty() || self.more.publish_all,
+                ),
+                (
+                    "port exposing and the container type network mode",
+                    !self.more.expose.is_empty(),
+                ),
+            ];
+            if let Some((what, _)) = said.iter().find(|(_, said)| *said) {
+                return Err(format!("conflicting options: {what}"));
+            }
+        }
+        Ok((kind, own))
+    }
+
+    /// The container whose network it has.
+    pub fn network_of(&self) -> Option<&str> {
+        self.network
+            .iter()
+            .find_map(|n| n.strip_prefix("container:"))
     }
 
     pub fn command(&self) -> &[String] {
@@ -184,11 +217,12 @@ fn networks(asked: &[String], aliases: &[String]) -> Result<(Network, Vec<Joined
             "bridge" | "default" => kinds.push(Network::Bridge),
             "host" => kinds.push(Network::Host),
             "none" => kinds.push(Network::None),
-            name if name.starts_with("container:") => {
-                return Err(format!(
-                    "--network {name}: the network of another container can't be had"
-                ));
+            "container:" => {
+                return Err(
+                    "Invalid network mode: invalid container format container:<name|id>".into(),
+                );
             }
+            name if name.starts_with("container:") => kinds.push(Network::Container),
             _ if all.iter().any(|n| n.name == joined.name) => {
                 return Err(format!(
                     "network {:?} is specified multiple times",
@@ -232,13 +266,30 @@ pub enum Network {
     Host,
     /// Nothing but loopback
     None,
+    /// That of another container
+    Container,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pull {
     Missing,
     Always,
     Never,
+}
+
+impl RunArguments {
+    /// # Errors
+    /// For another word.
+    pub fn pull(&self) -> Result<Pull, String> {
+        match self.pull.as_str() {
+            "" | "missing" => Ok(Pull::Missing),
+            "always" => Ok(Pull::Always),
+            "never" => Ok(Pull::Never),
+            other => Err(format!(
+                "invalid pull option: '{other}': must be one of \"always\", \"missing\" or \"never\""
+            )),
+        }
+    }
 }
 
 /// When a container that ended is started again.

@@ -61,6 +61,25 @@ pub struct Record {
     pub host_pid: bool,
     #[serde(default)]
     pub host_ipc: bool,
+    /// Containers, by id, whose processes it sees and whose network it has.
+    #[serde(default)]
+    pub pid_of: Option<String>,
+    #[serde(default)]
+    pub network_of: Option<String>,
+    /// Sees all of the machine's cgroups.
+    #[serde(default)]
+    pub host_cgroups: bool,
+    /// What it writes is kept nowhere.
+    #[serde(default)]
+    pub no_log: bool,
+    /// The log's size and files, when they are others than usual.
+    #[serde(default)]
+    pub log_bounds: Option<(u64, u32)>,
+    /// What of the kernel's tree is hidden and closed to others is open to it.
+    #[serde(default)]
+    pub open_paths: bool,
+    #[serde(default)]
+    pub dns_options: Vec<String>,
     #[serde(default)]
     pub paused: bool,
     pub rlimits: Vec<Rlimit>,
@@ -81,7 +100,7 @@ pub struct Record {
     pub dns: Vec<std::net::IpAddr>,
     pub dns_search: Vec<String>,
     pub stop_signal: i32,
-    pub stop_timeout: u64,
+    pub stop_timeout: i64,
     pub remove: bool,
     pub restart: Restart,
     /// How it is asked whether it's well.

@@ -3,10 +3,15 @@
 use super::{
     health,
     life::{self, inner_id},
-    options::{Port, VolumeKind},
+    options::{self, Port, VolumeKind},
     record::{Home, Record},
 };
-use crate::{cli::Output, error::Error, paths::Paths};
+use crate::{
+    cli::Output,
+    error::Error,
+    listing::{Filters, Shape, cut},
+    paths::Paths,
+};
 use clap::Args;
 use knarr_runtime::{Exit, Runtime, State};
 use serde_json::json;
@@ -23,6 +28,18 @@ pub struct PsArguments {
     /// Whole ids and commands
     #[arg(long)]
     no_trunc: bool,
+    /// Only those of which this holds: status=exited, name=web, label=NAME=value, ancestor=IMAGE, …; may be repeated
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
+    /// The last made, also if they have ended
+    #[arg(short = 'n', long, allow_negative_numbers = true, value_name = "N")]
+    last: Option<i64>,
+    /// The last made
+    #[arg(short, long)]
+    latest: bool,
+    /// With what they wrote into their files, in bytes
+    #[arg(short, long)]
+    size: bool,
     /// A template like {{.Names}}, `table …` or `json`
     #[arg(long, value_name = "TEMPLATE")]
     format: Option<String>,
@@ -73,7 +90,24 @@ pub async fn ps(paths: &Paths, arguments: PsArguments) -> Result<u8, Error> {
     crate::connect::require_readable(paths)?;
     let home = Home::new(paths);
     let mut all = settled(&home).await;
-    all.retain(|(_, state)| arguments.all || matches!(state, State::Running { .. }));
+    let filters = Filters::read(&arguments.filter, &FILTERS)?;
+    let last = match arguments.latest {
+        true => Some(1),
+        false => arguments.last.and_then(|n| usize::try_from(n).ok()),
+    };
+    // SOURCE: moby `daemon/list.go`: who asks for a state asks among all
+    let ended_too =
+        arguments.all || last.is_some() || filters.has("status") || filters.has("exited");
+    let made = |said: &str| home.find(said).map(|r| r.created);
+    let moments = |key: &str| filters.values(key).map(made).collect::<Result<Vec<_>, _>>();
+    let (before, since) = (moments("before")?, moments("since")?);
+    all.retain(|(record, state)| {
+        (ended_too || matches!(state, State::Running { .. }))
+            && before.iter().all(|at| record.created < *at)
+            && since.iter().all(|at| record.created > *at)
+            && fits(&home, record, state, &filters)
+    });
+    all.truncate(last.unwrap_or(usize::MAX));
     if arguments.output == Output::Json {
         let all: Vec<_> = all
             .iter()
@@ -82,102 +116,186 @@ pub async fn ps(paths: &Paths, arguments: PsArguments) -> Result<u8, Error> {
         println!("{:#}", json!(all));
         return Ok(0);
     }
-    if let Some(format) = &arguments.format {
-        return formatted(&home, &all, format, arguments.no_trunc);
-    }
-    let cut = |text: &str, most: usize| match arguments.no_trunc || text.chars().count() <= most {
-        true => text.to_string(),
-        false => text.chars().take(most - 1).chain(['…']).collect(),
-    };
-    let mut rows = vec![
-        [
-            "CONTAINER ID",
-            "IMAGE",
-            "COMMAND",
-            "CREATED",
-            "STATUS",
-            "PORTS",
-            "NAMES",
-        ]
-        .map(str::to_string),
-    ];
-    for (record, state) in &all {
-        let id = if arguments.no_trunc {
-            record.id.as_str()
-        } else {
-            record.short()
-        };
-        if arguments.quiet {
-            println!("{id}");
-            continue;
+    if arguments.quiet && arguments.format.is_none() {
+        for (record, _) in &all {
+            println!(
+                "{}",
+                if arguments.no_trunc {
+                    &record.id
+                } else {
+                    record.short()
+                }
+            );
         }
-        let ports = match state {
-            State::Running { .. } => record
-                .ports
-                .iter()
-                .map(Port::to_string)
-                .collect::<Vec<_>>()
-                .join(", "),
-            _ => String::new(),
-        };
-        rows.push([
-            id.to_string(),
-            record.image.clone(),
-            cut(&format!("\"{}\"", record.args.join(" ")), 20),
-            format!("{} ago", since(record.created)),
-            status_of(&home, record, state),
-            ports,
-            record.name.clone(),
-        ]);
+        return Ok(0);
     }
-    if !arguments.quiet {
-        print!("{}", table(&rows));
-    }
+    let rows = all
+        .iter()
+        .map(|(record, state)| row(&home, record, state, &arguments));
+    let rows: Vec<serde_json::Value> = rows.collect();
+    let shape = match arguments.size {
+        true => &WITH_SIZE,
+        false => &SHAPE,
+    };
+    shape.print(&rows, arguments.format.as_deref())?;
     Ok(0)
 }
 
-/// `--format`: a line each.
-fn formatted(home: &Home, all: &[(Record, State)], format: &str, whole: bool) -> Result<u8, Error> {
-    let (heads, template) = match format.strip_prefix("table ") {
-        Some(template) => (true, template),
-        None => (false, format),
+const FILTERS: [&str; 14] = [
+    "ancestor", "before", "exited", "expose", "health", "id", "label", "label!", "name", "network",
+    "publish", "since", "status", "volume",
+];
+
+/// SOURCE: docker/cli `cli/command/formatter/container.go`
+const HEADS: &[(&str, &str)] = &[
+    ("ID", "CONTAINER ID"),
+    ("Image", "IMAGE"),
+    ("Command", "COMMAND"),
+    ("CreatedAt", "CREATED AT"),
+    ("RunningFor", "CREATED"),
+    ("Status", "STATUS"),
+    ("State", "STATE"),
+    ("Ports", "PORTS"),
+    ("Names", "NAMES"),
+    ("Size", "SIZE"),
+    ("Labels", "LABELS"),
+    ("Mounts", "MOUNTS"),
+    ("LocalVolumes", "LOCAL VOLUMES"),
+    ("Networks", "NETWORKS"),
+];
+const SHAPE: Shape = Shape {
+    heads: HEADS,
+    shown: &[
+        "ID",
+        "Image",
+        "Command",
+        "RunningFor",
+        "Status",
+        "Ports",
+        "Names",
+    ],
+};
+const WITH_SIZE: Shape = Shape {
+    heads: HEADS,
+    shown: &[
+        "ID",
+        "Image",
+        "Command",
+        "RunningFor",
+        "Status",
+        "Ports",
+        "Names",
+        "Size",
+    ],
+};
+
+/// Does all that the filters say hold? SOURCE: moby `daemon/list.go`
+fn fits(home: &Home, record: &Record, state: &State, filters: &Filters) -> bool {
+    let image = |said: &str| {
+        let plain = record.image_digest.trim_start_matches("sha256:");
+        let full = |name: &str| knarr_image::normalize(name).ok();
+        said.trim_start_matches("sha256:").len() >= 4
+            && plain.starts_with(said.trim_start_matches("sha256:"))
+            || full(said).is_some_and(|said| full(&record.image) == Some(said))
     };
-    let template = template.replace("\\t", "\t");
-    if heads {
-        let words = template.split("{{").filter_map(|part| {
-            let (word, _) = part.split_once("}}")?;
-            Some(word.trim().trim_start_matches('.').to_uppercase())
-        });
-        println!("{}", words.collect::<Vec<_>>().join("\t"));
-    }
-    for (record, state) in all {
-        let row = json!({
-            "ID": if whole { record.id.as_str() } else { record.short() },
-            "Names": record.name,
-            "Image": record.image,
-            "Command": format!("\"{}\"", record.args.join(" ")),
-            "CreatedAt": time(record.created),
-            "RunningFor": format!("{} ago", since(record.created)),
-            "Status": status_of(home, record, state),
-            "State": word(record, state),
-            "Ports": record.ports.iter().map(Port::to_string).collect::<Vec<_>>().join(", "),
-            "Labels": record.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(","),
-            "Networks": networks(record).join(","),
-        });
-        match format {
-            "json" => println!("{row}"),
-            _ => println!(
-                "{}",
-                super::template::fill(&template, &row).map_err(Error::Input)?
-            ),
+    let volume = |said: &str| {
+        record.volumes.iter().any(|v| {
+            v.target == std::path::Path::new(said)
+                || matches!(&v.kind, VolumeKind::Named(name) if name == said)
+                || matches!(&v.kind, VolumeKind::Bind(path, _) if path == std::path::Path::new(said))
+        })
+    };
+    let port = |said: &str| {
+        let said = options::ports(said).unwrap_or_default();
+        said.iter().any(|a| {
+            let same = |b: &Port| a.container == b.container && a.protocol == b.protocol;
+            record.ports.iter().any(same)
+        })
+    };
+    let code = match state {
+        State::Exited { exit, .. } => Some(exit.code.to_string()),
+        _ => None,
+    };
+    let health = health::in_words(home, record);
+    filters.name(&record.name)
+        && filters.any("id", |said| record.id.starts_with(said))
+        && filters.labels(&record.labels)
+        && filters.any("status", |said| said == word(record, state))
+        && filters.any("exited", |said| code.as_deref() == Some(said))
+        && filters.any("ancestor", image)
+        && filters.any("network", |said| networks(record).iter().any(|n| n == said))
+        && filters.any("health", |said| match said {
+            "none" => health.is_empty(),
+            said => {
+                health
+                    .trim_matches([' ', '(', ')'])
+                    .trim_start_matches("health: ")
+                    == said
+            }
+        })
+        && filters.any("volume", volume)
+        && filters.any("publish", port)
+        && filters.any("expose", port)
+}
+
+fn row(home: &Home, record: &Record, state: &State, asked: &PsArguments) -> serde_json::Value {
+    let whole = asked.no_trunc;
+    let ports = match state {
+        State::Running { .. } => record.ports.iter().map(Port::to_string).collect(),
+        _ => Vec::new(),
+    };
+    let labels = record.labels.iter().map(|(k, v)| format!("{k}={v}"));
+    let mounts = record.volumes.iter().filter_map(|v| match &v.kind {
+        VolumeKind::Bind(path, _) => Some(path.display().to_string()),
+        VolumeKind::Named(name) => Some(name.clone()),
+        VolumeKind::Tmpfs(_) => None,
+    });
+    let mounts: Vec<String> = mounts.map(|m| cut(&m, 15, whole)).collect();
+    let named = record
+        .volumes
+        .iter()
+        .filter(|v| matches!(v.kind, VolumeKind::Named(_)));
+    let created = jiff::Timestamp::try_from(record.created).unwrap_or_default();
+    json!({
+        "ID": if whole { record.id.as_str() } else { record.short() },
+        "Names": record.name,
+        "Image": record.image,
+        "Command": format!("\"{}\"", cut(&record.args.join(" "), 20, whole)),
+        "CreatedAt": crate::listing::moment(created),
+        "RunningFor": format!("{} ago", since(record.created)),
+        "Status": status_of(home, record, state),
+        "State": word(record, state),
+        "Ports": ports.join(", "),
+        "Labels": labels.collect::<Vec<_>>().join(","),
+        "Mounts": mounts.join(","),
+        "LocalVolumes": named.count().to_string(),
+        "Networks": networks(record).join(","),
+        "Size": if asked.size { written(home, record) } else { "0B".into() },
+    })
+}
+
+/// What it wrote into its own files.
+fn written(home: &Home, record: &Record) -> String {
+    let mut bytes = 0;
+    let mut folders = vec![home.layer(&record.id).join("upper")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let Ok(about) = entry.metadata() else {
+                continue;
+            };
+            match about.is_dir() {
+                true => folders.push(entry.path()),
+                false => bytes += about.len(),
+            }
         }
     }
-    Ok(0)
+    knarr_docker::human_size(bytes, 3)
 }
 
 /// The names of its networks.
 fn networks(record: &Record) -> Vec<String> {
     match record.networks.is_empty() {
+        true if record.network == options::Network::Container => vec![],
         true => vec![format!("{:?}", record.network).to_lowercase()],
         false => record.networks.iter().map(|n| n.name.clone()).collect(),
     }
@@ -192,7 +310,8 @@ fn places(record: &Record) -> serde_json::Value {
         networks(record).concat(),
         json!({ "IPAddress": record.address }),
     );
-    let plain = record.networks.is_empty().then_some(plain);
+    let alone = record.networks.is_empty() && record.network_of.is_none();
+    let plain = alone.then_some(plain);
     own.chain(plain).collect::<serde_json::Map<_, _>>().into()
 }
 
@@ -211,24 +330,6 @@ fn status_of(home: &Home, record: &Record, state: &State) -> String {
         (false, State::Running { .. }) => status(state) + health::in_words(home, record),
         _ => status(state),
     }
-}
-
-fn table(rows: &[[String; 7]]) -> String {
-    let width = |column: usize| {
-        rows.iter()
-            .map(|row| row[column].chars().count())
-            .max()
-            .unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..7).map(width).collect();
-    let line = |row: &[String; 7]| {
-        let cells = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:width$}"));
-        cells.collect::<Vec<_>>().join("   ").trim_end().to_string() + "\n"
-    };
-    rows.iter().map(line).collect()
 }
 
 pub fn status(state: &State) -> String {
@@ -289,7 +390,12 @@ pub fn inspected(home: &Home, record: &Record, state: &State) -> serde_json::Val
             VolumeKind::Named(name) => ("volume", home.volume(name).display().to_string()),
             VolumeKind::Tmpfs(_) => ("tmpfs", String::new()),
         };
-        json!({ "Type": kind, "Source": source, "Destination": volume.target, "RW": !volume.read_only })
+        let mut shown = json!({ "Type": kind, "Source": source, "Destination": volume.target, "RW": !volume.read_only });
+        if let VolumeKind::Named(name) = &volume.kind {
+            shown["Name"] = json!(name);
+            shown["Driver"] = json!("local");
+        }
+        shown
     });
     let mounts: Vec<_> = mounts.collect();
     let ports: serde_json::Map<String, serde_json::Value> = record
@@ -304,6 +410,10 @@ pub fn inspected(home: &Home, record: &Record, state: &State) -> serde_json::Val
             )
         })
         .collect();
+    let mode = match &record.network_of {
+        Some(id) => Some(format!("container:{id}")),
+        None => networks(record).into_iter().next(),
+    };
     let (program, arguments) = record
         .args
         .split_first()
@@ -327,7 +437,7 @@ pub fn inspected(home: &Home, record: &Record, state: &State) -> serde_json::Val
             "Labels": record.labels, "StopTimeout": record.stop_timeout,
         },
         "HostConfig": {
-            "NetworkMode": networks(record).first(), "AutoRemove": record.remove,
+            "NetworkMode": mode, "AutoRemove": record.remove,
             "Privileged": record.privileged, "ReadonlyRootfs": record.read_only, "CapAdd": record.capabilities,
             "Memory": record.resources.memory_limit_bytes, "PidsLimit": record.resources.pids_limit, "Init": record.init,
         },

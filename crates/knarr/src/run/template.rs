@@ -173,6 +173,15 @@ fn evaluate(all: &[String], here: &Value, top: &Value) -> Result<Value, String> 
         Some(word) if word.starts_with(['.', '$', '"']) && all.len() == 1 => {
             argument(word, here, top)
         }
+        // of what lists show, one of the labels
+        Some(".Label") if all.len() == 2 => {
+            let (asked, labels) = (argument(&all[1], here, top)?, field(".Labels", here, top)?);
+            let pairs = labels.as_str().unwrap_or_default().split(',');
+            let found = pairs
+                .filter_map(|p| p.split_once('='))
+                .find(|(k, _)| asked == *k);
+            Ok(Value::from(found.map_or("", |(_, value)| value)))
+        }
         Some(_) => {
             let arguments = all[1..].iter().map(|w| argument(w, here, top));
             apply(&all[..1], arguments.collect::<Result<_, _>>()?)
@@ -313,7 +322,7 @@ mod tests {
             "Name": "/web", "State": { "Running": true, "Pid": 7 },
             "Config": { "Labels": { "a.b": "c" }, "Env": ["A=1", "B=2"] },
             "Mounts": [{ "Source": "/x" }, { "Source": "/y" }],
-            "Ports": {},
+            "Ports": {}, "Labels": "x=1,y=2",
         });
         for (template, wanted) in [
             ("{{.Name}}", Ok("/web")),
@@ -330,6 +339,7 @@ mod tests {
             ("{{if .Ports}}up{{else}}down{{end}}", Ok("down")),
             (r#"{{join .Config.Env ","}}"#, Ok("A=1,B=2")),
             ("{{ .Name -}}   x", Ok("/webx")),
+            (r#"{{.Label "y"}}{{.Label "z"}}"#, Ok("2")),
             ("{{.None}}", Err("can't evaluate field None")),
             ("{{.Name", Err("unclosed action")),
             ("{{nope .Name}}", Err("nope")),

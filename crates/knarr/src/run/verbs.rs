@@ -9,11 +9,14 @@ use super::{
     record::{Home, Record},
     show,
 };
-use crate::{error::Error, paths::Paths};
+use crate::{error::Error, listing::Filters, paths::Paths};
 use clap::{Args, Subcommand};
 use knarr_runtime::{ExecSpec, State};
 use std::{future::Future, io::IsTerminal, time::Duration};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+
+/// Longer than anything runs.
+const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 #[derive(Subcommand)]
 pub enum ContainerVerb {
@@ -25,6 +28,8 @@ pub enum ContainerVerb {
         /// Join its output and pass signals on
         #[arg(short, long)]
         attach: bool,
+        #[command(flatten)]
+        keys: foreground::Keys,
         /// Join its input, too
         #[arg(short, long)]
         interactive: bool,
@@ -34,16 +39,34 @@ pub enum ContainerVerb {
     /// Ask containers to stop, and end them when they don't
     Stop {
         /// Seconds to wait
-        #[arg(short = 't', long, alias = "timeout", value_name = "SECONDS")]
-        time: Option<u64>,
+        #[arg(
+            short = 't',
+            long,
+            alias = "timeout",
+            allow_negative_numbers = true,
+            value_name = "SECONDS"
+        )]
+        time: Option<i64>,
+        /// Which signal asks it, instead of its own
+        #[arg(short, long, value_name = "SIGNAL")]
+        signal: Option<String>,
         #[arg(required = true)]
         names: Vec<String>,
     },
     /// Stop and start
     Restart {
         /// How long it has to end by itself
-        #[arg(short = 't', long, alias = "timeout", value_name = "SECONDS")]
-        time: Option<u64>,
+        #[arg(
+            short = 't',
+            long,
+            alias = "timeout",
+            allow_negative_numbers = true,
+            value_name = "SECONDS"
+        )]
+        time: Option<i64>,
+        /// Which signal asks it, instead of its own
+        #[arg(short, long, value_name = "SIGNAL")]
+        signal: Option<String>,
         #[arg(required = true)]
         names: Vec<String>,
     },
@@ -56,15 +79,26 @@ pub enum ContainerVerb {
         names: Vec<String>,
     },
     /// Remove containers
+    #[command(visible_alias = "remove")]
     Rm {
-        /// Also those that run
+        /// Also those that run; it's no failure when there is none
         #[arg(short, long)]
         force: bool,
+        /// With their volumes without a name
+        #[arg(short, long)]
+        volumes: bool,
         #[arg(required = true)]
         names: Vec<String>,
     },
     /// Remove all that have ended
-    Prune,
+    Prune {
+        /// Don't ask: nothing is asked anyway
+        #[arg(short, long)]
+        force: bool,
+        /// Only those of which this holds: until=24h, label=NAME=value; may be repeated
+        #[arg(long, value_name = "KEY=VALUE")]
+        filter: Vec<String>,
+    },
     /// Wait until containers have ended, and print their exit codes
     Wait {
         #[arg(required = true)]
@@ -83,6 +117,8 @@ pub enum ContainerVerb {
         /// Not its input
         #[arg(long)]
         no_stdin: bool,
+        #[command(flatten)]
+        keys: foreground::Keys,
         name: String,
     },
     /// Copy files out of a container, or into one
@@ -104,11 +140,24 @@ pub enum ContainerVerb {
         names: Vec<String>,
     },
     /// A container's processes
-    Top { name: String },
+    Top {
+        name: String,
+        /// What `ps` is asked with, e.g. -o pid,comm
+        #[arg(
+            trailing_var_arg = true,
+            allow_hyphen_values = true,
+            value_name = "OPTIONS"
+        )]
+        options: Vec<String>,
+    },
     /// What containers use
     Stats(super::deeds::StatsArguments),
     /// Which ports of the machine lead to a container
-    Port { name: String },
+    Port {
+        name: String,
+        /// Only this one of its own, e.g. 80 or 53/udp
+        port: Option<String>,
+    },
     /// Change limits, also of one that runs
     Update(super::deeds::UpdateArguments),
     /// Make a container without starting it
@@ -130,14 +179,14 @@ pub enum ContainerVerb {
     Health { id: String },
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct ContainerExec {
     /// Pass standard input on
-    #[arg(short, long)]
-    interactive: bool,
+    #[arg(short, long, alias = "stdin")]
+    pub interactive: bool,
     /// Give the command a terminal
     #[arg(short, long)]
-    tty: bool,
+    pub tty: bool,
     /// Don't wait for it
     #[arg(short, long)]
     detach: bool,
@@ -150,12 +199,53 @@ pub struct ContainerExec {
     /// The folder it starts in
     #[arg(short, long, value_name = "FOLDER")]
     workdir: Option<String>,
+    /// A file of variables, one a line; may be repeated
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<std::path::PathBuf>,
+    #[command(flatten)]
+    keys: foreground::Keys,
     /// With all powers
     #[arg(long)]
     privileged: bool,
     /// The container, the command and its arguments
     #[arg(required = true, num_args = 2.., trailing_var_arg = true, allow_hyphen_values = true, value_names = ["NAME", "COMMAND"])]
     words: Vec<String>,
+}
+
+impl ContainerExec {
+    /// The container's name, and the command.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn split(&self) -> Result<(&str, &[String]), Error> {
+        let (name, command) = self
+            .words
+            .split_first()
+            .ok_or_else(|| Error::Input("a container's name is needed".into()))?;
+        let command = match command {
+            [dashes, command @ ..] if dashes == "--" => command,
+            command => command,
+        };
+        match command.is_empty() {
+            true => Err(Error::Input("a command is needed".into())),
+            false => Ok((name, command)),
+        }
+    }
+
+    /// Is nothing asked for but the command? (Keys that leave a container are only for a terminal.)
+    pub fn is_plain(&self) -> bool {
+        !self.interactive && !self.tty && !self.beyond_kubernetes()
+    }
+
+    /// Is something asked for that Kubernetes has no word for?
+    pub fn beyond_kubernetes(&self) -> bool {
+        self.detach
+            || self.privileged
+            || self.user.is_some()
+            || self.workdir.is_some()
+            || !self.env.is_empty()
+            || !self.env_file.is_empty()
+    }
 }
 
 pub async fn container(paths: &Paths, verb: ContainerVerb) -> Result<u8, Error> {
@@ -166,6 +256,7 @@ pub async fn container(paths: &Paths, verb: ContainerVerb) -> Result<u8, Error> 
         ContainerVerb::Start {
             attach,
             interactive,
+            keys,
             names,
         } => {
             if attach || interactive {
@@ -174,14 +265,32 @@ pub async fn container(paths: &Paths, verb: ContainerVerb) -> Result<u8, Error> 
                         "you cannot start and attach multiple containers at once".into(),
                     ));
                 };
-                return start_attached(&home, name, interactive).await;
+                return start_attached(&home, name, interactive, &keys).await;
             }
             each(&names, |name| start(&home, name)).await
         }
-        ContainerVerb::Stop { time, names } => each(&names, |name| stop(&home, name, time)).await,
-        ContainerVerb::Restart { time, names } => {
+        ContainerVerb::Stop {
+            time,
+            signal,
+            names,
+        } => {
+            let signal = signal
+                .map(|text| options::signal(&text))
+                .transpose()
+                .map_err(Error::Input)?;
+            each(&names, |name| stop(&home, name, time, signal)).await
+        }
+        ContainerVerb::Restart {
+            time,
+            signal,
+            names,
+        } => {
+            let signal = signal
+                .map(|text| options::signal(&text))
+                .transpose()
+                .map_err(Error::Input)?;
             each(&names, async |name| {
-                stop(&home, name, time).await?;
+                stop(&home, name, time, signal).await?;
                 start(&home, name).await
             })
             .await
@@ -190,10 +299,21 @@ pub async fn container(paths: &Paths, verb: ContainerVerb) -> Result<u8, Error> 
             let number = options::signal(&signal).map_err(Error::Input)?;
             each(&names, |name| kill(&home, name, number)).await
         }
-        ContainerVerb::Rm { force, names } => each(&names, |name| rm(&home, name, force)).await,
-        ContainerVerb::Prune => {
+        ContainerVerb::Rm {
+            force,
+            volumes,
+            names,
+        } => each(&names, |name| rm(&home, name, force, volumes)).await,
+        ContainerVerb::Prune { force: _, filter } => {
+            let filters = Filters::read(&filter, &["until", "label", "label!"])?;
+            let until = filters
+                .values("until")
+                .map(logs::moment)
+                .collect::<Result<Vec<_>, _>>()?;
             for (record, state) in show::settled(&home).await {
-                if !matches!(state, State::Running { .. }) {
+                let made = jiff::Timestamp::try_from(record.created).unwrap_or_default();
+                let asked = filters.labels(&record.labels) && until.iter().all(|at| made < *at);
+                if asked && !matches!(state, State::Running { .. }) {
                     life::remove(&home, &record, None).await?;
                     println!("{}", record.id);
                 }
@@ -213,9 +333,13 @@ pub async fn container(paths: &Paths, verb: ContainerVerb) -> Result<u8, Error> 
             Ok(0)
         }
         ContainerVerb::Exec(arguments) => exec(&home, arguments).await,
-        ContainerVerb::Attach { no_stdin, name } => {
+        ContainerVerb::Attach {
+            no_stdin,
+            keys,
+            name,
+        } => {
             let record = home.find(&name)?;
-            let signals = foreground::Signals::listen();
+            let signals = keys.signals();
             let runtime = life::open(&home, &record).await?;
             let attachment = runtime
                 .attach(&inner_id(&record))
@@ -228,7 +352,10 @@ pub async fn container(paths: &Paths, verb: ContainerVerb) -> Result<u8, Error> 
                 signals,
                 None,
                 attachment,
-                record.interactive && !no_stdin,
+                &foreground::How {
+                    input: record.interactive && !no_stdin,
+                    ..keys.how()?
+                },
             )
             .await
         }
@@ -245,9 +372,9 @@ pub async fn container(paths: &Paths, verb: ContainerVerb) -> Result<u8, Error> 
         ContainerVerb::Unpause { names } => {
             each(&names, |name| super::deeds::pause(&home, name, false)).await
         }
-        ContainerVerb::Top { name } => super::deeds::top(&home, &name).await,
+        ContainerVerb::Top { name, options } => super::deeds::top(&home, &name, &options).await,
         ContainerVerb::Stats(arguments) => super::deeds::stats(&home, &arguments).await,
-        ContainerVerb::Port { name } => super::deeds::port(&home, &name),
+        ContainerVerb::Port { name, port } => super::deeds::port(&home, &name, port.as_deref()),
         ContainerVerb::Update(arguments) => super::deeds::update(&home, &arguments).await,
         ContainerVerb::Create(arguments) => super::create(paths, *arguments).await,
         ContainerVerb::Export { output, name } => {
@@ -255,14 +382,11 @@ pub async fn container(paths: &Paths, verb: ContainerVerb) -> Result<u8, Error> 
             export::export(&home, &record, output).await?;
             Ok(0)
         }
-        ContainerVerb::Inspect(asked) => {
-            asked.print(|name| {
-                let record = home.find(name)?;
-                let state = show::state(&home, &record);
-                Ok(show::inspected(&home, &record, &state))
-            })?;
-            Ok(0)
-        }
+        ContainerVerb::Inspect(asked) => asked.print(|name| {
+            let record = home.find(name)?;
+            let state = show::state(&home, &record);
+            Ok(show::inspected(&home, &record, &state))
+        }),
         ContainerVerb::Ended { id } => {
             life::ended(&home, &id, None).await?;
             Ok(0)
@@ -280,6 +404,9 @@ fn again(arguments: &ContainerExec) -> Vec<String> {
     let mut flag = |name: &str, value: &str| words.push(format!("--{name}={value}"));
     for variable in &arguments.env {
         flag("env", variable);
+    }
+    for file in &arguments.env_file {
+        flag("env-file", &file.display().to_string());
     }
     for (name, value) in [("user", &arguments.user), ("workdir", &arguments.workdir)] {
         if let Some(value) = value {
@@ -306,7 +433,14 @@ fn not_running(error: knarr_runtime::Error) -> Error {
 pub fn not_started(error: knarr_runtime::Error) -> u8 {
     let error = not_running(error);
     eprintln!("knarr: {error}");
-    super::code_of(&error)
+    // SOURCE: moby `container/exec`: what a running container can't do is no fault of making it
+    match super::code_of(&error) {
+        super::NOT_STARTED if !matches!(&error, Error::Failed(e) if e.contains("is not running")) => {
+            super::NOT_EXECUTABLE
+        }
+        super::NOT_STARTED => 1,
+        code => code,
+    }
 }
 
 /// Does it to each, prints each one's name, and fails when one failed.
@@ -352,8 +486,17 @@ async fn start(home: &Home, name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-async fn start_attached(home: &Home, name: &str, input: bool) -> Result<u8, Error> {
-    let signals = foreground::Signals::listen();
+async fn start_attached(
+    home: &Home,
+    name: &str,
+    input: bool,
+    keys: &foreground::Keys,
+) -> Result<u8, Error> {
+    let how = foreground::How {
+        input,
+        ..keys.how()?
+    };
+    let signals = keys.signals();
     let Some(mut record) = prepared(home, name).await? else {
         let record = home.find(name)?;
         let runtime = life::open(home, &record).await?;
@@ -361,7 +504,7 @@ async fn start_attached(home: &Home, name: &str, input: bool) -> Result<u8, Erro
             .attach(&inner_id(&record))
             .await
             .map_err(not_running)?;
-        return foreground::follow(home, &record, signals, Some(runtime), attachment, input).await;
+        return foreground::follow(home, &record, signals, Some(runtime), attachment, &how).await;
     };
     let runtime = life::start(home, &mut record, true, None).await?;
     let attachment = runtime
@@ -374,12 +517,20 @@ async fn start_attached(home: &Home, name: &str, input: bool) -> Result<u8, Erro
         signals,
         Some(runtime),
         attachment,
-        input && record.interactive,
+        &foreground::How {
+            input: input && record.interactive,
+            ..how
+        },
     )
     .await
 }
 
-async fn stop(home: &Home, name: &str, time: Option<u64>) -> Result<(), Error> {
+async fn stop(
+    home: &Home,
+    name: &str,
+    time: Option<i64>,
+    signal: Option<i32>,
+) -> Result<(), Error> {
     let mut record = home.find(name)?;
     record.stopped = true;
     home.save(&record)?;
@@ -391,8 +542,11 @@ async fn stop(home: &Home, name: &str, time: Option<u64>) -> Result<(), Error> {
     if record.paused {
         runtime.freeze(&id, false).map_err(life::failed)?;
     }
-    let _ = runtime.signal(&id, record.stop_signal).await; // it may just have ended
-    let patience = Duration::from_secs(time.unwrap_or(record.stop_timeout));
+    let asked = signal.unwrap_or(record.stop_signal);
+    let _ = runtime.signal(&id, asked).await; // it may just have ended
+    // SOURCE: moby `daemon/stop.go`: -1 waits for ever
+    let time = time.unwrap_or(record.stop_timeout);
+    let patience = u64::try_from(time).map_or(FOR_EVER, Duration::from_secs);
     if tokio::time::timeout(patience, runtime.wait(&id))
         .await
         .is_err()
@@ -419,15 +573,26 @@ async fn kill(home: &Home, name: &str, signal: i32) -> Result<(), Error> {
     })
 }
 
-async fn rm(home: &Home, name: &str, force: bool) -> Result<(), Error> {
-    let record = home.find(name)?;
+async fn rm(home: &Home, name: &str, force: bool, volumes: bool) -> Result<(), Error> {
+    let record = match home.find(name) {
+        // it's gone, as was wanted
+        Err(error) if force && error.to_string().starts_with("No such container") => {
+            eprintln!("knarr: {error}");
+            return Ok(());
+        }
+        found => found?,
+    };
     if runs(home, &record) && !force {
         return Err(Error::Failed(format!(
             "cannot remove container \"{}\": container is running: stop the container before removing or force remove",
             record.name
         )));
     }
-    life::remove(home, &record, None).await
+    life::remove(home, &record, None).await?;
+    match volumes {
+        true => super::volumes::forget_unnamed(home, &record),
+        false => Ok(()),
+    }
 }
 
 async fn wait(home: &Home, record: &Record) -> Result<i32, Error> {
@@ -458,17 +623,22 @@ async fn wait(home: &Home, record: &Record) -> Result<i32, Error> {
 }
 
 async fn exec(home: &Home, arguments: ContainerExec) -> Result<u8, Error> {
-    let (name, command) = arguments
-        .words
-        .split_first()
-        .ok_or_else(|| Error::Input("a container's name is needed".into()))?;
+    let (name, command) = arguments.split()?;
     let record = home.find(name)?;
+    arguments.keys.how()?;
+    if arguments.tty
+        && arguments.interactive
+        && !arguments.detach
+        && !std::io::stdin().is_terminal()
+    {
+        return Err(Error::Failed("the input device is not a TTY".into()));
+    }
     if arguments.detach {
         return super::deeds::in_background(home, &record, &again(&arguments));
     }
     let spec = ExecSpec {
         args: command.to_vec(),
-        env: arguments.env,
+        env: super::exec_variables(&arguments.env, &arguments.env_file)?,
         tty: arguments.tty,
         stdin: arguments.interactive,
         user: match &arguments.user {
@@ -503,8 +673,8 @@ async fn exec(home: &Home, arguments: ContainerExec) -> Result<u8, Error> {
     let input = (process.stdin.take(), tty.clone());
     let typed = async {
         match input {
-            (_, Some(tty)) if arguments.interactive => drop(foreground::type_in(tty, false).await),
-            (Some(to), None) => drop(foreground::type_in(to, false).await),
+            (_, Some(tty)) if arguments.interactive => drop(foreground::type_in(tty, &[]).await),
+            (Some(to), None) => drop(foreground::type_in(to, &[]).await),
             _ => {}
         }
         std::future::pending::<()>().await
@@ -541,48 +711,18 @@ async fn copy(from: Option<impl AsyncRead + Unpin>, mut to: impl AsyncWrite + Un
 
 /// The stand-alone container that an app's verb may be about: when nothing of that name runs in the platform.
 fn alone(paths: &Paths, name: &str) -> Option<Record> {
-    let all = Home::new(paths).all();
-    all.into_iter().find(|record| record.is_called(name))
+    Home::new(paths).find(name).ok()
 }
 
 /// `knarr exec NAME …` of a stand-alone container, when that is what NAME is.
-pub async fn exec_alone(
-    paths: &Paths,
-    name: &str,
-    interactive: bool,
-    tty: bool,
-    command: &[String],
-) -> Option<Result<u8, Error>> {
-    alone(paths, name)?;
-    let arguments = ContainerExec {
-        interactive,
-        tty,
-        detach: false,
-        env: Vec::new(),
-        user: None,
-        workdir: None,
-        privileged: false,
-        words: std::iter::once(name.to_string())
-            .chain(command.iter().cloned())
-            .collect(),
-    };
+pub async fn exec_alone(paths: &Paths, arguments: ContainerExec) -> Option<Result<u8, Error>> {
+    alone(paths, arguments.words.first()?)?;
     Some(exec(&Home::new(paths), arguments).await)
 }
 
 /// `knarr logs NAME` of a stand-alone container, when that is what NAME is.
-pub async fn logs_alone(
-    paths: &Paths,
-    name: &str,
-    follow: bool,
-    tail: Option<String>,
-    timestamps: bool,
-) -> Option<Result<u8, Error>> {
+pub async fn logs_alone(paths: &Paths, name: &str, flags: LogsFlags) -> Option<Result<u8, Error>> {
     alone(paths, name)?;
-    let flags = LogsFlags {
-        follow,
-        tail,
-        timestamps,
-    };
     let verb = ContainerVerb::Logs {
         flags,
         name: name.to_string(),

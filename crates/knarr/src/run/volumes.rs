@@ -7,10 +7,12 @@ use super::{
 };
 use crate::{
     error::{Error, io},
+    listing::{Filters, Shape},
     paths::Paths,
 };
 use clap::Subcommand;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 #[derive(Subcommand)]
 pub enum VolumeVerb {
@@ -20,9 +22,21 @@ pub enum VolumeVerb {
         /// Names only
         #[arg(short, long)]
         quiet: bool,
+        /// Only those of which this holds: name=data, dangling=true, driver=local, label=NAME=value; may be repeated
+        #[arg(short, long, value_name = "KEY=VALUE")]
+        filter: Vec<String>,
+        /// A template like {{.Name}}, `table …` or `json`
+        #[arg(long, value_name = "TEMPLATE")]
+        format: Option<String>,
     },
     /// Make one
     Create {
+        /// NAME=value; may be repeated
+        #[arg(long, value_name = "LABEL")]
+        label: Vec<String>,
+        /// Only local
+        #[arg(short, long, default_value = "local", value_parser = ["local"])]
+        driver: String,
         /// Else a name is made
         name: Option<String>,
     },
@@ -39,6 +53,9 @@ pub enum VolumeVerb {
         /// Also those with names of their own
         #[arg(short, long)]
         all: bool,
+        /// Only those of which this holds: label=NAME=value; may be repeated
+        #[arg(long, value_name = "KEY=VALUE")]
+        filter: Vec<String>,
     },
 }
 
@@ -84,17 +101,57 @@ fn remove(home: &Home, name: &str) -> Result<(), Error> {
             users.join(", ")
         )));
     }
+    let _ = std::fs::remove_file(labels_path(home, name));
     std::fs::remove_dir_all(&path).map_err(io(path.display().to_string()))
 }
 
-fn inspected(home: &Home, name: &str) -> Result<Value, Error> {
+fn labels_path(home: &Home, name: &str) -> std::path::PathBuf {
+    home.dir.join("volume-labels").join(name)
+}
+
+fn labels(home: &Home, name: &str) -> BTreeMap<String, String> {
+    super::record::read(&labels_path(home, name)).unwrap_or_default()
+}
+
+/// SOURCE: docker/cli `cli/command/formatter/volume.go`
+const SHAPE: Shape = Shape {
+    heads: &[
+        ("Driver", "DRIVER"),
+        ("Name", "VOLUME NAME"),
+        ("Scope", "SCOPE"),
+        ("Mountpoint", "MOUNTPOINT"),
+        ("Labels", "LABELS"),
+        ("Size", "SIZE"),
+        ("Links", "LINKS"),
+    ],
+    shown: &["Driver", "Name"],
+};
+
+pub fn inspected(home: &Home, name: &str) -> Result<Value, Error> {
     let path = there(home, name)?;
     let made = std::fs::metadata(&path).and_then(|m| m.created().or_else(|_| m.modified()));
     let made = made.ok().and_then(|at| jiff::Timestamp::try_from(at).ok());
     Ok(json!({
-        "Name": name, "Driver": "local", "Mountpoint": path, "Scope": "local", "Labels": {}, "Options": {},
+        "Name": name, "Driver": "local", "Mountpoint": path, "Scope": "local", "Labels": labels(home, name), "Options": {},
         "CreatedAt": made.map(|at| at.to_string()).unwrap_or_default(),
     }))
+}
+
+/// Removes the volumes that were made for a container which is no more, unless another has them.
+///
+/// # Errors
+/// When one can't be removed.
+pub fn forget_unnamed(home: &Home, record: &super::record::Record) -> Result<(), Error> {
+    for volume in record.volumes.iter().filter(|v| v.unnamed) {
+        let VolumeKind::Named(name) = &volume.kind else {
+            continue;
+        };
+        if users(home, name).iter().all(|id| *id == record.id) && home.volume(name).is_dir() {
+            let path = home.volume(name);
+            std::fs::remove_dir_all(&path).map_err(io(path.display().to_string()))?;
+        }
+    }
+    Ok(())
 }
 
 pub async fn volume(paths: &Paths, verb: VolumeVerb) -> Result<u8, Error> {
@@ -107,19 +164,44 @@ pub async fn volume(paths: &Paths, verb: VolumeVerb) -> Result<u8, Error> {
 fn run(paths: &Paths, verb: VolumeVerb) -> Result<u8, Error> {
     let home = Home::new(paths);
     match verb {
-        VolumeVerb::Ls { quiet } => {
-            if !quiet {
-                println!("DRIVER    VOLUME NAME");
+        VolumeVerb::Ls {
+            quiet,
+            filter,
+            format,
+        } => {
+            let known = ["name", "dangling", "driver", "label", "label!"];
+            let filters = Filters::read(&filter, &known)?;
+            let mut all = names(&home);
+            all.retain(|name| {
+                filters.name(name)
+                    && filters.labels(&labels(&home, name))
+                    && filters.any("driver", |said| said == "local")
+                    && filters.any("dangling", |said| {
+                        matches!(said, "true" | "1") == users(&home, name).is_empty()
+                    })
+            });
+            if quiet && format.is_none() {
+                all.iter().for_each(|name| println!("{name}"));
+                return Ok(0);
             }
-            for name in names(&home) {
-                match quiet {
-                    true => println!("{name}"),
-                    false => println!("local     {name}"),
-                }
-            }
+            let row = |name: &String| {
+                let labels = labels(&home, name)
+                    .into_iter()
+                    .map(|(k, v)| format!("{k}={v}"));
+                json!({
+                    "Driver": "local", "Name": name, "Scope": "local", "Mountpoint": home.volume(name),
+                    "Labels": labels.collect::<Vec<_>>().join(","), "Size": "N/A", "Links": "N/A",
+                })
+            };
+            let rows: Vec<Value> = all.iter().map(row).collect();
+            SHAPE.print(&rows, format.as_deref())?;
             Ok(0)
         }
-        VolumeVerb::Create { name } => {
+        VolumeVerb::Create {
+            label,
+            driver: _,
+            name,
+        } => {
             let name = name.unwrap_or_else(|| format!("{0}{0}", uuid::Uuid::new_v4().simple()));
             let known = options::volume(&format!("{name}:/x")).map_err(Error::Input)?;
             if !matches!(known.kind, VolumeKind::Named(_)) {
@@ -129,23 +211,34 @@ fn run(paths: &Paths, verb: VolumeVerb) -> Result<u8, Error> {
             }
             paths.create()?;
             let path = home.volume(&name);
+            let _lock = home.lock()?;
+            let fresh = !path.is_dir();
             std::fs::create_dir_all(&path).map_err(io(path.display().to_string()))?;
+            if fresh && !label.is_empty() {
+                let at = labels_path(&home, &name);
+                let above = home.dir.join("volume-labels");
+                std::fs::create_dir_all(&above).map_err(io(above.display().to_string()))?;
+                super::record::write(&at, &super::pairs(&label))?;
+            }
             println!("{name}");
             Ok(0)
         }
-        VolumeVerb::Inspect(asked) => {
-            asked.print(|name| inspected(&home, name))?;
-            Ok(0)
-        }
+        VolumeVerb::Inspect(asked) => asked.print(|name| inspected(&home, name)),
         VolumeVerb::Rm(asked) => {
             let there = |name: &str| there(&home, name).is_ok();
             Ok(asked.each(|name| remove(&home, name), there))
         }
-        VolumeVerb::Prune { all, .. } => {
+        VolumeVerb::Prune { all, filter, .. } => {
+            let filters = Filters::read(&filter, &["label", "label!", "all"])?;
+            let all = all
+                || filters
+                    .values("all")
+                    .any(|said| matches!(said, "true" | "1"));
             // made names are two times 32 digits
             let made = |n: &String| n.len() == 64 && n.bytes().all(|b| b.is_ascii_hexdigit());
             for name in names(&home) {
-                if (all || made(&name)) && users(&home, &name).is_empty() {
+                let asked = (all || made(&name)) && filters.labels(&labels(&home, &name));
+                if asked && users(&home, &name).is_empty() {
                     remove(&home, &name)?;
                     println!("{name}");
                 }

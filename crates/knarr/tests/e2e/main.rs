@@ -1,6 +1,7 @@
 //! The real program, real containers, real clients. Needs root; see `.ci/run` for the Debian packages.
 
 mod alone;
+mod alone_fingers;
 mod alone_health;
 mod alone_networks;
 mod attach;
