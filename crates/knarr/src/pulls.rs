@@ -75,7 +75,8 @@ fn wants<'a>(work: &Work, unit: &'a Unit, store: &ImageStore) -> Result<Vec<Want
         let Some(image) = container["image"].as_str() else {
             continue;
         };
-        let always = work.prune && container["imagePullPolicy"] == "Always" && !image.contains('@');
+        let always =
+            work.composed && container["imagePullPolicy"] == "Always" && !image.contains('@');
         let here = store.resolve(image)?.is_some();
         let stale = match unit.refresh.get(image) {
             Some(after) => store

@@ -284,7 +284,7 @@ async fn start(
     }
     let mut renewed = false;
     let earlier = ready::pods(client, &unit.namespace, object).await?;
-    if work.prune && object["kind"] == "Job" {
+    if work.composed && object["kind"] == "Job" {
         renewed = renew_job(applier, work, unit).await?;
     }
     let mut stage = Stage::default();

@@ -78,6 +78,8 @@ pub struct Work {
     pub first: Vec<Document>,
     pub units: Vec<Unit>,
     pub published: Vec<Published>,
+    /// Of a compose file: its Jobs are made anew when they change, and what failed is brought back as it was.
+    pub composed: bool,
     /// Remove workloads and Services of the project that the file no longer has.
     pub prune: bool,
     /// (kind, name) that must be in the namespace, made elsewhere.
@@ -251,6 +253,7 @@ fn of_compose(project: &knarr_compose::Project, images: &BTreeMap<String, ImageF
         first: made.shared.into_iter().map(document).collect(),
         units,
         published,
+        composed: true,
         prune: true,
         external: made.external,
     }
@@ -275,6 +278,7 @@ fn of_manifests(documents: &[Document], images: &BTreeMap<String, ImageFacts>) -
         first: vec![],
         units: vec![],
         published: vec![],
+        composed: false,
         prune: false,
         external: vec![],
     };

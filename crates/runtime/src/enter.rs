@@ -6,7 +6,7 @@
 
 use std::{
     fs::File,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -84,6 +84,11 @@ impl EnteredProcess {
                 Ok(None)
             }
         }
+    }
+
+    /// Can be read when the process has ended.
+    pub fn ended(&self) -> BorrowedFd<'_> {
+        self.voice.as_fd()
     }
 
     /// Its exit code, 128+n for signal n. Blocking.

@@ -30,7 +30,7 @@ pub(super) async fn bring_back(
     for unit in work
         .units
         .iter()
-        .filter(|u| work.prune && !state.done.contains(&u.name))
+        .filter(|u| work.composed && !state.done.contains(&u.name))
     {
         let action = unit.update.as_ref().map(|u| u.failure_action);
         if matches!(action, Some(FailureAction::Pause | FailureAction::Continue)) {

@@ -9,7 +9,7 @@ use super::{
 use crate::paths::Paths;
 use knarr_runtime::{EnteredProcess, ExecSpec};
 use rustix::{
-    event::{PollFd, PollFlags, poll},
+    event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
 };
 use std::{
@@ -20,6 +20,8 @@ use std::{
 /// A pipe that can be written to takes as much at once without waiting. SOURCE: pipe(7), `PIPE_BUF`.
 const AT_ONCE: usize = 4096;
 const BUFFER: usize = 16 * AT_ONCE;
+/// As long as Docker hears what a command left running.
+pub const AFTER: Duration = Duration::from_secs(2);
 
 /// `knarr exec NAME …`, when NAME is that of a stand-alone container. None: nothing was done.
 pub fn named(paths: &Paths, name: &str, command: &[String]) -> Option<u8> {
@@ -54,10 +56,11 @@ pub fn exec(home: &Home, record: &Record, spec: &ExecSpec) -> Option<u8> {
         Err(error) => return Some(not_started(error)),
     };
     let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
-    pass_on([
+    let both = [
         Pass::new(process.stdout.as_fd(), stdout.as_fd()),
         Pass::new(process.stderr.as_fd(), stderr.as_fd()),
-    ]);
+    ];
+    pass_on(both, process.ended());
     Some(u8::try_from(process.wait() & 0xff).unwrap_or(1))
 }
 
@@ -114,20 +117,30 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// Copies both until their ends; neither waits for the reader of the other.
-fn pass_on(mut both: [Pass; 2]) {
+/// Copies both until their ends; neither waits for the reader of the other. `ended` can be read when the command has: what it
+/// left running may hold its outputs open, and is heard until it has said nothing for [`AFTER`].
+fn pass_on(mut both: [Pass; 2], ended: BorrowedFd) {
+    let mut over = false;
     loop {
         let waiting: Vec<usize> = (0..2).filter(|n| both[*n].waits().is_some()).collect();
         let mut polled: Vec<PollFd> = both.iter().filter_map(Pass::waits).collect();
         if polled.is_empty() {
             return;
         }
-        match poll(&mut polled, None) {
+        if !over {
+            polled.push(PollFd::from_borrowed_fd(ended, PollFlags::IN));
+        }
+        // A slow reader is waited for.
+        let listens = both.iter().all(|pass| pass.written == pass.read.len());
+        let time = (over && listens).then(|| Timespec::try_from(AFTER).ok());
+        match poll(&mut polled, time.flatten().as_ref()) {
+            Ok(0) => return,
             Ok(_) => {}
             Err(Errno::INTR) => continue,
             Err(_) => return,
         }
         let ready: Vec<bool> = polled.iter().map(|p| !p.revents().is_empty()).collect();
+        over |= ready.get(waiting.len()).is_some_and(|ended| *ended);
         for (n, ready) in waiting.into_iter().zip(ready) {
             if ready {
                 both[n].step();
@@ -154,14 +167,16 @@ mod tests {
         const LEN: usize = 3 << 20;
         let ((out, mut out_in), (err, mut err_in)) = (pipe(), pipe());
         let ((mut out_seen, out_to), (mut err_seen, err_to)) = (pipe(), pipe());
+        let (runs, _command) = pipe();
         std::thread::scope(|scope| {
             scope.spawn(move || out_in.write_all(&vec![b'o'; LEN]).unwrap());
             scope.spawn(move || err_in.write_all(&vec![b'e'; LEN]).unwrap());
             scope.spawn(move || {
-                pass_on([
+                let both = [
                     Pass::new(out.as_fd(), out_to.as_fd()),
                     Pass::new(err.as_fd(), err_to.as_fd()),
-                ]);
+                ];
+                pass_on(both, runs.as_fd());
             });
             // the first is read only when the second has ended
             for (seen, letter) in [(&mut err_seen, b'e'), (&mut out_seen, b'o')] {
@@ -170,5 +185,24 @@ mod tests {
                 assert!(bytes.iter().all(|b| *b == letter));
             }
         });
+    }
+
+    #[test]
+    fn outputs_that_what_was_left_running_holds_open_are_not_waited_for() {
+        let ((out, mut out_in), (err, _err_in)) = (pipe(), pipe());
+        let ((mut seen, out_to), (_err_seen, err_to)) = (pipe(), pipe());
+        let (runs, command) = pipe();
+        out_in.write_all(b"hi").unwrap();
+        drop(command);
+        // `out_in` stays open
+        let both = [
+            Pass::new(out.as_fd(), out_to.as_fd()),
+            Pass::new(err.as_fd(), err_to.as_fd()),
+        ];
+        pass_on(both, runs.as_fd());
+        drop(out_to);
+        let mut text = String::new();
+        seen.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "hi");
     }
 }

@@ -12,8 +12,11 @@ use super::{
 use crate::{error::Error, listing::Filters, paths::Paths};
 use clap::{Args, Subcommand};
 use knarr_runtime::{ExecSpec, State};
-use std::{future::Future, io::IsTerminal, time::Duration};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use std::{convert::Infallible, future::Future, io::IsTerminal, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite},
+    sync::watch,
+};
 
 /// Longer than anything runs.
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
@@ -663,21 +666,30 @@ async fn exec(home: &Home, arguments: ContainerExec) -> Result<u8, Error> {
         .then(foreground::Raw::enter)
         .flatten();
     let tty = process.tty.take();
+    let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
+    let input = (process.stdin.take(), tty.clone());
+    let (tell, over) = watch::channel(false);
+    let ended = async {
+        let code = process.wait().await;
+        tell.send_replace(true);
+        code
+    };
     let copies = async {
         tokio::join!(
-            copy(process.stdout.take(), tokio::io::stdout()),
-            copy(process.stderr.take(), tokio::io::stderr()),
-            copy(tty.clone(), tokio::io::stdout()),
+            ended,
+            copy(stdout, tokio::io::stdout(), over.clone()),
+            copy(stderr, tokio::io::stderr(), over.clone()),
+            copy(tty.clone(), tokio::io::stdout(), over.clone()),
         )
+        .0
     };
-    let input = (process.stdin.take(), tty.clone());
     let typed = async {
         match input {
             (_, Some(tty)) if arguments.interactive => drop(foreground::type_in(tty, &[]).await),
             (Some(to), None) => drop(foreground::type_in(to, &[]).await),
             _ => {}
         }
-        std::future::pending::<()>().await
+        std::future::pending::<Infallible>().await
     };
     let sizes = async {
         use tokio::signal::unix::{SignalKind, signal};
@@ -689,23 +701,41 @@ async fn exec(home: &Home, arguments: ContainerExec) -> Result<u8, Error> {
                 changed.recv().await;
             }
         }
-        std::future::pending::<()>().await
+        std::future::pending::<Infallible>().await
     };
-    tokio::select! {
-        _ = copies => {}
-        () = typed => {}
-        () = sizes => {}
-    }
+    let code = tokio::select! {
+        code = copies => code,
+        never = typed => match never {},
+        never = sizes => match never {},
+    };
     drop(raw);
-    let code = process.wait().await;
     Ok(u8::try_from(code & 0xff).unwrap_or(1))
 }
 
-async fn copy(from: Option<impl AsyncRead + Unpin>, mut to: impl AsyncWrite + Unpin) {
+/// Until the end; when the command is `over`, until what it left running has said nothing for [`at_once::AFTER`].
+async fn copy(
+    from: Option<impl AsyncRead + Unpin>,
+    mut to: impl AsyncWrite + Unpin,
+    mut over: watch::Receiver<bool>,
+) {
     let Some(mut from) = from else { return };
     let mut buffer = vec![0; 16 << 10];
-    while let Ok(n @ 1..) = from.read(&mut buffer).await {
-        foreground::write(&mut to, &buffer[..n]).await;
+    loop {
+        let is_over = *over.borrow();
+        let read = match is_over {
+            true => match tokio::time::timeout(at_once::AFTER, from.read(&mut buffer)).await {
+                Ok(read) => read,
+                Err(_) => return,
+            },
+            false => tokio::select! {
+                read = from.read(&mut buffer) => read,
+                _ = over.wait_for(|over| *over) => continue,
+            },
+        };
+        match read {
+            Ok(n @ 1..) => foreground::write(&mut to, &buffer[..n]).await,
+            _ => return,
+        }
     }
 }
 

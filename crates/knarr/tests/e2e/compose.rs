@@ -195,6 +195,18 @@ fn keys_do_what_they_say() {
             "2"
         );
         crew.ok(&["up", "app", "far", "--force-recreate", "--no-deps"]);
+        // What ran to its end, and has changed, runs again for whom it is a condition of, whoever is named.
+        let twice = MANY.replace("touch /kept/once", "touch /kept/twice");
+        crew.file("app/compose.yaml", &twice);
+        crew.ok(&["up", "app", "entry"]);
+        eventually("the changed job has run", || {
+            let output = exec(crew, "entry", "ls /kept");
+            match text(&output).contains("twice") {
+                true => Ok(()),
+                false => Err(text(&output)),
+            }
+        });
+        crew.file("app/compose.yaml", MANY);
 
         // What is made for Kubernetes is what Kubernetes takes.
         crew.kube("create namespace other");
