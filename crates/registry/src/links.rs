@@ -25,6 +25,9 @@ const DEPTH_MAX: u32 = 128;
 /// A link that was used is marked so at most this often.
 const TOUCH_AFTER: Duration = Duration::from_secs(600);
 
+/// How often a file is put whose folder goes just then.
+const MAX_TRIES: u32 = 16;
+
 /// What is kept of a manifest beside its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -284,17 +287,35 @@ impl Links {
 
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let dir = path.parent().unwrap_or(path);
-        fs::create_dir_all(dir)?;
         let mut file = tempfile::NamedTempFile::new_in(&self.temp)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
-        file.persist(path).map_err(|e| e.error)?;
-        sync_dir(dir)
+        // A folder of referrers goes with its last entry, which may be between the two steps: then once more.
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match fs::create_dir_all(dir) {
+                Err(e) if e.kind() == ErrorKind::AlreadyExists && tries < MAX_TRIES => continue,
+                made => made?,
+            }
+            match file.persist(path) {
+                Ok(_) => return sync_dir(dir),
+                Err(e) if e.error.kind() == ErrorKind::NotFound && tries < MAX_TRIES => {
+                    file = e.file;
+                }
+                Err(e) => return Err(e.error),
+            }
+        }
     }
 }
 
+/// A folder that is gone by now needs no more.
 fn sync_dir(dir: &Path) -> io::Result<()> {
-    fs::File::open(dir)?.sync_all()
+    match fs::File::open(dir) {
+        Ok(dir) => dir.sync_all(),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+    }
 }
 
 fn json_of<T: DeserializeOwned>(text: &str) -> io::Result<T> {
@@ -360,4 +381,47 @@ fn below(dir: &Path, name: &str, depth: u32, found: &mut Vec<String>) -> io::Res
         found.push(name.to_string());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(c: char) -> Digest {
+        format!("sha256:{}", c.to_string().repeat(64))
+            .parse()
+            .unwrap()
+    }
+
+    #[test]
+    fn referrers_come_while_the_last_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let links = Links::open(dir.path()).unwrap();
+        let subject = digest('a');
+        let link = ManifestLink {
+            content: digest('0').to_string(),
+            media_type: "application/vnd.oci.image.manifest.v1+json".into(),
+            size: 2,
+            subject: Some(subject.to_string()),
+            artifact_type: None,
+        };
+        let folder = links.referrers_path("app", &subject);
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    let _ = fs::remove_dir(&folder); // as one who has just taken the last out
+                    std::thread::sleep(Duration::from_micros(20));
+                }
+            });
+            let failed = (0..60).find_map(|_| {
+                let put = links.put_manifest("app", &digest('b'), &link);
+                put.and_then(|()| links.drop_manifest("app", &digest('b')))
+                    .err()
+            });
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(failed.is_none(), "{failed:?}");
+        });
+        assert_eq!(links.referrers("app", &subject).unwrap(), []);
+    }
 }

@@ -91,7 +91,7 @@ impl Csi {
         ));
         let key = Csi::key(&volume.place);
         if self.published.lock().get(&key) == Some(&bytes) {
-            return Ok(()); // done, or refused for good; the claim's change is on its way
+            return Ok(()); // done; the claim's change is on its way
         }
         let Some(driver) = self.drivers.get(volume.driver) else {
             return Ok(()); // with its next registration
@@ -160,11 +160,12 @@ impl Csi {
                 if !status.unfinished() {
                     patch(request, claim, failure(claim, &status, hopeless)).await?;
                 }
-                if matches!(status.code, code::FAILED_PRECONDITION) || hopeless {
-                    self.published.lock().insert(key, bytes);
+                if status.code == code::FAILED_PRECONDITION {
+                    self.published.lock().insert(key, bytes); // not while it is in use: with the next use
                     return Ok(());
                 }
-                Err(message)
+                // What can't be done stands in the claim's status, so that the resizer may ask for the same size anew.
+                if hopeless { Ok(()) } else { Err(message) }
             }
         }
     }
