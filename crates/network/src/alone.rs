@@ -131,6 +131,7 @@ fn views(members: &[Member]) -> Views {
                 ready: true,
                 draining: false,
                 starting: false,
+                generation: Default::default(),
             }));
         }
     }
@@ -147,6 +148,7 @@ fn views(members: &[Member]) -> Views {
             foreign: false,
             any_port: false,
             names: names::parse(&all),
+            selector: Box::default(),
         };
         let slice = Slice {
             service: (NAMESPACE.into(), network.into()),

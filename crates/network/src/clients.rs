@@ -1,4 +1,4 @@
-//! The Pods of this node that DNS tells apart: what their labels say they may find.
+//! The Pods of this node that DNS tells apart: what their labels say they may find, and what they are themselves.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -8,27 +8,55 @@ use std::{
 
 use parking_lot::RwLock;
 
-use crate::services::names::{Client, is_told};
+use crate::services::{
+    names::{Client, is_told},
+    own::Pod,
+};
 
 /// How a line of a lease's notes begins that is about a client.
 const LINE: &str = "client ";
 
+/// Who asks, as far as it is known.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Asker {
+    pub(crate) client: Option<Arc<Client>>,
+    pub(crate) pod: Option<Arc<Pod>>,
+}
+
 #[derive(Default)]
-pub(crate) struct Clients(RwLock<HashMap<IpAddr, Arc<Client>>>);
+pub(crate) struct Clients {
+    told: RwLock<HashMap<IpAddr, Arc<Client>>>,
+    pods: RwLock<HashMap<IpAddr, Arc<Pod>>>,
+}
 
 impl Clients {
+    pub(crate) fn asker(&self, ip: IpAddr) -> Asker {
+        Asker {
+            client: self.get(ip),
+            pod: self.pods.read().get(&ip.to_canonical()).cloned(),
+        }
+    }
+
     pub(crate) fn get(&self, ip: IpAddr) -> Option<Arc<Client>> {
-        self.0.read().get(&ip.to_canonical()).cloned()
+        self.told.read().get(&ip.to_canonical()).cloned()
     }
 
     pub(crate) fn put(&self, ips: &[IpAddr], client: Option<Client>) {
-        let mut all = self.0.write();
-        let client = client.map(Arc::new);
-        for ip in ips {
-            match &client {
-                Some(client) => drop(all.insert(*ip, client.clone())),
-                None => drop(all.remove(ip)),
-            }
+        set(&self.told, ips, client);
+    }
+
+    pub(crate) fn put_pod(&self, ips: &[IpAddr], pod: Option<Pod>) {
+        set(&self.pods, ips, pod);
+    }
+}
+
+fn set<T>(all: &RwLock<HashMap<IpAddr, Arc<T>>>, ips: &[IpAddr], value: Option<T>) {
+    let mut all = all.write();
+    let value = value.map(Arc::new);
+    for ip in ips {
+        match &value {
+            Some(value) => drop(all.insert(*ip, value.clone())),
+            None => drop(all.remove(ip)),
         }
     }
 }

@@ -94,6 +94,11 @@ impl Network {
                 known.put(&all, Some(client));
             }
         }
+        for (_, address) in leases.all() {
+            let second = config.ipv6_of(address).map(IpAddr::V6);
+            let all: Vec<IpAddr> = std::iter::once(IpAddr::V4(address)).chain(second).collect();
+            known.put_pod(&all, Some(services::own::Pod::at(address)));
+        }
         let ports = notes
             .into_iter()
             .map(|(pod, address, notes)| (pod, pod::fronts(&c, address, &pod::parse(&notes))))
@@ -192,6 +197,13 @@ impl Network {
             self.leases.note(&pod.uid, &notes)?;
         }
         self.clients.put(&all, client);
+        let itself = services::own::Pod {
+            address,
+            namespace: pod.namespace.as_str().into(),
+            labels: pod.labels.clone(),
+            generation: services::own::Generation::of(&pod.name),
+        };
+        self.clients.put_pod(&all, Some(itself));
         if !ports.is_empty() {
             // The thread lives as long as this handle.
             let _ = self.keeper.host_ports(&pod.uid, ports).await;
@@ -257,7 +269,9 @@ impl Network {
 
     fn forget_client(&self, pod: &str) {
         if let Some(address) = self.leases.address(pod) {
-            self.clients.put(&self.addresses(address), None);
+            let all = self.addresses(address);
+            self.clients.put(&all, None);
+            self.clients.put_pod(&all, None);
         }
     }
 

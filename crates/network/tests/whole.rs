@@ -25,7 +25,7 @@ async fn service(cluster: &Cluster, name: &str, ip: Ipv4Addr, names: &str) {
         "apiVersion": "v1", "kind": "Service",
         "metadata": { "name": name, "annotations": { "knarr.dev/ports": "any", "knarr.dev/dns-names": names } },
         // One port is named, and is another than the container's.
-        "spec": { "clusterIP": ip.to_string(), "externalIPs": [OUTER.to_string()], "ports": [{ "name": "http", "port": 80, "targetPort": WEB }] },
+        "spec": { "clusterIP": ip.to_string(), "selector": { "app": "early" }, "externalIPs": [OUTER.to_string()], "ports": [{ "name": "http", "port": 80, "targetPort": WEB }] },
     });
     cluster.apply::<Service>(object).await;
 }
@@ -44,6 +44,19 @@ async fn endpoints(cluster: &Cluster, pods: &[(&Pod, bool)]) {
     cluster.apply::<EndpointSlice>(object).await;
 }
 
+/// What the Service's name means to a Pod.
+async fn means(pod: &Pod, expected: &[Ipv4Addr]) {
+    let expected = expected.iter().copied().map(IpAddr::V4).collect::<Vec<_>>();
+    eventually(&format!("web for {}", pod.name), async || {
+        let got = pod.run(|| resolve("web.default.svc.cluster.local")).await;
+        match got.as_ref().is_ok_and(|got| *got == expected) {
+            true => Ok(()),
+            false => Err(format!("{got:?}, wanted {expected:?}")),
+        }
+    })
+    .await;
+}
+
 async fn answers(from: &Pod, port: u16, expected: &[&str]) {
     lab::answers(Some(from), at(port), expected).await;
 }
@@ -58,6 +71,10 @@ fn an_address_carries_ports_that_nothing_names() {
         let client = Pod::start(&network, "client").await;
         service(&cluster, "web", VIP, "web").await;
         answers(&client, WEB, &[]).await;
+        // What binds its own name does so before anybody knows it as an endpoint.
+        let early = Pod::start(&network, "early").await;
+        means(&early, &[early.ip]).await;
+        means(&client, &[VIP]).await;
         // Who has no ready container is still reached, as between Compose's containers.
         endpoints(&cluster, &[(&a, false)]).await;
         answers(&client, WEB, &["a"]).await;
@@ -76,6 +93,9 @@ fn an_address_carries_ports_that_nothing_names() {
         endpoints(&cluster, &[(&a, true), (&b, true)]).await;
         answers(&client, WEB, &["a", "b"]).await;
         answers(&client, 80, &["a", "b"]).await;
+        means(&a, &[a.ip, b.ip]).await;
+        means(&b, &[b.ip, a.ip]).await;
+        means(&client, &[VIP]).await;
         answers(&client, WEB + 1, &[]).await;
         // Other protocols: UDP follows its endpoint, and ping is answered.
         let socket = client
@@ -115,6 +135,7 @@ fn an_address_carries_ports_that_nothing_names() {
         let before = command("nft -a list table knarr-t");
         let (network, _running) = cluster.network().await;
         assert_eq!(before, command("nft -a list table knarr-t"));
+        means(&b, &[b.ip]).await;
         network.purge().await.unwrap();
     });
 }

@@ -28,8 +28,8 @@ use tokio::{
 };
 
 use crate::{
-    clients::Clients,
-    services::{names::Client, view::Views},
+    clients::{Asker, Clients},
+    services::view::Views,
 };
 use forward::Upstreams;
 use zone::Zone;
@@ -176,8 +176,8 @@ async fn udp_loop(server: &Arc<Server>, socket: &Arc<UdpSocket>) {
                 continue;
             }
         };
-        let client = server.clients.get(from.ip());
-        match server.handle(&buffer[..length], client.as_deref(), false) {
+        let asker = server.clients.asker(from.ip());
+        match server.handle(&buffer[..length], &asker, false) {
             Reply::Now(answer) => drop(socket.send_to(&answer, from).await),
             Reply::Nothing => {}
             Reply::Ask(asking) => {
@@ -204,9 +204,9 @@ async fn tcp_loop(server: &Arc<Server>, listener: &TcpListener) {
         match listener.accept().await {
             Ok((stream, from)) => {
                 let server = server.clone();
-                let client = server.clients.get(from.ip());
+                let asker = server.clients.asker(from.ip());
                 tasks.spawn(async move {
-                    let _ = connection(&server, client.as_deref(), stream).await;
+                    let _ = connection(&server, &asker, stream).await;
                     drop(slot);
                 });
             }
@@ -216,11 +216,7 @@ async fn tcp_loop(server: &Arc<Server>, listener: &TcpListener) {
     }
 }
 
-async fn connection(
-    server: &Server,
-    client: Option<&Client>,
-    mut stream: TcpStream,
-) -> std::io::Result<()> {
+async fn connection(server: &Server, asker: &Asker, mut stream: TcpStream) -> std::io::Result<()> {
     loop {
         let length = timeout(IDLE, stream.read_u16()).await??;
         if usize::from(length) > QUERY_BYTES_MAX {
@@ -228,7 +224,7 @@ async fn connection(
         }
         let mut query = vec![0; usize::from(length)];
         timeout(IDLE, stream.read_exact(&mut query)).await??;
-        let answer = match server.handle(&query, client, true) {
+        let answer = match server.handle(&query, asker, true) {
             Reply::Now(answer) => answer,
             Reply::Nothing => return Ok(()),
             Reply::Ask(asking) => server.ask(asking, &query, true).await,
@@ -255,7 +251,7 @@ struct Asking {
 }
 
 impl Server {
-    fn handle(&self, query: &[u8], client: Option<&Client>, tcp: bool) -> Reply {
+    fn handle(&self, query: &[u8], asker: &Asker, tcp: bool) -> Reply {
         if query.len() < 12 || query[2] & 0x80 != 0 {
             return Reply::Nothing;
         }
@@ -292,7 +288,7 @@ impl Server {
         if matches!(question.query_type(), RecordType::AXFR | RecordType::IXFR) {
             return refuse(ResponseCode::Refused);
         }
-        match self.local(&request, question, client, tcp) {
+        match self.local(&request, question, asker, tcp) {
             Some(reply) => reply,
             None => Reply::Ask(Box::new(Asking {
                 request,
@@ -306,11 +302,11 @@ impl Server {
         &self,
         request: &Message,
         question: &Query,
-        client: Option<&Client>,
+        asker: &Asker,
         tcp: bool,
     ) -> Option<Reply> {
         let views = self.views.load();
-        let mut answer = self.zone.answer(&views, question, client)?;
+        let mut answer = self.zone.answer(&views, question, asker)?;
         if !*self.synced.borrow() {
             return Some(Reply::Now(failed(request, ResponseCode::ServFail, tcp)));
         }
@@ -318,10 +314,14 @@ impl Server {
         message.metadata.authoritative = true;
         message.metadata.response_code = answer.code;
         for _ in 0..ALIASES_MAX {
-            // Clients take the first: let each get another.
-            if answer.records.len() > 1 {
-                let by = rand::random::<u16>() as usize % answer.records.len();
-                answer.records.rotate_left(by);
+            // Clients take the first: let each get another. Who asks for itself binds the first.
+            let others = match answer.first_stays {
+                true => answer.records.get_mut(1..).unwrap_or_default(),
+                false => &mut answer.records[..],
+            };
+            if others.len() > 1 {
+                let by = rand::random::<u16>() as usize % others.len();
+                others.rotate_left(by);
             }
             message.answers.append(&mut answer.records);
             let Some(target) = answer.chase.take() else {
@@ -330,7 +330,7 @@ impl Server {
             match self.zone.answer(
                 &views,
                 &Query::query(target.clone(), question.query_type()),
-                client,
+                asker,
             ) {
                 Some(next) => {
                     message.metadata.response_code = next.code;

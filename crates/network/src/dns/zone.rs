@@ -16,9 +16,11 @@ use hickory_proto::{
 };
 
 use crate::{
+    clients::Asker,
     nft::family::within,
     services::{
         names::{Client, EVERY_HOST, SHARED},
+        own,
         view::{Address, Endpoint, View, Views},
     },
 };
@@ -44,13 +46,16 @@ pub(super) struct Answer {
     pub(super) records: Vec<Record>,
     /// Goes with empty answers (RFC 2308).
     pub(super) soa: Option<Record>,
+    /// The first of the records is for the one who asks, wherever the others come.
+    pub(super) first_stays: bool,
     /// An alias whose target the asker wants resolved, too.
     pub(super) chase: Option<Name>,
 }
 
 /// What a name of the annotation `knarr.dev/dns-names` leads to.
 enum Named<'a> {
-    Service(&'a View),
+    /// One of this namespace.
+    Service(&'a str, &'a View),
     /// There is such a name, but not for the one who asks.
     Refused,
     Unknown,
@@ -58,6 +63,8 @@ enum Named<'a> {
 
 enum Found {
     Records(Vec<RData>),
+    /// In this order: the first is the one who asks.
+    Own(Vec<RData>),
     Alias(String),
     /// The name exists, but has nothing of this type.
     NoData,
@@ -75,23 +82,16 @@ impl Zone {
         }
     }
 
-    /// None for a name that isn't the cluster's. `client` is the Pod that asks, if it is one that names are said of.
-    pub(super) fn answer(
-        &self,
-        views: &Views,
-        query: &Query,
-        client: Option<&Client>,
-    ) -> Option<Answer> {
+    /// None for a name that isn't the cluster's. `asker` is the Pod that asks, if it is known.
+    pub(super) fn answer(&self, views: &Views, query: &Query, asker: &Asker) -> Option<Answer> {
         let labels = query
             .name()
             .iter()
             .map(|label| String::from_utf8_lossy(label).to_ascii_lowercase())
             .collect::<Vec<_>>();
         let found = if let Some(rest) = labels.strip_suffix(&self.domain[..]) {
-            self.forward(views, rest, query.query_type(), client)
-        } else if let Some(client) = client
-            && let Some(found) = bare(views, client, &labels.join("."), query.query_type())
-        {
+            self.forward(views, rest, query.query_type(), asker)
+        } else if let Some(found) = bare(views, asker, &labels.join("."), query.query_type()) {
             found
         } else {
             let ip = reverse(&labels)?;
@@ -113,10 +113,13 @@ impl Zone {
             code: ResponseCode::NoError,
             records: Vec::new(),
             soa: None,
+            first_stays: matches!(found, Found::Own(_)),
             chase: None,
         };
         match found {
-            Found::Records(data) => answer.records = data.into_iter().map(record).collect(),
+            Found::Records(data) | Found::Own(data) => {
+                answer.records = data.into_iter().map(record).collect()
+            }
             Found::Alias(target) => match Name::from_ascii(format!("{target}.")) {
                 Ok(name) => {
                     answer.records = vec![record(RData::CNAME(CNAME(name.clone())))];
@@ -152,13 +155,7 @@ impl Zone {
         Some(Record::from_rdata(self.name("")?, TTL, RData::SOA(soa)))
     }
 
-    fn forward(
-        &self,
-        views: &Views,
-        rest: &[String],
-        kind: RecordType,
-        client: Option<&Client>,
-    ) -> Found {
+    fn forward(&self, views: &Views, rest: &[String], kind: RecordType, asker: &Asker) -> Found {
         let rest = rest.iter().map(String::as_str).collect::<Vec<_>>();
         match rest[..] {
             [] => match (kind, self.soa(), self.name("ns.dns.")) {
@@ -171,7 +168,7 @@ impl Zone {
             }
             ["dns-version"] | ["svc"] | ["pod"] | ["dns"] => Found::NoData,
             ["ns", "dns"] => addresses(kind, self.dns_ips.iter().copied()),
-            [ref inner @ .., "svc"] => self.service(views, inner, kind, client),
+            [ref inner @ .., "svc"] => self.service(views, inner, kind, asker),
             [namespace, "pod"] if views.contains_key(namespace) => Found::NoData,
             [ip, _, "pod"] => match dashed(ip) {
                 Some(ip) => addresses(kind, [ip]),
@@ -181,18 +178,14 @@ impl Zone {
         }
     }
 
-    fn service(
-        &self,
-        views: &Views,
-        inner: &[&str],
-        kind: RecordType,
-        client: Option<&Client>,
-    ) -> Found {
+    fn service(&self, views: &Views, inner: &[&str], kind: RecordType, asker: &Asker) -> Found {
         let Some((namespace, inner)) = inner.split_last() else {
             return Found::NoData;
         };
-        match named(views, namespace, &inner.join("."), client) {
-            Named::Service(view) if kind != RecordType::SRV => return answered(view, kind),
+        match named(views, namespace, &inner.join("."), asker.client.as_deref()) {
+            Named::Service(of, view) if kind != RecordType::SRV => {
+                return itself(of, view, kind, asker).unwrap_or_else(|| answered(view, kind));
+            }
             Named::Refused => return Found::NoName,
             _ => {}
         }
@@ -215,6 +208,11 @@ impl Zone {
                 [] => Found::Alias(target.to_string()),
                 _ => Found::NoName,
             };
+        }
+        if inner.is_empty()
+            && let Some(found) = itself(namespace, view, kind, asker)
+        {
+            return found;
         }
         match inner {
             [] => match (kind, &view.service.address) {
@@ -340,7 +338,12 @@ impl Zone {
 
 /// Looks for a name among those that Services of the namespace say of themselves, then among those of networks that the
 /// client shares with other namespaces. A name for some goes before a name for all.
-fn named<'a>(views: &'a Views, namespace: &str, name: &str, client: Option<&Client>) -> Named<'a> {
+fn named<'a>(
+    views: &'a Views,
+    namespace: &'a str,
+    name: &str,
+    client: Option<&Client>,
+) -> Named<'a> {
     let mut refused = false;
     let mut best: Option<(bool, &str, &View)> = None;
     let own = |view: &View| view.service.names.iter().any(|n| &*n.name == name);
@@ -359,7 +362,7 @@ fn named<'a>(views: &'a Views, namespace: &str, name: &str, client: Option<&Clie
         }
     }
     if let Some((_, _, view)) = best {
-        return Named::Service(view);
+        return Named::Service(namespace, view);
     }
     let shares = |c: &&Client| {
         &*c.namespace == namespace && c.labels.keys().any(|key| key.starts_with(SHARED))
@@ -379,8 +382,8 @@ fn named<'a>(views: &'a Views, namespace: &str, name: &str, client: Option<&Clie
             })
             .collect::<Vec<_>>();
         found.sort_by_key(|(other, service, _)| (*other, *service));
-        if let Some((_, _, view)) = found.first() {
-            return Named::Service(view);
+        if let Some((other, _, view)) = found.first() {
+            return Named::Service(other, view);
         }
     }
     match refused {
@@ -390,9 +393,10 @@ fn named<'a>(views: &'a Views, namespace: &str, name: &str, client: Option<&Clie
 }
 
 /// A name as it is written, without the search list: Docker's resolver knows it so.
-fn bare(views: &Views, client: &Client, name: &str, kind: RecordType) -> Option<Found> {
-    if let Named::Service(view) = named(views, &client.namespace, name, Some(client)) {
-        return Some(answered(view, kind));
+fn bare(views: &Views, asker: &Asker, name: &str, kind: RecordType) -> Option<Found> {
+    let client = asker.client.as_deref()?;
+    if let Named::Service(of, view) = named(views, &client.namespace, name, Some(client)) {
+        return Some(itself(of, view, kind, asker).unwrap_or_else(|| answered(view, kind)));
     }
     let services = views.get(&*client.namespace)?;
     let host = odd_name(name);
@@ -405,6 +409,18 @@ fn bare(views: &Views, client: &Client, name: &str, kind: RecordType) -> Option<
         .map(|endpoint| endpoint.ip)
         .collect::<BTreeSet<_>>();
     (!ips.is_empty()).then(|| addresses(kind, ips))
+}
+
+/// What a Service means to one of its own Pods; None: it isn't one, or asks for ports.
+fn itself(namespace: &str, view: &View, kind: RecordType, asker: &Asker) -> Option<Found> {
+    let ips = own::addresses(view, namespace, asker.pod.as_deref()?)?;
+    if kind == RecordType::SRV {
+        return None;
+    }
+    Some(match addresses(kind, ips) {
+        Found::Records(records) => Found::Own(records),
+        other => other,
+    })
 }
 
 /// The addresses of a Service that is asked for by one of the names it says of itself.

@@ -5,6 +5,7 @@ mod feed;
 pub(crate) mod fronts;
 pub(crate) mod names;
 pub(crate) mod objects;
+pub(crate) mod own;
 pub(crate) mod view;
 
 pub(crate) use feed::{Burst, Step, Table, run, watch};

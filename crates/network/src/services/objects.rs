@@ -84,6 +84,7 @@ pub(crate) struct ServiceSpec {
     pub(crate) load_balancer_source_ranges: Option<Vec<String>>,
     pub(crate) health_check_node_port: Option<i32>,
     pub(crate) ports: Option<Vec<ServicePort>>,
+    pub(crate) selector: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -148,6 +149,7 @@ pub(crate) struct Endpoint {
     pub(crate) node_name: Option<String>,
     pub(crate) hints: Option<Hints>,
     pub(crate) conditions: Option<Conditions>,
+    pub(crate) target_ref: Option<Named>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

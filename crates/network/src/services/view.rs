@@ -7,8 +7,9 @@ use std::{
 };
 
 use super::{
-    names::{self, Named},
+    names::{self, Label, Named},
     objects,
+    own::Generation,
 };
 use crate::nft::family::Family;
 
@@ -55,6 +56,8 @@ pub(crate) struct Service {
     pub(crate) any_port: bool,
     /// Further names in its namespace, and who finds it by them.
     pub(crate) names: Box<[Named]>,
+    /// The labels of its Pods; only of a Service whose containers may listen on its names (`own`).
+    pub(crate) selector: Box<[Label]>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +73,7 @@ pub(crate) struct Endpoint {
     pub(crate) draining: bool,
     /// Not ready, and not on its way out.
     pub(crate) starting: bool,
+    pub(crate) generation: Generation,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -319,9 +323,17 @@ impl Service {
         });
         let labels = object.metadata.labels.as_ref();
         let annotation = |key| object.metadata.annotations.as_ref()?.get(key);
+        let any_port = annotation(objects::PORTS).is_some_and(|ports| ports == "any");
+        let names = annotation(objects::NAMES).map_or(Box::default(), |text| names::parse(text));
+        let selector = spec.selector.iter().flatten();
+        let listened_on = any_port || !names.is_empty();
+        let selector = selector.filter(|_| listened_on);
         Service {
-            any_port: annotation(objects::PORTS).is_some_and(|ports| ports == "any"),
-            names: annotation(objects::NAMES).map_or(Box::default(), |text| names::parse(text)),
+            any_port,
+            names,
+            selector: selector
+                .map(|(key, value)| (key.as_str().into(), value.as_str().into()))
+                .collect(),
             address,
             ports: ports.collect(),
             more: more.into_iter().collect(),
@@ -382,6 +394,10 @@ impl Slice {
                 draining: conditions.serving.unwrap_or(ready)
                     && conditions.terminating.unwrap_or(false),
                 starting: !ready && !conditions.terminating.unwrap_or(false),
+                generation: endpoint
+                    .target_ref
+                    .as_ref()
+                    .map_or(Generation::default(), |pod| Generation::of(&pod.name)),
             })
         });
         let ports = object.ports.iter().flatten().filter_map(|port| {

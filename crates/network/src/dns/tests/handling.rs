@@ -4,7 +4,7 @@ use super::*;
 
 /// One query's answer by the pure part, without a socket; None when there is none.
 fn handle(server: &Server, query: &[u8]) -> Option<Message> {
-    match server.handle(query, None, false) {
+    match server.handle(query, &Asker::default(), false) {
         Reply::Now(bytes) => Some(Message::from_vec(&bytes).unwrap()),
         Reply::Ask(_) | Reply::Nothing => None,
     }
@@ -88,7 +88,7 @@ fn each_client_gets_another_first_address() {
     ] {
         let first = (0..100).map(|_| {
             let query = question(name, RecordType::A, None);
-            let Reply::Now(bytes) = server.handle(&query, None, true) else {
+            let Reply::Now(bytes) = server.handle(&query, &Asker::default(), true) else {
                 panic!("a cluster name")
             };
             let message = Message::from_vec(&bytes).unwrap();
@@ -155,7 +155,7 @@ fn bytes_at_random_never_panic() {
                 query[at] = rand::random();
             }
         }
-        if let Reply::Now(bytes) = server.handle(&query, None, round % 2 == 0) {
+        if let Reply::Now(bytes) = server.handle(&query, &Asker::default(), round % 2 == 0) {
             assert_eq!(bytes[..2], query[..2], "the id");
             assert!(bytes[2] & 0x80 != 0, "an answer");
         }

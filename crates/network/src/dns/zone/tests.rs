@@ -14,6 +14,7 @@ fn endpoint(last: u8, hostname: Option<&str>, ready: bool) -> Endpoint {
         ready,
         draining: false,
         starting: false,
+        generation: Default::default(),
     }
 }
 
@@ -39,6 +40,7 @@ fn view(address: Address, endpoints: Vec<Endpoint>) -> Arc<View> {
         foreign: false,
         any_port: false,
         names: Box::default(),
+        selector: Box::default(),
     };
     let slice = Slice {
         service: ("shop".into(), "x".into()),
@@ -153,7 +155,7 @@ pub(in crate::dns) fn zone() -> Zone {
 
 fn check(name: &str, kind: RecordType, expected: &str) {
     let query = Query::query(Name::from_ascii(name).unwrap(), kind);
-    let got = match zone().answer(&views(), &query, None) {
+    let got = match zone().answer(&views(), &query, &Asker::default()) {
         None => "foreign".to_string(),
         Some(answer) => {
             let mut all = answer
@@ -330,7 +332,7 @@ fn a_port_that_does_not_exist_has_no_name() {
 fn answers_keep_the_case_of_the_question_and_live_five_seconds() {
     let asked = Name::from_ascii("dB.sHop.SVC.cluster.LOCAL.").unwrap();
     let query = Query::query(asked.clone(), RecordType::A);
-    let answer = zone().answer(&views(), &query, None).unwrap();
+    let answer = zone().answer(&views(), &query, &Asker::default()).unwrap();
     assert_eq!(answer.records.len(), 2);
     for record in &answer.records {
         assert!(record.name.eq_case(&asked), "{}", record.name);
@@ -338,7 +340,7 @@ fn answers_keep_the_case_of_the_question_and_live_five_seconds() {
     }
     let nothing = Query::query(asked, RecordType::AAAA);
     let soa = zone()
-        .answer(&views(), &nothing, None)
+        .answer(&views(), &nothing, &Asker::default())
         .unwrap()
         .soa
         .unwrap();
@@ -474,7 +476,11 @@ fn names_that_services_say_of_themselves() {
         ),
     ] {
         let query = Query::query(Name::from_ascii(&name).unwrap(), RecordType::A);
-        let got = match zone().answer(&views, &query, asker.as_ref()) {
+        let known = Asker {
+            client: asker.clone().map(Arc::new),
+            pod: None,
+        };
+        let got = match zone().answer(&views, &query, &known) {
             None => "foreign".to_string(),
             Some(answer) => {
                 let all = answer.records.iter().map(|r| r.data.to_string());
@@ -541,12 +547,251 @@ fn hosts_of_a_network_are_found_by_their_own_names() {
         ("db.", &[], None),
     ] {
         let query = Query::query(Name::from_ascii(name).unwrap(), RecordType::A);
-        let answer = zone().answer(&views, &query, Some(&client(nets)));
+        let asker = Asker {
+            client: Some(client(nets).into()),
+            pod: None,
+        };
+        let answer = zone().answer(&views, &query, &asker);
         let shown = answer.map(|answer| {
             let mut ips: Vec<String> = answer.records.iter().map(|r| r.data.to_string()).collect();
             ips.sort();
             format!("{:?} {}", answer.code, ips.join(" "))
         });
         assert_eq!(shown.as_deref(), expected, "{name} of {nets:?}");
+    }
+}
+
+#[test]
+fn a_container_means_its_own_address_by_its_own_names() {
+    use crate::services::{
+        names::{Client, parse},
+        own::{Generation, Pod},
+    };
+    /// Endpoints: the address's last part, the Pod's name, its state.
+    type Endpoints<'a> = &'a [(u8, &'a str, char)];
+    let service = |address: Address, names: &str, any: bool, app: &str, all: Endpoints<'_>| {
+        let one = |(last, pod, state): &(u8, &str, char)| Endpoint {
+            starting: *state == 's',
+            draining: *state == 'd',
+            generation: Generation::of(pod),
+            ..endpoint(*last, None, *state == 'r')
+        };
+        let old = view(address, all.iter().map(one).collect());
+        let service = Service {
+            names: parse(names),
+            any_port: any,
+            selector: [("app".into(), app.into())].into(),
+            ..(*old.service).clone()
+        };
+        Arc::new(View {
+            service: service.into(),
+            slices: old.slices.clone(),
+        })
+    };
+    let vip = |n: u8| virtual_ips(&[&format!("10.43.0.{n}")]);
+    let all = [
+        (
+            "kafka",
+            service(
+                vip(1),
+                "kafka my_kafka queue@network.knarr.dev/n",
+                true,
+                "kafka",
+                &[],
+            ),
+        ),
+        (
+            "one",
+            service(vip(2), "one", true, "one", &[(7, "one-a-x", 's')]),
+        ),
+        (
+            "update",
+            service(
+                vip(3),
+                "update",
+                true,
+                "update",
+                &[(6, "update-a-x", 'r'), (7, "update-b-y", 's')],
+            ),
+        ),
+        (
+            "many",
+            service(
+                vip(4),
+                "many",
+                true,
+                "many",
+                &[
+                    (5, "many-a-x", 'r'),
+                    (6, "many-a-y", 's'),
+                    (7, "many-a-z", 's'),
+                    (8, "many-a-w", 'd'),
+                ],
+            ),
+        ),
+        (
+            "cold",
+            service(
+                vip(5),
+                "cold",
+                true,
+                "cold",
+                &[(6, "cold-a-y", 's'), (7, "cold-a-z", 's')],
+            ),
+        ),
+        (
+            "both",
+            service(
+                vip(6),
+                "both",
+                true,
+                "both",
+                &[(6, "left-a-y", 'r'), (7, "right-b-z", 'r')],
+            ),
+        ),
+        (
+            "robin",
+            service(
+                Address::Headless,
+                "robin",
+                false,
+                "robin",
+                &[(6, "robin-a-y", 'r'), (7, "robin-a-z", 's')],
+            ),
+        ),
+        (
+            "plain",
+            service(vip(7), "", false, "plain", &[(7, "plain-a-x", 'r')]),
+        ),
+    ];
+    let services: HashMap<Box<str>, _> = all.into_iter().map(|(n, v)| (n.into(), v)).collect();
+    let views: Views = HashMap::from([("shop".into(), Arc::new(services))]);
+    let label = |key: &str, value: &str| (key.to_string(), value.to_string());
+    let asker = |namespace: &str, pod: &str, app: &str| Asker {
+        client: Some(Arc::new(Client {
+            namespace: namespace.into(),
+            labels: [label("network.knarr.dev/n", "true")].into(),
+        })),
+        pod: Some(Arc::new(Pod {
+            address: Ipv4Addr::new(10, 42, 0, 7),
+            namespace: namespace.into(),
+            labels: [label("app", app)].into(),
+            generation: Generation::of(pod),
+        })),
+    };
+    let own = "NoError 10.42.0.7";
+    for (what, name, asker, expected) in [
+        (
+            "before it is an endpoint",
+            "kafka",
+            asker("shop", "kafka-a-x", "kafka"),
+            own,
+        ),
+        (
+            "as it is written",
+            "my_kafka",
+            asker("shop", "kafka-a-x", "kafka"),
+            own,
+        ),
+        (
+            "its alias in a network",
+            "queue",
+            asker("shop", "kafka-a-x", "kafka"),
+            own,
+        ),
+        (
+            "another",
+            "kafka",
+            asker("shop", "web-a-x", "web"),
+            "NoError 10.43.0.1",
+        ),
+        (
+            "the same labels elsewhere",
+            "kafka",
+            asker("other", "kafka-a-x", "kafka"),
+            "NoError 10.43.0.1",
+        ),
+        (
+            "nobody known",
+            "kafka",
+            Asker::default(),
+            "NoError 10.43.0.1",
+        ),
+        (
+            "before it is ready",
+            "one",
+            asker("shop", "one-a-x", "one"),
+            own,
+        ),
+        (
+            "not without being one of it",
+            "one",
+            Asker {
+                pod: None,
+                ..asker("shop", "one-a-x", "one")
+            },
+            "NoError 10.43.0.2",
+        ),
+        (
+            "one that was there before this process",
+            "one",
+            Asker {
+                client: None,
+                pod: Some(Pod::at(Ipv4Addr::new(10, 42, 0, 7)).into()),
+            },
+            own,
+        ),
+        (
+            "the other of a lone one's update is no sibling",
+            "update",
+            asker("shop", "update-b-y", "update"),
+            own,
+        ),
+        (
+            "first of many, then who is ready",
+            "many",
+            asker("shop", "many-a-z", "many"),
+            "NoError 10.42.0.7 10.42.0.5",
+        ),
+        (
+            "while nobody is ready, who starts",
+            "cold",
+            asker("shop", "cold-a-z", "cold"),
+            "NoError 10.42.0.7 10.42.0.6",
+        ),
+        (
+            "services of one alias are siblings",
+            "both",
+            asker("shop", "right-b-z", "right"),
+            "NoError 10.42.0.7 10.42.0.6",
+        ),
+        (
+            "without a virtual address",
+            "robin",
+            asker("shop", "robin-a-z", "robin"),
+            "NoError 10.42.0.7 10.42.0.6",
+        ),
+        (
+            "a plain manifest's Service stays as it is",
+            "plain",
+            asker("shop", "plain-a-x", "plain"),
+            "NoError 10.43.0.7",
+        ),
+    ] {
+        let name = format!("{name}.shop.svc.cluster.local.");
+        let ask = |kind| {
+            let query = Query::query(Name::from_ascii(&name).unwrap(), kind);
+            let answer = zone()
+                .answer(&views, &query, &asker)
+                .expect("of the cluster");
+            let all = answer.records.iter().map(|r| r.data.to_string());
+            (
+                answer.first_stays,
+                format!("{:?} {}", answer.code, all.collect::<Vec<_>>().join(" ")),
+            )
+        };
+        let itself = expected.starts_with(own);
+        assert_eq!(ask(RecordType::A), (itself, expected.to_string()), "{what}");
+        assert_eq!(ask(RecordType::AAAA).1, "NoError ", "{what}: IPv6");
     }
 }
