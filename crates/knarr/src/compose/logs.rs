@@ -6,20 +6,20 @@ use std::{
 };
 
 use clap::Args;
-use futures::{AsyncBufReadExt, StreamExt, stream::FuturesUnordered};
+use futures::{StreamExt, stream::FuturesUnordered};
 use k8s_openapi::{
     api::core::v1::Pod,
     jiff::{SignedDuration, Timestamp},
 };
 use kube::{
-    Api,
-    api::LogParams,
+    Api, Client,
     runtime::{WatchStreamExt, watcher},
 };
 
 use super::{
     Asked, Target,
     containers::{Container, State, containers},
+    lines::{Places, lines},
 };
 use crate::error::Error;
 
@@ -49,6 +49,7 @@ pub struct Follow {
     pub old: BTreeSet<String>,
     /// While it is true, further containers are made.
     pub coming: Option<tokio::sync::watch::Receiver<bool>>,
+    pub places: Places,
 }
 
 const COLORS: [u8; 12] = [36, 33, 32, 35, 34, 96, 93, 92, 95, 94, 31, 91];
@@ -67,41 +68,12 @@ fn prefix(options: &Follow, name: &str, width: usize, number: usize) -> String {
     }
 }
 
-/// Prints a container's lines until its log ends.
-async fn lines(api: Api<Pod>, c: Container, options: &Follow, follow: bool, prefix: String) {
-    let parameters = LogParams {
-        container: Some(c.name.clone()),
-        follow,
-        tail_lines: options.tail,
-        timestamps: options.timestamps || options.before.is_some(),
-        since_time: options.since,
-        ..LogParams::default()
-    };
-    let Ok(stream) = api.log_stream(&c.pod_name(), &parameters).await else {
-        return; // it has not begun
-    };
-    let mut lines = stream.lines();
-    while let Some(Ok(line)) = lines.next().await {
-        let mut shown = line.as_str();
-        if let Some(before) = options.before
-            && let Some((time, rest)) = line.split_once(' ')
-        {
-            if time.parse::<Timestamp>().is_ok_and(|t| t > before) {
-                return;
-            }
-            shown = if options.timestamps { &line } else { rest };
-        }
-        if writeln!(std::io::stdout().lock(), "{prefix}{shown}").is_err() {
-            return; // the reader has gone
-        }
-    }
-}
-
 /// How long after its last line a container's code may take to be known.
 const CODE_COMES: std::time::Duration = std::time::Duration::from_secs(20);
 
 /// Prints a container's lines, and with what code it has ended; its title when that was said.
 async fn lines_and_end(
+    client: &Client,
     api: Api<Pod>,
     c: Container,
     options: &Follow,
@@ -109,7 +81,7 @@ async fn lines_and_end(
 ) -> Option<String> {
     let (id, pod) = (c.id(), c.pod_name());
     let title = title(&c);
-    lines(api.clone(), c, options, true, prefix).await;
+    lines(client, &api, &c, options, true, &prefix).await;
     if !options.exits {
         return None;
     }
@@ -180,7 +152,13 @@ pub async fn follow(target: &Target, services: &[String], options: &Follow) -> R
             let count = numbers.len();
             let number = *numbers.entry(title(c)).or_insert(count);
             let prefix = prefix(options, &title(c), width, number);
-            reading.push(lines_and_end(api.clone(), c.clone(), options, prefix));
+            reading.push(lines_and_end(
+                &target.client,
+                api.clone(),
+                c.clone(),
+                options,
+                prefix,
+            ));
         }
         if ended.is_none() {
             ended = end(&all, options.until);
@@ -314,6 +292,7 @@ pub async fn logs(asked: &Asked<'_>, a: LogsArguments) -> Result<u8, Error> {
         exits: false,
         old: BTreeSet::new(),
         coming: None,
+        places: Places::One,
     };
     if a.follow && a.index == 0 {
         let mut services = a.services.clone();
@@ -335,7 +314,7 @@ pub async fn logs(asked: &Asked<'_>, a: LogsArguments) -> Result<u8, Error> {
     let width = all.iter().map(|c| title(c).len()).max().unwrap_or(0);
     for (number, c) in all.into_iter().enumerate() {
         let prefix = prefix(&options, &title(&c), width, number);
-        lines(api.clone(), c, &options, a.follow, prefix).await;
+        lines(&target.client, &api, &c, &options, a.follow, &prefix).await;
     }
     Ok(0)
 }

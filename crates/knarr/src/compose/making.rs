@@ -241,6 +241,7 @@ pub async fn up(asked: &Asked<'_>, mut a: UpArguments) -> Result<u8, Error> {
         color: !a.no_color,
         timestamps: a.timestamps,
         exits: true,
+        places: super::lines::Places::ours(),
         until: match () {
             () if a.abort_on_container_exit && a.exit_code_from.is_none() => logs::Until::AnyEnds,
             () if a.abort_on_container_failure => logs::Until::AnyFails,

@@ -6,6 +6,7 @@ mod exec;
 mod held;
 mod images;
 mod life;
+mod lines;
 mod lists;
 mod logs;
 mod making;

@@ -13,7 +13,7 @@ services:
     depends_on: [running]
   fail:
     image: busybox:1
-    command: sh -c 'echo it says; exit 111'
+    command: sh -c 'echo it says; echo it complains >&2; exit 111'
     depends_on: { exit: { condition: service_completed_successfully } }
   built:
     build:
@@ -75,6 +75,17 @@ fn an_attached_up_ends_with_the_container_that_ends_it() {
             let output = compose(crew, flags);
             let said = text(&output);
             assert_eq!(output.status.code(), Some(code), "{flags:?}: {said}");
+            // As with Docker Compose, what containers write to stderr comes there.
+            let out = String::from_utf8_lossy(&output.stdout);
+            assert!(!out.contains("it complains"), "{flags:?}: {out}");
+            if flags.contains(&"--abort-on-container-failure") {
+                let err = String::from_utf8_lossy(&output.stderr);
+                assert!(
+                    err.contains("fail-1     | it complains"),
+                    "{flags:?}: {err}"
+                );
+                assert!(!err.contains("it says"), "{flags:?}: {err}");
+            }
             for part in wanted {
                 assert!(said.contains(part), "{flags:?}: {part:?} is not in: {said}");
             }
