@@ -142,11 +142,17 @@ fn sources(pod: &Pod, names: &[String]) -> Vec<Source> {
         .flat_map(|s| &s.containers)
         .map(|c| c.name.as_str())
         .collect();
-    // What a compose file's service became carries a note of its own.
-    let is_service = |container: &String| {
+    // What a compose file's service became carries a note of its own, and so does the service that the Pod is called by; a
+    // manifest may note something of any container.
+    let noted = |container: &String| {
         pod.annotations()
             .contains_key(&format!("knarr.dev/container.{container}"))
     };
+    let leads = pod
+        .labels()
+        .get("app.kubernetes.io/name")
+        .is_some_and(noted);
+    let is_service = |container: &String| leads && noted(container);
     let own: Vec<String> = names
         .iter()
         .map(|n| knarr_compose::object_name(n))
@@ -279,7 +285,7 @@ mod tests {
             .collect();
         let containers: Vec<_> = containers.iter().map(|c| json!({ "name": c })).collect();
         let pod = json!({
-            "metadata": { "name": name, "annotations": notes },
+            "metadata": { "name": name, "annotations": notes, "labels": { "app.kubernetes.io/name": "web" } },
             "spec": { "containers": containers }
         });
         serde_json::from_value(pod).unwrap()
@@ -295,6 +301,7 @@ mod tests {
         let one = pod("web-1", &["web"], &["web"]);
         let shared = pod("web-1", &["web", "my-side"], &["web", "my-side"]);
         let sidecar = pod("web-1", &["web", "proxy"], &[]);
+        let noted = pod("web-1", &["main", "proxy"], &["proxy"]);
         check("one container", &one, &["web"], &["web-1"]);
         check("all", &shared, &[], &["web-1/web", "web-1/my-side"]);
         check("the first", &shared, &["web"], &["web-1/web"]);
@@ -310,6 +317,12 @@ mod tests {
             &shared,
             &["web-1"],
             &["web-1/web", "web-1/my-side"],
+        );
+        check(
+            "a manifest's container that something is noted of",
+            &noted,
+            &["web", "proxy"],
+            &["web-1/main", "web-1/proxy"],
         );
         check(
             "a Pod of a manifest",

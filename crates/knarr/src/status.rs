@@ -229,12 +229,16 @@ fn state_of(wanted: i64, ready: i64) -> &'static str {
     }
 }
 
-/// The further services of a compose file whose containers share the workload's Pods; they carry a note of their own.
+/// The further services of a compose file whose containers share the workload's Pods: they carry a note of their own, as
+/// the workload's own service does. A manifest may note something of any container.
 fn beside(workload: &Value, name: &str) -> Vec<String> {
     let notes = workload
         .pointer("/spec/template/metadata/annotations")
         .and_then(Value::as_object);
-    let notes = notes.into_iter().flatten();
+    let noted = |notes: &&serde_json::Map<String, Value>| {
+        notes.contains_key(&format!("knarr.dev/container.{name}"))
+    };
+    let notes = notes.filter(noted).into_iter().flatten();
     notes
         .filter_map(|(key, _)| key.strip_prefix("knarr.dev/container."))
         .filter(|service| *service != name)
@@ -310,4 +314,27 @@ fn includes(labels: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>
 fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_ref());
     conditions.is_some_and(|c| c.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_shares_the_pods_of_a_workload() {
+        for (what, noted, wanted) in [
+            ("nobody", &[][..], &[][..]),
+            ("a lone service", &["web"], &[]),
+            ("two services", &["side", "web"], &["side"]),
+            ("a manifest's container", &["proxy"], &[]),
+        ] {
+            let notes: serde_json::Map<String, Value> = noted
+                .iter()
+                .map(|n| (format!("knarr.dev/container.{n}"), json!("{}")))
+                .collect();
+            let workload =
+                json!({ "spec": { "template": { "metadata": { "annotations": notes } } } });
+            assert_eq!(beside(&workload, "web"), wanted, "{what}");
+        }
+    }
 }
