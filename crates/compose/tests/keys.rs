@@ -262,9 +262,19 @@ const SERVICE: &[(&str, &str, Becomes)] = &[
         Made(&["logMaxBytes\\\":10485760", "logFilesMax\\\":3"]),
     ),
     (
-        "mac_address: '02:42:ac:11:00:02'",
+        "mac_address: '02-42-AC-11-00-02'",
         "",
-        Refused("mac_address"),
+        Made(&["\"knarr.dev/mac-address\":\"02:42:ac:11:00:02\""]),
+    ),
+    (
+        "mac_address: '03:42:ac:11:00:02'",
+        "",
+        Refused("services.web.mac_address: invalid MAC address"),
+    ),
+    (
+        "mac_address: '02:42:ac:11:00:02'\n    network_mode: host",
+        "",
+        Refused("conflicting options: mac-address and the network mode"),
     ),
     ("mem_limit: 9m", "", Made(&["\"memory\":\"9437184\""])),
     (
@@ -296,7 +306,12 @@ const SERVICE: &[(&str, &str, Becomes)] = &[
     (
         "networks: {n: {mac_address: '02:42:ac:11:00:02'}}",
         "networks: {n: }",
-        Refused("mac_address"),
+        Made(&["\"knarr.dev/mac-address\":\"02:42:ac:11:00:02\""]),
+    ),
+    (
+        "networks: {n: {mac_address: '02:42:ac:11:00:02'}, o: {mac_address: '02:42:ac:11:00:03'}}",
+        "networks: {n: , o: }",
+        Refused("services.web.networks.o.mac_address"),
     ),
     (
         "networks: {n: {priority: 5}}",

@@ -107,7 +107,8 @@ fn facts(pod: &Pod) -> knarr_network::Pod {
             true => further(pod),
             false => vec![],
         },
-        mac: mac(pod).filter(|_| may_choose(pod)),
+        // It is known on its own link only, so anybody may choose it.
+        mac: mac(pod),
         ..knarr_network::Pod::default()
     };
     for (port, number) in all {
@@ -177,7 +178,8 @@ mod tests {
         .unwrap();
         pod.metadata.namespace = Some("ns".into());
         let others = super::facts(&pod);
-        assert_eq!((others.further.len(), others.mac), (0, None));
+        let chosen = Some([2, 0x42, 0xac, 0x11, 0, 15]);
+        assert_eq!((others.further.len(), others.mac), (0, chosen));
         pod.metadata.namespace = Some("docker".into());
         let facts = facts(&pod);
         let further = facts
@@ -186,7 +188,7 @@ mod tests {
             .map(|(ip, bits)| format!("{ip}/{bits}"));
         let further: Vec<String> = further.collect();
         assert_eq!(further, ["172.28.0.10/16", "10.9.0.2/24"]);
-        assert_eq!(facts.mac, Some([2, 0x42, 0xac, 0x11, 0, 15]));
+        assert_eq!(facts.mac, chosen);
         assert_eq!(
             facts.ports,
             [("web".to_string(), 6, 80), ("m".to_string(), 6, 9)]

@@ -7,6 +7,7 @@ mod distinct;
 mod files;
 mod hooks;
 mod limits;
+mod link;
 mod mounts;
 mod names;
 mod networking;

@@ -27,7 +27,6 @@ const REFUSED: &[(&str, &str)] = &[
         "external_links",
         "a service of another project is reached as SERVICE.PROJECT",
     ),
-    ("mac_address", "addresses are knarr's own"),
     (
         "storage_opt",
         "knarr sets no limit to a container's own files",
@@ -276,7 +275,7 @@ fn networks(name: &str, node: &Node, tree: &Node, notes: &mut Notes) -> Result<(
             }
             notes.say(address, format!("services.{name}.networks.{network}.ipv6_address is ignored: the service is reached by its name"));
         }
-        for key in ["mac_address", "link_local_ips", "interface_name"] {
+        for key in ["link_local_ips", "interface_name"] {
             if let Some(at) = at.get(key) {
                 return Err(at.error(format!(
                     "services.{name}.networks.{network}.{key}: knarr cannot honour it: interfaces and addresses are its own"

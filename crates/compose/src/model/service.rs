@@ -124,6 +124,8 @@ pub struct Service {
     pub networks: BTreeSet<String>,
     /// Addresses it is also reached at, and whether anything of the files asks for them.
     pub addresses: Vec<(Ipv4Addr, bool)>,
+    /// Of its interface, as `02:42:ac:11:00:02`.
+    pub mac: Option<String>,
     /// Labels of the service itself, not of its containers (`deploy.labels`).
     pub own_labels: BTreeMap<String, String>,
     /// The names it is found by, its own first.
@@ -204,6 +206,7 @@ impl Reader<'_> {
                 .flat_map(|m| m.keys().cloned())
                 .collect(),
             addresses: networking::addresses(node, self.tree)?,
+            mac: super::link::mac(name, node)?,
             own_labels: deploy
                 .map(|d| values::pairs(d, "labels").into_iter().collect())
                 .unwrap_or_default(),

@@ -382,8 +382,12 @@ pub(super) fn differences(service: &Service) -> Vec<String> {
         let name = &service.name;
         format!("services.{name}.{key} is lost: other clusters have nothing for it")
     });
+    let mac = service.mac.as_ref().map(|_| {
+        let name = &service.name;
+        format!("services.{name}.mac_address is lost: other clusters have nothing for it")
+    });
     let mounts = service.mounts.iter().filter_map(told);
-    mounts.chain(cgroups).chain(limits).collect()
+    mounts.chain(cgroups).chain(limits).chain(mac).collect()
 }
 
 /// The names by which a service's only container (it has a `container_name`) means itself: a Service's address can't be

@@ -17,6 +17,9 @@ pub const OWN_FOLDERS: &str = "knarr.dev/own-folders";
 /// On knarr: a host's name that Kubernetes would not take.
 const HOSTNAME: &str = "knarr.dev/hostname";
 
+/// On knarr: the hardware address of the Pod's interface.
+const MAC: &str = "knarr.dev/mac-address";
+
 /// On knarr: when a container starts again.
 const RESTART: &str = "restart.knarr.dev/";
 
@@ -123,6 +126,9 @@ pub(super) fn template(context: &Context<'_>, lead: &Service, members: &[&Servic
     hostname(lead, &mut spec);
     if let Some(name) = own_hostname(lead, &spec).filter(|_| context.project.at_home) {
         annotate(&mut metadata, &BTreeMap::from([(HOSTNAME.into(), name)]));
+    }
+    if let Some(mac) = lead.mac.as_ref().filter(|_| context.project.at_home) {
+        annotate(&mut metadata, &BTreeMap::from([(MAC.into(), mac.clone())]));
     }
     hosts(context, members, &mut spec);
     dns(members, &mut spec);

@@ -10,6 +10,7 @@ mod chaos;
 mod compose;
 mod compose_ends;
 mod compose_held;
+mod compose_names;
 mod compose_paces;
 mod compose_signals;
 mod compose_unnamed;
