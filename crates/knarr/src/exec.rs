@@ -1,13 +1,12 @@
 //! `knarr exec`: a command in a running container, with or without a terminal.
 
-use crate::{connect, error::Error, logs, paths::Paths};
+use crate::{connect, error::Error, logs, paths::Paths, run::Raw};
 use clap::Args;
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Status};
 use kube::{
     Api, ResourceExt,
     api::{AttachParams, AttachedProcess, TerminalSize},
 };
-use rustix::termios::{self, OptionalActions, Termios};
 use std::io::IsTerminal;
 use tokio::io::AsyncWriteExt;
 
@@ -28,34 +27,6 @@ impl ExecArguments {
     pub fn command_line(&self) -> Result<(&str, &[String]), Error> {
         self.command.split()
     }
-}
-
-/// Puts the terminal back when dropped.
-struct Raw(Termios);
-
-impl Raw {
-    fn enter() -> Option<Raw> {
-        let stdin = std::io::stdin();
-        let before = termios::tcgetattr(&stdin).ok()?;
-        let mut raw = before.clone();
-        raw.make_raw();
-        termios::tcsetattr(&stdin, OptionalActions::Now, &raw).ok()?;
-        Some(Raw(before))
-    }
-}
-
-impl Drop for Raw {
-    fn drop(&mut self) {
-        let _ = termios::tcsetattr(std::io::stdin(), OptionalActions::Now, &self.0);
-    }
-}
-
-fn size() -> Option<TerminalSize> {
-    let size = termios::tcgetwinsize(std::io::stdout()).ok()?;
-    Some(TerminalSize {
-        width: size.ws_col,
-        height: size.ws_row,
-    })
 }
 
 /// The usual command in a stand-alone container, before anything is set up that others need; its exit code. None: nothing was
@@ -143,8 +114,8 @@ pub async fn join(mut process: AttachedProcess, tty: bool) -> Result<u8, Error> 
                 return;
             };
             loop {
-                if let Some(size) = size()
-                    && sizes.send(size).await.is_err()
+                if let Some((width, height)) = crate::run::size()
+                    && sizes.send(TerminalSize { width, height }).await.is_err()
                 {
                     break;
                 }

@@ -1,10 +1,10 @@
 //! `exec` of a command that gets no input and no terminal, as scripts and checks do it: one thread, and nothing opened that
-//! the one process doesn't need. Whatever isn't as usual is left to the long way (`verbs::exec`).
+//! the one process doesn't need. Whatever isn't as usual is left to the long way (`exec::exec`).
 
 use super::{
+    exec::not_started,
     life::{self, inner_id},
     record::{Home, Record, pick},
-    verbs::not_started,
 };
 use crate::paths::Paths;
 use knarr_runtime::{EnteredProcess, ExecSpec};

@@ -137,7 +137,7 @@ fn root(home: &Home, record: &Record) -> Result<OwnedFd, Error> {
     }
     // nobody starts it meanwhile: two mounts of one layer would be no good
     let lock = home.lock_one(&record.id, life::HELD)?;
-    life::mounted(home, record).inspect(|_| std::mem::forget(lock))
+    super::tree::mounted(home, record).inspect(|_| std::mem::forget(lock))
 }
 
 /// A path below a root.

@@ -53,7 +53,7 @@ pub fn in_background(home: &Home, record: &Record, words: &[String]) -> Result<u
 
 /// `rename`
 pub fn rename(home: &Home, name: &str, new: &str) -> Result<u8, Error> {
-    super::check_name(new)?;
+    super::claim::check_name(new)?;
     let _lock = home.lock()?;
     let mut record = home.find(name)?;
     if let Some(other) = home.all().iter().find(|r| r.name == new) {

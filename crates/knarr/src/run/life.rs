@@ -2,23 +2,12 @@
 
 use super::{
     network,
-    options::{Network, Restart, VolumeKind},
+    options::{Network, Restart},
     record::{Home, Record},
 };
 use crate::error::{Error, io};
-use knarr_runtime::{
-    AppArmor, Config, ContainerSpec, Device, HostNamespaces, MemoryMount, Mount, Runtime,
-    SandboxSpec, Seccomp, State,
-};
-use std::{
-    fs,
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::fs::PermissionsExt,
-    },
-    path::Path,
-    time::Duration,
-};
+use knarr_runtime::{Config, HostNamespaces, Runtime, SandboxSpec, State};
+use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 pub const LOG_BYTES_MAX: u64 = 10 << 20;
 pub const LOG_FILES_MAX: u32 = 5;
@@ -64,7 +53,7 @@ fn lent(home: &Home, record: &Record) -> HostNamespaces {
 }
 
 /// The first process of another container, which has to run.
-fn process_of(home: &Home, id: &str, kind: &str) -> Result<i32, Error> {
+pub fn process_of(home: &Home, id: &str, kind: &str) -> Result<i32, Error> {
     let other = home
         .load(id)
         .ok_or_else(|| Error::Failed(format!("No such container: {id}")))?;
@@ -187,207 +176,9 @@ async fn try_start(
         _ => None,
     };
     drop(network);
-    let spec = spec(home, record, hold)?;
+    let spec = super::spec::spec(home, record, hold)?;
     runtime.run(spec).await.map_err(failed)?;
     Ok(())
-}
-
-fn spec(home: &Home, record: &Record, hold: bool) -> Result<ContainerSpec, Error> {
-    let id = inner_id(record);
-    let exe = std::env::current_exe().map_err(io("this program's own path"))?;
-    let words = [
-        "--data-dir",
-        &home.data.display().to_string(),
-        "container",
-        "ended",
-        &record.id,
-    ]
-    .map(str::to_string);
-    let afterwards = std::iter::once(exe.display().to_string())
-        .chain(words)
-        .collect();
-    Ok(ContainerSpec {
-        id: id.clone(),
-        sandbox: id.clone(),
-        labels: record.labels.clone(),
-        lower: record.layers.clone(),
-        // one that goes with its end has nothing to keep
-        kept_upper: (!record.remove).then(|| home.layer(&record.id)),
-        read_only_rootfs: record.read_only,
-        args: record.args.clone(),
-        env: record.env.clone(),
-        cwd: record.cwd.clone(),
-        user: record.user.clone(),
-        mounts: mounts(home, record)?,
-        resources: record.resources.clone(),
-        cgroup: "c".into(),
-        privileged: record.privileged,
-        capabilities: record.capabilities.clone(),
-        no_new_privileges: record.no_new_privileges,
-        seccomp: match record.seccomp.as_str() {
-            "" => Seccomp::RuntimeDefault,
-            "unconfined" => Seccomp::Unconfined,
-            path => Seccomp::Profile(path.into()),
-        },
-        apparmor: AppArmor::default()
-            .profile_for(&record.apparmor, record.privileged)
-            .map_err(|error| Error::Input(error.to_string()))?,
-        tty: record.tty,
-        tty_size: super::foreground::size().filter(|_| hold && record.tty),
-        stdin: record.interactive,
-        stdin_once: record.interactive && !record.tty,
-        log_path: match record.no_log {
-            true => Default::default(),
-            false => home.log(&record.id),
-        },
-        log_max_bytes: record.log_bounds.map_or(LOG_BYTES_MAX, |(bytes, _)| bytes),
-        log_files_max: record.log_bounds.map_or(LOG_FILES_MAX, |(_, files)| files),
-        host_cgroups: record.host_cgroups,
-        masked_paths: record.open_paths.then(Vec::new),
-        readonly_paths: record.open_paths.then(Vec::new),
-        pid_of_process: match &record.pid_of {
-            Some(other) => Some(process_of(home, other, "PID")?),
-            None => None,
-        },
-        rlimits: record.rlimits.clone(),
-        memory_mounts: memory_mounts(record),
-        devices: devices(record)?,
-        oom_score_adj: record.oom_score_adj,
-        hold_output: hold,
-        afterwards,
-        ..ContainerSpec::default()
-    })
-}
-
-fn mounts(home: &Home, record: &Record) -> Result<Vec<Mount>, Error> {
-    let mut all = Vec::new();
-    for volume in &record.volumes {
-        let made = |path: &Path| fs::create_dir_all(path).map_err(io(path.display().to_string()));
-        let source = match &volume.kind {
-            VolumeKind::Bind(path, make) => {
-                if *make {
-                    made_unless_there(path)?;
-                }
-                if !path.exists() {
-                    return Err(Error::Input(format!(
-                        "invalid mount config for type \"bind\": bind source path does not exist: {}",
-                        path.display()
-                    )));
-                }
-                path.clone()
-            }
-            VolumeKind::Named(name) => {
-                let path = home.volume(name);
-                made(&path)?;
-                if !volume.no_copy {
-                    knarr_node::fill_volume(&record.layers, &volume.target, &path)
-                        .map_err(io(path.display().to_string()))?;
-                }
-                match &volume.subpath {
-                    None => path,
-                    Some(below) => subpath(&path, below)?,
-                }
-            }
-            VolumeKind::Tmpfs(_) => continue,
-        };
-        all.push(Mount {
-            source,
-            destination: volume.target.clone(),
-            read_only: volume.read_only,
-            propagation: volume.propagation.clone(),
-            recursive_read_only: volume.recursive_read_only,
-        });
-    }
-    for device in record.devices.iter().filter(|_| !record.privileged) {
-        all.push(Mount {
-            source: device.source.clone(),
-            destination: device.target.clone(),
-            read_only: false,
-            propagation: "private".into(),
-            recursive_read_only: false,
-        });
-    }
-    for (name, text) in network::files(record) {
-        let destination = Path::new("/etc").join(name);
-        if all.iter().any(|m| m.destination == destination) {
-            continue;
-        }
-        let of = |id: &str| home.container(id).join("etc").join(name);
-        let lent = record
-            .network_of
-            .as_deref()
-            .map(of)
-            .filter(|file| file.exists());
-        let source = lent.clone().unwrap_or_else(|| of(&record.id));
-        if lent.is_none() {
-            let dir = home.container(&record.id).join("etc");
-            fs::create_dir_all(&dir)
-                .and_then(|()| fs::write(&source, text))
-                .map_err(io(source.display().to_string()))?;
-        }
-        all.push(Mount {
-            source,
-            destination,
-            read_only: false,
-            propagation: "private".into(),
-            recursive_read_only: false,
-        });
-    }
-    Ok(all)
-}
-
-/// A folder of a volume, with no link in between.
-fn subpath(volume: &Path, below: &Path) -> Result<std::path::PathBuf, Error> {
-    use rustix::fs::{Mode, OFlags, ResolveFlags};
-    let whole = volume.join(below);
-    let root = fs::File::open(volume).map_err(io(volume.display().to_string()))?;
-    let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    match rustix::fs::openat2(&root, below, flags, Mode::empty(), how) {
-        Ok(_) => Ok(whole),
-        Err(error) => Err(Error::Failed(format!(
-            "cannot access path {}: {}",
-            whole.display(),
-            std::io::Error::from(error)
-        ))),
-    }
-}
-
-fn made_unless_there(path: &Path) -> Result<(), Error> {
-    match path.exists() {
-        true => Ok(()),
-        false => fs::create_dir_all(path).map_err(io(path.display().to_string())),
-    }
-}
-
-/// File systems in memory, each run's own.
-fn memory_mounts(record: &Record) -> Vec<MemoryMount> {
-    let one = |volume: &super::options::Volume| {
-        let VolumeKind::Tmpfs(options) = &volume.kind else {
-            return None;
-        };
-        let mut options: Vec<String> = options
-            .split(',')
-            .filter(|option| !option.is_empty())
-            .map(str::to_string)
-            .collect();
-        if volume.read_only {
-            options.push("ro".into());
-        }
-        Some(MemoryMount {
-            destination: volume.target.clone(),
-            options,
-        })
-    };
-    record.volumes.iter().filter_map(one).collect()
-}
-
-fn devices(record: &Record) -> Result<Vec<Device>, Error> {
-    // one that may do all has them anyway
-    let given = record.devices.iter().filter(|_| !record.privileged);
-    given
-        .map(|given| given.device().map_err(Error::Input))
-        .collect()
 }
 
 /// Gives back what a container that has ended still holds: namespaces, address, ports.
@@ -511,59 +302,6 @@ pub async fn remove(home: &Home, record: &Record, in_hand: Option<Hand>) -> Resu
     }
 }
 
-/// The files of a container that doesn't run, as it would see them: mounted for a moment, and there as long as the
-/// descriptor is. Its lock is held. Blocking.
-pub fn mounted(home: &Home, record: &Record) -> Result<OwnedFd, Error> {
-    use rustix::{
-        fs::{Mode, OFlags},
-        mount::{MountFlags, UnmountFlags},
-    };
-    let (layer, at) = (
-        home.layer(&record.id),
-        home.container(&record.id).join("tree"),
-    );
-    let told = |path: &Path| {
-        let context = path.display().to_string();
-        move |e: rustix::io::Errno| io(context)(e.into())
-    };
-    for dir in [&layer.join("upper"), &layer.join("work"), &at] {
-        fs::create_dir_all(dir).map_err(io(dir.display().to_string()))?;
-    }
-    // by descriptor: any number of layers fits, and no character of a path is mistaken
-    let mut held = Vec::new();
-    let mut name = |path: &Path| {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(told(path))?;
-        let name = format!("/proc/self/fd/{}", fd.as_raw_fd());
-        held.push(fd);
-        Ok::<_, Error>(name)
-    };
-    let lower: Vec<String> = record
-        .layers
-        .iter()
-        .map(|l| name(l))
-        .collect::<Result<_, _>>()?;
-    let data = format!(
-        "lowerdir={},upperdir={},workdir={},index=off,redirect_dir=off,metacopy=off",
-        lower.join(":"),
-        name(&layer.join("upper"))?,
-        name(&layer.join("work"))?
-    );
-    let data = std::ffi::CString::new(data).map_err(|e| Error::Failed(e.to_string()))?;
-    rustix::mount::mount(
-        "overlay",
-        &at,
-        "overlay",
-        MountFlags::NODEV,
-        data.as_c_str(),
-    )
-    .map_err(told(&at))?;
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(&at, flags, Mode::empty()).map_err(told(&at));
-    let _ = rustix::mount::unmount(&at, UnmountFlags::DETACH);
-    opened
-}
-
 /// Makes the folder of a new container; others can't look in.
 pub fn make_folder(home: &Home, id: &str) -> Result<(), Error> {
     let dir = home.container(id);
@@ -580,7 +318,8 @@ mod tests {
     #[test]
     fn policies_start_again() {
         let check = |restart, restarts, code, stopped, want: Option<u64>| {
-            let mut record: Record = serde_json::from_value(super::super::test_record()).unwrap();
+            let mut record: Record =
+                serde_json::from_value(super::super::record::test_record()).unwrap();
             record.restart = restart;
             record.restarts = restarts;
             record.stopped = stopped;

@@ -1,9 +1,10 @@
-//! What `knarr network` and `knarr volume` do alike with names: show, and remove.
+//! What verbs of containers, networks, volumes and images do alike: show, remove and prune.
 
 use super::template;
-use crate::error::Error;
+use crate::{error::Error, listing::Filters};
 use clap::Args;
 use serde_json::{Value, json};
+use std::{collections::BTreeMap, time::SystemTime};
 
 #[derive(Args)]
 pub struct Inspect {
@@ -99,5 +100,40 @@ impl Remove {
             }
         }
         code
+    }
+}
+
+/// What `prune` is asked.
+#[derive(Args)]
+pub struct Prune {
+    /// Don't ask: nothing is asked anyway
+    #[arg(short, long)]
+    force: bool,
+    /// Only those of which this holds: until=24h, label=NAME=value; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
+}
+
+/// Which of them are pruned.
+pub struct Pruned {
+    filters: Filters,
+    until: Vec<jiff::Timestamp>,
+}
+
+impl Prune {
+    /// # Errors
+    /// For a filter or a moment that is none.
+    pub fn read(&self) -> Result<Pruned, Error> {
+        let filters = Filters::read(&self.filter, &["until", "label", "label!"])?;
+        let until = filters.values("until").map(super::moment);
+        let until = until.collect::<Result<_, _>>()?;
+        Ok(Pruned { filters, until })
+    }
+}
+
+impl Pruned {
+    pub fn fits(&self, made: SystemTime, labels: &BTreeMap<String, String>) -> bool {
+        let made = jiff::Timestamp::try_from(made).unwrap_or_default();
+        self.filters.labels(labels) && self.until.iter().all(|at| made < *at)
     }
 }

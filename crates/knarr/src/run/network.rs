@@ -343,7 +343,8 @@ mod tests {
     #[test]
     fn name_servers_inside_can_be_reached() {
         let check = |text: &str, kind: Kind, dns: &[&str], want: &str| {
-            let mut record: Record = serde_json::from_value(super::super::test_record()).unwrap();
+            let mut record: Record =
+                serde_json::from_value(super::super::record::test_record()).unwrap();
             record.network = kind;
             record.dns = dns.iter().map(|ip| ip.parse().unwrap()).collect();
             assert_eq!(resolv_of(text, &record), want, "{text:?} {kind:?} {dns:?}");

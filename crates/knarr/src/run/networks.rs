@@ -41,14 +41,7 @@ pub enum NetworkVerb {
     #[command(visible_alias = "remove")]
     Rm(named::Remove),
     /// Remove all that no container is in
-    Prune {
-        /// Don't ask: nothing is asked anyway
-        #[arg(short, long)]
-        force: bool,
-        /// Only those of which this holds: until=24h, label=NAME=value; may be repeated
-        #[arg(long, value_name = "KEY=VALUE")]
-        filter: Vec<String>,
-    },
+    Prune(named::Prune),
     /// Put a container into one, also while it runs
     Connect {
         /// What it is also called there
@@ -177,13 +170,10 @@ pub async fn network(paths: &Paths, verb: NetworkVerb) -> Result<u8, Error> {
             let there = |name: &str| find(&home, name).is_ok();
             return Ok(asked.each(|name| remove(&home, name), there));
         }
-        NetworkVerb::Prune { force: _, filter } => {
-            let filters = Filters::read(&filter, &["until", "label", "label!"])?;
-            let until = filters.values("until").map(super::moment);
-            let until = until.collect::<Result<Vec<_>, _>>()?;
+        NetworkVerb::Prune(asked) => {
+            let asked = asked.read()?;
             for network in all(&home) {
-                let made = jiff::Timestamp::try_from(network.created).unwrap_or_default();
-                if !filters.labels(&network.labels) || until.iter().any(|at| made >= *at) {
+                if !asked.fits(network.created, &network.labels) {
                     continue;
                 }
                 if users(&home, &network).is_empty() && remove(&home, &network.name).is_ok() {
@@ -276,7 +266,7 @@ pub fn known(home: &Home, name: &str) -> Result<Value, Error> {
 
 fn create(home: &Home, arguments: CreateArguments) -> Result<Own, Error> {
     let name = arguments.name;
-    super::check_name(&name)?;
+    super::claim::check_name(&name)?;
     if matches!(&*name, "bridge" | "host" | "none" | "default") {
         return Err(Error::Failed(format!(
             "operation is not permitted on predefined {name} network"
@@ -293,9 +283,9 @@ fn create(home: &Home, arguments: CreateArguments) -> Result<Own, Error> {
     fs::create_dir_all(&dir).map_err(io(dir.display().to_string()))?;
     let own = Own {
         name,
-        id: super::new_id(),
+        id: super::claim::new_id(),
         created: SystemTime::now(),
-        labels: super::pairs(&arguments.label),
+        labels: super::describe::pairs(&arguments.label),
         internal: arguments.internal,
     };
     record::write(&at, &own)?;

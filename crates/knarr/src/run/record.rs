@@ -350,6 +350,19 @@ pub fn write<T: Serialize + ?Sized>(path: &Path, value: &T) -> Result<(), Error>
 }
 
 #[cfg(test)]
+pub fn test_record() -> serde_json::Value {
+    serde_json::json!({
+        "id": "0", "name": "n", "image": "i", "image_digest": "", "created": { "secs_since_epoch": 0, "nanos_since_epoch": 0 },
+        "layers": [], "args": [], "env": [], "cwd": "", "user": { "uid": 0, "gid": 0, "additional_gids": [], "umask": null },
+        "hostname": "h", "network": "Bridge", "ports": [], "volumes": [], "labels": {}, "resources": {}, "rlimits": [],
+        "sysctls": {}, "capabilities": [], "privileged": false, "no_new_privileges": false, "seccomp": "", "read_only": false,
+        "init": false, "tty": false, "interactive": false, "extra_hosts": [], "dns": [], "dns_search": [], "stop_signal": 15,
+        "stop_timeout": 10, "remove": false, "restart": "No", "restarts": 0, "stopped": false, "address": null, "exit": null,
+        "failed": null,
+    })
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -163,30 +163,24 @@ const HEADS: &[(&str, &str)] = &[
     ("LocalVolumes", "LOCAL VOLUMES"),
     ("Networks", "NETWORKS"),
 ];
+/// The last only with `--size`.
+const SHOWN: &[&str] = &[
+    "ID",
+    "Image",
+    "Command",
+    "RunningFor",
+    "Status",
+    "Ports",
+    "Names",
+    "Size",
+];
 const SHAPE: Shape = Shape {
     heads: HEADS,
-    shown: &[
-        "ID",
-        "Image",
-        "Command",
-        "RunningFor",
-        "Status",
-        "Ports",
-        "Names",
-    ],
+    shown: SHOWN.split_at(SHOWN.len() - 1).0,
 };
 const WITH_SIZE: Shape = Shape {
     heads: HEADS,
-    shown: &[
-        "ID",
-        "Image",
-        "Command",
-        "RunningFor",
-        "Status",
-        "Ports",
-        "Names",
-        "Size",
-    ],
+    shown: SHOWN,
 };
 
 /// Does all that the filters say hold? SOURCE: moby `daemon/list.go`

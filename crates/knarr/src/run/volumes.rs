@@ -218,7 +218,7 @@ fn run(paths: &Paths, verb: VolumeVerb) -> Result<u8, Error> {
                 let at = labels_path(&home, &name);
                 let above = home.dir.join("volume-labels");
                 std::fs::create_dir_all(&above).map_err(io(above.display().to_string()))?;
-                super::record::write(&at, &super::pairs(&label))?;
+                super::record::write(&at, &super::describe::pairs(&label))?;
             }
             println!("{name}");
             Ok(0)
