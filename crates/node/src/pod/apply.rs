@@ -157,7 +157,8 @@ impl Worker {
         match result {
             Ok(started) => {
                 if unit.made && attempt > unit.attempt && !unit.uncounted {
-                    unit.crash.restarted(now);
+                    unit.crash
+                        .restarted(now, unit.last.as_ref().map(|l| l.finished));
                 }
                 unit.uncounted = false;
                 unit.attempt = attempt;
@@ -239,7 +240,8 @@ impl Worker {
                 image_id,
             }) => {
                 if unit.made && attempt > unit.attempt {
-                    unit.crash.restarted(now);
+                    unit.crash
+                        .restarted(now, unit.last.as_ref().map(|l| l.finished));
                 }
                 unit.attempt = attempt;
                 unit.made = true;

@@ -66,10 +66,13 @@ impl Crash {
             _ => ended + self.delay,
         }
     }
-    pub(crate) fn restarted(&mut self, now: Instant) {
+    /// It was started at `now`, after it had ended at `ended`. Its run counts, not the pause after it: pauses grow longer
+    /// than some paces forget after.
+    pub(crate) fn restarted(&mut self, now: Instant, ended: Option<Instant>) {
+        let ended = ended.unwrap_or(now);
         let forgotten = self
             .restarted_at
-            .is_none_or(|at| now.saturating_duration_since(at) > self.pace.forget_after);
+            .is_none_or(|at| ended.saturating_duration_since(at) > self.pace.forget_after);
         self.delay = if forgotten {
             self.pace.least
         } else {
@@ -96,13 +99,37 @@ mod tests {
         for _ in 0..8 {
             let due = crash.due(now);
             waits.push((due - now).as_secs());
+            crash.restarted(due, Some(now));
             now = due;
-            crash.restarted(now);
         }
         assert_eq!(waits, [0, 10, 20, 40, 80, 160, 300, 300]);
         now += Duration::from_secs(601);
         assert_eq!(crash.due(now), now);
-        crash.restarted(now);
+        crash.restarted(now, Some(now));
         assert_eq!(crash.delay(), CRASH_MIN);
+    }
+
+    #[test]
+    fn pauses_longer_than_what_is_forgotten_after_go_on_growing() {
+        let pace = Pace {
+            at_first: Duration::ZERO,
+            least: Duration::from_millis(100),
+            most: Duration::from_secs(60),
+            forget_after: Duration::from_secs(10),
+        };
+        let (mut crash, mut ended, mut waits) = (Crash::at(pace), Instant::now(), vec![]);
+        for _ in 0..14 {
+            let due = crash.due(ended);
+            waits.push((due - ended).as_millis());
+            crash.restarted(due, Some(ended));
+            ended = due + Duration::from_millis(300);
+        }
+        let expected = [
+            0, 100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 51200, 60000, 60000, 60000,
+        ];
+        assert_eq!(waits, expected);
+        ended += Duration::from_secs(10);
+        crash.restarted(ended, Some(ended));
+        assert_eq!(crash.delay(), pace.least);
     }
 }
