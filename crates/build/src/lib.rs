@@ -34,6 +34,7 @@ mod pull;
 mod rehearsal;
 mod request;
 mod run;
+mod running;
 mod session;
 mod shared_cache;
 pub mod source;

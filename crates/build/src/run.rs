@@ -2,14 +2,11 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use knarr_dockerfile::{CommandLine, Heredoc, Mount, Network, Run, Security};
-use knarr_runtime::{AppArmor, ContainerSpec, Runtime, SandboxSpec, User};
+use knarr_runtime::{AppArmor, ContainerSpec, SandboxSpec, User};
 
 use crate::{
     accounts,
@@ -20,9 +17,10 @@ use crate::{
     graph::Graph,
     instructions::At,
     mounting::{Planned, Ready},
-    network::{Net, Networks},
+    network::Net,
     overlay::Mounted,
     request::Entitlement,
+    running::Running,
     state::{State, clean},
     step::{Begun, Failure, Making, Step},
 };
@@ -369,16 +367,8 @@ impl Graph<'_> {
             Net::Own => self.engine.options.networks.clone(),
             _ => None,
         };
-        let mut running = Running {
-            runtime: runtime.clone(),
-            networks: networks.clone(),
-            id: Some(id.clone()),
-        };
-        let made = runtime.create_sandbox(sandbox).await?;
-        if let (Some(networks), Some(namespace)) = (networks, &made.netns) {
-            let connected = networks.connect(&id, namespace).await;
-            connected.map_err(|why| Error::Request(format!("the network of RUN: {why}")))?;
-        }
+        let mut running = Running::begin(runtime.clone(), networks, sandbox);
+        running.begun().await?;
         let mut follow = Follow::new(&log)?;
         let ended = async {
             runtime.run(spec).await?;
@@ -457,45 +447,4 @@ fn write_script(dir: &Path, name: &str, text: &str) -> Result<(), Error> {
     std::fs::write(&path, text).map_err(io(&path))?;
     let mode = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(&path, mode).map_err(io(&path))
-}
-
-/// A container with its sandbox; dropped before its end, both are removed in the background.
-struct Running {
-    runtime: Runtime,
-    networks: Option<Arc<dyn Networks>>,
-    id: Option<String>,
-}
-
-async fn remove(runtime: &Runtime, networks: Option<&dyn Networks>, id: &str) -> Result<(), Error> {
-    runtime.delete(id).await?;
-    runtime.delete_sandbox(id).await?;
-    if let Some(networks) = networks {
-        let gone = networks.disconnect(id).await;
-        gone.map_err(|why| Error::Request(format!("the network of RUN: {why}")))?;
-    }
-    Ok(())
-}
-
-impl Running {
-    async fn end(&mut self) -> Result<(), Error> {
-        if let Some(id) = &self.id {
-            remove(&self.runtime, self.networks.as_deref(), id).await?;
-            self.id = None;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let (Some(id), Ok(handle)) = (self.id.take(), tokio::runtime::Handle::try_current()) else {
-            return;
-        };
-        let (runtime, networks) = (self.runtime.clone(), self.networks.clone());
-        handle.spawn(async move {
-            if let Err(e) = remove(&runtime, networks.as_deref(), &id).await {
-                tracing::warn!("the container of a canceled step cannot be removed: {e}");
-            }
-        });
-    }
 }

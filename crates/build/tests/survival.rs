@@ -109,6 +109,58 @@ async fn a_canceled_build_leaves_nothing_running() {
     world.close().await;
 }
 
+/// Sandboxes that the engine's sessions have.
+fn sandboxes(world: &World) -> Vec<std::path::PathBuf> {
+    fn below(dir: &std::path::Path, depth: u32, found: &mut Vec<std::path::PathBuf>) {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            if dir.ends_with("sandboxes") {
+                found.push(entry.path());
+            } else if depth > 0 && entry.file_type().is_ok_and(|t| t.is_dir()) {
+                below(&entry.path(), depth - 1, found);
+            }
+        }
+    }
+    let mut found = vec![];
+    below(&world.dir.path().join("build/sessions"), 4, &mut found);
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_canceled_while_a_step_is_prepared_leaves_no_sandbox() {
+    let world = World::new();
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(64);
+    let told = move |event: knarr_build::Event| {
+        let _ = sender.try_send(event);
+    };
+    let mut seen = 0;
+    for round in 0..150_u64 {
+        let text = format!("FROM {BASE}\nRUN echo {round}; sleep 1000");
+        let request = world.request(&text, &[]);
+        let mut build = std::pin::pin!(knarr_build::build(&world.engine, request, &told));
+        let begun = async {
+            while let Some(event) = receiver.recv().await {
+                if matches!(event, knarr_build::Event::Started { name, .. } if name.contains("RUN"))
+                {
+                    break;
+                }
+            }
+            tokio::time::sleep(Duration::from_micros(round * 100)).await;
+        };
+        tokio::select! {
+            done = &mut build => panic!("{:?}", done.map(|b| b.metadata)),
+            () = begun => seen += sandboxes(&world).len(),
+        }
+    }
+    assert!(seen > 0, "no build was canceled when it had a sandbox");
+    for _ in 0..600 {
+        if sandboxes(&world).is_empty() {
+            return world.close().await;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{:?}", sandboxes(&world));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn stages_run_side_by_side_and_a_locked_cache_is_one_s_alone() {
     let world = World::new();
