@@ -197,8 +197,33 @@ fn try_become(process: &Process, seccomp: &Programs) -> Result<Never, String> {
     }
     sys::cloexec_from(3);
     let path_c = sys::c_string(&path).map_err(failed("the program's path"))?;
-    let error = sys::execve(&path_c, &args, &env_strings);
+    let error = patiently(
+        || sys::execve(&path_c, &args, &env_strings),
+        || drop(rustix::thread::nanosleep(&BUSY_PAUSE)),
+    );
     Err(format!("exec {}: {}", path.display(), os_text(&error)))
+}
+
+/// Between two tries of a program that somebody writes, and how many there are: half a second in all.
+const BUSY_PAUSE: rustix::thread::Timespec = rustix::thread::Timespec {
+    tv_sec: 0,
+    tv_nsec: 10_000_000,
+};
+const BUSY_TRIES: u32 = 50;
+
+/// Tries again for a while where the program is open for writing: a process that was forked while its writer had it open
+/// has that descriptor, too, until it becomes another program (<https://github.com/golang/go/issues/22315>).
+fn patiently(mut exec: impl FnMut() -> io::Error, mut pause: impl FnMut()) -> io::Error {
+    let busy = |e: &io::Error| e.raw_os_error() == Some(libc::ETXTBSY);
+    let mut error = exec();
+    for _ in 1..BUSY_TRIES {
+        if !busy(&error) {
+            break;
+        }
+        pause();
+        error = exec();
+    }
+    error
 }
 
 /// SOURCE: runc `libcontainer`, the limits are set before powers are given up, since raising one needs CAP_SYS_RESOURCE. Where the
@@ -337,6 +362,32 @@ pub(crate) fn os_text(error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_that_is_written_is_tried_again_for_a_while() {
+        for (name, busy_for, then, want_tries) in [
+            ("at once another fault", 0, libc::ENOENT, 1),
+            ("busy for a moment", 3, libc::ENOENT, 4),
+            ("busy for good", u32::MAX, libc::ENOENT, BUSY_TRIES),
+        ] {
+            let (mut tries, mut pauses) = (0, 0);
+            let error = patiently(
+                || {
+                    tries += 1;
+                    let busy = tries <= busy_for;
+                    io::Error::from_raw_os_error(if busy { libc::ETXTBSY } else { then })
+                },
+                || pauses += 1,
+            );
+            let last = if busy_for == u32::MAX {
+                libc::ETXTBSY
+            } else {
+                then
+            };
+            assert_eq!(error.raw_os_error(), Some(last), "{name}");
+            assert_eq!((tries, pauses), (want_tries, want_tries - 1), "{name}");
+        }
+    }
 
     #[test]
     fn capabilities_by_name() {
