@@ -70,14 +70,40 @@ async fn client(paths: &Paths) -> Result<Client, Error> {
 
 /// Connects, starting the platform detached when it isn't running. Tells whether it was started.
 pub async fn ensure(paths: &Paths) -> Result<(Client, bool), Error> {
-    if paths.running().is_some() {
-        return Ok((client(paths).await?, false));
+    if let Some(client) = settled(paths, Duration::from_secs(START_SECONDS_MAX)).await? {
+        return Ok((client, false));
     }
     let paths_for_start = paths.clone();
     tokio::task::spawn_blocking(move || start(&paths_for_start))
         .await
         .map_err(|e| Error::Failed(e.to_string()))??;
     Ok((client(paths).await?, true))
+}
+
+/// The client of a platform that runs, as soon as it is sure whether one does: one that holds its lock and does not answer
+/// has just been killed, and goes (its sockets and its lock after the last of its threads), or has just been started. After
+/// `most` it is left to the caller's requests to say what is wrong.
+async fn settled(paths: &Paths, most: Duration) -> Result<Option<Client>, Error> {
+    let deadline = tokio::time::Instant::now() + most;
+    loop {
+        if paths.running().is_none() {
+            return Ok(None);
+        }
+        let late = tokio::time::Instant::now() > deadline;
+        match client(paths).await {
+            Ok(client) if late || answers(&client).await => return Ok(Some(client)),
+            // its kubeconfig is yet to be written
+            Err(Error::Io { .. }) if !late => {}
+            Err(error) => return Err(error),
+            Ok(_) => {}
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn answers(client: &Client) -> bool {
+    let asked = tokio::time::timeout(Duration::from_secs(5), client.apiserver_version()).await;
+    matches!(asked, Ok(Ok(_) | Err(kube::Error::Api(_))))
 }
 
 /// Spawns `knarr serve` in a session of its own and waits until it says that it is ready.
@@ -129,5 +155,88 @@ fn start(paths: &Paths) -> Result<(), Error> {
             "the platform did not get ready in {START_SECONDS_MAX} s; see {}",
             paths.log().display()
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{FlockOperation, flock};
+    use std::{
+        io::Write,
+        net::{SocketAddr, TcpListener},
+    };
+
+    /// A platform's lock, and a kubeconfig that leads there.
+    fn held(folder: &std::path::Path, api: SocketAddr) -> (Paths, std::fs::File) {
+        let paths = Paths::new(folder).unwrap();
+        std::fs::write(paths.pid(), "1").unwrap();
+        let lock = std::fs::File::open(paths.pid()).unwrap();
+        flock(&lock, FlockOperation::LockExclusive).unwrap();
+        let cluster =
+            serde_json::json!({"name": "k", "cluster": {"server": format!("http://{api}")}});
+        let context = serde_json::json!({"name": "k", "context": {"cluster": "k", "user": "k"}});
+        let user = serde_json::json!({"name": "k", "user": {}});
+        let file = serde_json::json!({"apiVersion": "v1", "kind": "Config", "current-context": "k",
+            "clusters": [cluster], "contexts": [context], "users": [user]});
+        std::fs::write(paths.kubeconfig(), file.to_string()).unwrap();
+        (paths, lock)
+    }
+
+    /// Says its version to each who asks, when it is to say anything.
+    fn listen(listener: TcpListener, speaks: bool) {
+        let version = ["major", "minor", "gitVersion", "gitCommit", "gitTreeState"];
+        let more = ["buildDate", "goVersion", "compiler", "platform"];
+        let all = version
+            .iter()
+            .chain(&more)
+            .map(|k| ((*k).into(), "".into()));
+        let body = serde_json::Value::Object(all.collect()).to_string();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten().filter(|_| speaks) {
+                let _ = stream.read(&mut [0; 4096]);
+                let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close";
+                let _ = write!(
+                    stream,
+                    "{head}\r\nContent-Length: {}\r\n\r\n{body}",
+                    body.len()
+                );
+            }
+        });
+    }
+
+    fn ask(paths: &Paths) -> tokio::task::JoinHandle<bool> {
+        let paths = paths.clone();
+        let most = Duration::from_secs(300);
+        tokio::spawn(async move { settled(&paths, most).await.unwrap().is_some() })
+    }
+
+    #[tokio::test]
+    async fn a_platform_that_goes_or_comes_is_waited_for() {
+        let bound = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let folder = tempfile::tempdir().unwrap();
+
+        // killed: what still takes connections closes each of them, and the lock goes last
+        let silent = bound();
+        let (paths, lock) = held(folder.path(), silent.local_addr().unwrap());
+        listen(silent, false);
+        let going = ask(&paths);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(!going.is_finished(), "neither here nor gone");
+        drop(lock);
+        assert!(!going.await.unwrap());
+
+        // started: it holds its lock before it listens, and before its kubeconfig is there
+        let later = bound();
+        let address = later.local_addr().unwrap();
+        let (paths, _lock) = held(folder.path(), address);
+        let kubeconfig = std::fs::read(paths.kubeconfig()).unwrap();
+        std::fs::remove_file(paths.kubeconfig()).unwrap();
+        let coming = ask(&paths);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        std::fs::write(paths.kubeconfig(), kubeconfig).unwrap();
+        assert!(!coming.is_finished());
+        listen(later, true);
+        assert!(coming.await.unwrap());
     }
 }
