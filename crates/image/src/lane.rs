@@ -16,6 +16,9 @@ const PREFIX: &str = "knarr-build-own-";
 /// Those of v1 that threads may be in by themselves, and that share something out.
 const V1: [&str; 2] = ["cpu", "blkio"];
 
+/// A thread may start another while the group is emptied.
+const EMPTIED_MOST: usize = 8;
+
 static CURRENT: Mutex<Weak<Lane>> = Mutex::new(Weak::new());
 
 /// The group, made when the first thread goes in, gone with the last who holds it.
@@ -29,7 +32,37 @@ pub struct Lane {
 struct Made {
     doors: Vec<File>,
     back: Vec<File>,
-    folders: Vec<PathBuf>,
+    folders: Vec<Folder>,
+}
+
+/// A group of this process's, locked for as long as it is: so [`sweep`] knows it from what is left, whoever has its pid now
+/// and whatever namespace of pids it looks from.
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Folder {
+    fn make(path: PathBuf) -> Option<Folder> {
+        fs::create_dir(&path).ok()?;
+        let locked = lock(&path);
+        if locked.is_none() {
+            let _ = fs::remove_dir(&path);
+        }
+        // another's sweep may have come in between: then nothing is there to be opened, and there is no lane this time
+        Some(Folder {
+            _lock: locked?,
+            path,
+        })
+    }
+}
+
+/// None where somebody else has the lock.
+fn lock(folder: &Path) -> Option<File> {
+    let file = File::open(folder).ok()?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).ok()?;
+    Some(file)
 }
 
 impl Lane {
@@ -37,6 +70,7 @@ impl Lane {
     pub fn hold(shares: u64) -> Arc<Lane> {
         let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
         current.upgrade().unwrap_or_else(|| {
+            sweep(Path::new(MOUNT));
             let lane = Arc::new(Lane {
                 shares,
                 made: OnceLock::new(),
@@ -54,7 +88,6 @@ impl Lane {
             .upgrade()?;
         let made = lane.made.get_or_init(|| {
             let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-            sweep(Path::new(MOUNT));
             make(Path::new(MOUNT), &own, lane.shares)
         });
         let inside = made.as_ref().is_some_and(|made| made.pass(&made.doors));
@@ -79,13 +112,34 @@ impl Made {
     fn pass(&self, doors: &[File]) -> bool {
         doors.iter().all(|mut door| door.write_all(b"0").is_ok())
     }
+
+    /// Threads that were started in the lane are in it for life, e.g. those of a runtime that keeps them for its next work:
+    /// they go where the others went.
+    fn empty(&self) {
+        for (folder, mut back) in self.folders.iter().zip(&self.back) {
+            for list in ["tasks", "cgroup.threads"] {
+                let threads = fs::read_to_string(folder.path.join(list)).unwrap_or_default();
+                for thread in threads.lines() {
+                    // it may have ended
+                    let _ = back.write_all(thread.as_bytes());
+                }
+            }
+        }
+    }
 }
 
 impl Drop for Made {
     fn drop(&mut self) {
-        for folder in &self.folders {
-            // one that holds somebody goes with the next build's
-            let _ = fs::remove_dir(folder);
+        for _ in 0..EMPTIED_MOST {
+            self.empty();
+            let left = |folder: &Folder| match fs::remove_dir(&folder.path) {
+                Err(e) => e.kind() != std::io::ErrorKind::NotFound,
+                Ok(()) => false,
+            };
+            // all are tried; one that still holds somebody goes with the next build's
+            if self.folders.iter().filter(|folder| left(folder)).count() == 0 {
+                break;
+            }
         }
     }
 }
@@ -127,13 +181,17 @@ fn make_v1(mount: &Path, own: &str, name: &str, shares: u64) -> Option<Made> {
         let Some(path) = own_path(own, controller) else {
             continue;
         };
-        let folder = tree.join(name);
-        if fs::create_dir(&folder).is_err() {
+        let Some(out) = door(tree.join(path.trim_start_matches('/')).join("tasks")) else {
             continue;
-        }
-        made.folders.push(folder.clone());
-        let out = tree.join(path.trim_start_matches('/')).join("tasks");
-        let (Some(into), Some(out)) = (door(folder.join("tasks")), door(out)) else {
+        };
+        let Some(kept) = Folder::make(tree.join(name)) else {
+            continue;
+        };
+        let folder = kept.path.clone();
+        let into = door(folder.join("tasks"));
+        made.folders.push(kept);
+        made.back.push(out);
+        let Some(into) = into else {
             continue;
         };
         write(folder.join("cpu.shares"), &shares.to_string());
@@ -142,7 +200,6 @@ fn make_v1(mount: &Path, own: &str, name: &str, shares: u64) -> Option<Made> {
         let _ = write(folder.join("blkio.bfq.weight"), &weight)
             || write(folder.join("blkio.weight"), &weight);
         made.doors.push(into);
-        made.back.push(out);
     }
     Some(made).filter(|made| !made.doors.is_empty())
 }
@@ -155,12 +212,13 @@ fn make_v2(mount: &Path, own: &str, name: &str, shares: u64) -> Option<Made> {
     if !path.is_empty() && below.any(|entry| entry.path().is_dir()) {
         return None;
     }
-    let folder = parent.join(name);
-    fs::create_dir(&folder).ok()?;
+    let back = door(parent.join("cgroup.threads"))?;
+    let kept = Folder::make(parent.join(name))?;
+    let folder = kept.path.clone();
     let mut made = Made {
         doors: vec![],
-        back: vec![],
-        folders: vec![folder.clone()],
+        back: vec![back],
+        folders: vec![kept],
     };
     if !write(folder.join("cgroup.type"), "threaded") {
         return None;
@@ -170,19 +228,21 @@ fn make_v2(mount: &Path, own: &str, name: &str, shares: u64) -> Option<Made> {
     let weight = 1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142;
     write(folder.join("cpu.weight"), &weight.to_string());
     made.doors.push(door(folder.join("cgroup.threads"))?);
-    made.back.push(door(parent.join("cgroup.threads"))?);
     Some(made)
 }
 
-/// Removes what killed processes left.
+/// Removes what killed processes left: on v2 beside where this process would make its own.
 fn sweep(mount: &Path) {
-    for tree in V1.map(|controller| mount.join(controller)) {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let v2 = own_path(&own, "").map(|path| mount.join(path.trim_start_matches('/')));
+    let trees = V1.map(|controller| mount.join(controller));
+    for tree in trees.into_iter().chain(v2) {
         for entry in fs::read_dir(tree).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
-            let pid = pid.and_then(|rest| rest.split('-').next());
-            if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-                let _ = fs::remove_dir(entry.path());
+            let path = entry.path();
+            let ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
+            // who is in one that nobody holds has been left there, too, and it stays
+            if let Some(_lock) = ours.then(|| lock(&path)).flatten() {
+                let _ = fs::remove_dir(&path);
             }
         }
     }
@@ -220,14 +280,67 @@ mod tests {
             seen += 1;
             let before = here();
             assert!(made.pass(&made.doors), "{made:?}");
-            let name = made.folders[0].file_name().unwrap().to_str().unwrap();
+            let name = made.folders[0].path.file_name().unwrap().to_str().unwrap();
             assert!(here().contains(name), "{}", here());
             assert!(made.pass(&made.back), "{made:?}");
             assert_eq!(here(), before);
-            let folders = made.folders.clone();
+            let folders = paths(&made);
             drop(made);
             assert!(folders.iter().all(|folder| !folder.exists()), "{folders:?}");
         }
         assert!(seen > 0, "no cgroups could be made at {MOUNT}");
+    }
+
+    fn paths(made: &Made) -> Vec<PathBuf> {
+        made.folders.iter().map(|f| f.path.clone()).collect()
+    }
+
+    /// A thread that was started inside and lives on is put out, so that the group can go.
+    #[test]
+    fn who_was_born_in_the_lane_does_not_keep_it() {
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+        let here = || fs::read_to_string("/proc/thread-self/cgroup").unwrap();
+        for mount in [Path::new(MOUNT), &Path::new(MOUNT).join("unified")] {
+            let Some(made) = make(mount, &own, 256) else {
+                continue;
+            };
+            let before = here();
+            assert!(made.pass(&made.doors), "{made:?}");
+            let (go, wait) = std::sync::mpsc::channel::<()>();
+            let (say, hear) = std::sync::mpsc::channel();
+            let born = std::thread::spawn(move || {
+                say.send(here()).unwrap();
+                let _ = wait.recv();
+                here()
+            });
+            assert_ne!(hear.recv().unwrap(), before);
+            assert!(made.pass(&made.back), "{made:?}");
+            let folders = paths(&made);
+            drop(made);
+            assert!(folders.iter().all(|folder| !folder.exists()), "{folders:?}");
+            drop(go);
+            assert_eq!(born.join().unwrap(), before);
+        }
+    }
+
+    /// What nobody holds goes with the next lane, even when a living process has the pid now; what is held stays.
+    #[test]
+    fn what_is_left_is_swept_and_what_is_held_is_not() {
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+        for mount in [Path::new(MOUNT), &Path::new(MOUNT).join("unified")] {
+            let Some(held) = make(mount, &own, 256) else {
+                continue;
+            };
+            let left: Vec<PathBuf> = paths(&held)
+                .iter()
+                .map(|path| path.with_file_name(format!("{PREFIX}1-left{}", std::process::id())))
+                .collect();
+            for path in &left {
+                fs::create_dir(path).unwrap();
+            }
+            sweep(mount);
+            assert!(left.iter().all(|path| !path.exists()), "{left:?}");
+            assert!(paths(&held).iter().all(|path| path.exists()), "{held:?}");
+        }
     }
 }
