@@ -12,6 +12,7 @@ mod builds;
 mod compat;
 mod compose;
 mod conformance;
+mod dockerfiles;
 mod fuzz;
 mod go_source;
 mod order;
@@ -73,6 +74,12 @@ const USAGE: &str = "usage: xtask schema-table <definitions.json> <go module cac
   --runs     each time is the middle one of so many (default: 3)
   --focus    only the cases whose names hold this
 
+       xtask dockerfiles --docker <folder> [--knarr <program>] [--cases <file>] [--focus <text>] [--jobs <n>]
+
+  --docker   a folder with usr/sbin/dockerd, and containerd, runc, docker and (usr/libexec/docker/cli-plugins) docker-buildx
+  --cases    default: data/dockerfiles.txt; python3 and git serve what the cases fetch, at 127.0.0.1:18080 and 9418
+  --focus    only the cases whose names hold this
+
        xtask order --knarr <program> --map <file> [--seconds <n>] [--out <file>]
 
   --map      what the linker says of the program:
@@ -107,6 +114,7 @@ fn main() -> anyhow::Result<()> {
         ["archives", arguments @ ..] => archives::run(archives::options(arguments)?),
         ["bench", arguments @ ..] => bench::run(arguments),
         ["builds", arguments @ ..] => builds::compare(builds::options(arguments)?),
+        ["dockerfiles", arguments @ ..] => dockerfiles::run(dockerfiles::options(arguments)?),
         ["order", arguments @ ..] => order::run(&order::options(arguments)?),
         ["fuzz", arguments @ ..] => fuzz::run(arguments),
         _ => anyhow::bail!("{USAGE}"),

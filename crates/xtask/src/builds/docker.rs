@@ -36,6 +36,11 @@ impl Docker {
         let (socket, log) = (dir.join("docker.sock"), dir.join("dockerd.log"));
         // raising limits needs CAP_SYS_RESOURCE, and containers need none of what Debian's settings say
         fs::write(dir.join("daemon.json"), "{}")?;
+        // newer clients have BuildKit's part as a program of its own
+        let plugins = folder.join("usr/libexec/docker/cli-plugins");
+        if plugins.is_dir() {
+            let _ = std::os::unix::fs::symlink(fs::canonicalize(plugins)?, dir.join("cli-plugins"));
+        }
         let script =
             "umount /sys/fs/cgroup/unified 2>/dev/null; ip link set lo up || exit 1; exec \"$@\"";
         let process = Command::new("unshare")
@@ -93,6 +98,11 @@ impl Docker {
             .env("PATH", path(&self.folder))
             .args(arguments);
         command
+    }
+
+    /// Of the daemon: its network is not this process's.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
     }
 
     /// Takes images from an archive.
