@@ -32,12 +32,13 @@ enum Watched {
 
 struct Shared {
     epoll: OwnedFd,
+    /// Open for as long as the thread: closed as soon as it is written to, it may be gone before the thread has looked.
+    stop: OwnedFd,
     watched: Mutex<(u64, HashMap<u64, Watched>)>,
 }
 
 pub(crate) struct Watcher {
     shared: Arc<Shared>,
-    stop: OwnedFd,
 }
 
 impl Watcher {
@@ -45,13 +46,13 @@ impl Watcher {
         let told = || "starting the thread that watches containers".into();
         let shared = Arc::new(Shared {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC).during(told)?,
+            stop: rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+                .during(told)?,
             watched: Mutex::new((STOP, HashMap::new())),
         });
-        let stop = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .during(told)?;
         epoll::add(
             &shared.epoll,
-            &stop,
+            &shared.stop,
             epoll::EventData::new_u64(STOP),
             epoll::EventFlags::IN,
         )
@@ -62,7 +63,7 @@ impl Watcher {
             .stack_size(256 * 1024)
             .spawn(move || thread.run())
             .during(told)?;
-        Ok(Watcher { shared, stop })
+        Ok(Watcher { shared })
     }
 
     /// Watches a shim: its process, and its socket when we are the one who started it.
@@ -96,7 +97,7 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
+        let _ = rustix::io::write(&self.shared.stop, &1u64.to_ne_bytes());
     }
 }
 
@@ -183,6 +184,26 @@ impl Shared {
                     of.settle();
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    /// A platform opens a runtime for each build: none may leave its thread behind.
+    #[test]
+    fn the_thread_ends_with_its_watcher() {
+        let left: Vec<_> = (0..200)
+            .map(|_| Arc::downgrade(&Watcher::start().unwrap().shared))
+            .collect();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let alive = || left.iter().filter(|w| w.strong_count() > 0).count();
+        while alive() > 0 {
+            assert!(Instant::now() < deadline, "{} threads are left", alive());
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 }
