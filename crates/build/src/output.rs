@@ -210,18 +210,7 @@ fn write(
             .and_then(|()| out.flush())
             .map_err(io("standard output"));
     }
-    let dir = match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
-    let temp = tempfile::NamedTempFile::new_in(dir).map_err(io(dir))?;
-    let mut out = std::io::BufWriter::with_capacity(1 << 20, temp);
-    fill(&mut out).map_err(io(path))?;
-    let temp = out.into_inner().map_err(|e| io(path)(e.into_error()))?;
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    temp.as_file().set_permissions(mode).map_err(io(path))?;
-    temp.persist(path).map_err(|e| io(path)(e.error))?;
-    Ok(())
+    knarr_image::write_whole(path, fill).map_err(io(path))
 }
 
 /// All files of a root, sorted by name.

@@ -5,7 +5,10 @@ mod common;
 use common::{BASE, World};
 use knarr_build::{Entitlement, NamedContext, Output, OutputKind, Secret};
 use knarr_dockerfile::Network;
-use std::{fs, os::unix::fs::MetadataExt};
+use std::{
+    fs,
+    os::unix::fs::{FileTypeExt, MetadataExt},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn failures_are_told_with_their_place() {
@@ -181,6 +184,13 @@ async fn named_contexts_take_the_place_of_what_they_name() {
             "from the folder\n",
         ),
         (
+            "a folder as the base",
+            "FROM one\nCOPY --from=one f /a".to_owned(),
+            "one",
+            NamedContext::Folder(folder.clone()),
+            "from the folder\n",
+        ),
+        (
             "another stage",
             format!("FROM {BASE} AS one\nRUN echo 1 > /x\nFROM {BASE}\nCOPY --from=two /x /a"),
             "two",
@@ -194,6 +204,12 @@ async fn named_contexts_take_the_place_of_what_they_name() {
         let (built, heard) = world.build(request).await;
         let built = built.unwrap_or_else(|e| panic!("{name}: {}\n{}", e.report(), heard.output()));
         assert_eq!(world.file(&built, "a").as_deref(), Some(wanted), "{name}");
+        // each layer has its entry
+        let config = world.config(&built);
+        let history = config["history"].as_array().unwrap().iter();
+        let layers = history.filter(|entry| entry["empty_layer"] != true).count();
+        let ids = config["rootfs"]["diff_ids"].as_array().unwrap();
+        assert_eq!(layers, ids.len(), "{name}: {config}");
     }
     world.close().await;
 }
@@ -203,11 +219,19 @@ async fn outputs() {
     let world = World::new();
     let dockerfile = "FROM scratch\nCOPY b /d/b\nCOPY --chown=33:34 --chmod=640 a /d/a";
     let out = world.context(&[]);
+    let null = rustix::fs::makedev(1, 3);
+    let (kind, mode) = (
+        rustix::fs::FileType::CharacterDevice,
+        rustix::fs::Mode::from_raw_mode(0o666),
+    );
+    rustix::fs::mknodat(rustix::fs::CWD, out.join("device"), kind, mode, null).unwrap();
     for (kind, name) in [
         (OutputKind::Local, "local"),
         (OutputKind::Tar, "x.tar"),
         (OutputKind::Oci, "oci.tar"),
         (OutputKind::Docker, "docker.tar"),
+        (OutputKind::Tar, "device"),
+        (OutputKind::Docker, "device"),
     ] {
         let mut request = world.request(dockerfile, &[("a", "1"), ("b", "2")]);
         request.not_stored = true;
@@ -218,6 +242,9 @@ async fn outputs() {
         });
         world.good(request).await;
     }
+    // what is no file is written into, and stays
+    let device = fs::metadata(out.join("device")).unwrap();
+    assert!(device.file_type().is_char_device());
     let file = fs::metadata(out.join("local/d/a")).unwrap();
     assert_eq!(
         (file.mode() & 0o7777, file.uid(), file.gid()),

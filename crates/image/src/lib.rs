@@ -32,6 +32,7 @@ mod sources;
 mod store;
 mod tarfile;
 mod unpack;
+mod whole;
 
 pub use blobs::{Blob, ReadSeek};
 pub use collect::Collected;
@@ -41,6 +42,7 @@ pub use lane::Lane;
 pub use priority::{Low, gently};
 pub use reference::normalize;
 pub use store::ImageStore;
+pub use whole::write_whole;
 
 use std::{collections::BTreeMap, path::PathBuf};
 

@@ -52,15 +52,17 @@ impl ImageStore {
     }
 
     pub(crate) fn save_found(&self, images: &[Image], to: &Path) -> Result<(), Error> {
-        let dir = to.parent().filter(|p| !p.as_os_str().is_empty());
-        let dir = dir.unwrap_or(Path::new("."));
-        let temp = tempfile::NamedTempFile::new_in(dir).map_err(io(to))?;
-        let mut out = std::io::BufWriter::with_capacity(1 << 18, temp);
-        self.write_archive(images, &mut out)?;
-        let temp = out.into_inner().map_err(|e| io(to)(e.into_error()))?;
-        temp.as_file().sync_all().map_err(io(to))?;
-        temp.persist(to).map_err(|e| io(to)(e.error))?;
-        Ok(())
+        let mut why = None;
+        let written = crate::write_whole(to, |out| {
+            self.write_archive(images, out).map_err(|e| {
+                why = Some(e);
+                std::io::ErrorKind::Other.into()
+            })
+        });
+        match why {
+            Some(why) => Err(why),
+            None => written.map_err(io(to)),
+        }
     }
 
     /// Writes images as an archive that `docker load`, `podman load`, `skopeo` and `ctr` read. What images have in common is

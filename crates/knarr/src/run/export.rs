@@ -11,7 +11,7 @@ use rustix::{
 };
 use std::{
     fs,
-    io::{BufWriter, IsTerminal, Write},
+    io::{BufWriter, IsTerminal},
     os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -58,15 +58,17 @@ pub async fn write_tree(
             )?),
             Some(output) => {
                 let told = || io(output.display().to_string());
-                let folder = match output.parent() {
-                    Some(folder) if folder != Path::new("") => folder,
-                    _ => Path::new("."),
-                };
-                let mut file = tempfile::NamedTempFile::new_in(folder).map_err(told())?;
-                knarr_image::export_tree(&path, BufWriter::new(&mut file))?;
-                file.flush().map_err(told())?;
-                file.persist(&output).map_err(|e| told()(e.error))?;
-                Ok(())
+                let mut why = None;
+                let written = knarr_image::write_whole(&output, |out| {
+                    knarr_image::export_tree(&path, out).map_err(|e| {
+                        why = Some(e);
+                        std::io::ErrorKind::Other.into()
+                    })
+                });
+                match why {
+                    Some(why) => Err(why.into()),
+                    None => written.map_err(told()),
+                }
             }
         }
     };
