@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use knarr_dockerfile::{Checks, Dockerfile, Ignore, Platform, check};
+use knarr_dockerfile::{Check, Checks, Dockerfile, Ignore, Platform, check};
 
 use crate::{
     cache::Cache,
@@ -14,7 +14,7 @@ use crate::{
     error::{Error, blocking, io},
     export, fetched,
     graph::{Graph, Parts, Shared, dockerfile_build, dockerfile_error},
-    progress::Progress,
+    progress::{Event, Progress},
     request::{BuildRequest, Built, Context, DockerfileFrom},
     shared_cache,
     state::State,
@@ -99,20 +99,41 @@ pub async fn build(
         })
     };
     let graphs: Vec<Graph> = platforms.iter().map(graph).collect::<Result<_, _>>()?;
-    futures::future::try_join_all(graphs.iter().map(Graph::prepare)).await?;
-    for graph in &graphs {
-        graph.rehearse().await?;
-    }
+    let prepared = async {
+        for graph in &graphs {
+            graph.sources_are_named()?;
+        }
+        futures::future::try_join_all(graphs.iter().map(Graph::prepare)).await?;
+        for graph in &graphs {
+            graph.rehearse().await?;
+        }
+        Ok(())
+    };
+    let prepared = prepared.await;
     let checks = {
         let store = &inner.options.images;
         let known = |name: &str| graphs.iter().find_map(|g| g.known_env(name));
         let env = |name: &str| known(name).or_else(|| Some(store.resolve(name).ok()??.config.env));
         let build = dockerfile_build(&request, &platforms[0]);
-        let checks = check(&file, &build, ignore.as_ref(), &env);
-        checks.map_err(|e| dockerfile_error(&found.name, &found.text, &e))?
+        // where that can't be told, nothing is prepared either
+        let needed = graphs.iter().filter_map(|g| g.needed().ok()).flatten();
+        let checks = check(&file, &build, &needed.collect(), ignore.as_ref(), &env);
+        checks.map_err(|e| dockerfile_error(&found.name, &found.text, &e))
     };
-    stop_on(&checks, &found)?;
-    let states = futures::future::try_join_all(graphs.iter().map(Graph::run)).await?;
+    // why it failed comes before what else is amiss, which is told all the same
+    let failed = |e: Error, found: Vec<Check>| {
+        if !found.is_empty() {
+            progress.tell(Event::Found { checks: found });
+        }
+        e
+    };
+    if let Err(e) = prepared {
+        return Err(failed(e, checks.map(|c| c.found).unwrap_or_default()));
+    }
+    let checks = checks?;
+    stop_on(&checks, &found).map_err(|e| failed(e, checks.found.clone()))?;
+    let states = futures::future::try_join_all(graphs.iter().map(Graph::run)).await;
+    let states = states.map_err(|e| failed(e, checks.found.clone()))?;
     let all: Vec<(&Graph, &State)> = graphs.iter().zip(states.iter().map(|s| &**s)).collect();
     let built = export::export(&all, checks.found).await?;
     drop(_in_use);

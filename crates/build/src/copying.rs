@@ -12,7 +12,7 @@ use crate::{
     copy::{self, CopyRequest, Source, Tree},
     error::{Error, blocking},
     fetched,
-    graph::{From, Graph},
+    graph::{From, Graph, VARIABLE_FROM},
     instructions::At,
     overlay::Mounted,
     state::{State, clean},
@@ -98,6 +98,15 @@ impl Graph<'_> {
     pub(crate) async fn copy_step(&self, at: &At<'_>, state: &mut State) -> Result<(), Error> {
         let name = self.step_name(at, state);
         let (wanted, said, from) = self.wanted(at, state).await?;
+        let named = wanted
+            .chown
+            .as_deref()
+            .is_some_and(|c| !copy::is_numeric(c));
+        if named && state.chain.is_empty() {
+            // SOURCE: buildkit solver/llbsolver/ops/file.go: nothing is there to look a name up in
+            let (first, last) = at.lines();
+            return Err(self.step_failed(first, last, &name, "invalid user index: -1".into()));
+        }
         let from = match from {
             Some(from) => {
                 let found = self.from(&from, at.stage, &state.platform).await;
@@ -219,24 +228,27 @@ impl Graph<'_> {
         let list = |all: &[String]| -> Result<Vec<String>, Error> {
             all.iter().map(|s| self.expanded(at, state, s)).collect()
         };
-        let wanted = |sources: &Sources, chown, chmod, exclude: &[String], link| {
+        let wanted = |sources: &Sources, chown, chmod, exclude: &[String], link: bool| {
+            let chown = option(chown)?;
+            // a name is looked up in what is below: such a layer can't be linked, so it is an ordinary one, as with dockerd
+            let named = chown.as_deref().is_some_and(|c| !copy::is_numeric(c));
             Ok::<_, Error>(Wanted {
                 sources: vec![],
                 destination: expand(&sources.destination)?,
                 workdir: clean(state.workdir()),
-                chown: option(chown)?,
+                chown,
                 chmod: option(chmod)?,
                 parents: false,
                 exclude: list(exclude)?,
-                link,
+                link: link && !named,
                 unpack: false,
             })
         };
         let (sources, mut spelled) = match &at.instruction.command {
             Command::Copy(c) => {
+                // one that an ONBUILD brought
                 if c.from.as_ref().is_some_and(|from| from.contains('$')) {
-                    let why = "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround";
-                    return Err(self.wrong_at(at, why.into()));
+                    return Err(self.wrong_at(at, VARIABLE_FROM.into()));
                 }
                 let mut wanted = wanted(&c.sources, &c.chown, &c.chmod, &c.exclude, c.link)?;
                 wanted.parents = c.parents;

@@ -84,6 +84,8 @@ pub(crate) struct Shared {
     pub(crate) imported: Imported,
 }
 
+pub(crate) const VARIABLE_FROM: &str = "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround";
+
 /// What `--from` leads to.
 #[derive(Clone)]
 pub(crate) enum From {
@@ -141,6 +143,29 @@ impl<'a> Graph<'a> {
             }
         }
         Ok(needed)
+    }
+
+    /// No stage, needed or not, copies from what can't be.
+    /// SOURCE: dockerfile2llb toCommand
+    pub(crate) fn sources_are_named(&self) -> Result<(), Error> {
+        for (at, stage) in self.file.stages.iter().enumerate() {
+            for instruction in &stage.instructions {
+                let Command::Copy(copy) = &instruction.command else {
+                    continue;
+                };
+                let Some(from) = &copy.from else {
+                    continue;
+                };
+                let why = match from.contains('$') {
+                    true => Some(VARIABLE_FROM.to_owned()),
+                    false => self.file.from(from, at).err(),
+                };
+                if let Some(why) = why {
+                    return Err(self.wrong(instruction.first, instruction.last, why));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Finds the images that the target needs, before anything is run: what isn't there is told at once.
@@ -349,6 +374,10 @@ impl<'a> Graph<'a> {
     async fn folder_state(&self, tree: &Tree, platform: &Platform) -> Result<State, Error> {
         let mut state = State::scratch(platform);
         self.copy_all(&mut state, tree).await?;
+        // others read an image's history only if each layer has an entry
+        state
+            .doc
+            .history(format!("[context {}]", tree.name()), true);
         Ok(state)
     }
 

@@ -1,5 +1,6 @@
 //! What a build tells while it runs.
 
+use knarr_dockerfile::Check;
 use std::time::Duration;
 
 /// Number of a step in its build, from 1, in the order of the steps' starts.
@@ -40,6 +41,8 @@ pub enum Event {
     },
     /// Something that the user should know and that is no failure.
     Warning { text: String },
+    /// What the Dockerfile should say otherwise, of a build that fails; of one that does not it is in what was built.
+    Found { checks: Vec<Check> },
 }
 
 /// Who is told. Called from the build's own task: must not block.

@@ -3,6 +3,7 @@
 mod common;
 
 use common::World;
+use std::os::unix::fs::MetadataExt;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mistakes_are_told_as_buildkit_tells_them() {
@@ -159,6 +160,72 @@ async fn a_mistake_in_the_last_line_is_told_before_the_first_command_runs() {
     let (built, _) = world.good(world.request(text, &[("a", "1")])).await;
     assert_eq!(world.file(&built, "b/c/a").as_deref(), Some("1"));
     assert_eq!(world.config(&built)["config"]["WorkingDir"], "/w/");
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_be_copied() {
+    let world = World::new();
+    for (text, why) in [
+        // in a stage that nobody needs, too
+        (
+            "FROM scratch AS a\nCOPY --from=$x a /\nFROM scratch\nCOPY a /\n",
+            "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround",
+        ),
+        (
+            "FROM scratch AS a\nCOPY --from=5 a /\nFROM scratch\nCOPY a /\n",
+            "invalid stage index 5",
+        ),
+        (
+            "FROM scratch\nCOPY a[ /\n",
+            "invalid includepatterns: [a[]: syntax error in pattern",
+        ),
+        (
+            "FROM scratch\nCOPY --chown=app a /\n",
+            "invalid user index: -1",
+        ),
+        (
+            "FROM scratch\nCOPY --link --chown=:app a /\n",
+            "invalid user index: -1",
+        ),
+    ] {
+        let (failed, _) = world.build(world.request(text, &[("a", "1")])).await;
+        let report = failed.expect_err(text).report();
+        let last = report.lines().last().unwrap().trim_start_matches("ERROR: ");
+        let last = last.trim_start_matches("failed to build: ");
+        assert_eq!(last, why, "{text}");
+    }
+    // a name is looked up in the image, with --link, too
+    let text = "FROM scratch\nCOPY passwd /etc/\nCOPY --link --chown=app a /\n";
+    let files = [("a", "1"), ("passwd", "app:x:7:8::/:\n")];
+    let (built, _) = world.good(world.request(text, &files)).await;
+    let layers = &built.image.as_ref().unwrap().layers;
+    let made = layers.iter().find_map(|l| l.join("a").metadata().ok());
+    let made = made.unwrap();
+    assert_eq!((made.uid(), made.gid()), (7, 8));
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_fails_tells_what_else_is_amiss() {
+    let world = World::new();
+    for text in [
+        "FROM busybox:1\nCMD x\nRUN exit 1\n",
+        "FROM busybox:1\nCMD x\nUSER $none\nCOPY nothing /\n",
+        "# check=error=true\nFROM busybox:1\nCMD x\n",
+        "FROM nowhere:1\nCMD x\n",
+        "FROM busybox:1\nCMD x\nFROM busybox:1 AS two\nCOPY --from=$x a /\nCMD x\n",
+    ] {
+        let (failed, heard) = world.build(world.request(text, &[])).await;
+        failed.expect_err(text);
+        let told = heard.0.lock().unwrap();
+        let mut found = told.iter().filter_map(|event| match event {
+            knarr_build::Event::Found { checks } => Some(checks),
+            _ => None,
+        });
+        let checks = found.next().unwrap_or_else(|| panic!("{text}: {told:?}"));
+        assert_eq!(checks[0].rule, "JSONArgsRecommended", "{text}");
+    }
     world.close().await;
 }
 

@@ -47,7 +47,11 @@ async fn git_repositories() {
         ("#main:sub", false, Ok((&["deep"], ""))),
         ("#main:out/out/sub", true, Ok((&["deep"], ""))),
         ("#nope", false, Err("does not contain ref nope")),
-        ("#main:nope", false, Err("failed to open subdir /nope")),
+        (
+            "#main:nope",
+            false,
+            Err("failed to open subdir nope: no such file or directory"),
+        ),
     ];
     for (query, keep, want) in table {
         let reference = GitRef::parse(&format!("git://127.0.0.1:{port}/r{query}"));
@@ -95,6 +99,22 @@ async fn a_kept_git_folder_is_a_shallow_clone_without_passwords() {
         git(into.path(), &["remote", "get-url", "origin"]),
         reference.remote
     );
+    // what was asked for has its name
+    for (query, call, want) in [
+        ("", &["rev-parse", "refs/heads/main"][..], last.as_str()),
+        ("#v1", &["describe"], "v1"),
+        ("#main", &["rev-parse", "refs/heads/main"], last.as_str()),
+    ] {
+        let text = format!("git://127.0.0.1:{port}/r{query}");
+        let reference = GitRef::parse(&text).unwrap().unwrap();
+        let commit = tool.resolve(&reference).await.unwrap();
+        let into = tempfile::tempdir().unwrap();
+        let out = tool.check_out(&reference, &commit, true, into.path());
+        out.await.unwrap();
+        assert_eq!(git(into.path(), call), want, "{query}");
+        assert_eq!(git(into.path(), &["status", "--porcelain"]), "", "{query}");
+        assert!(!into.path().join(".git/logs").exists(), "{query}");
+    }
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use crate::{
     images,
 };
 use knarr_build::{BuildRequest, Context, DockerfileFrom, Event, NoCache, Outcome, Prune};
-use knarr_dockerfile::{Network, Platform};
+use knarr_dockerfile::{Check, Network, Platform};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use tokio::sync::mpsc;
@@ -209,8 +209,17 @@ fn told(event: Event) -> Option<Value> {
             ..
         } => stream(" ---> Using cache\n".into()),
         Event::Warning { text } => stream(format!("[Warning] {text}\n")),
+        Event::Found { checks } => stream(checks.iter().map(warned).collect()),
         Event::Started { .. } | Event::Ended { .. } => None,
     }
+}
+
+/// A finding, with the end of its line.
+fn warned(check: &Check) -> String {
+    format!(
+        "[Warning] {}: {} (line {})\n",
+        check.rule, check.message, check.line
+    )
 }
 
 fn failed(message: &str) -> Value {
@@ -340,7 +349,7 @@ fn finished(
     }
     let mut all = Vec::new();
     for check in &built.checks {
-        all.push(json!({ "stream": format!("[Warning] {}: {} (line {})\n", check.rule, check.message, check.line) }));
+        all.push(json!({ "stream": warned(check) }));
     }
     all.push(json!({ "aux": { "ID": image.id } }));
     all.push(json!({ "stream": format!("Successfully built {short}\n") }));

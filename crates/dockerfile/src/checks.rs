@@ -117,20 +117,22 @@ impl Findings {
 }
 
 /// Checks a file for a build. `image` gives the environment (`NAME=value`) of an image that is at hand; of one that isn't
-/// only a variable is told of that looks like a slip of the pen, for the image may set the others.
+/// only a variable is told of that looks like a slip of the pen, for the image may set the others. `needed` are the stages that
+/// the build makes: what others say is not gone into, only how the file is written.
 ///
 /// # Errors
 /// A `# check=` that can't be read, an `ARG` or `FROM` that can't be expanded.
 pub fn check(
     file: &Dockerfile,
     build: &Build,
+    needed: &BTreeSet<usize>,
     ignore: Option<&Ignore>,
     image: &dyn Fn(&str) -> Option<Vec<String>>,
 ) -> Result<Checks> {
     let wanted = wanted(file.source.check.as_deref())?;
     let mut found = Findings { all: vec![] };
     found.of_lines(&file.source);
-    found.of_file(false, file, build, ignore, image)?;
+    found.of_file(Some(needed), file, build, ignore, image)?;
     let mut found = found.wanted(&wanted, &file.source);
     found.sort_by_key(|c| c.line);
     let stop = wanted.error && !found.is_empty();
@@ -155,7 +157,7 @@ pub(crate) fn gathered(
         found.of_lines(source);
         let file = Dockerfile::parse(text)?;
         let known = file.target(build.stage.as_deref());
-        found.of_file(true, &file, build, ignore, image)?;
+        found.of_file(None, &file, build, ignore, image)?;
         known.map(drop).map_err(|why| Error::new(0, 0, why))
     };
     let error = gather().err();
@@ -178,15 +180,16 @@ impl Findings {
         }
     }
 
-    /// Without a target a `lint` is of all stages, and all have to be right.
+    /// Without `needed` it is a lint; without a target that is of all stages, and all have to be right.
     fn of_file(
         &mut self,
-        lint: bool,
+        needed: Option<&BTreeSet<usize>>,
         file: &Dockerfile,
         build: &Build,
         ignore: Option<&Ignore>,
         image: &dyn Fn(&str) -> Option<Vec<String>>,
     ) -> Result<()> {
+        let lint = needed.is_none();
         // in BuildKit's order
         rules::lines(file, self);
         rules::stage_names(file, self);
@@ -199,6 +202,11 @@ impl Findings {
         }
         let mut scopes: Vec<(Scope, bool, bool)> = vec![];
         for (at, stage) in file.stages.iter().enumerate() {
+            if needed.is_some_and(|needed| !needed.contains(&at)) {
+                // no stage that is needed begins with it
+                scopes.push((Scope::of_image(&[]), false, false));
+                continue;
+            }
             let base = global
                 .expand(&stage.base, file.escape)
                 .map_err(|e| Error::words(stage.first, stage.last, &e))?;

@@ -122,9 +122,8 @@ impl Dockerfile {
             return if number < at {
                 Ok(Base::Stage(number))
             } else {
-                Err(format!(
-                    "invalid stage index {number}: only the stages before this one can be copied from"
-                ))
+                // SOURCE: dockerfile2llb findStateByIndex
+                Err(format!("invalid stage index {number}"))
             };
         }
         Ok(self.base(name, at))

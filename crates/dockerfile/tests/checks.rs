@@ -1,6 +1,19 @@
 //! The build checks, the ignore file, the scopes of variables.
 
-use knarr_dockerfile::{Build, Dockerfile, Ignore, Platform, Scope, check};
+use knarr_dockerfile::{Build, Checks, Dockerfile, Ignore, Platform, Scope};
+
+type Image<'a> = &'a dyn Fn(&str) -> Option<Vec<String>>;
+
+/// Of a build that needs all stages.
+fn check(
+    file: &Dockerfile,
+    build: &Build,
+    ignore: Option<&Ignore>,
+    image: Image<'_>,
+) -> Result<Checks, knarr_dockerfile::Error> {
+    let all = (0..file.stages.len()).collect();
+    knarr_dockerfile::check(file, build, &all, ignore, image)
+}
 
 /// Lines and rules of what is found.
 fn found(text: &str, ignore: Option<&str>) -> Vec<String> {
@@ -116,6 +129,18 @@ fn a_file_says_what_it_wants() {
             .to_string()
             .contains("invalid check option")
     );
+}
+
+/// Of a stage that nobody needs only how it is written is told, and what can't be expanded in it is no failure.
+#[test]
+fn stages_that_are_not_needed() {
+    let text = "FROM a AS One\nCMD x\nCMD y\nENV A b\nENV B=${none:?x}\nFROM a\nCMD z\n";
+    let file = Dockerfile::parse(text).unwrap();
+    let needed = [1].into();
+    let checks = knarr_dockerfile::check(&file, &Build::default(), &needed, None, &|_| None);
+    let found = checks.unwrap().found.into_iter();
+    let found: Vec<String> = found.map(|c| format!("{} {}", c.line, c.rule)).collect();
+    assert_eq!(found, ["1 StageNameCasing", "7 JSONArgsRecommended"]);
 }
 
 #[test]

@@ -18,6 +18,7 @@ pub fn run(paths: &Paths, a: &BuildArguments, call: Call) -> Result<u8, Error> {
     let request = a.request_for_check()?;
     let path = match &a.file {
         Some(file) => file.clone(),
+        None if a.context == "-" => "-".into(),
         None => Path::new(&a.context).join("Dockerfile"),
     };
     let text = read(&path)?;
@@ -95,6 +96,9 @@ fn checked(
 
 /// A file's name as it is shown: `Dockerfile` for that of this folder.
 fn shown(path: &Path) -> String {
+    if path == Path::new("-") {
+        return "Dockerfile".into();
+    }
     let parts = path.components().filter(|part| *part != Component::CurDir);
     parts.collect::<PathBuf>().display().to_string()
 }
@@ -142,6 +146,7 @@ mod tests {
             ("a/./b/Dockerfile", "a/b/Dockerfile"),
             ("/a/D", "/a/D"),
             ("../D", "../D"),
+            ("-", "Dockerfile"),
         ] {
             assert_eq!(shown(Path::new(path)), want);
         }

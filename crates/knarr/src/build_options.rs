@@ -217,6 +217,16 @@ fn pairs(all: &[String], what: &str) -> Result<BTreeMap<String, String>, Error> 
     all.iter().map(pair).collect()
 }
 
+/// A label without a value is empty.
+/// SOURCE: buildx util/buildflags, docker/cli opts.ConvertKVStringsToMap
+fn labels(all: &[String]) -> Result<BTreeMap<String, String>, Error> {
+    let full = |text: &String| match text.contains('=') {
+        true => text.clone(),
+        false => format!("{text}="),
+    };
+    pairs(&all.iter().map(full).collect::<Vec<_>>(), "label")
+}
+
 fn is_url(text: &str) -> bool {
     ["http://", "https://", "git://", "ssh://", "git@"]
         .iter()
@@ -422,7 +432,7 @@ impl BuildArguments {
             },
             target: self.target.clone(),
             args,
-            labels: pairs(&self.label, "label")?,
+            labels: labels(&self.label)?,
             annotations,
             contexts: self
                 .build_context

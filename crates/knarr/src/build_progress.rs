@@ -3,6 +3,7 @@
 
 use crate::live::{self, Line, Live, Style};
 use knarr_build::{Event, Outcome, Progress, StepId};
+use knarr_dockerfile::Check;
 use serde_json::json;
 use std::{
     collections::BTreeMap,
@@ -34,6 +35,8 @@ struct State {
     /// On the terminal, of steps that run.
     lines: Live,
     last: Instant,
+    /// What the Dockerfile should say otherwise, of a build that failed.
+    found: Vec<Check>,
 }
 
 struct Step {
@@ -59,6 +62,7 @@ impl BuildProgress {
             began: BTreeMap::new(),
             lines: Live::default(),
             last: now,
+            found: vec![],
         }))
     }
     /// Draws the live lines anew, for their clocks.
@@ -75,6 +79,11 @@ impl BuildProgress {
         if state.how == How::Tty {
             state.draw(&[]);
         }
+    }
+    /// What was found in the Dockerfile of a build that failed.
+    pub fn found(&self) -> Vec<Check> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut state.found)
     }
     pub fn is_quiet(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).how == How::Quiet
@@ -169,6 +178,7 @@ impl State {
             Event::Warning { text } => {
                 let _ = writeln!(out, "WARN: {text}");
             }
+            Event::Found { checks } => self.found = checks,
         }
     }
 
@@ -219,6 +229,14 @@ impl State {
             Event::Warning { text } => json!({"warnings": [{
                 "level": 1, "short": base64::engine::general_purpose::STANDARD.encode(text),
             }]}),
+            Event::Found { checks } => {
+                let short = |c: &Check| {
+                    base64::engine::general_purpose::STANDARD
+                        .encode(format!("{}: {} (line {})", c.rule, c.message, c.line))
+                };
+                let one = |c: &Check| json!({"level": 1, "short": short(c)});
+                json!({"warnings": checks.iter().map(one).collect::<Vec<_>>()})
+            }
         };
         let _ = writeln!(std::io::stderr().lock(), "{value}");
     }
@@ -273,6 +291,7 @@ impl State {
                 let text = format!(" {}", live::harmless(&text));
                 self.draw(&[vec![(Style::Warns, "!".into()), (Style::Plain, text)]]);
             }
+            Event::Found { checks } => self.found = checks,
         }
     }
 

@@ -151,7 +151,8 @@ async fn one(
             outcome: Outcome::Failed(_) | Outcome::Done | Outcome::Cached | Outcome::Canceled,
             ..
         }
-        | Event::Transfer { .. } => {}
+        | Event::Transfer { .. }
+        | Event::Found { .. } => {}
     };
     let outcome = knarr_build::build(engine, request, &tell).await;
     for text in warnings.into_inner().unwrap_or_default() {

@@ -7,6 +7,7 @@ use crate::{
     paths::Paths,
 };
 use knarr_build::{BuildRequest, Built, Context, DockerfileFrom, Engine, Limits, Options, build};
+use knarr_dockerfile::Check;
 use knarr_image::{
     ImageStore,
     client::{ClientConfig, Logins},
@@ -112,22 +113,14 @@ pub async fn run(paths: &Paths, a: BuildArguments) -> Result<u8, Error> {
     let built = match outcome {
         Ok(built) => built,
         Err(e) => {
+            warned(&progress, &progress.found());
             // as BuildKit prints it, with no word before it
             eprintln!("{}", e.report());
             return Ok(if e.is_input() { 2 } else { 1 });
         }
     };
     closed.map_err(|e| Error::Failed(e.to_string()))?;
-    if !built.checks.is_empty() && !progress.is_quiet() && !progress.is_raw() {
-        let s = if built.checks.len() == 1 { "" } else { "s" };
-        eprintln!(
-            "\n {} warning{s} found (use --check to expand):",
-            built.checks.len()
-        );
-        for c in &built.checks {
-            eprintln!(" - {}: {} (line {})", c.rule, c.message, c.line);
-        }
-    }
+    warned(&progress, &built.checks);
     if built.image.is_some() {
         if let Some(path) = &a.iidfile {
             std::fs::write(path, id(&built)).map_err(io(path.display().to_string()))?;
@@ -153,6 +146,21 @@ pub async fn run(paths: &Paths, a: BuildArguments) -> Result<u8, Error> {
         std::fs::write(path, text).map_err(io(path.display().to_string()))?;
     }
     Ok(0)
+}
+
+/// Tells what the Dockerfile should say otherwise.
+fn warned(progress: &BuildProgress, checks: &[Check]) {
+    if checks.is_empty() || progress.is_quiet() || progress.is_raw() {
+        return;
+    }
+    let s = if checks.len() == 1 { "" } else { "s" };
+    eprintln!(
+        "\n {} warning{s} found (use --check to expand):",
+        checks.len()
+    );
+    for c in checks {
+        eprintln!(" - {}: {} (line {})", c.rule, c.message, c.line);
+    }
 }
 
 /// What Docker calls the image: its configuration's digest, of several platforms' the index's.

@@ -56,7 +56,7 @@ enum Piece {
 pub(crate) struct Pattern(Vec<Piece>);
 
 impl Pattern {
-    /// `None` for a malformed one: as BuildKit ignores the error, it fits nothing.
+    /// `None` for a malformed one.
     pub fn parse(text: &str) -> Option<Pattern> {
         let mut pieces = vec![];
         let mut chars = text.chars().peekable();

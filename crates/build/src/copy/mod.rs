@@ -22,6 +22,7 @@ mod write;
 pub use checksum::checksum;
 pub use error::Error;
 pub use mode::{Mode, ModeError};
+pub(crate) use owner::is_numeric;
 pub use stat_cache::StatCache;
 pub use tree::Tree;
 pub use unpack::is_archive;

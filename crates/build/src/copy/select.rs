@@ -168,7 +168,11 @@ fn starts(tree: &Tree, written: &str) -> Result<Vec<Start>, Error> {
     }
     let base = there(tree, &folder)?.path;
     let Some(parsed) = glob::Pattern::parse(&pattern) else {
-        return Ok(vec![]);
+        let clean = glob::clean(written);
+        let written = clean.trim_start_matches('/');
+        return Err(Error::Refused(format!(
+            "invalid includepatterns: [{written}]: syntax error in pattern"
+        )));
     };
     let mut found = vec![];
     let search = Search {

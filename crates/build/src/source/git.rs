@@ -88,6 +88,8 @@ impl Git {
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_SSH_COMMAND", "ssh -F /dev/null -o BatchMode=yes")
             .env("LC_ALL", "C")
+            // no times nor names of who fetched in what is kept
+            .args(["-c", "core.logAllRefUpdates=false"])
             // a repository's submodules may not be folders of this machine, nor programs
             .args([
                 "-c",
@@ -183,7 +185,7 @@ impl Git {
                 let peeled = format!("{asked}^{{}}");
                 let what = format!("failed to fetch remote {remote}");
                 std::fs::create_dir_all(&self.dir).map_err(io(&self.dir))?;
-                let arguments = ["ls-remote", "--", &git.remote, asked, &peeled];
+                let arguments = ["ls-remote", "--symref", "--", &git.remote, asked, &peeled];
                 let listed = self.run(&self.dir, &what, &arguments).await?;
                 choose(&listed, asked).ok_or_else(|| {
                     refused(format!(
@@ -272,12 +274,62 @@ impl Git {
             false => temp.path().join("git"),
         };
         self.work_tree(git, commit, (&bare, &own, &files)).await?;
+        if whole && keep {
+            self.keep_reference(git, commit, &git_dir, &own).await?;
+        }
         if !whole {
             take(&files, &subdir, into)?;
         } else if keep {
             let _ = std::fs::remove_file(own.join("FETCH_HEAD"));
         }
         Ok(())
+    }
+
+    /// The branch or tag that was asked for has its name in the repository that is kept, so that `git describe` knows it.
+    async fn keep_reference(
+        &self,
+        git: &GitRef,
+        commit: &Commit,
+        kept: &str,
+        own: &Path,
+    ) -> Result<(), SourceError> {
+        let name = commit.reference.as_str();
+        if !name.starts_with("refs/") {
+            return Ok(());
+        }
+        let what = format!("failed to fetch remote {}", redacted(&git.remote));
+        let own_dir = format!("--git-dir={}", own.display());
+        let as_named = |from: &str| format!("+{from}:{name}");
+        // an annotated tag is an object of its own
+        if name.starts_with("refs/tags/") {
+            let tag = as_named(name);
+            let fetch = [kept, "fetch", "--depth=1", "--no-tags", "--", &git.remote];
+            let fetch = [&fetch[..], &[&tag]].concat();
+            let bare = kept.trim_start_matches("--git-dir=");
+            if self.run(own, &what, &fetch).await.is_ok() {
+                let file = format!("file://{bare}");
+                let peeled = format!("{name}^{{commit}}");
+                let same = self.run(own, &what, &[kept, "rev-parse", &peeled]).await?;
+                let fetch = [
+                    own_dir.as_str(),
+                    "-c",
+                    "protocol.file.allow=always",
+                    "fetch",
+                    "--quiet",
+                    "--depth=1",
+                    "--no-tags",
+                    "--",
+                    &file,
+                    &tag,
+                ];
+                // it may have moved meanwhile
+                if same.trim() == commit.id && self.run(own, &what, &fetch).await.is_ok() {
+                    return Ok(());
+                }
+            }
+        }
+        let update = [own_dir.as_str(), "update-ref", name, &commit.id];
+        self.run(own, &what, &update).await.map(drop)
     }
 
     /// A repository of its own beside the files, that borrows nothing of the kept one.
@@ -395,6 +447,10 @@ fn choose(listed: &str, asked: &str) -> Option<Commit> {
     ];
     names.into_iter().flatten().find_map(|name| {
         let (id, _) = rows.iter().find(|(id, row)| *row == name && is_hash(id))?;
+        // the branch that HEAD is
+        let link = rows.iter().find(|(_, row)| *row == name);
+        let branch = link.and_then(|(to, _)| to.strip_prefix("ref: "));
+        let name = branch.map_or(name, str::to_owned);
         Some(Commit {
             id: (*id).to_owned(),
             reference: name.trim_end_matches("^{}").to_owned(),
@@ -404,7 +460,15 @@ fn choose(listed: &str, asked: &str) -> Option<Commit> {
 
 /// Moves what is in a sub-folder; links that lead out of the files lead nowhere.
 fn take(files: &Path, subdir: &str, into: &Path) -> Result<(), SourceError> {
-    let fail = |e| SourceError::Refused(format!("failed to open subdir {subdir}: {e}"));
+    let fail = |e: std::io::Error| {
+        let name = subdir.trim_start_matches('/');
+        let why = match e.kind() {
+            std::io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+            std::io::ErrorKind::NotADirectory => "not a directory".to_owned(),
+            _ => e.to_string(),
+        };
+        SourceError::Refused(format!("failed to open subdir {name}: {why}"))
+    };
     let folder = crate::copy::inside(files, Path::new(subdir)).map_err(fail)?;
     let entries = std::fs::read_dir(&folder).map_err(fail)?;
     for entry in entries {
@@ -439,6 +503,12 @@ mod tests {
             ("v2", Some(('e', "refs/tags/v2"))),
             ("v3", None),
         ];
+        let linked = format!("ref: refs/heads/x/v1\tHEAD\n{listed}");
+        let head = choose(&linked, "HEAD").unwrap();
+        assert_eq!(
+            (head.id, head.reference.as_str()),
+            (hash('a'), "refs/heads/x/v1")
+        );
         for (asked, want) in table {
             let want = want.map(|(c, reference)| Commit {
                 id: hash(c),

@@ -201,7 +201,7 @@ pub async fn run(
         let id = match &event {
             Event::Started { id, .. } | Event::Output { id, .. } => Some(*id),
             Event::Transfer { id, .. } | Event::Ended { id, .. } => Some(*id),
-            Event::Warning { .. } => None,
+            Event::Warning { .. } | Event::Found { .. } => None,
         };
         if id.is_none_or(|id| !hidden.lock().contains(&id)) {
             told.tell(event);

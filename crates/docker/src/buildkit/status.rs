@@ -2,6 +2,7 @@
 
 use super::history::LOG_BYTES;
 use knarr_build::{Event, Outcome};
+use knarr_dockerfile::calls::rule_page;
 use knarr_grpc::proto::Message;
 use parking_lot::Mutex;
 use sha2::Digest;
@@ -114,7 +115,8 @@ impl Told {
                 counts.completed += i64::from(matches!(outcome, Outcome::Cached | Outcome::Done));
             }
             Event::Warning { .. } => counts.warnings += 1,
-            Event::Output { .. } | Event::Transfer { .. } => {}
+            // each is counted where it is told
+            Event::Found { .. } | Event::Output { .. } | Event::Transfer { .. } => {}
         }
     }
 
@@ -223,6 +225,16 @@ impl Told {
                     .number(2, 1)
                     .data(3, text.as_bytes());
                 self.put(Message::default().message(4, &warning));
+            }
+            Event::Found { checks } => {
+                for check in &checks {
+                    self.found(
+                        check.rule,
+                        &check.message,
+                        &rule_page(check.rule),
+                        check.line,
+                    );
+                }
             }
         }
     }
