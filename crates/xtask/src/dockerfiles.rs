@@ -334,6 +334,7 @@ fn error(said: &str) -> (Vec<String>, String) {
             for who in [
                 "failed to build: ",
                 "failed to solve: ",
+                "failed to run Build function: ",
                 "invalid argument: ",
             ] {
                 rest = rest.strip_prefix(who).unwrap_or(rest);

@@ -88,8 +88,6 @@ impl Git {
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_SSH_COMMAND", "ssh -F /dev/null -o BatchMode=yes")
             .env("LC_ALL", "C")
-            // no times nor names of who fetched in what is kept
-            .args(["-c", "core.logAllRefUpdates=false"])
             // a repository's submodules may not be folders of this machine, nor programs
             .args([
                 "-c",
@@ -280,6 +278,8 @@ impl Git {
         if !whole {
             take(&files, &subdir, into)?;
         } else if keep {
+            // a log has the time in it, and another each time
+            let _ = std::fs::remove_dir_all(own.join("logs"));
             let _ = std::fs::remove_file(own.join("FETCH_HEAD"));
         }
         Ok(())
