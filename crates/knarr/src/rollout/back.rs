@@ -39,6 +39,13 @@ pub(super) async fn bring_back(
         let Some(before) = state.before.get(&unit.name) else {
             continue;
         };
+        if unit.document.object["kind"] == "Deployment" && never_ran(before) {
+            told += &format!(
+                "\n{}: what was there before never ran either, and is not brought back",
+                unit.name
+            );
+            continue;
+        }
         let object = earlier(
             &unit.document.object,
             before,
@@ -61,7 +68,13 @@ pub(super) async fn bring_back(
                         unit.name
                     ),
                 };
-                progress.fail(&unit.name, "failed: what ran before is back");
+                progress.fail(
+                    &unit.name,
+                    match waited {
+                        true => "failed: what ran before is back",
+                        false => "failed: what ran before is being brought back",
+                    },
+                );
             }
             Err(e) => {
                 told += &format!(
@@ -72,6 +85,18 @@ pub(super) async fn bring_back(
         }
     }
     told
+}
+
+/// Whether all that is known of a Deployment is that it has yet to come right: one that once did says so for as long as its
+/// template is the same, whatever has become of its Pods.
+fn never_ran(before: &Value) -> bool {
+    let conditions = before["status"]["conditions"].as_array();
+    let progressing = conditions
+        .into_iter()
+        .flatten()
+        .find(|c| c["type"] == "Progressing");
+    before["metadata"]["generation"] == before["status"]["observedGeneration"]
+        && progressing.is_some_and(|c| c["reason"] != "NewReplicaSetAvailable")
 }
 
 /// The object as it was, to be applied.
@@ -119,4 +144,37 @@ async fn settled(applier: &Applier, work: &Work, unit: &Unit, mut newest: Value)
     tokio::time::timeout(SETTLES.saturating_add(pace), wait)
         .await
         .is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_never_came_right_is_not_brought_back() {
+        let deployment = |generation: u8, reason: &str| {
+            json!({"metadata": {"generation": 2}, "status": {
+                "observedGeneration": generation, "readyReplicas": 0, "conditions": [
+                    {"type": "Available", "status": "False", "reason": "MinimumReplicasUnavailable"},
+                    {"type": "Progressing", "status": "True", "reason": reason}]}})
+        };
+        let fresh = json!({"metadata": {"generation": 1}});
+        for (name, before, expected) in [
+            ("came right", deployment(2, "NewReplicaSetAvailable"), false),
+            (
+                "in a loop from the start",
+                deployment(2, "ReplicaSetUpdated"),
+                true,
+            ),
+            ("too long", deployment(2, "ProgressDeadlineExceeded"), true),
+            (
+                "not looked at yet",
+                deployment(1, "ReplicaSetUpdated"),
+                false,
+            ),
+            ("nothing is known", fresh, false),
+        ] {
+            assert_eq!(never_ran(&before), expected, "{name}");
+        }
+    }
 }
