@@ -225,9 +225,6 @@ impl Graph<'_> {
     pub(crate) fn spelled(&self, at: &At<'_>, state: &State) -> Result<Spelled, Error> {
         let expand = |text: &str| self.expanded(at, state, text);
         let option = |text: &Option<String>| text.as_deref().map(expand).transpose();
-        let list = |all: &[String]| -> Result<Vec<String>, Error> {
-            all.iter().map(|s| self.expanded(at, state, s)).collect()
-        };
         let wanted = |sources: &Sources, chown, chmod, exclude: &[String], link: bool| {
             let chown = option(chown)?;
             // a name is looked up in what is below: such a layer can't be linked, so it is an ordinary one, as with dockerd
@@ -239,7 +236,8 @@ impl Graph<'_> {
                 chown,
                 chmod: option(chmod)?,
                 parents: false,
-                exclude: list(exclude)?,
+                // SOURCE: instructions/commands.go Expand: not of these
+                exclude: exclude.to_vec(),
                 link: link && !named,
                 unpack: false,
             })

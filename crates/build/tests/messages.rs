@@ -195,6 +195,10 @@ async fn what_can_not_be_copied() {
         let last = last.trim_start_matches("failed to build: ");
         assert_eq!(last, why, "{text}");
     }
+    // what is left out is not expanded
+    let text = "FROM scratch\nARG e=a\nCOPY --exclude=$e . /\n";
+    let (built, _) = world.good(world.request(text, &[("a", "1")])).await;
+    assert_eq!(world.file(&built, "a").as_deref(), Some("1"));
     // a name is looked up in the image, with --link, too
     let text = "FROM scratch\nCOPY passwd /etc/\nCOPY --link --chown=app a /\n";
     let files = [("a", "1"), ("passwd", "app:x:7:8::/:\n")];
