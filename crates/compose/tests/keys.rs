@@ -183,7 +183,15 @@ const SERVICE: &[(&str, &str, Becomes)] = &[
     (
         "device_cgroup_rules: ['c 1:3 mr']",
         "",
-        Refused("device_cgroup_rules"),
+        Made(&[
+            "deviceRules\\\":[\\\"c 1:3 mr\\\"]",
+            "\"hostPath\":{\"path\":\"/dev\"}",
+        ]),
+    ),
+    (
+        "device_cgroup_rules: ['c 1:3 x']",
+        "",
+        Refused("invalid device cgroup rule format: 'c 1:3 x'"),
     ),
     ("devices: ['/dev/null:/dev/x:r']", "", Made(&["/dev/x"])),
     ("devices: ['vendor.com/class=a']", "", Refused("CDI")),
@@ -225,7 +233,18 @@ const SERVICE: &[(&str, &str, Becomes)] = &[
         "",
         Made(&["\"workingDir\":\"/other\""]),
     ),
-    ("external_links: [a]", "", Refused("external_links")),
+    // It is found by its own name in the network that it shares.
+    ("external_links: [a]", "", Made(&[])),
+    (
+        "external_links: ['their_db_1:Base']",
+        "",
+        Made(&[
+            "\"knarr.dev/dns-names\":\"base@links.knarr.dev/web\"",
+            "\"externalName\":\"their-db-1\"",
+            "\"links.knarr.dev/web\":\"true\"",
+        ]),
+    ),
+    ("external_links: ['a b']", "", Refused("external_links")),
     (
         "extra_hosts: ['h:1.2.3.4']",
         "",
@@ -307,6 +326,26 @@ const SERVICE: &[(&str, &str, Becomes)] = &[
         "networks: {n: {mac_address: '02:42:ac:11:00:02'}}",
         "networks: {n: }",
         Made(&["\"knarr.dev/mac-address\":\"02:42:ac:11:00:02\""]),
+    ),
+    (
+        "pid: service:other\n    mac_address: '02:42:ac:11:00:02'",
+        "",
+        Refused("services.web.mac_address"),
+    ),
+    (
+        "networks: {n: {interface_name: wan0}}",
+        "networks: {n: }",
+        Made(&["\"knarr.dev/interface-name\":\"wan0\""]),
+    ),
+    (
+        "networks: {n: {interface_name: lo}}",
+        "networks: {n: }",
+        Refused("services.web.networks.n.interface_name"),
+    ),
+    (
+        "networks: {n: {interface_name: wan0}, o: {interface_name: lan0}}",
+        "networks: {n: , o: }",
+        Refused("services.web.networks.o.interface_name"),
     ),
     (
         "networks: {n: {mac_address: '02:42:ac:11:00:02'}, o: {mac_address: '02:42:ac:11:00:03'}}",

@@ -76,6 +76,17 @@ fn mac(pod: &Pod) -> Option<[u8; 6]> {
     bytes.try_into().ok()
 }
 
+/// The longest name that the kernel takes.
+const INTERFACE_BYTES_MAX: usize = 15;
+
+/// What the Pod's link is called in it; None: as usual.
+fn interface(pod: &Pod) -> Option<String> {
+    let name = annotation(pod, "knarr.dev/interface-name");
+    let plain = |b: u8| b.is_ascii_graphic() && !b"/:%".contains(&b);
+    let may = (1..=INTERFACE_BYTES_MAX).contains(&name.len()) && name.bytes().all(plain);
+    (may && !matches!(name, "." | ".." | "lo" | "all" | "default")).then(|| name.to_string())
+}
+
 fn protocol(name: Option<&str>) -> u8 {
     match name {
         Some("UDP") => 17,
@@ -109,6 +120,7 @@ fn facts(pod: &Pod) -> knarr_network::Pod {
         },
         // It is known on its own link only, so anybody may choose it.
         mac: mac(pod),
+        interface: interface(pod),
         ..knarr_network::Pod::default()
     };
     for (port, number) in all {
@@ -178,6 +190,19 @@ mod tests {
         .unwrap();
         pod.metadata.namespace = Some("ns".into());
         let others = super::facts(&pod);
+        for (name, wanted) in [
+            ("", None),
+            ("wan0", Some("wan0")),
+            ("../x", None),
+            ("lo", None),
+            ("all", None),
+            ("a-name-too-long0", None),
+        ] {
+            let mut one = pod.clone();
+            let notes = one.metadata.annotations.as_mut().unwrap();
+            notes.insert("knarr.dev/interface-name".into(), name.into());
+            assert_eq!(super::facts(&one).interface.as_deref(), wanted, "{name}");
+        }
         let chosen = Some([2, 0x42, 0xac, 0x11, 0, 15]);
         assert_eq!((others.further.len(), others.mac), (0, chosen));
         pod.metadata.namespace = Some("docker".into());

@@ -179,6 +179,7 @@ impl Network {
             pod: all.iter().copied().zip(nodes).collect(),
             further: pod.further.clone(),
             mac: pod.mac,
+            interface: pod.interface.clone(),
             resolver: client.is_some() || pod.resolver,
         };
         let place = self.config.place.as_ref();

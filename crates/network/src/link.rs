@@ -302,11 +302,22 @@ pub(crate) struct End {
     pub(crate) further: Vec<(Ipv4Addr, u8)>,
     /// None: any.
     pub(crate) mac: Option<[u8; 6]>,
+    /// None: [`INTERFACE`].
+    pub(crate) interface: Option<String>,
     /// It asks for names at [`RESOLVER`].
     pub(crate) resolver: bool,
 }
 
-/// Makes the pair, its far end inside `netns` as `eth0`.
+impl End {
+    fn interface(&self) -> &str {
+        self.interface.as_deref().unwrap_or(INTERFACE)
+    }
+}
+
+/// What a Pod calls its end.
+const INTERFACE: &str = "eth0";
+
+/// Makes the pair, its far end inside `netns`.
 ///
 /// It asks the kernel some twenty things, one after the other. All of that is on one thread with a loop of its own: on the
 /// platform's, each answer would wait behind all that it has to do, which is how a new Pod came to wait for a third of a
@@ -350,7 +361,7 @@ async fn attach_with(
     let open = || std::fs::File::open(netns).map_err(io(netns));
     let there = index(handle, name).await?.is_some();
     if !there {
-        add_pair(handle, name, ("eth0", end.mac), &open()?).await?;
+        add_pair(handle, name, (end.interface(), end.mac), &open()?).await?;
     }
     if let Err(error) = enter_and_set_up(open()?, end.clone()) {
         if !there || !matches!(error, Error::NoLink) {
@@ -358,7 +369,7 @@ async fn attach_with(
         }
         // the link of a former Pod, whose namespace is still being taken down
         remove_with(handle, name).await?;
-        add_pair(handle, name, ("eth0", end.mac), &open()?).await?;
+        add_pair(handle, name, (end.interface(), end.mac), &open()?).await?;
         enter_and_set_up(open()?, end.clone())?;
     }
     let near = wanted(handle, name).await?;
@@ -424,7 +435,9 @@ fn inside(namespace: &std::fs::File, end: &End) -> Result<(), Error> {
         if let Some(lo) = index(&handle, "lo").await? {
             up(&handle, lo).await?;
         }
-        let eth = index(&handle, "eth0").await?.ok_or(Error::NoLink)?;
+        let eth = index(&handle, end.interface())
+            .await?
+            .ok_or(Error::NoLink)?;
         for (own, _) in &end.pod {
             address(&handle, eth, *own).await?;
         }
@@ -444,7 +457,7 @@ fn inside(namespace: &std::fs::File, end: &End) -> Result<(), Error> {
             result = result.and(route_via(&handle, range, GATEWAY.into(), eth, source).await);
         }
         if let (true, Some((IpAddr::V4(own), _))) = (end.resolver, end.pod.first()) {
-            result = result.and(resolver(&handle, eth, *own).await);
+            result = result.and(resolver(&handle, (end.interface(), eth), *own).await);
         }
         for (everywhere, via) in routes {
             result = result.and(route_via(&handle, everywhere, via, eth, None).await);
@@ -462,10 +475,10 @@ fn first(address: Ipv4Addr, bits: u8) -> Ipv4Addr {
 
 /// Leads [`RESOLVER`] out of the Pod, though it is an address of its loopback: the node's rules turn it to the DNS server.
 /// Nobody but the node is on the link, so nobody else reaches the Pod's loopback by it.
-async fn resolver(handle: &Handle, eth: u32, own: Ipv4Addr) -> Result<(), Error> {
+async fn resolver(handle: &Handle, (name, eth): (&str, u32), own: Ipv4Addr) -> Result<(), Error> {
     const LOCAL: u32 = 255;
-    let knob = "/proc/sys/net/ipv4/conf/eth0/route_localnet";
-    std::fs::write(knob, "1").map_err(io(knob))?;
+    let knob = format!("/proc/sys/net/ipv4/conf/{name}/route_localnet");
+    std::fs::write(&knob, "1").map_err(io(&knob))?;
     let route = RouteMessageBuilder::<Ipv4Addr>::new()
         .destination_prefix(RESOLVER, 32)
         .gateway(GATEWAY)

@@ -31,6 +31,8 @@ pub struct Pod {
     pub further: Vec<(Ipv4Addr, u8)>,
     /// Its link's hardware address; None: any.
     pub mac: Option<[u8; 6]>,
+    /// What its link is called in it; None: `eth0`.
+    pub interface: Option<String>,
     /// It asks for names at 127.0.0.11. So do all whose labels say what names they find.
     pub resolver: bool,
 }

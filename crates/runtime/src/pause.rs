@@ -41,7 +41,7 @@ fn make(plan: &PausePlan) -> Result<Started, String> {
     let nothing = crate::spec::Resources::default();
     plan.cgroups
         .create(&nothing)
-        .and_then(|()| plan.cgroups.restrict_devices(&[]))
+        .and_then(|()| plan.cgroups.restrict_devices(&[], &[]))
         .map_err(|e| e.to_string())?;
     plan.cgroups.join_self_v1().map_err(|e| e.to_string())?;
     let born_in = plan.cgroups.fd().map_err(|e| e.to_string())?;

@@ -169,7 +169,8 @@ fn try_start(mut plan: ShimPlan, seccomp: Programs, given: &Given) -> Result<Run
     }
     plan.cgroups.create(&spec.resources)?;
     if !spec.privileged {
-        plan.cgroups.restrict_devices(&spec.devices)?;
+        plan.cgroups
+            .restrict_devices(&spec.devices, &spec.device_rules)?;
     }
     let fifo = spec.stdin.then(|| stdin_fifo(&plan.tree.dir)).transpose()?;
 

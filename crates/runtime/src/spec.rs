@@ -249,6 +249,8 @@ pub struct ContainerSpec {
     pub no_shm: bool,
     /// besides the usual ones
     pub devices: Vec<Device>,
+    /// further ones that it may open or make, as `c 189:* rwm`
+    pub device_rules: Vec<String>,
     pub resources: Resources,
     /// cgroup path below Config::cgroup_parent, e.g. `pod<uid>/<id>`
     pub cgroup: String,

@@ -347,6 +347,17 @@ pub(super) fn join(services: &BTreeMap<String, Service>, tree: &Node) -> Result<
                 lead.name
             )));
         }
+        for (key, said) in [
+            ("mac_address", &service.mac),
+            ("interface_name", &service.interface),
+        ] {
+            if said.is_some() {
+                return Err(node.error(format!(
+                    "services.{name}.{key}: knarr cannot honour it: it runs in the Pod of {:?}, whose interface it has",
+                    lead.name
+                )));
+            }
+        }
         if lead.mode != service.mode {
             return Err(node.error(format!(
                 "services.{name}: it shares the namespaces of {:?} and runs in its Pod, so both need the same replicas and restart",

@@ -34,6 +34,33 @@ pub(super) fn mac(name: &str, node: &Node) -> Result<Option<String>, Error> {
     Ok(found.map(|(_, mac)| mac))
 }
 
+/// What the interface is called.
+pub(super) fn interface(name: &str, node: &Node) -> Result<Option<String>, Error> {
+    let mut found: Option<(String, String)> = None;
+    for (place, at) in said(name, node, "interface_name") {
+        let text = at.scalar().unwrap_or_default();
+        let plain = |b: u8| b.is_ascii_graphic() && !b"/:%".contains(&b);
+        let fits = text.len() <= INTERFACE_BYTES_MAX && text.bytes().all(plain);
+        if !fits || matches!(text.as_str(), "." | ".." | "lo" | "all" | "default") {
+            return Err(at.error(format!(
+                "{place}: {text:?} can't be the name of an interface: up to {INTERFACE_BYTES_MAX} letters, digits, - and ."
+            )));
+        }
+        match &found {
+            Some((other, known)) if *known != text => {
+                return Err(at.error(format!(
+                    "{place}: knarr cannot honour it beside {other}: a container has one interface"
+                )));
+            }
+            _ => found = Some((place, text)),
+        }
+    }
+    Ok(found.map(|(_, name)| name))
+}
+
+/// The longest name that the kernel takes.
+const INTERFACE_BYTES_MAX: usize = 15;
+
 /// Where a key stands, of the service itself and of its networks, and what it says.
 fn said<'a>(
     name: &'a str,

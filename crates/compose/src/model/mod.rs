@@ -3,6 +3,7 @@
 mod build;
 mod check;
 mod deploy;
+mod devices;
 mod distinct;
 mod files;
 mod hooks;

@@ -4,7 +4,7 @@
 //! `getAliases` and `getLinks`.
 
 use super::{Mode, Service, section};
-use crate::tree::Node;
+use crate::{Error, tree::Node};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// As many containers of a service get names with their numbers.
@@ -113,6 +113,31 @@ pub(super) fn names(services: &mut BTreeMap<String, Service>, tree: &Node, proje
         service.names = found.remove(name).unwrap_or_default();
         service.links = linked.remove(name).unwrap_or_default();
     }
+}
+
+/// `CONTAINER[:ALIAS]`: a container in a network that it shares with this one. By its own name it is found anyway.
+pub(super) fn external_links(name: &str, node: &Node) -> Result<Vec<(String, String)>, Error> {
+    let all = node.get("external_links").map(Node::items);
+    let mut links = Vec::new();
+    for at in all.unwrap_or_default() {
+        let text = at.scalar().unwrap_or_default().to_lowercase();
+        let (container, alias) = text.split_once(':').unwrap_or((&text, &text));
+        // Compose's own names are found with dashes, too.
+        let container_name = container.replace('_', "-");
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
+        let ends = |c: char| c.is_ascii_alphanumeric();
+        let label = |l: &str| l.starts_with(ends) && l.ends_with(ends);
+        let is_host = container_name.bytes().all(plain) && container_name.split('.').all(label);
+        if !is_host || !is_name(container) || !is_name(alias) {
+            return Err(at.error(format!(
+                "services.{name}.external_links: {text:?}: say CONTAINER, or CONTAINER:ALIAS"
+            )));
+        }
+        if container != alias {
+            links.push((container_name, alias.to_string()));
+        }
+    }
+    Ok(links)
 }
 
 /// Whether DNS can be asked for it.

@@ -22,11 +22,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("cpu_rt_period", "knarr sets no real-time limits"),
     ("cpu_rt_runtime", "knarr sets no real-time limits"),
     ("credential_spec", "Windows accounts are of no use here"),
-    ("device_cgroup_rules", "name the devices below devices:"),
-    (
-        "external_links",
-        "a service of another project is reached as SERVICE.PROJECT",
-    ),
     (
         "storage_opt",
         "knarr sets no limit to a container's own files",
@@ -275,12 +270,10 @@ fn networks(name: &str, node: &Node, tree: &Node, notes: &mut Notes) -> Result<(
             }
             notes.say(address, format!("services.{name}.networks.{network}.ipv6_address is ignored: the service is reached by its name"));
         }
-        for key in ["link_local_ips", "interface_name"] {
-            if let Some(at) = at.get(key) {
-                return Err(at.error(format!(
-                    "services.{name}.networks.{network}.{key}: knarr cannot honour it: interfaces and addresses are its own"
-                )));
-            }
+        if let Some(at) = at.get("link_local_ips") {
+            return Err(at.error(format!(
+                "services.{name}.networks.{network}.link_local_ips: knarr cannot honour it: addresses are its own"
+            )));
         }
         for key in ["driver_opts", "priority", "gw_priority"] {
             if let Some(at) = at.get(key) {

@@ -72,6 +72,8 @@ pub struct Settings {
     pub host_cgroups: bool,
     /// (source, target, of `r`, `w` and `m`)
     pub devices: Vec<(String, String, String)>,
+    /// Further devices that it may open or make, as `c 189:* rwm`.
+    pub device_rules: Vec<String>,
     /// Name → (soft, hard); -1: none.
     pub ulimits: BTreeMap<String, (i64, i64)>,
     /// Further ones, as the node takes them.
@@ -126,11 +128,15 @@ pub struct Service {
     pub addresses: Vec<(Ipv4Addr, bool)>,
     /// Of its interface, as `02:42:ac:11:00:02`.
     pub mac: Option<String>,
+    /// What its interface is called.
+    pub interface: Option<String>,
     /// Labels of the service itself, not of its containers (`deploy.labels`).
     pub own_labels: BTreeMap<String, String>,
     /// The names it is found by, its own first.
     pub names: Vec<Name>,
     pub links: Vec<Link>,
+    /// Containers that others have made, each with what it is called here.
+    pub external_links: Vec<(String, String)>,
     pub extra_hosts: Vec<(String, String)>,
     pub dns: Vec<String>,
     pub dns_search: Vec<String>,
@@ -207,11 +213,13 @@ impl Reader<'_> {
                 .collect(),
             addresses: networking::addresses(node, self.tree)?,
             mac: super::link::mac(name, node)?,
+            interface: super::link::interface(name, node)?,
             own_labels: deploy
                 .map(|d| values::pairs(d, "labels").into_iter().collect())
                 .unwrap_or_default(),
             names: vec![],
             links: vec![],
+            external_links: super::names::external_links(name, node)?,
             extra_hosts: networking::extra_hosts(node),
             dns: node.texts_of("dns"),
             dns_search: node.texts_of("dns_search"),
@@ -354,29 +362,20 @@ pub(super) fn ulimits(node: &Node) -> Result<BTreeMap<String, (i64, i64)>, Error
 }
 
 fn settings(node: &Node, pids_limit: Option<i64>) -> Result<Settings, Error> {
-    let mut devices = Vec::new();
-    for device in node.get("devices").map(Node::items).unwrap_or_default() {
-        let source = device.text_of("source").unwrap_or_default();
-        if !source.starts_with('/') {
-            return Err(device.error(format!(
-                "devices: {source:?}: knarr has no CDI devices: name a device file"
-            )));
-        }
-        devices.push((
-            source.clone(),
-            device.text_of("target").unwrap_or(source),
-            device.text_of("permissions").unwrap_or("rwm".into()),
-        ));
+    let (limits, mut own_keys) = super::limits::limits(node)?;
+    let device_rules = super::devices::rules(node)?;
+    if !device_rules.is_empty() {
+        own_keys.push("device_cgroup_rules".into());
     }
-    let (limits, own_keys) = super::limits::limits(node)?;
     Ok(Settings {
+        device_rules,
         limits,
         own_keys,
         pids_limit,
         oom_score_adj: values::integer(node, "oom_score_adj")?,
         umask: values::integer(node, "umask")?,
         host_cgroups: node.text_of("cgroup").as_deref() == Some("host"),
-        devices,
+        devices: super::devices::devices(node)?,
         ulimits: ulimits(node)?,
     })
 }

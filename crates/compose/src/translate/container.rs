@@ -40,6 +40,9 @@ pub(super) fn mounts(
         };
         all.push(volumes.mount(context, service, &mount));
     }
+    if !service.settings.device_rules.is_empty() && context.project.at_home {
+        volumes.all_devices();
+    }
     for target in super::storage::declared(context, service) {
         let mount = Mount {
             source: Source::Anonymous,
@@ -382,12 +385,26 @@ pub(super) fn differences(service: &Service) -> Vec<String> {
         let name = &service.name;
         format!("services.{name}.{key} is lost: other clusters have nothing for it")
     });
-    let mac = service.mac.as_ref().map(|_| {
+    let links = [
+        ("mac_address", &service.mac),
+        ("interface_name", &service.interface),
+    ];
+    let links = links.into_iter().filter(|(_, said)| said.is_some());
+    let outer = (!service.external_links.is_empty()).then(|| {
         let name = &service.name;
-        format!("services.{name}.mac_address is lost: other clusters have nothing for it")
+        format!("services.{name}.external_links is lost: on other clusters another project's service is SERVICE.PROJECT")
+    });
+    let links = links.map(|(key, _)| {
+        let name = &service.name;
+        format!("services.{name}.{key} is lost: other clusters have nothing for it")
     });
     let mounts = service.mounts.iter().filter_map(told);
-    mounts.chain(cgroups).chain(limits).chain(mac).collect()
+    mounts
+        .chain(cgroups)
+        .chain(limits)
+        .chain(links)
+        .chain(outer)
+        .collect()
 }
 
 /// The names by which a service's only container (it has a `container_name`) means itself: a Service's address can't be
@@ -454,6 +471,9 @@ pub(super) fn settings(context: &Context<'_>, service: &Service) -> Option<Value
             .map(|(from, to, access)| json!({ "source": from, "target": to, "access": access }))
             .collect();
         all.insert("devices".into(), json!(list));
+    }
+    if !said.device_rules.is_empty() {
+        all.insert("deviceRules".into(), json!(said.device_rules));
     }
     if !said.ulimits.is_empty() {
         let list: Vec<Value> = said

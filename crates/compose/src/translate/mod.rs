@@ -159,6 +159,7 @@ pub fn translate(project: &Project, images: &BTreeMap<String, ImageFacts>) -> Re
     storage::objects(&context, &mut shared, &mut external);
     shared.extend(policies::policies(&context));
     services::services(&context, &mut shared);
+    services::outer(&context, &mut shared);
     let lead_of = |name: &str| {
         let service = project.services.get(name);
         let lead = service.and_then(|s| s.namespaces.joins.clone());

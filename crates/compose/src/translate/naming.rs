@@ -79,7 +79,8 @@ pub(super) fn naming(project: &Project, isolated: bool) -> Naming {
             }
         }
         let mut links = project.services.values().flat_map(|s| &s.names);
-        if project.at_home && links.any(|n| n.scope == Scope::Service(service.name.clone())) {
+        let links = links.any(|n| n.scope == Scope::Service(service.name.clone()));
+        if project.at_home && (links || !service.external_links.is_empty()) {
             labels.insert(link_label(&service.name));
         }
     }
@@ -88,6 +89,18 @@ pub(super) fn naming(project: &Project, isolated: bool) -> Naming {
 
 fn link_label(user: &str) -> String {
     format!("links.knarr.dev/{}", dns_name(user))
+}
+
+/// What services call containers of others: (target, name) and who calls it so.
+pub(super) fn outer(project: &Project) -> BTreeMap<(&str, &str), BTreeSet<String>> {
+    let mut all: BTreeMap<(&str, &str), BTreeSet<String>> = BTreeMap::new();
+    for service in project.services.values() {
+        for (target, alias) in &service.external_links {
+            let users = all.entry((target, alias)).or_default();
+            users.insert(link_label(&service.name));
+        }
+    }
+    all
 }
 
 /// One for each set of services that the name stands for in some networks, or for one that links.

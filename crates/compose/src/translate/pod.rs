@@ -17,8 +17,9 @@ pub const OWN_FOLDERS: &str = "knarr.dev/own-folders";
 /// On knarr: a host's name that Kubernetes would not take.
 const HOSTNAME: &str = "knarr.dev/hostname";
 
-/// On knarr: the hardware address of the Pod's interface.
+/// On knarr: the hardware address of the Pod's interface, and its name.
 const MAC: &str = "knarr.dev/mac-address";
+const INTERFACE: &str = "knarr.dev/interface-name";
 
 /// On knarr: when a container starts again.
 const RESTART: &str = "restart.knarr.dev/";
@@ -127,8 +128,10 @@ pub(super) fn template(context: &Context<'_>, lead: &Service, members: &[&Servic
     if let Some(name) = own_hostname(lead, &spec).filter(|_| context.project.at_home) {
         annotate(&mut metadata, &BTreeMap::from([(HOSTNAME.into(), name)]));
     }
-    if let Some(mac) = lead.mac.as_ref().filter(|_| context.project.at_home) {
-        annotate(&mut metadata, &BTreeMap::from([(MAC.into(), mac.clone())]));
+    for (key, said) in [(MAC, &lead.mac), (INTERFACE, &lead.interface)] {
+        if let Some(said) = said.as_ref().filter(|_| context.project.at_home) {
+            annotate(&mut metadata, &BTreeMap::from([(key.into(), said.clone())]));
+        }
     }
     hosts(context, members, &mut spec);
     dns(members, &mut spec);

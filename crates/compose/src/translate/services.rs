@@ -90,6 +90,29 @@ pub(super) fn services(context: &Context<'_>, shared: &mut Vec<Value>) {
     }
 }
 
+/// Other names for containers of other projects (`external_links`), for those who say so.
+pub(super) fn outer(context: &Context<'_>, shared: &mut Vec<Value>) {
+    if !context.project.at_home {
+        return;
+    }
+    let mut taken: BTreeSet<String> = context.naming.services.keys().cloned().collect();
+    for ((target, alias), users) in naming::outer(context.project) {
+        let mut object = dns_name(alias);
+        let mut number = 1;
+        while !taken.insert(object.clone()) {
+            number += 1;
+            object = dns_name(&format!("{alias}-{number}"));
+        }
+        let users: Vec<String> = users.into_iter().collect();
+        let mut metadata = context.meta(object, None);
+        metadata["annotations"] = json!({ NAMES: format!("{alias}@{}", users.join(",")) });
+        shared.push(json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": metadata,
+            "spec": { "type": "ExternalName", "externalName": target },
+        }));
+    }
+}
+
 /// A name. On knarr its address carries all ports. Elsewhere an address carries the ports that are known; where none is,
 /// the name leads straight to the containers (headless), so that any works.
 fn service(

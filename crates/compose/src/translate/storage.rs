@@ -232,6 +232,11 @@ impl Volumes {
         }
     }
 
+    /// What its containers may open of the machine's devices is seen by whoever judges its volumes.
+    pub fn all_devices(&mut self) {
+        self.host(std::path::Path::new("/dev"), false);
+    }
+
     /// The mount's volume, and its volumeMount.
     pub fn mount(&mut self, context: &Context<'_>, service: &Service, mount: &Mount) -> Value {
         let mut made = json!({ "mountPath": mount.target });

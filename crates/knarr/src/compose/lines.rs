@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(Places::of(&one, &other), Places::Two);
         let (_, pipe) = std::io::pipe().unwrap();
         let (_, another) = std::io::pipe().unwrap();
-        assert_eq!(Places::of(&pipe, &pipe.try_clone().unwrap()), Places::One);
+        assert_eq!(Places::of(&pipe, pipe.try_clone().unwrap()), Places::One);
         assert_eq!(Places::of(&pipe, &another), Places::Two);
     }
 }

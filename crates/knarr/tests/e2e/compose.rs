@@ -43,6 +43,7 @@ services:
     image: busybox:1
     command: httpd -f -p 80 -h /etc
     networks: [back]
+    device_cgroup_rules: ["c 1:2 r"]
   beside:
     image: busybox:1
     command: sleep 100000
@@ -164,6 +165,18 @@ fn keys_do_what_they_say() {
                 "entry",
                 "busybox timeout 3 wget -q -O- http://far:80/hosts",
                 None,
+            ),
+            (
+                "a device that a rule is about, which the kernel hasn't",
+                "far",
+                "busybox mknod /dev/d$$ c 1 2; cat /dev/d$$ 2>&1 | grep 'No such device'",
+                Some("No such device"),
+            ),
+            (
+                "a device that no rule is about",
+                "near",
+                "busybox mknod /dev/d$$ c 1 2; cat /dev/d$$ 2>&1 | grep 'not permitted'",
+                Some("not permitted"),
             ),
             (
                 "a shared network namespace",

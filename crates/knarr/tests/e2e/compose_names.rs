@@ -24,7 +24,7 @@ services:
   queue:
     <<: *serve
     environment: { NAME: mail.queue }
-    networks: { default: { aliases: [mail.queue] } }
+    networks: { default: { aliases: [mail.queue], interface_name: wan0 } }
   many:
     <<: *serve
     environment: { NAME: many }
@@ -69,10 +69,16 @@ fn containers_listen_at_what_their_own_names_say() {
                 }
             });
         }
-        let mac = compose(&["exec", "-T", "kafka", "cat", "/sys/class/net/eth0/address"]);
-        assert_eq!(
-            String::from_utf8_lossy(&mac.stdout).trim(),
-            "02:42:ac:11:00:07"
-        );
+        for (who, line, wanted) in [
+            (
+                "kafka",
+                &["cat", "/sys/class/net/eth0/address"][..],
+                "02:42:ac:11:00:07\n",
+            ),
+            ("queue", &["ls", "/sys/class/net"], "lo\nwan0\n"),
+        ] {
+            let said = compose(&[&["exec", "-T", who], line].concat());
+            assert_eq!(String::from_utf8_lossy(&said.stdout), wanted, "{who}");
+        }
     });
 }

@@ -198,7 +198,10 @@ fn pod(seen: &Seen, p: &PodSeen, whole: bool) -> Value {
         return o.into();
     }
     if !p.interfaces.is_empty() {
-        let network = network(seen.at, &p.interfaces, "eth0");
+        let is_usual = |i: &&Interface| i.name == "eth0";
+        let usual = p.interfaces.iter().find(is_usual);
+        let default = usual.or(p.interfaces.first());
+        let network = network(seen.at, &p.interfaces, default.map_or("eth0", |i| &i.name));
         o.insert("network".into(), network);
     }
     let volumes: Vec<Value> = p

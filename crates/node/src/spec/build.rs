@@ -284,6 +284,10 @@ pub(crate) async fn spec(request: Request<'_>) -> Result<ContainerSpec, String> 
         },
         mounts,
         devices,
+        device_rules: match joins::is_dockers(pod) || extras::has_devices(pod) {
+            true => extras.device_rules.clone(),
+            false => vec![],
+        },
         resources: knarr_runtime::Resources {
             oom_group: !context.settings.single_process_oom_kill,
             ..extras.limits(resources::cgroup(pod, container))

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use knarr_runtime::{Device, IoLimits, MemoryMount, Mount, Resources, Rlimit};
 use rustix::fs::FileType;
 use serde::Deserialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A user may be given by name, a first process with fewer rights; neither is more than the Pod could say itself.
 #[derive(Debug, Default, Deserialize, PartialEq, Eq)]
@@ -76,6 +76,9 @@ pub(crate) struct Extras {
     pub log_files_max: Option<u32>,
     /// Which of the mounted host paths are device files that it may use: mounting is what a security policy forbids.
     pub devices: Vec<DeviceAccess>,
+    /// Further devices that it may open or make, as `c 189:* rwm`; only where the Pod asks for the machine's /dev as a volume, which
+    /// a security policy forbids, too, and in Docker's containers.
+    pub device_rules: Vec<String>,
 }
 
 /// As Docker writes it; -1: no limit.
@@ -124,6 +127,13 @@ impl Extras {
         };
         self.ulimits.iter().map(one).collect()
     }
+}
+
+/// Whether a Pod has a hostPath volume with the machine's devices.
+pub(crate) fn has_devices(pod: &Pod) -> bool {
+    let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+    let mut paths = volumes.filter_map(|v| v.host_path.as_ref());
+    paths.any(|h| Path::new("/dev").starts_with(&h.path))
 }
 
 /// The devices among the mounts; blocking.
@@ -206,6 +216,25 @@ mod tests {
             ("broken", "{", Err(())),
         ] {
             assert_eq!(read(text).map_err(drop), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn who_asks_for_the_machines_devices() {
+        for (paths, wanted) in [
+            (&[][..], false),
+            (&["/devices", "/dev/null"], false),
+            (&["/srv", "/dev"], true),
+            (&["/dev/"], true),
+            (&["/"], true),
+        ] {
+            let volumes: Vec<_> = paths
+                .iter()
+                .map(|p| json!({ "name": "v", "hostPath": { "path": p } }))
+                .collect();
+            let pod = json!({ "spec": { "containers": [], "volumes": volumes } });
+            let pod: Pod = serde_json::from_value(pod).unwrap();
+            assert_eq!(has_devices(&pod), wanted, "{paths:?}");
         }
     }
 }

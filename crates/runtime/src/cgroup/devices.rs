@@ -88,11 +88,33 @@ impl Rule {
     }
 }
 
-/// The usual devices and those given.
-fn list(more: &[Device]) -> Vec<Rule> {
+/// What a rule of Docker's says, which may be about both kinds of devices (`a *:* rwm`).
+fn both_kinds(text: &str) -> Result<Vec<Rule>, String> {
+    let one = |text: &str| {
+        let rule: Rule = text.parse()?;
+        match matches!(text.as_bytes().first(), Some(b'b' | b'c')) && text.as_bytes()[1] == b' ' {
+            true => Ok(rule),
+            false => Err(format!("{text:?} is no rule about devices")),
+        }
+    };
+    match text.strip_prefix("a ") {
+        Some(rest) => ["b", "c"]
+            .map(|k| one(&format!("{k} {rest}")))
+            .into_iter()
+            .collect(),
+        None => Ok(vec![one(text)?]),
+    }
+}
+
+/// The usual devices and those given, and what further rules say.
+fn list(more: &[Device], rules: &[String]) -> Result<Vec<Rule>, String> {
     // the constants are rules: a test reads each
     let always = ALWAYS.iter().filter_map(|rule| rule.parse().ok());
-    always.chain(more.iter().map(Rule::of)).collect()
+    let mut all: Vec<Rule> = always.chain(more.iter().map(Rule::of)).collect();
+    for rule in rules {
+        all.extend(both_kinds(rule)?);
+    }
+    Ok(all)
 }
 
 /// Whether this kernel takes lists of devices for v2 (`CONFIG_CGROUP_BPF`, and nobody has forbidden it).
@@ -101,28 +123,31 @@ pub(crate) fn has_programs() -> bool {
 }
 
 impl Group {
-    /// Only the usual devices and those given. On a kernel without programs nothing is done on v2: see `Inner::process`, which
+    /// Only the usual devices and those given, or that `rules` are about. On a kernel without programs nothing is done on v2: see `Inner::process`, which
     /// takes the right to make devices then.
-    pub(crate) fn restrict_devices(&self, more: &[Device]) -> Result<(), Error> {
+    pub(crate) fn restrict_devices(&self, more: &[Device], rules: &[String]) -> Result<(), Error> {
+        let allowed = list(more, rules)
+            .map_err(std::io::Error::other)
+            .during(|| "limiting the devices".into())?;
         let Some(leaf) = self.leaf("devices") else {
             return Ok(());
         };
         match leaf.v2 {
-            true if has_programs() => self.attach_list(leaf, more),
+            true if has_programs() => self.attach_list(leaf, &allowed),
             true => Ok(()),
-            false => write_list(leaf, more),
+            false => write_list(leaf, &allowed),
         }
     }
 
-    fn attach_list(&self, leaf: &Leaf, more: &[Device]) -> Result<(), Error> {
+    fn attach_list(&self, leaf: &Leaf, allowed: &[Rule]) -> Result<(), Error> {
         let told = || format!("limiting the devices of {}", leaf.path.display());
-        let program = bpf::load_device_program(&assemble(&list(more))).during(told)?;
+        let program = bpf::load_device_program(&assemble(allowed)).during(told)?;
         let folder = fs::File::open(&leaf.path).during(told)?;
         bpf::attach_device_program(&folder, &program).during(told)
     }
 }
 
-fn write_list(leaf: &Leaf, more: &[Device]) -> Result<(), Error> {
+fn write_list(leaf: &Leaf, allowed: &[Rule]) -> Result<(), Error> {
     let deny = leaf.path.join("devices.deny");
     write_to(&deny, "a").during(|| format!("writing {}", deny.display()))?;
     let allow = leaf.path.join("devices.allow");
@@ -130,7 +155,7 @@ fn write_list(leaf: &Leaf, more: &[Device]) -> Result<(), Error> {
         .write(true)
         .open(&allow)
         .during(|| format!("opening {}", allow.display()))?;
-    for rule in list(more) {
+    for rule in allowed {
         let rule = rule.to_string();
         io::Write::write_all(&mut &file, rule.as_bytes())
             .during(|| format!("writing {rule:?} to {}", allow.display()))?;
@@ -149,7 +174,24 @@ mod tests {
             assert_eq!(rule.parse::<Rule>().unwrap().to_string(), *rule);
         }
         assert!("c 1 rwm".parse::<Rule>().is_err());
-        assert_eq!(list(&[]).len(), ALWAYS.len());
+        let shown = |rules: &[&str]| {
+            let rules: Vec<String> = rules.iter().map(|r| r.to_string()).collect();
+            let all = list(&[], &rules)?;
+            let more = all.iter().skip(ALWAYS.len()).map(Rule::to_string);
+            Ok::<_, String>(more.collect::<Vec<_>>().join(", "))
+        };
+        for (rules, wanted) in [
+            (&[][..], Some("")),
+            (&["c 189:* rmw", "b 8:0 r"], Some("c 189:* rwm, b 8:0 r")),
+            (&["a *:* rwm"], Some("b *:* rwm, c *:* rwm")),
+            (&["d 1:1 r"], None),
+            (&["cc 1:1 r"], None),
+            (&["a 1 r"], None),
+            (&["c -1:1 r"], None),
+            (&[""], None),
+        ] {
+            assert_eq!(shown(rules).ok().as_deref(), wanted, "{rules:?}");
+        }
     }
 
     /// A v2 tree of the test's own, unmounted when dropped.
@@ -217,6 +259,7 @@ mod tests {
         };
         let (null, mem) = (node("null", "c", 1, 3), node("mem", "c", 1, 1));
         let given = node("given", "c", 1, 11);
+        let ruled = node("ruled", "c", 1, 2);
         let open = |path: &Path| format!(": < {}", path.display());
         // not every kernel has this device: what counts is who says no
         let before = tried(&path, &open(&mem));
@@ -229,7 +272,9 @@ mod tests {
             mode: 0o600,
             access: "r".into(),
         };
-        group.restrict_devices(&[device]).unwrap();
+        group
+            .restrict_devices(&[device], &["c 1:2 r".into()])
+            .unwrap();
         for (name, command, wanted) in [
             ("an usual one", open(&null), "yes"),
             ("another one", open(&mem), "Operation not permitted"),
@@ -239,6 +284,8 @@ mod tests {
                 format!(": >> {}", given.display()),
                 "Operation not permitted",
             ),
+            // no kernel of today has this one
+            ("what a rule is about", open(&ruled), "No such device"),
             (
                 "nodes may be made",
                 format!("mknod {}/new c 1 1", nodes.path().display()),
