@@ -77,6 +77,8 @@ struct Project<'a> {
     before: Vec<Vec<String>>,
     /// Further arguments of `knarr up`: profiles, files, services.
     flags: Vec<String>,
+    /// Variables that its README has one set for `up`.
+    environment: Vec<(String, String)>,
     ask: Vec<Question<'a>>,
 }
 
@@ -128,6 +130,18 @@ fn project<'a>(value: &'a Value, projects: &Path) -> Result<Project<'a>> {
             .collect(),
         before: each("before").map(|all| strings(all, &folder)).collect(),
         flags: strings(&value["flags"], &folder),
+        environment: value["environment"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter_map(|(name, value)| {
+                let value = value.as_str()?;
+                Some((
+                    name.clone(),
+                    value.replace("{folder}", &folder.display().to_string()),
+                ))
+            })
+            .collect(),
         ask: match &value["ask"] {
             Value::Array(all) => all.iter().map(asked).collect::<Result<_>>()?,
             _ => Vec::new(),
@@ -140,11 +154,20 @@ struct Knarr<'a>(&'a Options);
 
 impl Knarr<'_> {
     fn run(&self, arguments: &[&str]) -> Result<(Output, Duration)> {
+        self.run_with(arguments, &[])
+    }
+
+    fn run_with(
+        &self,
+        arguments: &[&str],
+        environment: &[(String, String)],
+    ) -> Result<(Output, Duration)> {
         let began = Instant::now();
         let output = Command::new(&self.0.knarr)
             .arg("--data-dir")
             .arg(&self.0.data)
             .args(arguments)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .output()
             .with_context(|| format!("{} does not run", self.0.knarr.display()))?;
@@ -153,7 +176,15 @@ impl Knarr<'_> {
 
     /// What it printed and the time it took, or the last lines that it said.
     fn said(&self, arguments: &[&str]) -> Result<(String, Duration)> {
-        let (output, took) = self.run(arguments)?;
+        self.said_with(arguments, &[])
+    }
+
+    fn said_with(
+        &self,
+        arguments: &[&str],
+        environment: &[(String, String)],
+    ) -> Result<(String, Duration)> {
+        let (output, took) = self.run_with(arguments, environment)?;
         if output.status.success() {
             return Ok((String::from_utf8_lossy(&output.stdout).into_owned(), took));
         }
@@ -238,12 +269,12 @@ fn compose(knarr: &Knarr, project: &Project, folder: &Path, name: &str) -> Resul
     }
     up.extend(project.flags.iter().map(String::as_str));
     let asked = || {
-        let first = knarr.ok(&up)?;
+        let first = knarr.said_with(&up, &project.environment)?.1;
         for question in &project.ask {
             answers(question)?;
         }
         let before = knarr.containers(name)?;
-        let again = knarr.ok(&up)?;
+        let again = knarr.said_with(&up, &project.environment)?.1;
         let after = knarr.containers(name)?;
         if before != after {
             bail!("the second up replaced containers: {before:?} became {after:?}");
