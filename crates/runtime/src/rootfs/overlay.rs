@@ -98,9 +98,11 @@ pub(super) fn mount_overlay(
     let base = format!(
         "lowerdir={lower},upperdir={upper},workdir={work},index=off,redirect_dir=off,metacopy=off"
     );
+    // Devices may stand in it, as with containerd and Docker (debootstrap, chroots with a /dev of their own): which of them
+    // can be opened is the control group's to say.
     let mount = |data: String| -> io::Result<()> {
         let data = std::ffi::CString::new(data)?;
-        rustix::mount::mount("overlay", &target, "overlay", MountFlags::NODEV, &*data)?;
+        rustix::mount::mount("overlay", &target, "overlay", MountFlags::empty(), &*data)?;
         Ok(())
     };
     let mounted = match spec.kept_upper {
