@@ -70,6 +70,8 @@ pub use create::limits::{Limits, Rate};
 pub use daemon::Builder;
 pub use images::{Snapshot, fits_machine};
 pub use machine::{Check, Checks, Exec, Input, Machine, Output, PodName, Resize, Streams, Usage};
+pub use networks::ipam::{NoAddress, Pool, Range, pick as pick_address};
+pub use networks::links::{split as split_link, variables_of as link_variables};
 pub use units::{bytes_size, human_size};
 
 use std::{path::PathBuf, sync::Arc};
@@ -81,6 +83,22 @@ use std::{path::PathBuf, sync::Arc};
 pub fn change(config: &mut serde_json::Value, lines: &[String]) -> Result<(), String> {
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     images::change(config, &lines).map_err(|fault| fault.message)
+}
+
+/// Reads subnets as they are in `IPAM` of a request.
+///
+/// # Errors
+/// For what is none, or can't be had.
+pub fn subnets(ipam: serde_json::Map<String, serde_json::Value>) -> Result<Vec<Pool>, String> {
+    networks::ipam::read(ipam).map_err(|fault| fault.message)
+}
+
+/// A hardware address as it is kept.
+///
+/// # Errors
+/// For what is none.
+pub fn hardware_address(text: &str) -> Result<String, String> {
+    networks::ipam::mac(text).map_err(|fault| fault.message)
 }
 
 /// Where the containers' Pods are.

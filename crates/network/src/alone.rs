@@ -32,6 +32,25 @@ pub struct Member {
     pub address: Ipv4Addr,
     /// Its networks, by their ids (hexadecimal digits), and its names in each. Empty: the one of those that have none.
     pub networks: BTreeMap<String, Vec<String>>,
+    /// By which address it goes in those of them that have subnets, with the subnet's bits.
+    #[serde(default)]
+    pub further: BTreeMap<String, (Ipv4Addr, u8)>,
+}
+
+impl Member {
+    /// By which it goes in this network.
+    fn address_in(&self, network: &str) -> Ipv4Addr {
+        self.further
+            .get(network)
+            .map_or(self.address, |(ip, _)| *ip)
+    }
+
+    fn addresses(&self) -> Vec<IpAddr> {
+        let further = self.further.values().map(|(ip, _)| IpAddr::V4(*ip));
+        std::iter::once(self.address.into())
+            .chain(further)
+            .collect()
+    }
 }
 
 /// Networks without a way out.
@@ -82,7 +101,7 @@ fn world(config: &Config, members: &[Member], internal: &Internal) -> Result<Wor
             uid: member.id.clone(),
             namespace: NAMESPACE.into(),
             labels: labels(member),
-            ips: vec![member.address.into()],
+            ips: member.addresses(),
             ports: vec![],
             here: true,
         };
@@ -90,10 +109,15 @@ fn world(config: &Config, members: &[Member], internal: &Internal) -> Result<Wor
             .pods
             .insert((NAMESPACE.into(), member.id.clone()), facts);
     }
-    let range = format!("{}/{}", config.pod_cidr.0, config.pod_cidr.1);
+    // who has an address in one of these is nobody from outside
+    let mut ranges = Internal::from([format!("{}/{}", config.pod_cidr.0, config.pod_cidr.1)]);
+    for (ip, bits) in members.iter().flat_map(|m| m.further.values()) {
+        let mask = u32::MAX.checked_shl(32 - u32::from(*bits)).unwrap_or(0);
+        ranges.insert(format!("{}/{bits}", Ipv4Addr::from(u32::from(*ip) & mask)));
+    }
     for network in networks {
         let member = json!({ "podSelector": { "matchLabels": { label(&network): "" } } });
-        let outside = json!({ "ipBlock": { "cidr": "0.0.0.0/0", "except": [range] } });
+        let outside = json!({ "ipBlock": { "cidr": "0.0.0.0/0", "except": ranges } });
         let mut spec = json!({
             "podSelector": member["podSelector"],
             "policyTypes": ["Ingress"],
@@ -123,7 +147,7 @@ fn views(members: &[Member]) -> Views {
         for (network, names) in &member.networks {
             let endpoints = networks.entry(network).or_default();
             endpoints.extend(names.iter().map(|name| Endpoint {
-                ip: member.address.into(),
+                ip: member.address_in(network).into(),
                 hostname: Some(dns::odd_name(&name.to_ascii_lowercase()).into()),
                 node: None,
                 for_zones: Box::default(),
@@ -193,10 +217,10 @@ pub async fn serve_names(
         loop {
             let members = told.borrow_and_update().clone();
             known.put(&before, None);
-            before = members.iter().map(|m| IpAddr::V4(m.address)).collect();
+            before = members.iter().flat_map(Member::addresses).collect();
             for member in &members {
                 let client = clients::client(NAMESPACE, &labels(member));
-                known.put(&[member.address.into()], client);
+                known.put(&member.addresses(), client);
             }
             seen.store(Arc::new(views(&members)));
             if told.changed().await.is_err() {
@@ -232,6 +256,7 @@ mod tests {
             id: last.to_string(),
             address: Ipv4Addr::new(10, 64, 0, last),
             networks: networks.iter().map(|n| (n.to_string(), vec![])).collect(),
+            further: BTreeMap::new(),
         };
         for (members, want) in [
             (vec![], 0),

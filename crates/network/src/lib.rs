@@ -42,7 +42,7 @@ use std::{
 use tokio::sync::watch;
 
 /// The gateway of every Pod, on the node's `lo` (link-local, RFC 3927).
-pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
 /// Where containers of Docker's and Compose's networks ask for names; the rule set turns it to the DNS server.
 /// SOURCE: moby `libnetwork/sandbox_dns_unix.go`.

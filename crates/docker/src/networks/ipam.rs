@@ -43,7 +43,7 @@ impl Range {
         u32::MAX.checked_shl(32 - u32::from(self.bits)).unwrap_or(0)
     }
     /// Its first address is the range's.
-    fn masked(self) -> Range {
+    pub fn masked(self) -> Range {
         Range {
             first: Ipv4Addr::from(u32::from(self.first) & self.mask()),
             bits: self.bits,
@@ -52,13 +52,13 @@ impl Range {
     fn last(self) -> u32 {
         u32::from(self.first) | !self.mask()
     }
-    fn contains(self, address: Ipv4Addr) -> bool {
+    pub fn contains(self, address: Ipv4Addr) -> bool {
         u32::from(address) & self.mask() == u32::from(self.first) & self.mask()
     }
-    fn overlaps(self, other: Range) -> bool {
+    pub fn overlaps(self, other: Range) -> bool {
         self.contains(other.first) || other.contains(self.first)
     }
-    fn parse(text: &str) -> Option<Range> {
+    pub fn parse(text: &str) -> Option<Range> {
         let (first, bits) = text.split_once('/')?;
         let bits: u8 = bits.parse().ok()?;
         let first = first.parse().ok()?;
@@ -305,14 +305,46 @@ pub fn give(daemon: &Daemon, record: &mut Record, all: &[Network]) -> Result<()>
     Ok(())
 }
 
-/// The address asked for; else the one it had; else the lowest that nobody has or wants.
+/// [`pick`] for an endpoint.
 fn choose<'a>(
     network: &'a Network,
     endpoint: &Endpoint,
     held: &BTreeSet<Ipv4Addr>,
     wished: &BTreeSet<Ipv4Addr>,
 ) -> Result<(&'a Pool, Ipv4Addr)> {
-    let pools = &network.pools;
+    let former = endpoint.address.map(|a| a.first);
+    pick(&network.pools, endpoint.asked, former, held, wished).map_err(|none| {
+        Fault::forbidden(match none {
+            NoAddress::InUse => {
+                "failed to set up container networking: Address already in use".to_string()
+            }
+            NoAddress::Full => format!(
+                "failed to set up container networking: no available IPv4 addresses on this network's address pools: {} ({})",
+                network.name, network.id
+            ),
+        })
+    })
+}
+
+/// Why no address can be given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoAddress {
+    /// The one asked for is somebody's.
+    InUse,
+    Full,
+}
+
+/// The address asked for; else the one it had; else the lowest that nobody has or wants.
+///
+/// # Errors
+/// When there is none.
+pub fn pick<'a>(
+    pools: &'a [Pool],
+    asked: Option<Ipv4Addr>,
+    former: Option<Ipv4Addr>,
+    held: &BTreeSet<Ipv4Addr>,
+    wished: &BTreeSet<Ipv4Addr>,
+) -> std::result::Result<(&'a Pool, Ipv4Addr), NoAddress> {
     let of = |ip: Ipv4Addr| pools.iter().find(|pool| pool.subnet.contains(ip));
     let kept = |pool: &Pool, ip: Ipv4Addr| {
         ip == pool.gateway
@@ -320,15 +352,13 @@ fn choose<'a>(
             || u32::from(ip) == pool.subnet.last()
             || pool.auxiliary.values().any(|a| *a == ip)
     };
-    if let Some(ip) = endpoint.asked {
+    if let Some(ip) = asked {
         let pool = of(ip).filter(|pool| !kept(pool, ip) && !held.contains(&ip));
-        return pool.map(|pool| (pool, ip)).ok_or_else(|| {
-            Fault::forbidden("failed to set up container networking: Address already in use")
-        });
+        return pool.map(|pool| (pool, ip)).ok_or(NoAddress::InUse);
     }
     let free =
         |pool: &Pool, ip: Ipv4Addr| !kept(pool, ip) && !held.contains(&ip) && !wished.contains(&ip);
-    if let Some(former) = endpoint.address.map(|a| a.first)
+    if let Some(former) = former
         && let Some(pool) = of(former).filter(|pool| free(pool, former))
     {
         return Ok((pool, former));
@@ -341,10 +371,7 @@ fn choose<'a>(
             return Ok((pool, ip));
         }
     }
-    Err(Fault::forbidden(format!(
-        "failed to set up container networking: no available IPv4 addresses on this network's address pools: {} ({})",
-        network.name, network.id
-    )))
+    Err(NoAddress::Full)
 }
 
 /// What the Pod's annotations say of it to the node; null takes them away.

@@ -125,10 +125,8 @@ pub fn settle(
     (lines, env)
 }
 
-/// SOURCE: moby `daemon/links/links.go` ToEnv
 fn variables(daemon: &Daemon, record: &Record, link: &Link, ip: &str) -> Vec<(String, String)> {
     let other = &link.entry.record;
-    let prefix = link.alias.to_uppercase().replace('-', "_");
     let Ok(wanted) = Wanted::read(&other.body) else {
         return Vec::new();
     };
@@ -140,6 +138,26 @@ fn variables(daemon: &Daemon, record: &Record, link: &Link, ip: &str) -> Vec<(St
         .filter_map(|port| ports::parse(port).ok())
         .map(|(number, protocol)| (number, protocol.to_lowercase()))
         .collect();
+    let env: Vec<&str> = wanted
+        .env
+        .iter()
+        .chain(&image.env)
+        .map(String::as_str)
+        .collect();
+    let name = format!("/{}/{}", record.name, link.alias);
+    variables_of(&link.alias, &name, ip, &mut open, &env)
+}
+
+/// What tells of who is linked to: its open ports and its own variables.
+/// SOURCE: moby `daemon/links/links.go` ToEnv
+pub fn variables_of(
+    alias: &str,
+    name: &str,
+    ip: &str,
+    open: &mut Vec<(u16, String)>,
+    env: &[&str],
+) -> Vec<(String, String)> {
+    let prefix = alias.to_uppercase().replace('-', "_");
     open.sort_by(|a, b| (&b.1 == "tcp", a.0).cmp(&(&a.1 == "tcp", b.0)));
     open.dedup();
     let mut all = Vec::new();
@@ -149,18 +167,15 @@ fn variables(daemon: &Daemon, record: &Record, link: &Link, ip: &str) -> Vec<(St
             format!("{protocol}://{ip}:{number}"),
         ));
     }
-    for (number, protocol) in &open {
+    for (number, protocol) in open.iter() {
         let name = format!("{prefix}_PORT_{number}_{}", protocol.to_uppercase());
         all.push((name.clone(), format!("{protocol}://{ip}:{number}")));
         all.push((format!("{name}_ADDR"), ip.to_string()));
         all.push((format!("{name}_PORT"), number.to_string()));
         all.push((format!("{name}_PROTO"), protocol.clone()));
     }
-    all.push((
-        format!("{prefix}_NAME"),
-        format!("/{}/{}", record.name, link.alias),
-    ));
-    for variable in wanted.env.iter().chain(&image.env) {
+    all.push((format!("{prefix}_NAME"), name.to_string()));
+    for variable in env {
         if let Some((name, value)) = variable.split_once('=')
             && !matches!(name, "HOME" | "PATH")
         {
