@@ -122,7 +122,7 @@ pub enum Error {
     #[error("invalid reference format: {0:?}: use NAME[:TAG], e.g. docker.io/library/redis:7")]
     Reference(String),
     #[error(
-        "image {0} is not on this machine: `knarr image ls` lists those that are; `knarr pull`, `knarr build` and `knarr image load` bring one"
+        "No such image: {0} is not on this machine: `knarr image ls` lists those that are; `knarr pull`, `knarr build` and `knarr image load` bring one"
     )]
     NotFound(String),
     #[error("{path}: {source}")]

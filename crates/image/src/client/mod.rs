@@ -22,6 +22,7 @@ mod pull;
 mod push;
 mod session;
 mod signatures;
+mod tags;
 mod upload;
 mod web;
 
@@ -33,6 +34,7 @@ pub use proxy::Proxies;
 pub use pull::{Platforms, PullOptions};
 pub use push::{Compression, PushOptions, Pushed};
 pub use session::check_login;
+pub use tags::tags;
 pub use web::Web;
 
 use std::{path::PathBuf, time::Duration};
