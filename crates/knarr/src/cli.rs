@@ -1,5 +1,7 @@
 //! The verbs and their flags.
 
+pub mod misread;
+
 use crate::run as alone;
 use crate::{
     build_options, builder, compose, config, connect, convert, dockerfile_build, doctor, down,
@@ -17,7 +19,7 @@ use std::{
     name = "knarr",
     version,
     about = "Builds, runs, connects, ships and observes microservices on one machine, in the field's own protocols",
-    after_help = "A first run:\n  knarr up examples/shop      build and start the example, print its address\n  knarr status                what runs, and what is wrong\n  export KUBECONFIG=$(knarr kubeconfig --path); kubectl get pods -A\n\nExit codes: 0 done; 1 it failed; 2 bad input, nothing was changed; 3 the platform does not run or cannot start; 4 not ready in time. `exec` passes on the command's own code.\n\nDocker's short verbs are there, too: images, rmi, tag, history, save, load, import are `image …`; create, start, restart, kill, rm, cp, wait, attach, commit, diff, export, rename, pause, unpause, port, stats, top, update are `container …`.",
+    after_help = "A first run:\n  knarr up examples/shop      build and start the example, print its address\n  knarr status                what runs, and what is wrong\n  export KUBECONFIG=$(knarr kubeconfig --path); kubectl get pods -A\n\nExit codes: 0 done; 1 it failed; 2 bad input, nothing was changed (of verbs that Docker has 1, and 125 for a flag); 3 the platform does not run or cannot start; 4 not ready in time. `exec` passes on the command's own code.\n\nDocker's short verbs are there, too: images, rmi, tag, history, save, load, import are `image …`; create, start, restart, kill, rm, cp, wait, attach, commit, diff, export, rename, pause, unpause, port, stats, top, update are `container …`.",
     arg_required_else_help = true,
     args_override_self = true,
     disable_help_subcommand = true
@@ -149,34 +151,51 @@ impl Arguments {
         // help and mistakes are told with all verbs in view
         if verb(words) == Some(b"exec")
             && let Ok(ExecAlone { place, verb }) = ExecAlone::try_parse_from(words)
+            && let ExecVerb::Exec(arguments) = verb
+            && !arguments.name().starts_with('-')
         {
-            let ExecVerb::Exec(arguments) = verb;
             let verb = Verb::Exec(arguments);
             return Ok(Arguments { place, verb });
         }
-        let strictly = Arguments::try_parse_from(words);
+        let strictly = Arguments::try_parse_from(words).and_then(Arguments::checked);
         let valued = words.iter().any(|w| {
             let w = w.as_encoded_bytes();
             w.starts_with(b"-") && w.contains(&b'=')
         });
         // `--rm=true`: flags with values, which help is not to show
-        let misread = match &strictly {
-            Ok(read) => read.takes_a_flag_for_an_image(),
-            Err(_) => true,
-        };
-        if valued && misread {
-            let read = go_flags(Arguments::command()).try_get_matches_from(words);
-            let read = read.and_then(|m| Arguments::from_arg_matches(&m));
-            return read.or(strictly);
+        if valued && strictly.is_err() {
+            let mut words = words.to_vec();
+            loop {
+                let read = go_flags(Arguments::command()).try_get_matches_from(&words);
+                let read = read.and_then(|m| Arguments::from_arg_matches(&m));
+                // `-t=false` was taken for what a command follows
+                let first = read.as_ref().map_or("", Arguments::first);
+                let long = misread::long_form(&words, first);
+                let Some((word, long)) = words.iter_mut().find(|w| *w == first).zip(long) else {
+                    return read.and_then(Arguments::checked).or(strictly);
+                };
+                *word = long.into();
+            }
         }
         strictly
     }
 
-    fn takes_a_flag_for_an_image(&self) -> bool {
+    /// Of the words that a command follows the first.
+    fn first(&self) -> &str {
         match &self.verb {
-            Verb::Run(a) => a.image().starts_with('-'),
-            Verb::Container(alone::ContainerVerb::Create(a)) => a.image().starts_with('-'),
-            _ => false,
+            Verb::Run(a) => a.image(),
+            Verb::Container(alone::ContainerVerb::Create(a)) => a.image(),
+            Verb::Exec(a) => a.name(),
+            Verb::Container(alone::ContainerVerb::Exec(a)) => a.name(),
+            _ => "",
+        }
+    }
+
+    /// What looks like a flag and is none comes first among the words that a command follows.
+    fn checked(self) -> Result<Arguments, clap::Error> {
+        match self.first() {
+            first if first.starts_with('-') => Err(misread::unknown(first)),
+            _ => Ok(self),
         }
     }
 
@@ -265,14 +284,6 @@ fn go_bool(text: &str) -> Result<bool, String> {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
         _ => Err("invalid syntax".into()),
-    }
-}
-
-/// The code of a command line that can't be read: `run` has Docker's.
-pub fn misread(words: &[OsString]) -> u8 {
-    match verb(words) {
-        Some(b"run") => alone::NOT_STARTED,
-        _ => 2,
     }
 }
 
@@ -483,21 +494,5 @@ mod tests {
         let words = ["knarr", "exec", "--help"].map(OsString::from);
         let said = Arguments::read(&words).err().unwrap().to_string();
         assert!(said.contains("knarr exec"), "{said}");
-    }
-
-    #[test]
-    fn what_cannot_be_read() {
-        for (line, code) in [
-            ("knarr run --memory x busybox", 125),
-            ("knarr --data-dir run run --nope", 125),
-            ("knarr --data-dir=d run", 125),
-            ("knarr --data-dir run up --nope", 2),
-            ("knarr up run --nope", 2),
-            ("knarr compose run --nope", 2),
-            ("knarr", 2),
-        ] {
-            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
-            assert_eq!(misread(&words), code, "{line}");
-        }
     }
 }

@@ -22,6 +22,11 @@ pub struct ExecArguments {
 }
 
 impl ExecArguments {
+    /// Of whom.
+    pub fn name(&self) -> &str {
+        self.command.name()
+    }
+
     /// Of whom, and which command.
     #[cfg(test)]
     pub fn command_line(&self) -> Result<(&str, &[String]), Error> {

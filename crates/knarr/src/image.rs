@@ -38,8 +38,12 @@ pub enum ImageVerb {
         #[arg(long, short, value_enum, default_value = "text")]
         output: Output,
     },
-    /// Write images to an archive that `docker load`, podman and skopeo read: NAME FILE, or NAMES with --output
+    /// Write images to an archive that `docker load`, podman and skopeo read: to the standard output, with --output or
+    /// as NAME FILE to a file
     Save {
+        /// Only this platform's, which has to be this machine's
+        #[arg(long, value_parser = here, value_name = "PLATFORM")]
+        platform: Option<String>,
         #[arg(required = true)]
         names: Vec<String>,
         /// The archive; `-` is the standard output
@@ -80,9 +84,8 @@ pub enum ImageVerb {
         /// And images that nothing runs on
         #[arg(short, long)]
         all: bool,
-        /// Don't ask: nothing is asked anyway
-        #[arg(short, long)]
-        force: bool,
+        #[command(flatten)]
+        asked: crate::run::Prune,
         /// How it is printed
         #[arg(long, short, value_enum, default_value = "text")]
         output: Output,
@@ -96,6 +99,9 @@ pub enum ImageVerb {
         /// There for scripts: an image's layers have no names
         #[arg(long, hide = true)]
         no_prune: bool,
+        /// Only this platform's, which has to be this machine's
+        #[arg(long, value_parser = here, value_name = "PLATFORM")]
+        platform: Option<String>,
         #[arg(required = true)]
         names: Vec<String>,
         /// How it is printed
@@ -144,6 +150,14 @@ pub struct PackArguments {
     output: Output,
 }
 
+/// A platform that has to be this machine's, as all images here are.
+pub fn here(text: &str) -> Result<String, String> {
+    match knarr_docker::fits_machine(text) {
+        true => Ok(text.into()),
+        false => Err(format!("no image here is for the platform {text}")),
+    }
+}
+
 /// The store in the data directory, made when it isn't there.
 pub fn open(paths: &Paths) -> Result<ImageStore, Error> {
     let dir = paths.images();
@@ -169,11 +183,9 @@ pub async fn run(paths: &Paths, verb: ImageVerb) -> Result<u8, Error> {
                 .print(|name| image_more::inspected(&store, &image_more::find(&store, name)?));
         }
         ImageVerb::History(a) => image_list::history(&store, &a)?,
-        ImageVerb::Prune {
-            all,
-            force: _,
-            output,
-        } => image_more::prune(paths, &store, all, output)?,
+        ImageVerb::Prune { all, asked, output } => {
+            image_more::prune(paths, &store, all, &asked, output)?
+        }
         ImageVerb::Pack(a) => {
             let output = a.output;
             let image = store.pack(&spec(a)?)?;
@@ -214,11 +226,25 @@ pub async fn run(paths: &Paths, verb: ImageVerb) -> Result<u8, Error> {
                 }
             }
         }
-        ImageVerb::Save { mut names, output } => {
-            let file = output.or_else(|| names.pop().map(PathBuf::from));
-            let file = file.filter(|_| !names.is_empty()).ok_or_else(|| {
-                Error::Input("say which image and which file: `knarr image save NAME FILE`".into())
-            })?;
+        ImageVerb::Save {
+            mut names, output, ..
+        } => {
+            use std::io::IsTerminal;
+            // the last of several is the file, unless it is an image's name
+            let is_file = |last: &String| !store.resolve(last).is_ok_and(|found| found.is_some());
+            let file = match output {
+                Some(file) => file,
+                None if names.len() > 1 && names.last().is_some_and(is_file) => {
+                    names.pop().map(PathBuf::from).unwrap_or_default()
+                }
+                None if std::io::stdout().is_terminal() => {
+                    return Err(Error::Input(
+                        "cowardly refusing to save to a terminal. Use the -o flag or redirect"
+                            .into(),
+                    ));
+                }
+                None => "-".into(),
+            };
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             match file.as_os_str() == "-" {
                 true => store.save_all(&names, &mut std::io::stdout().lock())?,
@@ -270,6 +296,7 @@ pub async fn run(paths: &Paths, verb: ImageVerb) -> Result<u8, Error> {
         } => {
             let containers = image_users::but_for(paths, None);
             let used = image_users::layers(paths);
+            let alone = crate::run::Home::new(paths).all();
             let mut images = Vec::new();
             let (mut code, mut known) = (0, Vec::new());
             for name in &names {
@@ -289,9 +316,7 @@ pub async fn run(paths: &Paths, verb: ImageVerb) -> Result<u8, Error> {
                     Err(error) => return Err(error.into()),
                 };
                 let label = "io.kubernetes.pod.name";
-                let alone = containers
-                    .iter()
-                    .find(|c| c.lower == image.layers && !c.labels.contains_key(label));
+                let alone = alone.iter().find(|r| r.image_digest == image.digest);
                 let last = || -> Result<bool, Error> {
                     let named = store.named()?;
                     Ok(named

@@ -40,6 +40,9 @@ pub struct ListArguments {
 #[derive(Args)]
 pub struct HistoryArguments {
     name: String,
+    /// Only this machine's is possible
+    #[arg(long, value_parser = crate::image::here, value_name = "PLATFORM")]
+    platform: Option<String>,
     /// Ids only
     #[arg(short, long)]
     quiet: bool,

@@ -38,14 +38,25 @@ pub fn inspected(store: &ImageStore, image: &Image) -> Result<Value, Error> {
     let tags = names
         .filter(|(_, digest)| *digest == image.digest)
         .map(|(name, _)| name);
-    let tags: Vec<String> = tags.collect();
+    let tags: Vec<String> = tags
+        .map(|name| crate::image_list::familiar(&name).to_string())
+        .collect();
     let (repository, _) = crate::image_list::parts(&image.name);
+    let last = config["history"].as_array().and_then(|all| all.last());
+    let comment = last
+        .and_then(|step| step["comment"].as_str())
+        .unwrap_or_default();
     Ok(json!({
         "Id": image.id,
         "RepoTags": tags,
-        "RepoDigests": [format!("{repository}@{}", image.digest)],
+        "RepoDigests": [format!("{}@{}", crate::image_list::familiar(repository), image.digest)],
         "Created": config["created"],
-        "Author": config["author"],
+        "Author": config["author"].as_str().unwrap_or_default(),
+        "Comment": comment,
+        "Parent": "",
+        "DockerVersion": "",
+        "GraphDriver": { "Data": null, "Name": "overlay2" },
+        "Metadata": { "LastTagTime": "0001-01-01T00:00:00Z" },
         "Architecture": config["architecture"],
         "Variant": config["variant"],
         "Os": config["os"],
@@ -57,12 +68,30 @@ pub fn inspected(store: &ImageStore, image: &Image) -> Result<Value, Error> {
     }))
 }
 
-/// Removes images that nothing runs on (`all`), and in any case what no name leads to.
-pub fn prune(paths: &Paths, store: &ImageStore, all: bool, output: Output) -> Result<(), Error> {
+/// Removes images that nothing runs on (`all`) and that the filters fit, and in any case what no name leads to.
+pub fn prune(
+    paths: &Paths,
+    store: &ImageStore,
+    all: bool,
+    asked: &crate::run::Prune,
+    output: Output,
+) -> Result<(), Error> {
     let used = image_users::layers(paths);
+    let asked = asked.read_with(&["dangling"])?;
+    // SOURCE: moby `daemon/images/image_prune.go`: dangling=false is `--all`
+    let all = all
+        || asked
+            .values("dangling")
+            .any(|said| matches!(said, "false" | "0"));
     let mut removed = Vec::new();
     if all {
         for image in store.list()? {
+            let config = store.raw_config(&image)?;
+            let made = config["created"].as_str().and_then(|t| t.parse().ok());
+            let labels = serde_json::from_value(config["config"]["Labels"].clone());
+            if !asked.fits(made.unwrap_or_default(), &labels.unwrap_or_default()) {
+                continue;
+            }
             let runs = |layer: &PathBuf| used.contains(layer);
             if image.layers.is_empty() || !image.layers.iter().all(runs) {
                 store.untag(&image.name)?;

@@ -70,13 +70,7 @@ fn main() -> std::process::ExitCode {
     let arguments = match cli::Arguments::read(&words) {
         Ok(arguments) => arguments,
         // also help and version, which aren't the user's mistake
-        Err(said) => {
-            let _ = said.print();
-            return match said.use_stderr() {
-                true => cli::misread(&words).into(),
-                false => 0.into(),
-            };
-        }
+        Err(said) => return cli::misread::tell(&said, &words).into(),
     };
     if !arguments.serves() {
         end_when_nobody_reads();
@@ -89,7 +83,10 @@ fn main() -> std::process::ExitCode {
         Ok(code) => code.into(),
         Err(error) => {
             eprintln!("knarr: {error}");
-            error.exit_code().into()
+            match error.exit_code() {
+                2 if cli::misread::is_dockers(&words) => 1.into(),
+                code => code.into(),
+            }
         }
     }
 }

@@ -33,6 +33,9 @@ pub struct PullArguments {
     /// Every platform that the image has
     #[arg(long)]
     all_platforms: bool,
+    /// All tags of the repositories
+    #[arg(short, long)]
+    all_tags: bool,
     /// Which images are taken, instead of /etc/containers/policy.json (containers-policy.json(5))
     #[arg(long, env = "KNARR_SIGNATURE_POLICY", value_name = "FILE")]
     signature_policy: Option<PathBuf>,
@@ -68,6 +71,12 @@ pub struct PushArguments {
     /// Every platform of the image, which must be here
     #[arg(long)]
     all_platforms: bool,
+    /// All tags of the repository that are here
+    #[arg(short, long, conflicts_with_all = ["to", "digestfile"])]
+    all_tags: bool,
+    /// Only this machine's is possible
+    #[arg(long, value_parser = image::here, conflicts_with = "all_platforms", value_name = "PLATFORM")]
+    platform: Option<String>,
     /// Write the digest that the registry knows it by to this file
     #[arg(long, value_name = "FILE")]
     digestfile: Option<PathBuf>,
@@ -107,7 +116,17 @@ pub async fn pull(paths: &Paths, a: PullArguments) -> Result<u8, Error> {
         },
         ..PullOptions::default()
     };
-    for name in &a.names {
+    let mut names = a.names;
+    if a.all_tags {
+        let mut all = Vec::new();
+        for name in &names {
+            untagged(name)?;
+            let tags = knarr_image::client::tags(&options.config, name).await?;
+            all.extend(tags.iter().map(|tag| format!("{name}:{tag}")));
+        }
+        names = all;
+    }
+    for name in &names {
         let shown = Shown::new(a.quiet, false);
         let pulled = store.pull(name, &options, &shown).await;
         shown.finish();
@@ -120,8 +139,49 @@ pub async fn pull(paths: &Paths, a: PullArguments) -> Result<u8, Error> {
     Ok(0)
 }
 
+/// SOURCE: docker/cli `cli/command/image/pull.go`
+fn untagged(name: &str) -> Result<(), Error> {
+    let last = name.rsplit('/').next().unwrap_or(name);
+    match last.contains([':', '@']) {
+        true => Err(Error::Input("tag can't be used with --all-tags/-a".into())),
+        false => Ok(()),
+    }
+}
+
 pub async fn push(paths: &Paths, a: PushArguments) -> Result<u8, Error> {
     let store = image::open(paths)?;
+    if a.all_tags {
+        untagged(&a.name)?;
+        let whole = knarr_image::normalize(&a.name)?;
+        let (repository, _) = crate::image_list::parts(&whole);
+        let names = store.named()?.into_iter().map(|(name, _)| name);
+        let tagged = |name: &String| {
+            let (of, tag) = crate::image_list::parts(name);
+            of == repository && tag.is_some()
+        };
+        let names: Vec<String> = names.filter(tagged).collect();
+        if names.is_empty() {
+            return Err(Error::Failed(format!(
+                "An image does not exist locally with the tag: {}",
+                a.name
+            )));
+        }
+        for name in names {
+            push_one(&store, paths, &a, &name, &name).await?;
+        }
+        return Ok(0);
+    }
+    let to = a.to.as_deref().unwrap_or(&a.name);
+    push_one(&store, paths, &a, &a.name, to).await
+}
+
+async fn push_one(
+    store: &knarr_image::ImageStore,
+    paths: &Paths,
+    a: &PushArguments,
+    name: &str,
+    to: &str,
+) -> Result<u8, Error> {
     let options = PushOptions {
         config: config(paths),
         compression: match a.compression {
@@ -131,9 +191,8 @@ pub async fn push(paths: &Paths, a: PushArguments) -> Result<u8, Error> {
         all_platforms: a.all_platforms,
         ..PushOptions::default()
     };
-    let to = a.to.as_deref().unwrap_or(&a.name);
     let shown = Shown::new(a.quiet, true);
-    let pushed = store.push(&a.name, to, &options, &shown).await;
+    let pushed = store.push(name, to, &options, &shown).await;
     shown.finish();
     let pushed = pushed?;
     if let Some(file) = &a.digestfile {

@@ -1,4 +1,4 @@
-//! `knarr stop [--purge]`
+//! `knarr stop [--purge]`, and `knarr stop NAME` of containers
 
 use crate::{
     error::{Error, io},
@@ -18,12 +18,21 @@ pub struct StopArguments {
     /// How it is printed
     #[arg(long, short, value_enum, default_value = "text")]
     output: crate::cli::Output,
-    /// Docker's, who has another verb here
-    #[arg(short = 't', long, hide = true, alias = "timeout")]
-    time: Option<String>,
-    #[arg(short, long, hide = true)]
+    /// Of containers: seconds they have to end by themselves; -1 = for ever
+    #[arg(
+        short = 't',
+        long,
+        alias = "timeout",
+        allow_negative_numbers = true,
+        value_name = "SECONDS",
+        requires = "names"
+    )]
+    time: Option<i64>,
+    /// Of containers: which signal asks them, instead of their own
+    #[arg(short, long, value_name = "SIGNAL", requires = "names")]
     signal: Option<String>,
-    #[arg(hide = true)]
+    /// Not the platform, but these containers, as `docker stop` does
+    #[arg(conflicts_with_all = ["purge", "output"])]
     names: Vec<String>,
 }
 
@@ -39,14 +48,11 @@ fn say(output: crate::cli::Output, was_running: bool, purged: bool, sentence: &s
 }
 
 pub async fn run(paths: &Paths, arguments: StopArguments) -> Result<u8, Error> {
-    if !arguments.names.is_empty() || arguments.time.is_some() || arguments.signal.is_some() {
-        let names = match arguments.names.as_slice() {
-            [] => "NAME".to_string(),
-            names => names.join(" "),
-        };
-        return Err(Error::Input(format!(
-            "`knarr stop` stops the platform: `knarr container stop {names}` stops containers, `knarr compose stop {names}` an app's services, `knarr down` an app"
-        )));
+    if !arguments.names.is_empty() {
+        let asked =
+            crate::run::StopArguments::new(arguments.names, arguments.time, arguments.signal);
+        let verb = crate::run::ContainerVerb::Stop(asked);
+        return crate::run::container(paths, verb).await;
     }
     if !rustix::process::geteuid().is_root() {
         return Err(Error::Platform(

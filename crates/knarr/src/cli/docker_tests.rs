@@ -100,5 +100,12 @@ fn short_verbs_and_flags_with_values() {
         }
         _ => panic!("another verb"),
     }
+    match read("knarr exec -t=false -i=1 web sh -t=true").unwrap() {
+        Verb::Exec(a) => assert_eq!(
+            a.command_line().unwrap(),
+            ("web", &["sh".to_string(), "-t=true".into()][..])
+        ),
+        _ => panic!("another verb"),
+    }
     assert!(read("knarr ps --all=maybe").is_err());
 }

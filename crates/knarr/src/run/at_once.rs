@@ -39,7 +39,7 @@ pub fn named(paths: &Paths, name: &str, command: &[String]) -> Option<u8> {
 
 /// Its exit code. None: nothing was done.
 pub fn exec(home: &Home, record: &Record, spec: &ExecSpec) -> Option<u8> {
-    if spec.tty || spec.stdin {
+    if spec.tty || spec.stdin || record.paused {
         return None;
     }
     let config = life::config(home, record).ok()?;

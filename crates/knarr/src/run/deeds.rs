@@ -53,12 +53,12 @@ pub fn in_background(home: &Home, record: &Record, words: &[String]) -> Result<u
 
 /// `rename`
 pub fn rename(home: &Home, name: &str, new: &str) -> Result<u8, Error> {
-    super::claim::check_name(new)?;
     let _lock = home.lock()?;
     let mut record = home.find(name)?;
+    super::claim::check_name(new)?;
     if let Some(other) = home.all().iter().find(|r| r.name == new) {
         return Err(Error::Failed(format!(
-            "Conflict. The container name \"/{new}\" is already in use by container \"{}\". You have to remove (or rename) that container to be able to reuse that name.",
+            "Error when allocating new name: Conflict. The container name \"/{new}\" is already in use by container \"{}\". You have to remove (or rename) that container to be able to reuse that name.",
             other.id
         )));
     }
@@ -73,7 +73,10 @@ pub async fn pause(home: &Home, name: &str, frozen: bool) -> Result<(), Error> {
     running(home, &record)?;
     if record.paused == frozen {
         let told = if frozen { "already" } else { "not" };
-        return Err(Error::Failed(format!("container {name} is {told} paused")));
+        return Err(Error::Failed(format!(
+            "Container {} is {told} paused",
+            record.id
+        )));
     }
     let runtime = life::open(home, &record).await?;
     runtime
@@ -275,7 +278,7 @@ pub fn port(home: &Home, name: &str, asked: Option<&str>) -> Result<u8, Error> {
         };
         if found.is_empty() {
             return Err(Error::Failed(format!(
-                "no public port '{asked}' published for {name}"
+                "No public port '{asked}' published for {name}"
             )));
         }
         for port in found {
@@ -287,15 +290,9 @@ pub fn port(home: &Home, name: &str, asked: Option<&str>) -> Result<u8, Error> {
     if running(home, &record).is_err() {
         return Ok(0);
     }
-    for Port {
-        ip,
-        host,
-        container,
-        protocol,
-    } in &record.ports
-    {
-        let ip = ip.map_or("0.0.0.0".into(), |ip| ip.to_string());
-        println!("{container}/{protocol} -> {ip}:{host}");
+    for port in &record.ports {
+        let ip = port.ip.map_or("0.0.0.0".into(), |ip| ip.to_string());
+        println!("{}/{} -> {ip}:{}", port.container, port.protocol, port.host);
     }
     Ok(0)
 }
@@ -320,6 +317,24 @@ pub struct UpdateArguments {
     /// When to start it again
     #[arg(long, value_name = "POLICY")]
     restart: Option<super::options::Restart>,
+    /// Which CPUs it may use, e.g. 0-2,7
+    #[arg(long, value_name = "LIST")]
+    cpuset_cpus: Option<String>,
+    /// Which memory nodes it may use
+    #[arg(long, value_name = "LIST")]
+    cpuset_mems: Option<String>,
+    /// Microseconds of CPU in each --cpu-period
+    #[arg(long, allow_negative_numbers = true, value_name = "N")]
+    cpu_quota: Option<i64>,
+    /// In microseconds
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1000..=1_000_000))]
+    cpu_period: Option<u64>,
+    /// What it has when the machine is short of memory
+    #[arg(long, value_parser = bytes, value_name = "BYTES")]
+    memory_reservation: Option<u64>,
+    /// Its share of the disks when they are short, 10 to 1000
+    #[arg(long, value_name = "N")]
+    blkio_weight: Option<u16>,
     #[arg(required = true)]
     names: Vec<String>,
 }
@@ -332,17 +347,45 @@ pub async fn update(home: &Home, arguments: &UpdateArguments) -> Result<u8, Erro
         Some("-1") => Some(-1),
         Some(text) => Some(bytes(text).map_err(Error::Input)? as i64),
     };
+    if arguments.cpus.is_some() && (arguments.cpu_quota.is_some() || arguments.cpu_period.is_some())
+    {
+        return Err(Error::Input(
+            "Conflicting options: Nano CPUs and CPU Quota cannot both be set.".into(),
+        ));
+    }
+    let cpus_quota = arguments.cpus.map(|cpus| (cpus * PERIOD_US as f64) as i64);
+    let weight = arguments.blkio_weight.filter(|weight| *weight != 0);
+    if weight.is_some_and(|weight| !(10..=1000).contains(&weight)) {
+        return Err(Error::Input(
+            "Range of blkio weight is from 10 to 1000".into(),
+        ));
+    }
     let newer = Resources {
         cpu_shares: arguments.cpu_shares,
-        cpu_quota_us: arguments.cpus.map(|cpus| (cpus * PERIOD_US as f64) as i64),
-        cpu_period_us: arguments.cpus.map(|_| PERIOD_US),
+        cpu_quota_us: arguments.cpu_quota.or(cpus_quota),
+        cpu_period_us: arguments.cpu_period.or(arguments.cpus.map(|_| PERIOD_US)),
+        cpuset_cpus: arguments.cpuset_cpus.clone().unwrap_or_default(),
+        cpuset_mems: arguments.cpuset_mems.clone().unwrap_or_default(),
+        memory_soft_bytes: arguments.memory_reservation.map(|bytes| bytes as i64),
+        io: knarr_runtime::IoLimits {
+            weight,
+            ..Default::default()
+        },
         memory_limit_bytes: arguments.memory.map(|bytes| bytes as i64),
         memory_swap_bytes: swap.or(arguments.memory.map(|bytes| bytes.saturating_mul(2) as i64)),
         pids_limit: arguments.pids_limit,
         ..Resources::default()
     };
+    if newer == Resources::default() && arguments.restart.is_none() {
+        return Err(Error::Input(
+            "you must provide one or more flags when using this command".into(),
+        ));
+    }
     for name in &arguments.names {
         let mut record = home.find(name)?;
+        if arguments.cpus.is_some() {
+            record.said.cpus = arguments.cpus;
+        }
         record.resources = record.resources.overlaid(&newer);
         let both = (
             record.resources.memory_limit_bytes,

@@ -3,7 +3,7 @@
 use super::{
     life,
     options::{self, Network, RunArguments, Volume},
-    record::{Home, Record},
+    record::{Home, Record, Said},
     variables::{go_words, read_text, variables},
 };
 use crate::error::Error;
@@ -18,7 +18,9 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 fn mounted(home: &Home, a: &RunArguments, image: &Image) -> Result<Vec<Volume>, Error> {
     let bad = Error::Input;
     let mut volumes: Vec<Volume> = Vec::new();
-    for text in &a.volume {
+    let mut seen = std::collections::BTreeSet::new();
+    // the same said twice is said once
+    for text in a.volume.iter().filter(|text| seen.insert(text.as_str())) {
         volumes.push(options::volume(text).map_err(bad)?);
     }
     for text in &a.mount {
@@ -74,6 +76,54 @@ fn mounted(home: &Home, a: &RunArguments, image: &Image) -> Result<Vec<Volume>, 
     Ok(volumes)
 }
 
+/// What `inspect` shows again.
+fn said(a: &RunArguments, image: &Image) -> Said {
+    let config = &image.config;
+    let exposed = config.exposed_ports.iter().chain(&a.more.expose);
+    let exposed = exposed.flat_map(|text| options::ports(text)).flatten();
+    let mut exposed: Vec<String> = exposed
+        .map(|p| format!("{}/{}", p.container, p.protocol))
+        .collect();
+    exposed.sort();
+    exposed.dedup();
+    let option = |text: &String| {
+        let (name, value) = text.split_once('=')?;
+        Some((name.to_string(), value.to_string()))
+    };
+    let place = |text: &String| text.split(':').next().unwrap_or(text).to_string();
+    Said {
+        image_id: image.id.clone(),
+        user: a.user.clone().unwrap_or_else(|| config.user.clone()),
+        domain: a.further.domainname.clone().unwrap_or_default(),
+        entrypoint: match &a.entrypoint {
+            Some(program) => usize::from(!program.is_empty()),
+            None => config.entrypoint.len(),
+        },
+        detached: a.detach,
+        stop_signal: a.stop_signal.clone().or_else(|| config.stop_signal.clone()),
+        stop_timeout: a.stop_timeout,
+        cpus: a.cpus,
+        cap_add: a.cap_add.clone(),
+        cap_drop: a.cap_drop.clone(),
+        // those without a source are no binds
+        binds: a
+            .volume
+            .iter()
+            .filter(|v| v.contains(':'))
+            .cloned()
+            .collect(),
+        tmpfs: a.tmpfs.iter().map(place).collect(),
+        volumes_from: a.further.volumes_from.clone(),
+        exposed,
+        publish_all: a.more.publish_all,
+        groups: a.more.group_add.clone(),
+        security: a.security_opt.clone(),
+        shm_size: a.more.shm_size,
+        log_driver: a.further.log_driver.clone().filter(|d| !d.is_empty()),
+        log_options: a.further.log_opt.iter().filter_map(option).collect(),
+    }
+}
+
 /// The record of what is asked for, the image's settings filled in.
 pub fn describe(home: &Home, a: &RunArguments, image: &Image) -> Result<Record, Error> {
     let bad = Error::Input;
@@ -127,7 +177,8 @@ pub fn describe(home: &Home, a: &RunArguments, image: &Image) -> Result<Record, 
             "the working directory '{workdir}' is invalid, it needs to be an absolute path"
         )));
     }
-    let (network, networks) = a.networks().map_err(bad)?;
+    let (network, networks, mac) = a.networks().map_err(bad)?;
+    let links = super::links::read(home, &a.further.link, network)?;
     for text in &a.more.expose {
         if text.contains(':') || options::ports(text).is_err() {
             return Err(bad(format!("invalid range format for --expose: {text}")));
@@ -191,6 +242,9 @@ pub fn describe(home: &Home, a: &RunArguments, image: &Image) -> Result<Record, 
         },
         network,
         networks,
+        links,
+        mac,
+        said: said(a, image),
         ports,
         volumes,
         labels: labels(a)?,
@@ -210,7 +264,8 @@ pub fn describe(home: &Home, a: &RunArguments, image: &Image) -> Result<Record, 
         paused: false,
         rlimits: a.ulimit.clone(),
         sysctls: pairs(&a.sysctl),
-        capabilities: knarr_node::capabilities(&a.cap_add, &a.cap_drop).map_err(bad)?,
+        capabilities: knarr_node::capabilities(&a.cap_add, &a.cap_drop)
+            .map_err(|why| bad(format!("invalid CapAdd: {why}")))?,
         privileged: a.privileged,
         no_new_privileges,
         seccomp,
@@ -250,6 +305,9 @@ fn labels(a: &RunArguments) -> Result<BTreeMap<String, String>, Error> {
             .map(str::trim)
             .filter(|l| !l.is_empty() && !l.starts_with('#'));
         all.extend(pairs(&lines.map(str::to_string).collect::<Vec<_>>()));
+    }
+    if let Some(label) = a.label.iter().find(|l| l.starts_with('=')) {
+        return Err(Error::Input(format!("invalid label '{label}': empty name")));
     }
     all.extend(pairs(&a.label));
     Ok(all)
@@ -300,9 +358,7 @@ fn security(all: &[String]) -> Result<(bool, String, String, bool), Error> {
             ("apparmor", profile) => apparmor = profile.into(),
             ("label", _) => {} // nothing is confined by labels here
             _ => {
-                return Err(Error::Input(format!(
-                    "invalid --security-opt 2: {option:?}"
-                )));
+                return Err(Error::Input(format!("Invalid --security-opt: {option:?}")));
             }
         }
     }
@@ -310,11 +366,7 @@ fn security(all: &[String]) -> Result<(bool, String, String, bool), Error> {
 }
 
 fn extra_host(text: &str) -> Result<(String, String), Error> {
-    let bad = || {
-        Error::Input(format!(
-            "bad format for add-host: \"{text}\": expected NAME:ADDRESS"
-        ))
-    };
+    let bad = || Error::Input(format!("bad format for add-host: {text:?}"));
     let (name, address) = text.split_once(['=', ':']).ok_or_else(bad)?;
     if address == "host-gateway" {
         let first = crate::links::host_addresses(false);
@@ -322,6 +374,8 @@ fn extra_host(text: &str) -> Result<(String, String), Error> {
         return Ok((name.into(), ip.to_string()));
     }
     let plain = address.trim_start_matches('[').trim_end_matches(']');
-    let ip: std::net::IpAddr = plain.parse().map_err(|_| bad())?;
+    let ip: std::net::IpAddr = plain
+        .parse()
+        .map_err(|_| Error::Input(format!("invalid IP address in add-host: {address:?}")))?;
     Ok((name.into(), ip.to_string()))
 }

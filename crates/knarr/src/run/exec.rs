@@ -4,6 +4,7 @@ use super::{
     at_once, foreground,
     life::{self, inner_id},
     record::{Home, Record},
+    show,
 };
 use crate::{error::Error, paths::Paths};
 use clap::Args;
@@ -48,6 +49,11 @@ pub struct ContainerExec {
 }
 
 impl ContainerExec {
+    /// The container's name, or what was taken for it.
+    pub fn name(&self) -> &str {
+        self.words.first().map_or("", String::as_str)
+    }
+
     /// The container's name, and the command.
     ///
     /// # Errors
@@ -119,7 +125,9 @@ pub fn not_started(error: knarr_runtime::Error) -> u8 {
     let error = not_running(error);
     eprintln!("knarr: {error}");
     // SOURCE: moby `container/exec`: what a running container can't do is no fault of making it
+    let gone = matches!(&error, Error::Failed(e) if e.contains("no such file or directory"));
     match super::code_of(&error) {
+        _ if gone => super::NOT_FOUND,
         super::NOT_STARTED if !matches!(&error, Error::Failed(e) if e.contains("is not running")) => {
             super::NOT_EXECUTABLE
         }
@@ -132,6 +140,16 @@ pub async fn exec(home: &Home, arguments: ContainerExec) -> Result<u8, Error> {
     let (name, command) = arguments.split()?;
     let record = home.find(name)?;
     arguments.keys.how()?;
+    if record.paused
+        && matches!(
+            show::state(home, &record),
+            knarr_runtime::State::Running { .. }
+        )
+    {
+        return Err(Error::Failed(format!(
+            "Container {name} is paused, unpause the container before exec"
+        )));
+    }
     if arguments.tty
         && arguments.interactive
         && !arguments.detach

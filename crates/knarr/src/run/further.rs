@@ -28,10 +28,10 @@ pub struct FurtherOptions {
     pub dns_option: Vec<String>,
     /// json-file or local, which are the same here, or none
     #[arg(long, value_name = "DRIVER")]
-    log_driver: Option<String>,
+    pub log_driver: Option<String>,
     /// max-size=10m or max-file=5; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
-    log_opt: Vec<String>,
+    pub log_opt: Vec<String>,
     /// Its share of the disks when they are short, 10 to 1000
     #[arg(long, value_name = "N")]
     blkio_weight: Option<u16>,
@@ -50,6 +50,18 @@ pub struct FurtherOptions {
     /// Most writes a second of a disk
     #[arg(long, value_name = "DEVICE:N")]
     device_write_iops: Vec<String>,
+    /// NAME[:ALIAS], another container under a name of its own; may be repeated
+    #[arg(long, value_name = "CONTAINER")]
+    pub link: Vec<String>,
+    /// Its address, in a network that has a subnet
+    #[arg(long, value_name = "ADDRESS")]
+    pub ip: Option<String>,
+    /// Its hardware address, e.g. 92:d0:c6:0a:29:33
+    #[arg(long, value_name = "ADDRESS")]
+    pub mac_address: Option<String>,
+    /// The domain of its host name
+    #[arg(long, value_name = "DOMAIN")]
+    pub domainname: Option<String>,
     /// `host` to see all of the machine's cgroups
     #[arg(long, value_name = "MODE")]
     cgroupns: Option<String>,
@@ -96,19 +108,11 @@ struct Theirs {
     #[arg(long, hide = true)]
     device_cgroup_rule: Vec<String>,
     #[arg(long, hide = true)]
-    domainname: Option<String>,
-    #[arg(long, hide = true)]
     gpus: Option<String>,
-    #[arg(long, hide = true)]
-    ip: Option<String>,
     #[arg(long, hide = true)]
     ip6: Option<String>,
     #[arg(long, hide = true)]
-    link: Vec<String>,
-    #[arg(long, hide = true)]
     link_local_ip: Vec<String>,
-    #[arg(long, hide = true)]
-    mac_address: Option<String>,
     #[arg(long, hide = true)]
     storage_opt: Vec<String>,
     #[arg(long, hide = true)]
@@ -128,26 +132,22 @@ impl Theirs {
         match self.isolation.as_deref() {
             None | Some("" | "default") => {}
             Some(other) => {
-                return Err(format!("invalid isolation '{other}' on linux"));
+                return Err(format!(
+                    "invalid isolation ({other}): linux only supports 'default'"
+                ));
             }
         }
         match self.volume_driver.as_deref() {
             None | Some("" | "local") => {}
             Some(other) => return Err(format!("plugin {other:?} not found")),
         }
-        if !self.link.is_empty() {
-            return Err("--link is not there: containers of one network find each other by name, `knarr network create NET` and `--network NET`".into());
-        }
         let said = [
             ("cgroup-parent", self.cgroup_parent.is_some()),
             ("cpu-rt-period", self.cpu_rt_period.is_some()),
             ("cpu-rt-runtime", self.cpu_rt_runtime.is_some()),
             ("device-cgroup-rule", !self.device_cgroup_rule.is_empty()),
-            ("domainname", self.domainname.is_some()),
-            ("ip", self.ip.is_some()),
             ("ip6", self.ip6.is_some()),
             ("link-local-ip", !self.link_local_ip.is_empty()),
-            ("mac-address", self.mac_address.is_some()),
             ("storage-opt", !self.storage_opt.is_empty()),
             ("use-api-socket", self.use_api_socket),
         ];
@@ -175,9 +175,7 @@ impl FurtherOptions {
         let bad = Error::Input;
         self.theirs.check().map_err(bad)?;
         if detach && !self.attach.is_empty() {
-            return Err(bad(
-                "conflicting options: cannot specify both --attach and --detach".into(),
-            ));
+            return Err(bad(super::BOTH_ATTACHED.into()));
         }
         self.how(true)?;
         self.log().map_err(bad)?;
@@ -389,8 +387,7 @@ mod tests {
             (&["--gpus", "all"][..], "could not select device driver"),
             (&["--runtime=kata"], "invalid runtime name: kata"),
             (&["--userns=keep-id"], "--userns: invalid USER mode"),
-            (&["--link", "db"], "knarr network create"),
-            (&["--ip", "10.0.0.1"], "--ip is not there"),
+            (&["--ip6", "2001:db8::1"], "--ip6 is not there"),
             (&["--storage-opt", "size=1g"], "--storage-opt is not there"),
             (&["--detach-keys=nope"], "Invalid escape keys"),
         ] {

@@ -15,6 +15,8 @@ use std::{future::Future, time::Duration};
 
 /// Longer than anything runs.
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
+/// How long the kernel may take to end one that is killed.
+const KILLED: Duration = Duration::from_secs(10);
 
 #[derive(Args)]
 pub struct StopArguments {
@@ -35,6 +37,14 @@ pub struct StopArguments {
 }
 
 impl StopArguments {
+    pub fn new(names: Vec<String>, time: Option<i64>, signal: Option<String>) -> StopArguments {
+        StopArguments {
+            time,
+            signal,
+            names,
+        }
+    }
+
     /// # Errors
     /// For a signal that is none.
     pub fn how(&self) -> Result<How, Error> {
@@ -51,6 +61,23 @@ impl StopArguments {
 pub struct How {
     time: Option<i64>,
     signal: Option<i32>,
+}
+
+/// `rm`: each, and its name; with force it's no failure when there is none.
+pub async fn rm_all(home: &Home, names: &[String], force: bool, volumes: bool) -> u8 {
+    let mut code = 0;
+    for name in names {
+        match rm(home, name, force, volumes).await {
+            Ok(()) => println!("{name}"),
+            Err(error) => {
+                eprintln!("knarr: {error}");
+                // it's gone, as was wanted
+                let gone = force && error.to_string().starts_with("No such container");
+                code = if gone { code } else { 1 };
+            }
+        }
+    }
+    code
 }
 
 /// Does it to each, prints each one's name, and fails when one failed.
@@ -163,30 +190,34 @@ pub async fn stop(home: &Home, name: &str, how: How) -> Result<(), Error> {
 }
 
 pub async fn kill(home: &Home, name: &str, signal: i32) -> Result<(), Error> {
-    let mut record = home.find(name)?;
+    let mut record = home
+        .find(name)
+        .map_err(|error| Error::Failed(format!("cannot kill container: {name}: {error}")))?;
     if signal == libc::SIGKILL && record.restart != Restart::No {
         record.stopped = true;
         home.save(&record)?;
     }
+    let told = |why: String| Error::Failed(format!("cannot kill container: {name}: {why}"));
+    if !runs(home, &record) {
+        return Err(told(format!("container {} is not running", record.id)));
+    }
     let runtime = life::open(home, &record).await?;
-    let sent = runtime.signal(&inner_id(&record), signal).await;
-    sent.map_err(|_| {
-        Error::Failed(format!(
-            "cannot kill container: {name}: container {} is not running",
-            record.id
-        ))
-    })
+    let id = inner_id(&record);
+    let sent = runtime.signal(&id, signal).await;
+    sent.map_err(|_| told(format!("container {} is not running", record.id)))?;
+    // SOURCE: moby `daemon/kill.go`: who is killed has ended when the command has
+    if signal == libc::SIGKILL
+        && tokio::time::timeout(KILLED, runtime.wait(&id))
+            .await
+            .is_ok()
+    {
+        life::ended(home, &record.id, Some(runtime)).await?;
+    }
+    Ok(())
 }
 
 pub async fn rm(home: &Home, name: &str, force: bool, volumes: bool) -> Result<(), Error> {
-    let record = match home.find(name) {
-        // it's gone, as was wanted
-        Err(error) if force && error.to_string().starts_with("No such container") => {
-            eprintln!("knarr: {error}");
-            return Ok(());
-        }
-        found => found?,
-    };
+    let record = home.find(name)?;
     if runs(home, &record) && !force {
         return Err(Error::Failed(format!(
             "cannot remove container \"{}\": container is running: stop the container before removing or force remove",

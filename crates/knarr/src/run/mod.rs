@@ -14,8 +14,10 @@ pub mod export;
 mod foreground;
 mod further;
 mod health;
+mod inspected;
 mod life;
 mod lifecycle;
+mod links;
 mod logs;
 mod more;
 mod named;
@@ -27,6 +29,7 @@ pub mod record;
 mod resolver;
 mod show;
 mod spec;
+mod subnets;
 mod template;
 mod tree;
 mod variables;
@@ -36,8 +39,9 @@ mod volumes;
 pub use at_once::named as exec_at_once;
 pub use exec::{ContainerExec, exec_alone};
 pub use foreground::{Raw, size};
+pub use lifecycle::StopArguments;
 pub use logs::{LogsFlags, moment};
-pub use named::{Inspect, InspectAny};
+pub use named::{Inspect, InspectAny, Prune};
 pub use networks::{NetworkVerb, network};
 pub use options::RunArguments;
 pub use purge::purge;
@@ -59,14 +63,23 @@ use std::io::IsTerminal;
 pub const NOT_STARTED: u8 = 125;
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
+/// What Docker's command line finds wrong by itself.
+const FAILED: u8 = 1;
+const NO_TERMINAL: &str = "the input device is not a TTY";
+const BOTH_ATTACHED: &str = "conflicting options: cannot specify both --attach and --detach";
 const KEEPER: &str = "run";
 
 pub async fn run(paths: &Paths, arguments: RunArguments) -> Result<u8, Error> {
     match try_run(paths, arguments).await {
         Ok(code) => Ok(code),
         Err(error) => {
-            eprintln!("knarr: {error}");
-            Ok(code_of(&error))
+            let code = code_of(&error);
+            match code {
+                FAILED => eprintln!("knarr: {error}"),
+                // SOURCE: docker/cli `cli/command/container/run.go` toStatusError
+                _ => eprintln!("knarr: {error}\n\nRun 'knarr run --help' for more information"),
+            }
+            Ok(code)
         }
     }
 }
@@ -74,6 +87,9 @@ pub async fn run(paths: &Paths, arguments: RunArguments) -> Result<u8, Error> {
 /// SOURCE: docker/cli `cli/command/container/run.go`, which tells them apart by the error's text, too.
 fn code_of(error: &Error) -> u8 {
     let text = error.to_string();
+    if matches!(&*text, NO_TERMINAL | BOTH_ATTACHED) {
+        return FAILED;
+    }
     let about_command = text.contains("exec");
     if about_command && (text.contains("not found") || text.contains("no such file or directory")) {
         NOT_FOUND
@@ -86,19 +102,7 @@ fn code_of(error: &Error) -> u8 {
     }
 }
 
-/// What looks like a flag and is none of ours comes first among the words.
-fn check_flags(arguments: &RunArguments) -> Result<(), Error> {
-    match arguments.image().starts_with('-') {
-        true => Err(Error::Input(format!(
-            "unknown flag: {}: `knarr run` doesn't have it",
-            arguments.image()
-        ))),
-        false => Ok(()),
-    }
-}
-
 async fn try_run(paths: &Paths, arguments: RunArguments) -> Result<u8, Error> {
-    check_flags(&arguments)?;
     arguments.further.check(arguments.detach)?;
     let pull = arguments.pull().map_err(Error::Input)?;
     if arguments.rm && arguments.restart != Restart::No {
@@ -111,7 +115,7 @@ async fn try_run(paths: &Paths, arguments: RunArguments) -> Result<u8, Error> {
         && !arguments.detach
         && !std::io::stdin().is_terminal()
     {
-        return Err(Error::Input("the input device is not a TTY".into()));
+        return Err(Error::Input(NO_TERMINAL.into()));
     }
     if let Some(platform) = &arguments.more.platform
         && !knarr_docker::fits_machine(platform)
@@ -139,7 +143,6 @@ async fn try_run(paths: &Paths, arguments: RunArguments) -> Result<u8, Error> {
 
 /// `knarr container create`
 pub async fn create(paths: &Paths, arguments: RunArguments) -> Result<u8, Error> {
-    check_flags(&arguments)?;
     arguments.further.check(false)?;
     let pull = arguments.pull().map_err(Error::Input)?;
     free_cidfile(&arguments)?;
@@ -216,7 +219,7 @@ pub fn inspect_any(paths: &Paths, any: &InspectAny) -> Result<u8, Error> {
             && let Ok(record) = home.find(name)
         {
             let state = show::state(&home, &record);
-            return Ok(show::inspected(&home, &record, &state));
+            return Ok(inspected::inspected(&home, &record, &state));
         }
         if let Some(store) = images.as_ref().filter(|_| wanted("image"))
             && let Ok(Some(image)) = store.resolve(name)
@@ -234,7 +237,7 @@ pub fn inspect_any(paths: &Paths, any: &InspectAny) -> Result<u8, Error> {
             return Ok(volume);
         }
         let kind = any.kind.as_deref().unwrap_or("object");
-        Err(Error::Failed(format!("no such {kind}: {name}")))
+        Err(Error::Failed(format!("No such {kind}: {name}")))
     })
 }
 

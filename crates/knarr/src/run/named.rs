@@ -4,13 +4,16 @@ use super::template;
 use crate::{error::Error, listing::Filters};
 use clap::Args;
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, time::SystemTime};
+use std::collections::BTreeMap;
 
 #[derive(Args)]
 pub struct Inspect {
     /// A template like {{.Name}}, or json
     #[arg(short, long, value_name = "TEMPLATE")]
     format: Option<String>,
+    /// There for scripts: all that is known is told anyway
+    #[arg(short, long, hide = true)]
+    verbose: bool,
     #[arg(required = true)]
     names: Vec<String>,
 }
@@ -82,17 +85,18 @@ pub struct Remove {
 }
 
 impl Remove {
-    /// Removes each, whatever becomes of the others; the exit code.
+    /// Removes each, whatever becomes of the others; the exit code. `gone`: of what wasn't there, with force.
     pub fn each(
         &self,
         remove: impl Fn(&str) -> Result<(), Error>,
         there: impl Fn(&str) -> bool,
+        gone: impl Fn(&str),
     ) -> u8 {
         let mut code = 0;
         for name in &self.names {
             match remove(name) {
                 Ok(()) => println!("{name}"),
-                Err(_) if self.force && !there(name) => {}
+                Err(_) if self.force && !there(name) => gone(name),
                 Err(error) => {
                     eprintln!("knarr: {error}");
                     code = 1;
@@ -105,6 +109,7 @@ impl Remove {
 
 /// What `prune` is asked.
 #[derive(Args)]
+#[group(skip)]
 pub struct Prune {
     /// Don't ask: nothing is asked anyway
     #[arg(short, long)]
@@ -124,7 +129,16 @@ impl Prune {
     /// # Errors
     /// For a filter or a moment that is none.
     pub fn read(&self) -> Result<Pruned, Error> {
-        let filters = Filters::read(&self.filter, &["until", "label", "label!"])?;
+        self.read_with(&[])
+    }
+
+    /// With more filters than all have.
+    ///
+    /// # Errors
+    /// As [`Prune::read`].
+    pub fn read_with(&self, more: &[&str]) -> Result<Pruned, Error> {
+        let known = [&["until", "label", "label!"], more].concat();
+        let filters = Filters::read(&self.filter, &known)?;
         let until = filters.values("until").map(super::moment);
         let until = until.collect::<Result<_, _>>()?;
         Ok(Pruned { filters, until })
@@ -132,8 +146,47 @@ impl Prune {
 }
 
 impl Pruned {
-    pub fn fits(&self, made: SystemTime, labels: &BTreeMap<String, String>) -> bool {
-        let made = jiff::Timestamp::try_from(made).unwrap_or_default();
+    pub fn values<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        self.filters.values(key)
+    }
+
+    pub fn fits(&self, made: jiff::Timestamp, labels: &BTreeMap<String, String>) -> bool {
         self.filters.labels(labels) && self.until.iter().all(|at| made < *at)
+    }
+}
+
+/// What a `prune` says of what it removed.
+pub struct Reclaimed {
+    kind: &'static str,
+    any: bool,
+    bytes: u64,
+}
+
+impl Reclaimed {
+    pub fn new(kind: &'static str) -> Reclaimed {
+        Reclaimed {
+            kind,
+            any: false,
+            bytes: 0,
+        }
+    }
+
+    pub fn say(&mut self, name: &str, bytes: u64) {
+        if !self.any {
+            println!("Deleted {}:", self.kind);
+        }
+        println!("{name}");
+        self.any = true;
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    pub fn total(self) {
+        if self.any {
+            println!();
+        }
+        println!(
+            "Total reclaimed space: {}",
+            knarr_docker::human_size(self.bytes, 4)
+        );
     }
 }

@@ -5,7 +5,7 @@ use super::{
     networks,
     options::{Network as Kind, Port},
     record::{Home, Joined, Record},
-    resolver,
+    resolver, subnets,
 };
 use crate::error::{Error, io};
 use knarr_network::{HostPort, Member, Network, Pod};
@@ -55,6 +55,11 @@ pub fn dns_ip(settings: &super::record::Settings) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(settings.base) | 0x800a)
 }
 
+/// By which every container reaches the others.
+pub fn gateway() -> Ipv4Addr {
+    knarr_network::GATEWAY
+}
+
 /// Takes all of it away.
 pub async fn purge(home: &Home) -> Result<(), Error> {
     open(home).await?.network.purge().await.map_err(told)
@@ -73,9 +78,8 @@ impl Held {
         netns: &Path,
     ) -> Result<Ipv4Addr, Error> {
         self.network.scatter();
-        for port in &mut record.ports {
-            free(port)?;
-        }
+        choose_ports(home, record)?;
+        subnets::give(home, record)?;
         let number = |port: &Port| match port.protocol.as_str() {
             "udp" => 17,
             "sctp" => 132,
@@ -91,13 +95,21 @@ impl Held {
             uid: record.short().into(),
             host_ports: host_ports.collect(),
             resolver: !record.networks.is_empty(),
+            further: subnets::addresses(record)
+                .map(|(_, address)| address)
+                .collect(),
+            mac: record.mac.as_deref().and_then(mac),
             ..Pod::default()
         };
         let address = self.network.connect(&pod, netns).await.map_err(told)?;
         // others look at the records for who runs
         record.address = Some(address);
         home.save(record)?;
-        match self.settle(home, record, Some(address)).await {
+        let told = async {
+            self.settle(home, record, Some(address)).await?;
+            super::links::refresh(home, record)
+        };
+        match told.await {
             Ok(()) => Ok(address),
             Err(error) => {
                 let _ = self.network.disconnect(record.short()).await;
@@ -174,7 +186,70 @@ fn member(record: &Record, address: Ipv4Addr) -> Member {
         id: record.short().into(),
         address,
         networks: record.networks.iter().map(named).collect(),
+        further: subnets::addresses(record)
+            .map(|(network, address)| (network.to_string(), address))
+            .collect(),
     }
+}
+
+/// Six bytes, as they were checked when the container was made.
+fn mac(text: &str) -> Option<[u8; 6]> {
+    let bytes = text.split(':').map(|b| u8::from_str_radix(b, 16).ok());
+    bytes.collect::<Option<Vec<u8>>>()?.try_into().ok()
+}
+
+/// How often another port that is free is looked for.
+const TRIES: usize = 64;
+
+/// Sees that a container's ports of the machine are free, or chooses them. The lock is held.
+fn choose_ports(home: &Home, record: &mut Record) -> Result<(), Error> {
+    if record.ports.is_empty() {
+        return Ok(());
+    }
+    let others = home.all().into_iter();
+    let others = others.filter(|r| r.id != record.id && r.address.is_some());
+    let mut taken: Vec<Port> = others.flat_map(|r| r.ports).collect();
+    for port in &mut record.ports {
+        choose(port, &taken)?;
+        taken.push(port.clone());
+    }
+    Ok(())
+}
+
+/// Nobody listens for a container's port: who has it is known of the others' records, too.
+fn choose(port: &mut Port, taken: &[Port]) -> Result<(), Error> {
+    let fits = |port: &mut Port| {
+        let bound = free(port);
+        match taken.iter().any(|other| port.clashes(other)) {
+            true => None,
+            false => bound.ok(),
+        }
+    };
+    if let Some((from, to)) = port.range {
+        for number in from..=to {
+            port.host = number;
+            if fits(port).is_some() {
+                return Ok(());
+            }
+        }
+        port.host = 0;
+        return Err(Error::Failed(format!(
+            "Bind for {}:{from}-{to} failed: port is already allocated: all of them are",
+            port.ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into())
+        )));
+    }
+    if port.host != 0 {
+        return free(port);
+    }
+    port.chosen = true;
+    for _ in 0..TRIES {
+        port.host = 0;
+        if fits(port).is_some() {
+            return Ok(());
+        }
+    }
+    port.host = 0;
+    free(port)
 }
 
 /// Sees that a port of the machine is free, or chooses one.
@@ -202,24 +277,19 @@ fn free(port: &mut Port) -> Result<(), Error> {
 
 /// Sees that no other container has the ports.
 pub fn allocated(home: &Home, record: &Record) -> Result<(), Error> {
-    if record.ports.iter().all(|port| port.host == 0) {
+    let mut said = record.ports.iter().filter(|p| p.range.is_none());
+    if said.all(|port| port.host == 0) {
         return Ok(());
     }
-    let any = |ip: Option<IpAddr>| ip.is_none_or(|ip| ip.is_unspecified());
     for other in home.all() {
         if other.id == record.id || other.address.is_none() {
             continue;
         }
-        let same = |a: &Port, b: &Port| {
-            a.host != 0
-                && a.host == b.host
-                && a.protocol == b.protocol
-                && (any(a.ip) || any(b.ip) || a.ip == b.ip)
-        };
         let clash = record
             .ports
             .iter()
-            .find(|a| other.ports.iter().any(|b| same(a, b)));
+            .filter(|port| port.range.is_none())
+            .find(|a| other.ports.iter().any(|b| a.clashes(b)));
         if let Some(port) = clash {
             return Err(Error::Failed(format!(
                 "Bind for {}:{} failed: port is already allocated: container {} has it",
@@ -248,7 +318,7 @@ pub fn loopback(netns: &Path) -> Result<(), Error> {
 }
 
 /// The files that tell the container of names: `/etc/hosts`, `/etc/hostname`, `/etc/resolv.conf`.
-pub fn files(record: &Record) -> Vec<(&'static str, String)> {
+pub fn files(home: &Home, record: &Record) -> Vec<(&'static str, String)> {
     let mut hosts = match record.network {
         Kind::Host | Kind::Container => fs::read_to_string("/etc/hosts").unwrap_or_default(),
         _ => "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n".to_string(),
@@ -257,8 +327,16 @@ pub fn files(record: &Record) -> Vec<(&'static str, String)> {
         hosts.push_str(&format!("{address}\t{name}\n"));
     }
     if let Some(address) = record.address {
-        hosts.push_str(&format!("{address}\t{}\n", record.hostname));
+        let names = match record.said.domain.as_str() {
+            "" => record.hostname.clone(),
+            domain => format!("{0}.{domain} {0}", record.hostname),
+        };
+        hosts.push_str(&format!("{address}\t{names}\n"));
+        for (_, (further, _)) in subnets::addresses(record) {
+            hosts.push_str(&format!("{further}\t{names}\n"));
+        }
     }
+    hosts.push_str(&super::links::lines(home, record));
     let resolv = match record.network {
         Kind::None => String::new(),
         _ if !record.networks.is_empty() => own_resolv(record),

@@ -3,7 +3,9 @@
 
 use super::{
     named, network as link,
+    options::Network as Kind,
     record::{self, Home, Joined, Record},
+    subnets,
 };
 use crate::{
     error::{Error, io},
@@ -11,6 +13,8 @@ use crate::{
     paths::Paths,
 };
 use clap::{Args, Subcommand};
+use knarr_docker::{Pool, Range};
+use knarr_runtime::State;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, fs, path::PathBuf, time::SystemTime};
@@ -34,7 +38,7 @@ pub enum NetworkVerb {
         format: Option<String>,
     },
     /// Make one
-    Create(CreateArguments),
+    Create(Box<CreateArguments>),
     /// All that is known of them
     Inspect(named::Inspect),
     /// Remove some that no running container is in
@@ -47,6 +51,12 @@ pub enum NetworkVerb {
         /// What it is also called there
         #[arg(long, value_name = "NAME")]
         alias: Vec<String>,
+        /// Its address there, in a network that has a subnet
+        #[arg(long, value_name = "ADDRESS")]
+        ip: Option<std::net::Ipv4Addr>,
+        /// NAME[:ALIAS], another container under a name of its own
+        #[arg(long, value_name = "CONTAINER")]
+        link: Vec<String>,
         network: String,
         container: String,
     },
@@ -71,27 +81,162 @@ pub struct CreateArguments {
     #[arg(long, value_name = "LABEL")]
     label: Vec<String>,
     /// Only bridge
-    #[arg(short, long, default_value = "bridge", value_parser = ["bridge"])]
+    #[arg(short, long, default_value = "bridge")]
     driver: String,
+    #[command(flatten)]
+    subnets: subnets::SubnetArguments,
+    /// There for scripts: anybody may join
+    #[arg(long, hide = true)]
+    attachable: bool,
+    /// There for scripts: with addresses of IPv4
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = clap::ArgAction::Set)]
+    ipv4: bool,
+    #[command(flatten)]
+    theirs: Theirs,
     name: String,
+}
+
+/// Docker's that are refused by name, unless they say what is so anyway.
+#[derive(Args)]
+struct Theirs {
+    #[arg(long, hide = true)]
+    scope: Option<String>,
+    #[arg(long, hide = true)]
+    ipam_driver: Option<String>,
+    #[arg(short = 'o', long = "opt", hide = true)]
+    options: Vec<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set)]
+    ipv6: bool,
+    #[arg(long, hide = true)]
+    ingress: bool,
+    #[arg(long, hide = true)]
+    config_only: bool,
+    #[arg(long, hide = true)]
+    config_from: Option<String>,
+    #[arg(long, hide = true)]
+    ipam_opt: Vec<String>,
+}
+
+impl Theirs {
+    fn check(&self) -> Result<(), Error> {
+        let other = |said: &Option<String>, same: &str| {
+            said.as_deref().is_some_and(|s| !s.is_empty() && s != same)
+        };
+        let said = [
+            ("scope", other(&self.scope, "local")),
+            ("ipam-driver", other(&self.ipam_driver, "default")),
+            ("ipv6", self.ipv6),
+            ("ingress", self.ingress),
+            ("config-only", self.config_only),
+            ("config-from", self.config_from.is_some()),
+            ("ipam-opt", !self.ipam_opt.is_empty()),
+        ];
+        if let Some((name, _)) = said.iter().find(|(_, said)| *said) {
+            return Err(Error::Input(format!(
+                "--{name} is not there for these networks"
+            )));
+        }
+        for option in &self.options {
+            let (name, value) = option.split_once('=').unwrap_or((option, ""));
+            // what is so anyway, or is only shown again
+            let fits = match name {
+                "com.docker.network.bridge.enable_icc"
+                | "com.docker.network.bridge.enable_ip_masquerade" => value == "true",
+                "com.docker.network.bridge.host_binding_ipv4" => matches!(value, "0.0.0.0" | ""),
+                "com.docker.network.bridge.name" => true,
+                name => !name.starts_with("com.docker.network."),
+            };
+            if !fits {
+                return Err(Error::Input(format!(
+                    "--opt {option} is not there for these networks"
+                )));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What is kept of a network.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Own {
-    name: String,
+pub struct Own {
+    pub name: String,
     /// 64 hexadecimal digits.
-    id: String,
+    pub id: String,
     created: SystemTime,
     labels: BTreeMap<String, String>,
     internal: bool,
+    /// Subnets; none: addresses are of the range that all have.
+    #[serde(default)]
+    pub pools: Vec<Pool>,
+    #[serde(default)]
+    attachable: bool,
+    #[serde(default)]
+    options: BTreeMap<String, String>,
+}
+
+/// Those that are always there, with their drivers.
+const ALWAYS: [(&str, &str); 3] = [("bridge", "bridge"), ("host", "host"), ("none", "null")];
+
+impl Own {
+    fn driver(&self) -> &str {
+        let always = ALWAYS.iter().find(|(name, _)| *name == self.name);
+        always.map_or("bridge", |(_, driver)| driver)
+    }
+
+    fn is_made(&self) -> bool {
+        ALWAYS.iter().all(|(name, _)| *name != self.name)
+    }
+
+    /// Its containers that run.
+    fn has(&self, record: &Record) -> bool {
+        match (self.name.as_str(), record.network) {
+            ("bridge", Kind::Bridge) | ("host", Kind::Host) | ("none", Kind::None) => {
+                record.networks.is_empty()
+            }
+            _ => record.networks.iter().any(|n| n.id == self.id),
+        }
+    }
+}
+
+/// Those that are always there, too, by name.
+fn with_always(home: &Home) -> Vec<Own> {
+    use sha2::Digest;
+    let always = ALWAYS.map(|(name, _)| {
+        let place = home.dir.join("networks").join(name);
+        let digest = sha2::Sha256::digest(place.as_os_str().as_encoded_bytes());
+        let made = fs::metadata(&home.dir).and_then(|m| m.modified());
+        let range = home.known_settings().map(|s| format!("{}/17", s.base));
+        let range = range
+            .and_then(|r| Range::parse(&r))
+            .filter(|_| name == "bridge");
+        let pool = range.map(|subnet| Pool {
+            subnet,
+            range: None,
+            gateway: link::gateway(),
+            auxiliary: BTreeMap::new(),
+        });
+        Own {
+            name: name.into(),
+            id: hex::encode(digest),
+            created: made.unwrap_or(SystemTime::UNIX_EPOCH),
+            labels: BTreeMap::new(),
+            internal: false,
+            pools: pool.into_iter().collect(),
+            attachable: false,
+            options: BTreeMap::new(),
+        }
+    });
+    let mut all = all(home);
+    all.extend(always);
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    all
 }
 
 fn path(home: &Home, name: &str) -> PathBuf {
     home.dir.join("networks").join(format!("{name}.json"))
 }
 
-fn all(home: &Home) -> Vec<Own> {
+pub fn all(home: &Home) -> Vec<Own> {
     let files = fs::read_dir(home.dir.join("networks"));
     let files = files.into_iter().flatten().flatten().map(|f| f.path());
     let mut all: Vec<Own> = files
@@ -110,7 +255,10 @@ fn unknown(name: &str) -> Error {
 
 /// By name, id, or the beginning of an id that no other has.
 fn find(home: &Home, name: &str) -> Result<Own, Error> {
-    let all = all(home);
+    among(all(home), name)
+}
+
+fn among(all: Vec<Own>, name: &str) -> Result<Own, Error> {
     if let Some(found) = all.iter().find(|n| n.name == name || n.id == name) {
         return Ok(found.clone());
     }
@@ -131,6 +279,7 @@ pub fn look_up(home: &Home, joined: &mut [Joined]) -> Result<(), Error> {
         if !place.id.is_empty() && place.id != found.id {
             return Err(unknown(&place.name));
         }
+        subnets::check_asked(place, &found)?;
         (place.name, place.id) = (found.name, found.id);
     }
     Ok(())
@@ -145,7 +294,7 @@ pub fn internal(home: &Home) -> knarr_network::Internal {
 /// Containers that are in it, those that run first.
 fn users(home: &Home, network: &Own) -> Vec<Record> {
     let mut all = home.all();
-    all.retain(|r| r.networks.iter().any(|n| n.id == network.id));
+    all.retain(|r| network.has(r));
     all.sort_by_key(|r| r.address.is_none());
     all
 }
@@ -161,31 +310,46 @@ pub async fn network(paths: &Paths, verb: NetworkVerb) -> Result<u8, Error> {
         } => list(&home, quiet, no_trunc, &filter, format.as_deref())?,
         NetworkVerb::Create(arguments) => {
             paths.create()?;
-            println!("{}", create(&home, arguments)?.id);
+            println!("{}", create(&home, *arguments)?.id);
         }
         NetworkVerb::Inspect(asked) => {
-            return asked.print(|name| known(&home, name));
+            let known = |name: &str| known(&home, name);
+            return asked.print(known);
         }
         NetworkVerb::Rm(asked) => {
             let there = |name: &str| find(&home, name).is_ok();
-            return Ok(asked.each(|name| remove(&home, name), there));
+            return Ok(asked.each(|name| remove(&home, name), there, |_| {}));
         }
         NetworkVerb::Prune(asked) => {
             let asked = asked.read()?;
+            let mut any = false;
             for network in all(&home) {
-                if !asked.fits(network.created, &network.labels) {
+                let made = jiff::Timestamp::try_from(network.created).unwrap_or_default();
+                if !asked.fits(made, &network.labels) {
                     continue;
                 }
                 if users(&home, &network).is_empty() && remove(&home, &network.name).is_ok() {
+                    if !std::mem::replace(&mut any, true) {
+                        println!("Deleted Networks:");
+                    }
                     println!("{}", network.name);
                 }
             }
         }
         NetworkVerb::Connect {
             alias,
+            ip,
+            link,
             network,
             container,
-        } => connect(&home, &network, &container, alias).await?,
+        } => {
+            let place = Joined {
+                aliases: alias,
+                asked: ip,
+                ..Joined::default()
+            };
+            connect(&home, &network, &container, place, &link).await?;
+        }
         NetworkVerb::Disconnect {
             force: _,
             network,
@@ -223,16 +387,16 @@ fn list(
         "name", "id", "label", "label!", "driver", "scope", "type", "dangling",
     ];
     let filters = Filters::read(filter, &known)?;
-    let mut all = all(home);
+    let mut all = with_always(home);
     all.retain(|n| {
         filters.name(&n.name)
             && filters.any("id", |said| n.id.starts_with(said))
             && filters.labels(&n.labels)
-            && filters.any("driver", |said| said == "bridge")
+            && filters.any("driver", |said| said == n.driver())
             && filters.any("scope", |said| said == "local")
-            && filters.any("type", |said| said == "custom")
+            && filters.any("type", |said| (said == "custom") == n.is_made())
             && filters.any("dangling", |said| {
-                matches!(said, "true" | "1") == users(home, n).is_empty()
+                matches!(said, "true" | "1") == (n.is_made() && users(home, n).is_empty())
             })
     });
     let id = |n: &Own| match whole {
@@ -247,7 +411,7 @@ fn list(
         let labels = n.labels.iter().map(|(k, v)| format!("{k}={v}"));
         let created = jiff::Timestamp::try_from(n.created).unwrap_or_default();
         json!({
-            "ID": id(n), "Name": n.name, "Driver": "bridge", "Scope": "local", "IPv4": "true", "IPv6": "false",
+            "ID": id(n), "Name": n.name, "Driver": n.driver(), "Scope": "local", "IPv4": "true", "IPv6": "false",
             "Internal": n.internal.to_string(), "Labels": labels.collect::<Vec<_>>().join(","),
             "CreatedAt": crate::listing::moment(created),
         })
@@ -261,11 +425,22 @@ fn list(
 /// # Errors
 /// When there is none.
 pub fn known(home: &Home, name: &str) -> Result<Value, Error> {
-    find(home, name).map(|n| inspected(home, &n))
+    among(with_always(home), name).map(|n| inspected(home, &n))
 }
 
 fn create(home: &Home, arguments: CreateArguments) -> Result<Own, Error> {
     let name = arguments.name;
+    if arguments.driver != "bridge" {
+        return Err(Error::Failed(format!(
+            "plugin {:?} not found",
+            arguments.driver
+        )));
+    }
+    arguments.theirs.check()?;
+    if !arguments.ipv4 {
+        return Err(Error::Input("IPv4 or IPv6 must be enabled".into()));
+    }
+    let pools = arguments.subnets.read()?;
     super::claim::check_name(&name)?;
     if matches!(&*name, "bridge" | "host" | "none" | "default") {
         return Err(Error::Failed(format!(
@@ -279,6 +454,7 @@ fn create(home: &Home, arguments: CreateArguments) -> Result<Own, Error> {
             "network with name {name} already exists"
         )));
     }
+    subnets::check_free(home, &pools)?;
     let dir = home.dir.join("networks");
     fs::create_dir_all(&dir).map_err(io(dir.display().to_string()))?;
     let own = Own {
@@ -287,12 +463,20 @@ fn create(home: &Home, arguments: CreateArguments) -> Result<Own, Error> {
         created: SystemTime::now(),
         labels: super::describe::pairs(&arguments.label),
         internal: arguments.internal,
+        pools,
+        attachable: arguments.attachable,
+        options: super::describe::pairs(&arguments.theirs.options),
     };
     record::write(&at, &own)?;
     Ok(own)
 }
 
 fn remove(home: &Home, name: &str) -> Result<(), Error> {
+    if let Some((name, _)) = ALWAYS.iter().find(|(always, _)| *always == name) {
+        return Err(Error::Failed(format!(
+            "{name} is a pre-defined network and cannot be removed"
+        )));
+    }
     let _lock = home.lock()?;
     let network = find(home, name)?;
     let running = users(home, &network).into_iter();
@@ -312,15 +496,35 @@ fn inspected(home: &Home, network: &Own) -> Value {
     let containers: serde_json::Map<String, Value> = users(home, network)
         .into_iter()
         .filter_map(|r| {
-            let shown = json!({ "Name": r.name, "IPv4Address": format!("{}/32", r.address?) });
+            let place = r.networks.iter().find(|n| n.id == network.id);
+            let further = place.and_then(|n| n.address.zip(n.subnet));
+            let (ip, bits) = match (further, r.network) {
+                _ if matches!(
+                    super::show::state(home, &r),
+                    State::Created | State::Exited { .. } | State::Failed(_)
+                ) =>
+                {
+                    return None;
+                }
+                (_, Kind::Host | Kind::None | Kind::Container) => (String::new(), String::new()),
+                (Some((ip, (bits, _))), _) => (ip.to_string(), format!("/{bits}")),
+                (None, _) => (r.address?.to_string(), "/32".into()),
+            };
+            let shown = json!({
+                "Name": r.name, "EndpointID": r.id, "MacAddress": r.mac.unwrap_or_default(),
+                "IPv4Address": ip + &bits, "IPv6Address": "",
+            });
             Some((r.id, shown))
         })
         .collect();
     let created = jiff::Timestamp::try_from(network.created);
     json!({
         "Name": network.name, "Id": network.id, "Created": created.map_or(String::new(), |t| t.to_string()),
-        "Scope": "local", "Driver": "bridge", "Internal": network.internal, "Labels": network.labels, "Options": {},
-        "Containers": containers,
+        "Scope": "local", "Driver": network.driver(), "EnableIPv4": true, "EnableIPv6": false,
+        "IPAM": { "Driver": "default", "Options": {}, "Config": network.pools.iter().map(Pool::shown).collect::<Vec<_>>() },
+        "Internal": network.internal, "Attachable": network.attachable, "Ingress": false,
+        "ConfigFrom": { "Network": "" }, "ConfigOnly": false,
+        "Containers": containers, "Options": network.options, "Labels": network.labels,
     })
 }
 
@@ -328,11 +532,15 @@ async fn connect(
     home: &Home,
     network: &str,
     container: &str,
-    aliases: Vec<String>,
+    mut place: Joined,
+    linked: &[String],
 ) -> Result<(), Error> {
     let found = find(home, network)?;
+    subnets::check_asked(&place, &found)?;
+    let links = super::links::read(home, linked, Kind::Bridge)?;
+    (place.name, place.id) = (found.name.clone(), found.id.clone());
     change(home, container, |record| {
-        if record.network != super::options::Network::Bridge {
+        if record.network != Kind::Bridge {
             return Err(Error::Failed(format!(
                 "container cannot be connected to multiple networks with one of the networks in private ({:?}) mode",
                 record.network
@@ -345,11 +553,8 @@ async fn connect(
                 record.name, found.name
             )));
         }
-        record.networks.push(Joined {
-            name: found.name.clone(),
-            id: found.id.clone(),
-            aliases,
-        });
+        record.networks.push(place);
+        record.links.extend(links);
         Ok(())
     })
     .await
@@ -382,9 +587,16 @@ async fn change(
     let mut record = home.find(&record.id)?;
     let held = link::open(home).await?;
     change(&mut record)?;
-    home.save(&record)?;
-    match record.address {
-        Some(address) => held.settle(home, &record, Some(address)).await,
-        None => Ok(()),
+    if record.address.is_none() {
+        return home.save(&record);
     }
+    let before: Vec<_> = subnets::addresses(&record).map(|(_, a)| a).collect();
+    subnets::give(home, &mut record)?;
+    home.save(&record)?;
+    if subnets::addresses(&record).any(|(_, a)| !before.contains(&a)) {
+        let pins = home.container(&record.id).join("runtime/pins");
+        let netns = pins.join(super::life::inner_id(&record)).join("net");
+        return held.connect(home, &mut record, &netns).await.map(drop);
+    }
+    held.settle(home, &record, record.address).await
 }

@@ -1,9 +1,11 @@
 //! What is asked of a stand-alone container, in the words that Docker has for it.
 
 mod mounts;
+mod networks;
 mod ports;
 
 pub use mounts::{Volume, VolumeKind, mount, tmpfs, volume};
+use networks::Asked;
 pub use ports::{Port, ports};
 
 use super::record::Joined;
@@ -153,8 +155,14 @@ impl RunArguments {
     ///
     /// # Errors
     /// When they don't go together.
-    pub fn networks(&self) -> Result<(Network, Vec<Joined>), String> {
-        let (kind, own) = networks(&self.network, &self.network_alias)?;
+    pub fn networks(&self) -> Result<(Network, Vec<Joined>, Option<String>), String> {
+        let asked = Asked {
+            networks: &self.network,
+            aliases: &self.network_alias,
+            ip: self.further.ip.as_deref(),
+            mac: self.further.mac_address.as_deref(),
+        };
+        let (kind, own, mac) = asked.read()?;
         if kind == Network::Container {
             // SOURCE: moby `runconfig/hostconfig_unix.go`
             let said = [
@@ -177,7 +185,7 @@ impl RunArguments {
                 return Err(format!("conflicting options: {what}"));
             }
         }
-        Ok((kind, own))
+        Ok((kind, own, mac))
     }
 
     /// The container whose network it has.
@@ -190,72 +198,6 @@ impl RunArguments {
     pub fn command(&self) -> &[String] {
         self.words.get(1..).unwrap_or_default()
     }
-}
-
-/// SOURCE: docker/cli `opts/network.go`, moby `runconfig` for what does not go together.
-fn networks(asked: &[String], aliases: &[String]) -> Result<(Network, Vec<Joined>), String> {
-    let mut kinds = Vec::new();
-    let mut all: Vec<Joined> = Vec::new();
-    for text in asked {
-        let mut joined = Joined::default();
-        if text.contains('=') {
-            for part in text.split(',') {
-                match part.split_once('=') {
-                    Some(("name", name)) => joined.name = name.into(),
-                    Some(("alias", alias)) => joined.aliases.push(alias.into()),
-                    _ => {
-                        return Err(format!(
-                            "invalid field {part:?} in --network {text}: only name and alias are known"
-                        ));
-                    }
-                }
-            }
-        } else {
-            joined.name.clone_from(text);
-        }
-        match joined.name.as_str() {
-            "bridge" | "default" => kinds.push(Network::Bridge),
-            "host" => kinds.push(Network::Host),
-            "none" => kinds.push(Network::None),
-            "container:" => {
-                return Err(
-                    "Invalid network mode: invalid container format container:<name|id>".into(),
-                );
-            }
-            name if name.starts_with("container:") => kinds.push(Network::Container),
-            _ if all.iter().any(|n| n.name == joined.name) => {
-                return Err(format!(
-                    "network {:?} is specified multiple times",
-                    joined.name
-                ));
-            }
-            _ => {
-                all.push(joined);
-                continue;
-            }
-        }
-        if !joined.aliases.is_empty() {
-            return Err(
-                "network-scoped aliases are only supported for user-defined networks".into(),
-            );
-        }
-    }
-    match (kinds.as_slice(), all.first_mut()) {
-        ([], Some(first)) => first.aliases.extend(aliases.iter().cloned()),
-        ([_], None) if !aliases.is_empty() => {
-            return Err(
-                "network-scoped aliases are only supported for user-defined networks".into(),
-            );
-        }
-        ([kind], None) => return Ok((*kind, all)),
-        _ => {
-            return Err(
-                "conflicting options: cannot attach both user-defined and non-user-defined network-modes"
-                    .into(),
-            );
-        }
-    }
-    Ok((Network::Bridge, all))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -317,7 +259,7 @@ impl FromStr for Restart {
                 "always" => Ok(Restart::Always),
                 "unless-stopped" => Ok(Restart::UnlessStopped),
                 _ => Err(format!(
-                    "invalid restart policy: {text}: use no, on-failure[:N], always or unless-stopped"
+                    "invalid restart policy: unknown policy '{text}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
                 )),
             },
             Some(_) => Err(format!(
@@ -339,7 +281,7 @@ pub fn bytes(text: &str) -> Result<u64, String> {
         "m" => 1 << 20,
         "g" => 1 << 30,
         "t" => 1 << 40,
-        _ => return Err(format!("invalid size: '{text}': expected e.g. 512m")),
+        _ => return Err(format!("invalid size: '{text}'")),
     };
     let number: f64 = lower[..end]
         .parse()

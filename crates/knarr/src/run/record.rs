@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     collections::BTreeMap,
     fs,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -49,6 +50,15 @@ pub struct Record {
     /// Networks of one's own; then `network` is `Bridge`.
     #[serde(default)]
     pub networks: Vec<Joined>,
+    /// Others that it finds under names of its own.
+    #[serde(default)]
+    pub links: Vec<Linked>,
+    /// Its link's hardware address; None: any.
+    #[serde(default)]
+    pub mac: Option<String>,
+    /// What is only shown again.
+    #[serde(default)]
+    pub said: Said,
     pub ports: Vec<Port>,
     pub volumes: Vec<Volume>,
     pub labels: BTreeMap<String, String>,
@@ -139,6 +149,50 @@ pub struct Joined {
     pub id: String,
     #[serde(default)]
     pub aliases: Vec<String>,
+    /// The address that is asked for.
+    #[serde(default)]
+    pub asked: Option<Ipv4Addr>,
+    /// In networks with subnets: its address there, now or when it ran last, and the subnet's bits and gateway.
+    #[serde(default)]
+    pub address: Option<Ipv4Addr>,
+    #[serde(default)]
+    pub subnet: Option<(u8, Ipv4Addr)>,
+}
+
+/// Another container under a name of one's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Linked {
+    pub id: String,
+    pub name: String,
+    pub alias: String,
+}
+
+/// What a container was asked for with, in the words that `inspect` shows again; nothing goes by it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Said {
+    pub image_id: String,
+    pub user: String,
+    pub domain: String,
+    /// How many of the words are the entrypoint.
+    pub entrypoint: usize,
+    pub detached: bool,
+    pub stop_signal: Option<String>,
+    pub stop_timeout: Option<i64>,
+    pub cpus: Option<f64>,
+    pub cap_add: Vec<String>,
+    pub cap_drop: Vec<String>,
+    pub binds: Vec<String>,
+    pub tmpfs: Vec<String>,
+    pub volumes_from: Vec<String>,
+    /// Ports that the image and `--expose` tell of, `80/tcp`.
+    pub exposed: Vec<String>,
+    pub publish_all: bool,
+    pub groups: Vec<String>,
+    pub security: Vec<String>,
+    pub shm_size: Option<u64>,
+    pub log_driver: Option<String>,
+    pub log_options: Vec<(String, String)>,
 }
 
 /// All stand-alone containers of a data directory.
@@ -241,6 +295,11 @@ impl Home {
     /// Takes away the lock of a container that is no more.
     pub fn forget_lock(&self, id: &str) {
         let _ = fs::remove_file(self.lock_path(id));
+    }
+
+    /// The instance's settings, if they have been chosen.
+    pub fn known_settings(&self) -> Option<Settings> {
+        read(&self.dir.join("settings.json"))
     }
 
     /// The instance's settings, chosen now if they aren't yet. [`Home::lock`] is held.

@@ -95,6 +95,12 @@ pub async fn ps(paths: &Paths, arguments: PsArguments) -> Result<u8, Error> {
         true => Some(1),
         false => arguments.last.and_then(|n| usize::try_from(n).ok()),
     };
+    if let Some(odd) = filters.values("status").find(|s| !STATES.contains(s)) {
+        return Err(Error::Input(format!(
+            "invalid filter 'status={odd}': invalid value for state ({odd}): must be one of {}",
+            STATES.join(", ")
+        )));
+    }
     // SOURCE: moby `daemon/list.go`: who asks for a state asks among all
     let ended_too =
         arguments.all || last.is_some() || filters.has("status") || filters.has("exited");
@@ -111,7 +117,7 @@ pub async fn ps(paths: &Paths, arguments: PsArguments) -> Result<u8, Error> {
     if arguments.output == Output::Json {
         let all: Vec<_> = all
             .iter()
-            .map(|(record, state)| inspected(&home, record, state))
+            .map(|(record, state)| super::inspected::inspected(&home, record, state))
             .collect();
         println!("{:#}", json!(all));
         return Ok(0);
@@ -140,6 +146,16 @@ pub async fn ps(paths: &Paths, arguments: PsArguments) -> Result<u8, Error> {
     shape.print(&rows, arguments.format.as_deref())?;
     Ok(0)
 }
+
+const STATES: [&str; 7] = [
+    "created",
+    "running",
+    "paused",
+    "restarting",
+    "removing",
+    "exited",
+    "dead",
+];
 
 const FILTERS: [&str; 14] = [
     "ancestor", "before", "exited", "expose", "health", "id", "label", "label!", "name", "network",
@@ -235,7 +251,7 @@ fn fits(home: &Home, record: &Record, state: &State, filters: &Filters) -> bool 
 fn row(home: &Home, record: &Record, state: &State, asked: &PsArguments) -> serde_json::Value {
     let whole = asked.no_trunc;
     let ports = match state {
-        State::Running { .. } => record.ports.iter().map(Port::to_string).collect(),
+        State::Running { .. } => shown_ports(record),
         _ => Vec::new(),
     };
     let labels = record.labels.iter().map(|(k, v)| format!("{k}={v}"));
@@ -264,14 +280,41 @@ fn row(home: &Home, record: &Record, state: &State, asked: &PsArguments) -> serd
         "Mounts": mounts.join(","),
         "LocalVolumes": named.count().to_string(),
         "Networks": networks(record).join(","),
+        "Platform": null,
         "Size": if asked.size { written(home, record) } else { "0B".into() },
     })
 }
 
+/// Those that are published, and those that only the image or `--expose` tells of.
+fn shown_ports(record: &Record) -> Vec<String> {
+    let published = |port: &&String| {
+        let same = |p: &Port| format!("{}/{}", p.container, p.protocol) == **port;
+        !record.ports.iter().any(same)
+    };
+    let alone = record.said.exposed.iter().filter(published).cloned();
+    alone
+        .chain(record.ports.iter().map(Port::to_string))
+        .collect()
+}
+
 /// What it wrote into its own files.
 fn written(home: &Home, record: &Record) -> String {
+    knarr_docker::human_size(bytes_written(home, record), 3)
+}
+
+/// The same as a number.
+pub fn bytes_written(home: &Home, record: &Record) -> u64 {
+    bytes_below(&home.layer(&record.id).join("upper"))
+}
+
+/// What the files below a folder have; no link is followed.
+pub fn bytes_below(folder: &std::path::Path) -> u64 {
     let mut bytes = 0;
-    let mut folders = vec![home.layer(&record.id).join("upper")];
+    let linked = folder.symlink_metadata().is_ok_and(|m| m.is_symlink());
+    let mut folders = match linked {
+        true => Vec::new(),
+        false => vec![folder.to_path_buf()],
+    };
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             let Ok(about) = entry.metadata() else {
@@ -283,30 +326,16 @@ fn written(home: &Home, record: &Record) -> String {
             }
         }
     }
-    knarr_docker::human_size(bytes, 3)
+    bytes
 }
 
 /// The names of its networks.
-fn networks(record: &Record) -> Vec<String> {
+pub fn networks(record: &Record) -> Vec<String> {
     match record.networks.is_empty() {
         true if record.network == options::Network::Container => vec![],
         true => vec![format!("{:?}", record.network).to_lowercase()],
         false => record.networks.iter().map(|n| n.name.clone()).collect(),
     }
-}
-
-fn places(record: &Record) -> serde_json::Value {
-    let own = record.networks.iter().map(|n| {
-        let shown = json!({ "NetworkID": n.id, "Aliases": n.aliases, "IPAddress": record.address });
-        (n.name.clone(), shown)
-    });
-    let plain = (
-        networks(record).concat(),
-        json!({ "IPAddress": record.address }),
-    );
-    let alone = record.networks.is_empty() && record.network_of.is_none();
-    let plain = alone.then_some(plain);
-    own.chain(plain).collect::<serde_json::Map<_, _>>().into()
 }
 
 fn word(record: &Record, state: &State) -> &'static str {
@@ -361,83 +390,9 @@ pub fn human(seconds: u64) -> String {
     }
 }
 
-fn time(at: SystemTime) -> String {
+pub fn time(at: SystemTime) -> String {
     let at = jiff::Timestamp::try_from(at);
     at.map_or(String::new(), |at| at.to_string())
-}
-
-/// What `docker inspect` tells, as far as there is anything to tell.
-pub fn inspected(home: &Home, record: &Record, state: &State) -> serde_json::Value {
-    let running = matches!(state, State::Running { .. });
-    let (status, pid, started, code, finished, error) = match state {
-        State::Created => ("created", 0, None, 0, None, String::new()),
-        State::Running { pid, since } => ("running", *pid, Some(*since), 0, None, String::new()),
-        State::Exited { since, exit } => {
-            ("exited", 0, *since, exit.code, Some(exit.at), String::new())
-        }
-        State::Failed(text) => ("created", 0, None, 128, None, text.clone()),
-    };
-    let oom = matches!(state, State::Exited { exit, .. } if exit.oom_killed);
-    let mounts = record.volumes.iter().map(|volume| {
-        let (kind, source) = match &volume.kind {
-            VolumeKind::Bind(path, _) => ("bind", path.display().to_string()),
-            VolumeKind::Named(name) => ("volume", home.volume(name).display().to_string()),
-            VolumeKind::Tmpfs(_) => ("tmpfs", String::new()),
-        };
-        let mut shown = json!({ "Type": kind, "Source": source, "Destination": volume.target, "RW": !volume.read_only });
-        if let VolumeKind::Named(name) = &volume.kind {
-            shown["Name"] = json!(name);
-            shown["Driver"] = json!("local");
-        }
-        shown
-    });
-    let mounts: Vec<_> = mounts.collect();
-    let ports: serde_json::Map<String, serde_json::Value> = record
-        .ports
-        .iter()
-        .filter(|_| running)
-        .map(|port| {
-            let ip = port.ip.map_or("0.0.0.0".into(), |ip| ip.to_string());
-            (
-                format!("{}/{}", port.container, port.protocol),
-                json!([{ "HostIp": ip, "HostPort": port.host.to_string() }]),
-            )
-        })
-        .collect();
-    let mode = match &record.network_of {
-        Some(id) => Some(format!("container:{id}")),
-        None => networks(record).into_iter().next(),
-    };
-    let (program, arguments) = record
-        .args
-        .split_first()
-        .map_or((String::new(), vec![]), |(p, a)| (p.clone(), a.to_vec()));
-    json!({
-        "Id": record.id,
-        "Name": format!("/{}", record.name),
-        "Created": time(record.created),
-        "Path": program,
-        "Args": arguments,
-        "Image": record.image_digest,
-        "LogPath": home.log(&record.id),
-        "RestartCount": record.restarts,
-        "State": {
-            "Status": if running && record.paused { "paused" } else { status }, "Running": running, "Paused": record.paused, "Pid": pid, "ExitCode": code, "OOMKilled": oom, "Error": error,
-            "StartedAt": started.map(time), "FinishedAt": finished.map(time), "Health": health::shown(home, record),
-        },
-        "Config": {
-            "Image": record.image, "Hostname": record.hostname, "Env": record.env, "Cmd": record.args, "WorkingDir": record.cwd,
-            "User": format!("{}:{}", record.user.uid, record.user.gid), "Tty": record.tty, "OpenStdin": record.interactive,
-            "Labels": record.labels, "StopTimeout": record.stop_timeout,
-        },
-        "HostConfig": {
-            "NetworkMode": mode, "AutoRemove": record.remove,
-            "Privileged": record.privileged, "ReadonlyRootfs": record.read_only, "CapAdd": record.capabilities,
-            "Memory": record.resources.memory_limit_bytes, "PidsLimit": record.resources.pids_limit, "Init": record.init,
-        },
-        "Mounts": mounts,
-        "NetworkSettings": { "IPAddress": record.address, "Ports": ports, "Networks": places(record) },
-    })
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ pub fn spec(home: &Home, record: &Record, hold: bool) -> Result<ContainerSpec, E
         kept_upper: (!record.remove).then(|| home.layer(&record.id)),
         read_only_rootfs: record.read_only,
         args: record.args.clone(),
-        env: record.env.clone(),
+        env: environment(home, record)?,
         cwd: record.cwd.clone(),
         user: record.user.clone(),
         mounts: mounts(home, record)?,
@@ -75,6 +75,22 @@ pub fn spec(home: &Home, record: &Record, hold: bool) -> Result<ContainerSpec, E
         afterwards,
         ..ContainerSpec::default()
     })
+}
+
+/// Its variables, and before them those that tell of whom it links to.
+fn environment(home: &Home, record: &Record) -> Result<Vec<String>, Error> {
+    let own = |name: &str| {
+        let mut all = record.env.iter().filter_map(|v| v.split_once('='));
+        all.any(|(n, _)| n == name)
+    };
+    let links = super::links::variables(home, record)?;
+    let mut all: Vec<String> = links
+        .into_iter()
+        .filter(|(name, _)| !own(name))
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    all.extend(record.env.iter().cloned());
+    Ok(all)
 }
 
 fn mounts(home: &Home, record: &Record) -> Result<Vec<Mount>, Error> {
@@ -125,7 +141,7 @@ fn mounts(home: &Home, record: &Record) -> Result<Vec<Mount>, Error> {
             recursive_read_only: false,
         });
     }
-    for (name, text) in network::files(record) {
+    for (name, text) in network::files(home, record) {
         let destination = Path::new("/etc").join(name);
         if all.iter().any(|m| m.destination == destination) {
             continue;

@@ -3,9 +3,9 @@
 use super::{
     ContainerExec,
     exec::{exec, not_running},
-    export, foreground,
+    export, foreground, inspected,
     life::{self, inner_id},
-    lifecycle::{self, each, kill, rm, start, start_attached, stop, wait},
+    lifecycle::{self, each, kill, start, start_attached, stop, wait},
     logs::{self, LogsFlags},
     named, options,
     record::Home,
@@ -54,6 +54,9 @@ pub enum ContainerVerb {
         /// With their volumes without a name
         #[arg(short, long)]
         volumes: bool,
+        /// Not containers, but links: /CONTAINER/ALIAS
+        #[arg(short, long)]
+        link: bool,
         #[arg(required = true)]
         names: Vec<String>,
     },
@@ -173,30 +176,50 @@ pub async fn container(paths: &Paths, verb: ContainerVerb) -> Result<u8, Error> 
             .await
         }
         ContainerVerb::Kill { signal, names } => {
-            let number = options::signal(&signal).map_err(Error::Input)?;
+            let number = options::signal(&signal);
+            let number = number.map_err(|why| {
+                let name = names.first().map_or("", String::as_str);
+                Error::Input(format!("cannot kill container: {name}: {why}"))
+            })?;
             each(&names, |name| kill(&home, name, number)).await
         }
         ContainerVerb::Rm {
             force,
             volumes,
+            link: false,
             names,
-        } => each(&names, |name| rm(&home, name, force, volumes)).await,
+        } => Ok(lifecycle::rm_all(&home, &names, force, volumes).await),
+        ContainerVerb::Rm { names, .. } => {
+            each(&names, async |name| super::links::remove(&home, name)).await
+        }
         ContainerVerb::Prune(asked) => {
             let asked = asked.read()?;
+            let mut pruned = named::Reclaimed::new("Containers");
             for (record, state) in show::settled(&home).await {
-                let asked = asked.fits(record.created, &record.labels);
+                let made = jiff::Timestamp::try_from(record.created).unwrap_or_default();
+                let asked = asked.fits(made, &record.labels);
                 if asked && !matches!(state, State::Running { .. }) {
+                    let bytes = show::bytes_written(&home, &record);
                     life::remove(&home, &record, None).await?;
-                    println!("{}", record.id);
+                    pruned.say(&record.id, bytes);
                 }
             }
+            pruned.total();
             Ok(0)
         }
         ContainerVerb::Wait { names } => {
+            let mut code = 0;
             for name in names {
-                println!("{}", wait(&home, &home.find(&name)?).await?);
+                let waited = async { wait(&home, &home.find(&name)?).await };
+                match waited.await {
+                    Ok(exit) => println!("{exit}"),
+                    Err(error) => {
+                        eprintln!("knarr: {error}");
+                        code = 1;
+                    }
+                }
             }
-            Ok(0)
+            Ok(code)
         }
         ContainerVerb::Logs { flags, name } => {
             let record = home.find(&name)?;
@@ -211,6 +234,19 @@ pub async fn container(paths: &Paths, verb: ContainerVerb) -> Result<u8, Error> 
             name,
         } => {
             let record = home.find(&name)?;
+            match show::state(&home, &record) {
+                State::Running { .. } if record.paused => {
+                    return Err(Error::Failed(
+                        "You cannot attach to a paused container, unpause it first".into(),
+                    ));
+                }
+                State::Running { .. } => {}
+                _ => {
+                    return Err(Error::Failed(
+                        "You cannot attach to a stopped container, start it first".into(),
+                    ));
+                }
+            }
             let signals = keys.signals();
             let runtime = life::open(&home, &record).await?;
             let attachment = runtime
@@ -257,7 +293,7 @@ pub async fn container(paths: &Paths, verb: ContainerVerb) -> Result<u8, Error> 
         ContainerVerb::Inspect(asked) => asked.print(|name| {
             let record = home.find(name)?;
             let state = show::state(&home, &record);
-            Ok(show::inspected(&home, &record, &state))
+            Ok(inspected::inspected(&home, &record, &state))
         }),
         ContainerVerb::Ended { id } => {
             life::ended(&home, &id, None).await?;

@@ -35,8 +35,11 @@ pub enum VolumeVerb {
         #[arg(long, value_name = "LABEL")]
         label: Vec<String>,
         /// Only local
-        #[arg(short, long, default_value = "local", value_parser = ["local"])]
+        #[arg(short, long, default_value = "local")]
         driver: String,
+        /// type=none, o=bind and device=FOLDER make it a name of a folder of the machine
+        #[arg(short = 'o', long = "opt", value_name = "NAME=VALUE")]
+        options: Vec<String>,
         /// Else a name is made
         name: Option<String>,
     },
@@ -131,8 +134,12 @@ pub fn inspected(home: &Home, name: &str) -> Result<Value, Error> {
     let path = there(home, name)?;
     let made = std::fs::metadata(&path).and_then(|m| m.created().or_else(|_| m.modified()));
     let made = made.ok().and_then(|at| jiff::Timestamp::try_from(at).ok());
+    let options = match std::fs::read_link(&path) {
+        Ok(device) => json!({ "type": "none", "o": "bind", "device": device }),
+        Err(_) => json!({}),
+    };
     Ok(json!({
-        "Name": name, "Driver": "local", "Mountpoint": path, "Scope": "local", "Labels": labels(home, name), "Options": {},
+        "Name": name, "Driver": "local", "Mountpoint": path, "Scope": "local", "Labels": labels(home, name), "Options": options,
         "CreatedAt": made.map(|at| at.to_string()).unwrap_or_default(),
     }))
 }
@@ -159,6 +166,31 @@ pub async fn volume(paths: &Paths, verb: VolumeVerb) -> Result<u8, Error> {
     let paths = paths.clone();
     let done = tokio::task::spawn_blocking(move || run(&paths, verb)).await;
     done.map_err(|e| Error::Failed(e.to_string()))?
+}
+
+/// The folder of the machine that options of the local driver make a volume of.
+fn device(options: &BTreeMap<String, String>) -> Result<Option<std::path::PathBuf>, Error> {
+    if options.is_empty() {
+        return Ok(None);
+    }
+    let get = |key: &str| options.get(key).map(String::as_str).unwrap_or_default();
+    let binds = get("o").split(',').any(|o| o == "bind" || o == "rbind");
+    let device = std::path::Path::new(get("device"));
+    let known = options
+        .keys()
+        .all(|k| matches!(&**k, "type" | "o" | "device"));
+    if !known || get("type") != "none" || !binds || !device.is_absolute() {
+        return Err(Error::Input(format!(
+            "a local volume with the options {options:?} is not there: type=none, o=bind and device=/… is"
+        )));
+    }
+    match device.is_dir() {
+        true => Ok(Some(device.into())),
+        false => Err(Error::Failed(format!(
+            "failed to mount local volume: mount {}: no such file or directory",
+            device.display()
+        ))),
+    }
 }
 
 fn run(paths: &Paths, verb: VolumeVerb) -> Result<u8, Error> {
@@ -199,11 +231,19 @@ fn run(paths: &Paths, verb: VolumeVerb) -> Result<u8, Error> {
         }
         VolumeVerb::Create {
             label,
-            driver: _,
+            driver,
+            options,
             name,
         } => {
             let name = name.unwrap_or_else(|| format!("{0}{0}", uuid::Uuid::new_v4().simple()));
-            let known = options::volume(&format!("{name}:/x")).map_err(Error::Input)?;
+            if driver != "local" {
+                return Err(Error::Failed(format!(
+                    "create {name}: error looking up volume plugin {driver}: plugin {driver:?} not found"
+                )));
+            }
+            let device = device(&super::describe::pairs(&options))?;
+            let known = super::options::volume(&format!("{name}:/x"));
+            let known = known.map_err(|why| Error::Input(format!("create {name}: {why}")))?;
             if !matches!(known.kind, VolumeKind::Named(_)) {
                 return Err(Error::Input(format!(
                     "{name:?} includes invalid characters for a local volume name"
@@ -213,7 +253,13 @@ fn run(paths: &Paths, verb: VolumeVerb) -> Result<u8, Error> {
             let path = home.volume(&name);
             let _lock = home.lock()?;
             let fresh = !path.is_dir();
-            std::fs::create_dir_all(&path).map_err(io(path.display().to_string()))?;
+            let above = home.dir.join("volumes");
+            std::fs::create_dir_all(&above).map_err(io(above.display().to_string()))?;
+            match device.filter(|_| fresh) {
+                Some(device) => std::os::unix::fs::symlink(device, &path),
+                None => std::fs::create_dir_all(&path),
+            }
+            .map_err(io(path.display().to_string()))?;
             if fresh && !label.is_empty() {
                 let at = labels_path(&home, &name);
                 let above = home.dir.join("volume-labels");
@@ -226,7 +272,8 @@ fn run(paths: &Paths, verb: VolumeVerb) -> Result<u8, Error> {
         VolumeVerb::Inspect(asked) => asked.print(|name| inspected(&home, name)),
         VolumeVerb::Rm(asked) => {
             let there = |name: &str| there(&home, name).is_ok();
-            Ok(asked.each(|name| remove(&home, name), there))
+            let gone = |name: &str| println!("{name}");
+            Ok(asked.each(|name| remove(&home, name), there, gone))
         }
         VolumeVerb::Prune { all, filter, .. } => {
             let filters = Filters::read(&filter, &["label", "label!", "all"])?;
@@ -236,13 +283,16 @@ fn run(paths: &Paths, verb: VolumeVerb) -> Result<u8, Error> {
                     .any(|said| matches!(said, "true" | "1"));
             // made names are two times 32 digits
             let made = |n: &String| n.len() == 64 && n.bytes().all(|b| b.is_ascii_hexdigit());
+            let mut pruned = named::Reclaimed::new("Volumes");
             for name in names(&home) {
                 let asked = (all || made(&name)) && filters.labels(&labels(&home, &name));
                 if asked && users(&home, &name).is_empty() {
+                    let bytes = super::show::bytes_below(&home.volume(&name));
                     remove(&home, &name)?;
-                    println!("{name}");
+                    pruned.say(&name, bytes);
                 }
             }
+            pruned.total();
             Ok(0)
         }
     }

@@ -4,6 +4,7 @@ mod alone;
 mod alone_fingers;
 mod alone_health;
 mod alone_networks;
+mod alone_places;
 mod attach;
 mod builds;
 mod chaos;
