@@ -1,5 +1,7 @@
 //! A client and a container's own streams, joined over a connection that is no longer HTTP.
 
+mod plain;
+
 use crate::{
     containers::Entry,
     create::wanted::Wanted,
@@ -38,16 +40,24 @@ const LOOK: (Duration, Duration) = (Duration::from_millis(1), Duration::from_mil
 const LEFT: Duration = Duration::from_secs(2);
 pub const PIECE: usize = 16 << 10;
 
+/// A connection that becomes the streams'.
+pub enum Coming {
+    Upgrade(OnUpgrade),
+    /// The bodies of a request and its answer stand for it.
+    Bodies(UnixStream),
+}
+
 /// The answer that turns a connection over, and the connection to come.
-pub fn hijack(ask: &mut Ask, content_type: &'static str) -> Result<(Answer, OnUpgrade)> {
-    let upgrade = ask.upgrade.take().ok_or_else(|| {
-        Fault::bad("error attaching to container, hijack connection missing: send Upgrade: tcp")
-    })?;
+pub fn hijack(ask: &mut Ask, content_type: &'static str) -> Result<(Answer, Coming)> {
+    let Some(upgrade) = ask.upgrade.take() else {
+        let (answer, far) = plain::joined(ask).map_err(Fault::server)?;
+        return Ok((answer, Coming::Bodies(far)));
+    };
     let head = answer(StatusCode::SWITCHING_PROTOCOLS)
         .header(header::CONTENT_TYPE, content_type)
         .header(header::CONNECTION, "Upgrade")
         .header(header::UPGRADE, "tcp");
-    Ok((with(head, Body::empty()), upgrade))
+    Ok((with(head, Body::empty()), Coming::Upgrade(upgrade)))
 }
 
 /// What the client sent right behind its request, and then the socket.
@@ -92,7 +102,14 @@ impl AsyncWrite for Far {
 /// Clients read the answer's head through a buffer and the streams past it: docker-py takes the socket below Python's
 /// `http.client`, and what came in one read with the head is lost to it. A daemon that is slower never shows it; this one
 /// writes nothing until what was written has been read.
-pub async fn taken(upgrade: OnUpgrade, machine: &dyn Machine) -> Option<Far> {
+pub async fn taken(coming: Coming, machine: &dyn Machine) -> Option<Far> {
+    let upgrade = match coming {
+        Coming::Upgrade(upgrade) => upgrade,
+        Coming::Bodies(socket) => {
+            let early = Bytes::new();
+            return Some(Far { early, socket });
+        }
+    };
     let upgraded = tokio::time::timeout(UPGRADE, upgrade).await.ok()?.ok()?;
     let parts = upgraded.downcast::<TokioIo<UnixStream>>().ok()?;
     let socket = parts.io.into_inner();
@@ -318,9 +335,20 @@ async fn join<R: AsyncRead + Unpin + Send>(
         ..
     } = streams;
     let session = daemon.execs.attached(id, resize);
-    let stdout = stdout.filter(|_| wish.stdout || wish.raw);
-    let stderr = stderr.filter(|_| wish.stderr);
-    let shown = show(stdout, stderr, wish.raw, to);
+    let wished = |output: Option<Output>, wish: bool| match wish {
+        true => (output, None),
+        false => (None, output),
+    };
+    let (stdout, unheard) = wished(stdout, wish.stdout || wish.raw);
+    let (stderr, unseen) = wished(stderr, wish.stderr);
+    // what nobody wants to hear tells of the end all the same: who only types stays until then
+    let shown = async {
+        tokio::join!(
+            show(stdout, stderr, wish.raw, to),
+            forget(unheard),
+            forget(unseen)
+        )
+    };
     let typed = async {
         let detached = match (wish.stdin, stdin) {
             (true, Some(input)) => type_in(early, input, wish.keys).await,
@@ -339,10 +367,16 @@ async fn join<R: AsyncRead + Unpin + Send>(
         std::future::pending().await
     };
     tokio::select! {
-        () = shown => {}
+        _ = shown => {}
         () = typed => daemon.execs.tell_detached(daemon, id),
     }
     drop(session);
+}
+
+async fn forget(output: Option<Output>) {
+    if let Some(mut output) = output {
+        let _ = tokio::io::copy(&mut output, &mut tokio::io::sink()).await;
+    }
 }
 
 /// Whether the client left with its keys; otherwise its input is at its end.

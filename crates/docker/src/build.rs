@@ -1,9 +1,12 @@
-//! `POST /build`: the classic builder's request and messages, over our own builder.
+//! `POST /build`: the classic builder's request and messages, over our own builder; BuildKit's behind it in `traced`.
 //!
 //! SOURCE: moby `api/server/router/build`. `/_ping` says builder version 1, so clients without buildx send this request;
 //! BuildKit's own protocol, which buildx speaks whatever that says, is in `buildkit`.
 
+mod traced;
+
 use crate::{
+    buildkit::{solve, status::Told},
     daemon::Daemon,
     error::{Fault, Result, blocking},
     events::tokio_stream,
@@ -92,9 +95,9 @@ const READ: [&str; 20] = [
 /// The request, but for its context.
 fn request(daemon: &Daemon, ask: &Ask) -> Result<BuildRequest> {
     let query = &ask.query;
-    if query.get("version") == Some("2") {
+    if query.get("remote") == Some("upload-request") {
         return Err(Fault::unsupported(
-            "the BuildKit protocol (set DOCKER_BUILDKIT=0, or build with `knarr build`)",
+            "a context that comes by another request (upload-request)",
         ));
     }
     for (key, value) in query.pairs() {
@@ -268,8 +271,14 @@ pub async fn prune(daemon: &Arc<Daemon>, ask: Ask) -> Result<Answer> {
 }
 
 pub async fn build(daemon: &Arc<Daemon>, ask: Ask) -> Result<Answer> {
+    if traced::by_session(&ask.query) {
+        let (send, receive) = mpsc::channel(MESSAGES);
+        traced::build(daemon, &ask, send)?;
+        return Ok(messages(tokio_stream(receive)));
+    }
     let mut request = request(daemon, &ask)?;
     let quiet = ask.query.flag("q");
+    let traced = traced::asked(&ask.query);
     let mut held = None;
     match ask.query.get("remote") {
         Some(url) => request.context = Context::Url(url.to_string()),
@@ -291,10 +300,14 @@ pub async fn build(daemon: &Arc<Daemon>, ask: Ask) -> Result<Answer> {
         };
         handle.block_on(async {
             let tags = request.tags.clone();
+            let told = traced.then(|| Arc::new(Told::new(&crate::names::id())));
+            let sent = (told.clone()).map(|told| traced::sending(told, send.clone()));
             let progress = {
-                let send = send.clone();
+                let (send, told) = (send.clone(), told.clone());
                 move |event: Event| {
-                    if let Some(message) = told(event).filter(|_| !quiet) {
+                    if let Some(told) = &told {
+                        told.tell(event);
+                    } else if let Some(message) = self::told(event).filter(|_| !quiet) {
                         let _ = send.try_send(message);
                     }
                 }
@@ -304,10 +317,15 @@ pub async fn build(daemon: &Arc<Daemon>, ask: Ask) -> Result<Answer> {
                 // a client that leaves wants nothing any more
                 () = send.closed() => None,
             };
+            if let (Some(told), Some(sent)) = (told, sent) {
+                told.end();
+                let _ = sent.await;
+            }
             let last = match built {
                 None => vec![],
+                Some(Err(e)) if traced => vec![traced::failed(&solve::told_error(&e))],
                 Some(Err(e)) => vec![failed(e.report().trim_start_matches("ERROR: ").trim_end())],
-                Some(Ok(built)) => finished(&daemon, built, &tags, quiet),
+                Some(Ok(built)) => finished(&daemon, built, &tags, quiet, traced),
             };
             for message in last {
                 if send.send(message).await.is_err() {
@@ -328,6 +346,7 @@ fn finished(
     built: knarr_build::Built,
     tags: &[String],
     quiet: bool,
+    traced: bool,
 ) -> Vec<Value> {
     let Some(image) = built.image else {
         return vec![];
@@ -337,7 +356,10 @@ fn finished(
     {
         return vec![failed(&e.to_string())];
     }
-    images::tell(daemon, "build", &image.id, &image.id);
+    images::tell(daemon, "create", &image.id, &image.id);
+    if traced {
+        return vec![traced::image(&image.id)];
+    }
     let short = image
         .id
         .trim_start_matches("sha256:")

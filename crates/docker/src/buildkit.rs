@@ -18,11 +18,11 @@ mod files;
 mod history;
 mod linked;
 mod lint;
-mod request;
+pub mod request;
 mod send;
 pub mod session;
-mod solve;
-mod status;
+pub mod solve;
+pub mod status;
 
 pub use control::Builds;
 
@@ -57,7 +57,7 @@ pub async fn connect(daemon: &Arc<Daemon>, mut ask: Ask) -> Result<Answer> {
     let (answer, upgrade) = turned_over(&mut ask)?;
     let daemon = daemon.clone();
     tokio::spawn(async move {
-        if let Some(far) = attach::taken(upgrade, &*daemon.machine).await {
+        if let Some(far) = attach::taken(attach::Coming::Upgrade(upgrade), &*daemon.machine).await {
             let serve = move |call| control::answer(daemon.clone(), call);
             knarr_grpc::serve(far, serve).await;
         }

@@ -43,6 +43,14 @@ pub async fn create(daemon: &Arc<Daemon>, mut ask: Ask) -> Result<Answer> {
     joins::by_id(daemon, &mut body);
     let mut wanted = Wanted::read(&body)?;
     wanted.read_bindings(&body)?;
+    // SOURCE: moby `api/server/router/container` postContainersCreate
+    if !ask.at_least(1, 44) && wanted.endpoints.len() > 1 {
+        let names: Vec<&str> = wanted.endpoints.iter().map(|e| &*e.network).collect();
+        return Err(Fault::bad(format!(
+            "Container cannot be created with multiple network endpoints: {}",
+            names.join(", ")
+        )));
+    }
     joins::check_named(daemon, &wanted)?;
     let asked_name = ask.query.get("name").map(names::container).transpose()?;
     let image = images::need(daemon, &wanted.image).await?;

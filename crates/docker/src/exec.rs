@@ -163,7 +163,7 @@ pub async fn create(daemon: &Arc<Daemon>, reference: &str, mut ask: Ask) -> Resu
     for key in ["Detach", "Container"] {
         f.take(key);
     }
-    f.finish()?;
+    f.finish_but(&[])?;
     if exec.args.is_empty() {
         return Err(Fault::bad("No exec command specified"));
     }
@@ -213,7 +213,7 @@ pub async fn start(daemon: &Arc<Daemon>, id: &str, mut ask: Ask) -> Result<Answe
     let detach = f.flag("Detach")?;
     let tty = f.flag("Tty")?;
     let size = f.list("ConsoleSize")?;
-    f.finish()?;
+    f.finish_but(&[])?;
     let entry = running(daemon, &one.container)?;
     let first = {
         let mut all = daemon.execs.all.lock();
@@ -249,7 +249,7 @@ pub async fn start(daemon: &Arc<Daemon>, id: &str, mut ask: Ask) -> Result<Answe
             let told = format!(
                 "OCI runtime exec failed: exec failed: unable to start container process: {why}: unknown"
             );
-            if !detach && ask.upgrade.is_some() {
+            if !detach {
                 return refused(daemon, ask, raw, told);
             }
             return Err(match code {

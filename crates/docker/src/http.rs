@@ -72,6 +72,10 @@ impl Upload {
     pub fn new(body: Incoming) -> Upload {
         Upload(Some(body))
     }
+    /// What hasn't been read of it, for somebody else.
+    pub fn rest(&mut self) -> Upload {
+        Upload(self.0.take())
+    }
     /// The next piece; None: that was all.
     pub async fn frame(&mut self) -> Option<std::result::Result<Frame<Bytes>, hyper::Error>> {
         self.0.as_mut()?.frame().await
@@ -298,11 +302,24 @@ impl Fields {
     pub fn finish(self) -> Result<()> {
         match self.map.iter().find(|(_, v)| !is_zero(v)) {
             None => Ok(()),
-            Some((key, value)) => Err(Fault::unsupported(match flag(self.of, key) {
-                Some(flag) => format!("{flag} ({}.{key}={value})", self.of),
-                None => format!("{}.{key}={value}", self.of),
-            })),
+            Some((key, value)) => Err(self.refused(key, value)),
         }
+    }
+    /// Of what is left only `known` is refused by its name. What no version of Docker's API has says nothing to dockerd,
+    /// either: clients send their own options along (dockerode `name` with a container, `stdin` with an exec's start).
+    pub fn finish_but(self, known: &[&str]) -> Result<()> {
+        let is_known = |key: &str| known.iter().any(|k| k.eq_ignore_ascii_case(key));
+        let mut left = self.map.iter().filter(|(_, v)| !is_zero(v));
+        match left.find(|(key, _)| is_known(key)) {
+            None => Ok(()),
+            Some((key, value)) => Err(self.refused(key, value)),
+        }
+    }
+    fn refused(&self, key: &str, value: &Value) -> Fault {
+        Fault::unsupported(match flag(self.of, key) {
+            Some(flag) => format!("{flag} ({}.{key}={value})", self.of),
+            None => format!("{}.{key}={value}", self.of),
+        })
     }
 }
 
@@ -310,7 +327,9 @@ impl Fields {
 fn flag(of: &str, key: &str) -> Option<&'static str> {
     let known = crate::create::wanted::REFUSED.iter();
     let mut known = known.filter(|_| matches!(of, "HostConfig" | "Config" | "UpdateConfig"));
-    known.find(|(name, _)| *name == key).map(|(_, flag)| *flag)
+    known
+        .find(|(name, _)| name.eq_ignore_ascii_case(key))
+        .map(|(_, flag)| *flag)
 }
 
 /// Go's zero values, which clients send for what nobody asked for.
@@ -346,6 +365,22 @@ mod tests {
         check(
             r#"{"CpusetMems": "0"}"#,
             Some(r#"HostConfig.CpusetMems="0" is not supported by knarr"#),
+        );
+    }
+
+    #[test]
+    fn what_docker_does_not_know_says_nothing() {
+        let check = |body: Value, wanted: Option<&str>| {
+            let map = body.as_object().unwrap().clone();
+            let told = Fields::new(map, "Config").finish_but(&["StorageOpt"]);
+            let told = told.err().map(|f| f.message);
+            assert_eq!(told.as_deref(), wanted, "{body}");
+        };
+        check(json!({ "name": "x", "stdin": true }), None);
+        check(json!({ "StorageOpt": {} }), None);
+        check(
+            json!({ "storageopt": 1 }),
+            Some("--storage-opt (Config.storageopt=1) is not supported by knarr"),
         );
     }
 

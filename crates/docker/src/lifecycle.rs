@@ -334,15 +334,20 @@ pub async fn restart(daemon: &Arc<Daemon>, reference: &str, ask: Ask) -> Result<
     let entry = daemon.containers.find(reference)?;
     let signal = ask.query.get("signal").map(names::signal).transpose()?;
     let seconds = ask.query.int("t")?;
-    let removal = daemon.reader(&entry.record.id);
-    if active(entry.state().status) {
-        Box::pin(halt(daemon, &entry, signal, seconds)).await?;
-    }
-    let entry = daemon.containers.find(&entry.record.id)?;
-    Box::pin(run(daemon, &entry)).await?;
-    drop(removal);
-    daemon.tell("restart", &entry, &[]);
-    Ok(http::done())
+    // SOURCE: moby `daemon/restart.go`: a client that leaves would else leave it stopped
+    let daemon = daemon.clone();
+    let restarting = tokio::spawn(async move {
+        let removal = daemon.reader(&entry.record.id);
+        if active(entry.state().status) {
+            Box::pin(halt(&daemon, &entry, signal, seconds)).await?;
+        }
+        let entry = daemon.containers.find(&entry.record.id)?;
+        Box::pin(run(&daemon, &entry)).await?;
+        drop(removal);
+        daemon.tell("restart", &entry, &[]);
+        Ok(http::done())
+    });
+    restarting.await.map_err(Fault::server)?
 }
 
 /// `POST /containers/{id}/wait`

@@ -54,6 +54,13 @@ pub async fn update(daemon: &Arc<Daemon>, reference: &str, mut ask: Ask) -> Resu
         .and_then(Value::as_str)
         .is_some_and(|n| !n.is_empty());
     if policy_changes {
+        // SOURCE: moby `daemon/update.go`, `container.UpdateContainer`
+        let none = matches!(policy.get("Name").and_then(Value::as_str), Some("no"));
+        if !none && host.get("AutoRemove") == Some(&Value::Bool(true)) {
+            return Err(Fault::conflict(
+                "Restart policy cannot be updated because AutoRemove is enabled for the container",
+            ));
+        }
         host.insert("RestartPolicy".into(), Value::Object(policy));
     }
     f.finish()?;

@@ -249,7 +249,7 @@ pub async fn create(daemon: &Arc<Daemon>, mut ask: Ask) -> Result<Answer> {
             )));
         }
     }
-    f.finish()?;
+    f.finish_but(&["ClusterVolumeSpec"])?;
     let daemon = daemon.clone();
     let shown = blocking(move || {
         let volume = make(&daemon, name.as_deref(), labels, options)?;

@@ -111,7 +111,7 @@ pub async fn session(daemon: &Arc<Daemon>, mut ask: Ask) -> Result<Answer> {
     let (answer, upgrade) = turned_over(&mut ask)?;
     let daemon = daemon.clone();
     tokio::spawn(async move {
-        if let Some(far) = attach::taken(upgrade, &*daemon.machine).await {
+        if let Some(far) = attach::taken(attach::Coming::Upgrade(upgrade), &*daemon.machine).await {
             live(&daemon, id, methods, far).await;
         }
     });

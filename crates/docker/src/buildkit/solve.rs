@@ -231,7 +231,7 @@ pub async fn run(
         );
     }
     if let Some(image) = &built.image {
-        images::tell(daemon, "build", &image.id, &image.id);
+        images::tell(daemon, "create", &image.id, &image.id);
     }
     Ok(Done {
         answers: lint::Answers::default(),
@@ -267,7 +267,7 @@ fn text_of(request: &BuildRequest) -> Result<String, Status> {
 }
 
 /// The reason alone: the log and the lines are shown by the client.
-fn told_error(error: &knarr_build::Error) -> String {
+pub fn told_error(error: &knarr_build::Error) -> String {
     match error.root() {
         knarr_build::Error::Dockerfile { excerpt, why } => {
             format!("dockerfile parse error on line {}: {why}", excerpt.first)

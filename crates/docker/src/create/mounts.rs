@@ -225,8 +225,10 @@ pub fn mount(value: Value) -> Result<Mount> {
                 crate::names::volume(&source)?;
             }
             let mut driver = Fields::new(o.object("DriverConfig")?, "DriverConfig");
-            if driver.text("Name")?.is_some_and(|d| d != "local") {
-                return Err(Fault::unsupported("a volume driver other than local"));
+            if let Some(name) = driver.text("Name")?.filter(|d| d != "local") {
+                return Err(Fault::not_found(format!(
+                    "error looking up volume plugin {name}: plugin \"{name}\" not found"
+                )));
             }
             mount.sub_path = o.text("Subpath")?.unwrap_or_default();
             mount.source = Source::Volume {

@@ -190,13 +190,22 @@ impl Wanted {
             wanted.host.network_mode = "none".into();
         }
         let mut host = object(body, "HostConfig");
-        let endpoints = f.object("NetworkingConfig")?;
+        // a network says something by its name alone
+        let endpoints = match f.present("NetworkingConfig") {
+            None => Map::new(),
+            Some(Value::Object(map)) => map,
+            Some(_) => {
+                return Err(Fault::bad(
+                    "invalid JSON: Config.NetworkingConfig must be an object",
+                ));
+            }
+        };
         f.take("HostConfig");
         // old clients say it here
         if let Some(runtime) = f.take("Runtime") {
             host.entry("Runtime").or_insert(runtime);
         }
-        f.finish()?;
+        f.finish_but(&REFUSED.map(|(key, _)| key))?;
         wanted.read_host(host)?;
         wanted.endpoints = Endpoint::read_all(&endpoints)?;
         wanted.check()?;
@@ -294,8 +303,8 @@ impl Wanted {
             Some(mode) => return Err(Fault::bad(format!("invalid cgroup namespace mode: {mode}"))),
         };
         if let Some(driver) = f.text("VolumeDriver")?.filter(|d| d != "local") {
-            return Err(Fault::unsupported(format!(
-                "--volume-driver={driver} (HostConfig.VolumeDriver; only local is)"
+            return Err(Fault::not_found(format!(
+                "error looking up volume plugin {driver}: plugin \"{driver}\" not found"
             )));
         }
         if let Some(runtime) = f
@@ -321,7 +330,7 @@ impl Wanted {
         }
         // where the client wrote the id to
         f.take("ContainerIDFile");
-        f.finish()
+        f.finish_but(&REFUSED.map(|(key, _)| key))
     }
 
     /// What can't be said of a container in the network of another.

@@ -105,7 +105,10 @@ pub async fn stop(daemon: &Arc<Daemon>, reference: &str, ask: Ask) -> Result<Ans
     if !active(entry.state().status) {
         return Err(Fault::not_modified());
     }
-    halt(daemon, &entry, signal, seconds).await?;
+    // SOURCE: moby `daemon/stop.go`: it is killed in the end though the client has left
+    let daemon = daemon.clone();
+    let halting = tokio::spawn(async move { halt(&daemon, &entry, signal, seconds).await });
+    halting.await.map_err(Fault::server)??;
     Ok(http::done())
 }
 

@@ -86,7 +86,7 @@ pub async fn create(daemon: &Arc<Daemon>, mut ask: Ask) -> Result<Answer> {
         None | Some("local") => {}
         Some(scope) => return Err(Fault::unsupported(format!("--scope={scope}"))),
     }
-    f.finish()?;
+    f.finish_but(&[])?;
     let _one = daemon.changing.lock().await;
     daemon.namespace().await?;
     let all = all(daemon).await?;
@@ -271,7 +271,7 @@ pub async fn connect(daemon: &Arc<Daemon>, reference: &str, mut ask: Ask) -> Res
     let mut f = Fields::new(ask.object().await?, "NetworkConnectRequest");
     let container = f.text("Container")?.unwrap_or_default();
     let config = f.object("EndpointConfig")?;
-    f.finish()?;
+    f.finish_but(&[])?;
     let _one = daemon.changing.lock().await;
     let network = find(daemon, reference).await?;
     let entry = daemon.containers.find(&container)?;
@@ -324,7 +324,7 @@ pub async fn disconnect(daemon: &Arc<Daemon>, reference: &str, mut ask: Ask) -> 
     let mut f = Fields::new(ask.object().await?, "NetworkDisconnectRequest");
     let container = f.text("Container")?.unwrap_or_default();
     let force = f.flag("Force")?;
-    f.finish()?;
+    f.finish_but(&[])?;
     let _one = daemon.changing.lock().await;
     let network = find(daemon, reference).await?;
     let entry = match daemon.containers.find(&container) {

@@ -67,6 +67,20 @@ async fn refusals_are_dockers() {
     )
     .await;
     check(
+        "POST /v1.43/containers/create",
+        r#"{"Image": "tiny:1", "NetworkingConfig": {"EndpointsConfig": {"a": {}, "b": {}}}}"#,
+        400,
+        "Container cannot be created with multiple network endpoints: a, b",
+    )
+    .await;
+    check(
+        create,
+        r#"{"Image": "tiny:1", "HostConfig": {"Mounts": [{"Type": "volume", "Target": "/v", "VolumeOptions": {"DriverConfig": {"Name": "nope"}}}]}}"#,
+        404,
+        "error looking up volume plugin nope: plugin \"nope\" not found",
+    )
+    .await;
+    check(
         "DELETE /networks/bridge",
         "",
         403,
@@ -128,7 +142,13 @@ async fn refusals_are_dockers() {
     .await;
     check("POST /networks/create", r#"{"Name": "x", "Driver": "overlay"}"#, 503, "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.").await;
     check("POST /volumes/create", r#"{"Name": "x y"}"#, 400, "create x y: \"x y\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path").await;
-    check("POST /build?version=2", "", 501, "the BuildKit protocol (set DOCKER_BUILDKIT=0, or build with `knarr build`) is not supported by knarr").await;
+    check(
+        "POST /build?version=2&remote=upload-request",
+        "",
+        501,
+        "a context that comes by another request (upload-request) is not supported by knarr",
+    )
+    .await;
 }
 
 #[tokio::test]

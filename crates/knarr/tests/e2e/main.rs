@@ -20,6 +20,7 @@ mod compose_verbs;
 mod crash;
 mod crew;
 mod docker;
+mod docker_clients;
 mod docker_options;
 mod dockerfile;
 mod faults;
