@@ -222,7 +222,7 @@ impl Arguments {
 /// Flags that most verbs share.
 #[derive(Args, Clone)]
 pub struct Target {
-    /// The app: a project's name, which is its namespace. Default: the one in this folder, or the only one there is
+    /// The app: a project's name, which is its namespace. Default: the one in this folder, or the only one that has what is named
     #[arg(
         short = 'p',
         long,

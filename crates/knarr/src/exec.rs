@@ -1,6 +1,6 @@
 //! `knarr exec`: a command in a running container, with or without a terminal.
 
-use crate::{connect, error::Error, logs, paths::Paths, run::Raw};
+use crate::{app, connect, error::Error, logs, paths::Paths, run::Raw};
 use clap::Args;
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Status};
 use kube::{
@@ -62,7 +62,12 @@ pub async fn run(paths: &Paths, arguments: ExecArguments) -> Result<u8, Error> {
         )));
     }
     let client = connect::connect(paths).await?;
-    let namespace = logs::project(&client, arguments.target.project.as_deref()).await?;
+    let namespace = app::of(
+        &client,
+        arguments.target.project.as_deref(),
+        std::slice::from_ref(&name.to_string()),
+    )
+    .await?;
     let pods = logs::pods_of(&client, &namespace, std::slice::from_ref(&name.to_string())).await?;
     let runs = |p: &&Pod| {
         p.metadata.deletion_timestamp.is_none()

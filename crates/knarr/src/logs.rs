@@ -1,10 +1,10 @@
 //! `knarr logs`: the lines of a service's containers, several at once told apart by their pod's name.
 
-use crate::{connect, error::Error, paths::Paths};
+use crate::{app, connect, error::Error, paths::Paths};
 use clap::Args;
 use futures::{AsyncBufReadExt, StreamExt};
 use k8s_openapi::{
-    api::core::v1::{Namespace, Pod},
+    api::core::v1::Pod,
     jiff::{SignedDuration, Timestamp},
 };
 use kube::{
@@ -38,7 +38,7 @@ pub struct LogsArguments {
     /// Put the time before each line
     #[arg(short, long)]
     timestamps: bool,
-    /// The app: a project's name, which is its namespace. Default: the one in this folder, or the only one there is
+    /// The app: a project's name, which is its namespace. Default: the one in this folder, or the only one that has what is named
     #[arg(short, long, alias = "namespace", value_name = "NAME")]
     project: Option<String>,
 }
@@ -48,34 +48,6 @@ fn since(text: &str) -> Result<Timestamp, String> {
     match text.parse::<i32>() {
         Ok(seconds) => Ok(Timestamp::now() - SignedDuration::from_secs(seconds.into())),
         Err(_) => crate::compose::time(text),
-    }
-}
-
-/// The project asked for, or the only one there is.
-pub async fn project(client: &Client, asked: Option<&str>) -> Result<String, Error> {
-    if let Some(name) = asked {
-        return Ok(name.to_string());
-    }
-    let mine = ListParams::default().labels("app.kubernetes.io/managed-by=knarr");
-    let mut names: Vec<String> = Api::<Namespace>::all(client.clone())
-        .list_metadata(&mine)
-        .await?
-        .iter()
-        .map(|n| n.name_any())
-        .collect();
-    let here = std::env::current_dir()
-        .ok()
-        .and_then(|d| Some(d.file_name()?.to_string_lossy().to_lowercase()));
-    if let Some(here) = here.filter(|h| names.contains(h)) {
-        return Ok(here);
-    }
-    match names.len() {
-        1 => Ok(names.remove(0)),
-        0 => Ok("default".into()),
-        _ => Err(Error::Input(format!(
-            "several apps are here: say which with --project: {}",
-            names.join(", ")
-        ))),
     }
 }
 
@@ -209,7 +181,7 @@ pub async fn run(paths: &Paths, arguments: LogsArguments) -> Result<u8, Error> {
         .and_then(|n| n.parse::<i64>().ok());
     let tail = tail.filter(|n| *n >= 0);
     let client = connect::connect(paths).await?;
-    let namespace = project(&client, arguments.project.as_deref()).await?;
+    let namespace = app::of(&client, arguments.project.as_deref(), &arguments.names).await?;
     let pods = pods_of(&client, &namespace, &arguments.names).await?;
     let containers: Vec<Source> = pods
         .iter()
@@ -266,10 +238,11 @@ pub async fn in_app(paths: &Paths, name: &str) -> bool {
     let Ok(client) = connect::connect(paths).await else {
         return false;
     };
-    let Ok(namespace) = project(&client, None).await else {
+    let names = [name.to_string()];
+    let Ok(namespace) = app::of(&client, None, &names).await else {
         return false;
     };
-    let pods = pods_of(&client, &namespace, &[name.to_string()]).await;
+    let pods = pods_of(&client, &namespace, &names).await;
     pods.is_ok_and(|pods| !pods.is_empty())
 }
 

@@ -1,6 +1,7 @@
 //! The `knarr` binary: the command line, and the one place that wires the rooms together.
 #![deny(unsafe_code)]
 
+mod app;
 mod apply;
 mod attach;
 mod authority;

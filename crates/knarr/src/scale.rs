@@ -1,6 +1,6 @@
 //! `knarr scale web=3`
 
-use crate::{cli::Output, connect, error::Error, logs, paths::Paths};
+use crate::{app, cli::Output, connect, error::Error, paths::Paths};
 use clap::Args;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{
@@ -40,7 +40,8 @@ fn pair(text: &str) -> Result<(String, i32), String> {
 
 pub async fn run(paths: &Paths, arguments: ScaleArguments) -> Result<u8, Error> {
     let client = connect::connect(paths).await?;
-    let namespace = logs::project(&client, arguments.target.project.as_deref()).await?;
+    let names: Vec<String> = arguments.services.iter().map(|(n, _)| n.clone()).collect();
+    let namespace = app::of(&client, arguments.target.project.as_deref(), &names).await?;
     let api: Api<Deployment> = Api::namespaced(client, &namespace);
     for (name, _) in &arguments.services {
         if api.get_metadata_opt(name).await?.is_none() {
