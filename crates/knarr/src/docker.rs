@@ -47,6 +47,13 @@ impl Hands {
         })
     }
 
+    /// The control group of the container's Pod, below the runtime's own.
+    fn pods_group(&self, id: &str) -> Option<String> {
+        let mut all = self.runtime.containers().into_iter();
+        let own = all.find(|c| c.spec.id == id)?.spec.cgroup;
+        own.rsplit_once('/').map(|(above, _)| above.to_string())
+    }
+
     fn need(&self, pod: &PodName) -> Result<(String, i32), String> {
         self.running(pod)
             .ok_or_else(|| "the container is not running".into())
@@ -294,8 +301,26 @@ impl Machine for Hands {
             },
             ..Resources::default()
         };
+        // The Pod's group has the same quota, and the kernel refuses a container's that is more than that: the Pod's goes
+        // away, and comes back as the container's is then.
+        let quota = |quota_us| Resources {
+            cpu_quota_us: Some(quota_us),
+            cpu_period_us: resources.cpu_period_us,
+            ..Resources::default()
+        };
+        let pods = limits.cpu_quota.zip(self.pods_group(&id));
+        if let Some((_, group)) = &pods {
+            let done = self.runtime.set_group(group, quota(-1)).await;
+            done.map_err(|e| e.to_string())?;
+        }
+        let after = limits.cpu_quota.map(quota);
         let done = self.runtime.update_resources(&id, resources).await;
-        done.map_err(|e| e.to_string())
+        done.map_err(|e| e.to_string())?;
+        if let Some(((_, group), after)) = pods.zip(after) {
+            let done = self.runtime.set_group(&group, after).await;
+            done.map_err(|e| e.to_string())?;
+        }
+        Ok(())
     }
 
     async fn knows(&self, pod: &PodName, name: &str) -> Result<(), String> {

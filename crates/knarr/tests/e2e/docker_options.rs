@@ -147,6 +147,23 @@ fn docker_options_are_seen_inside() {
         let (_, bytes) = raw(crew, "GET", "/containers/typed/logs?stdout=1", None);
         assert_eq!(String::from_utf8_lossy(&bytes).trim_end(), "30 90");
         remove(crew, "typed");
+        let quota = |us: i64, period: i64| json!({"CpuQuota": us, "CpuPeriod": period});
+        let show = file(
+            "cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu/cpu.cfs_period_us",
+            "cpu.max",
+        );
+        let mut body = shell(&format!(
+            "until [ \"$({show} | tr '\\n' ' ')\" = '60000 70000 ' ]; do sleep 0.1; done; echo updated"
+        ));
+        body["HostConfig"] = quota(20_000, 50_000);
+        run(crew, "limited", &body);
+        for (us, period) in [(90_000, 100_000), (10_000, 50_000), (60_000, 70_000)] {
+            let path = "/containers/limited/update";
+            ask(crew, "POST", path, Some(&quota(us, period)), 200);
+        }
+        wait(crew, "limited");
+        assert_eq!(told(crew, "limited"), "updated\n");
+        remove(crew, "limited");
         for (name, host, script, wanted) in cases {
             let mut body = shell(&script);
             body["HostConfig"] = host;

@@ -104,9 +104,13 @@ impl Group {
         match (self.v2, quota) {
             (true, ..=0) => self.write("cpu", "cpu.max", &format!("max {period}")),
             (true, _) => self.write("cpu", "cpu.max", &format!("{quota} {period}")),
+            // first without a quota: an old one in a new period may be more than the group above has, or less than one below
+            (false, ..=0) => {
+                self.write("cpu", "cpu.cfs_quota_us", "-1")?;
+                self.write("cpu", "cpu.cfs_period_us", &period.to_string())
+            }
             (false, _) => {
                 self.write("cpu", "cpu.cfs_period_us", &period.to_string())?;
-                let quota = if quota <= 0 { -1 } else { quota };
                 self.write("cpu", "cpu.cfs_quota_us", &quota.to_string())
             }
         }
