@@ -6,6 +6,7 @@ use k8s_openapi::{
     api::core::v1::{ContainerStatus, Pod},
     jiff::Timestamp,
 };
+use knarr_image::ImageConfig;
 use kube::{Api, ResourceExt, api::ListParams};
 
 /// The label of a container that `run` made.
@@ -77,13 +78,14 @@ impl Container {
         named.map_or(image.clone(), |(name, _)| name.to_string())
     }
 
-    /// The words it runs, where the file says them.
-    pub fn command(&self) -> Vec<String> {
+    /// The words it runs: those of the file, and for the rest the image's, where that is known.
+    pub fn command(&self, image: Option<&ImageConfig>) -> Vec<String> {
         let spec = self.pod.spec.iter().flat_map(|s| &s.containers);
-        let own = spec.filter(|c| c.name == self.name);
-        own.flat_map(|c| c.command.iter().flatten().chain(c.args.iter().flatten()))
-            .cloned()
-            .collect()
+        let own = spec.filter(|c| c.name == self.name).map(|c| {
+            let (command, args) = (c.command.as_deref(), c.args.as_deref());
+            words(command.unwrap_or_default(), args.unwrap_or_default(), image)
+        });
+        own.flatten().collect()
     }
 
     /// `healthy`, `unhealthy` or `starting`; empty: it has no check.
@@ -245,10 +247,55 @@ pub async fn running(target: &Target, service: &str, index: usize) -> Result<Con
     }
 }
 
+/// SOURCE: Kubernetes, "Define a Command and Arguments for a Container": a command takes the image's place whole, arguments
+/// that of its `CMD`.
+fn words(command: &[String], args: &[String], image: Option<&ImageConfig>) -> Vec<String> {
+    let of_image = |list: fn(&ImageConfig) -> &Vec<String>| image.map_or(&[][..], |i| list(i));
+    let (first, then) = match (command.is_empty(), args.is_empty()) {
+        (false, _) => (command, args),
+        (true, false) => (of_image(|i| &i.entrypoint), args),
+        (true, true) => (of_image(|i| &i.entrypoint), of_image(|i| &i.cmd)),
+    };
+    first.iter().chain(then).cloned().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn what_it_runs() {
+        let all =
+            |text: &str| -> Vec<String> { text.split_whitespace().map(String::from).collect() };
+        let image = ImageConfig {
+            entrypoint: all("/entry"),
+            cmd: all("serve -v"),
+            ..ImageConfig::default()
+        };
+        for (case, command, args, known, want) in [
+            ("the image's", "", "", true, "/entry serve -v"),
+            (
+                "arguments of its own",
+                "",
+                "migrate",
+                true,
+                "/entry migrate",
+            ),
+            ("a command of its own", "sh", "-c true", true, "sh -c true"),
+            ("without its image", "", "", false, ""),
+            (
+                "arguments without the image",
+                "",
+                "migrate",
+                false,
+                "migrate",
+            ),
+        ] {
+            let got = words(&all(command), &all(args), known.then_some(&image));
+            assert_eq!(got, all(want), "{case}");
+        }
+    }
 
     #[test]
     fn what_a_container_does() {

@@ -155,6 +155,8 @@ pub async fn ps(asked: &Asked<'_>, a: PsArguments) -> Result<u8, Error> {
         return Ok(0);
     }
     let published = Published::all(&target.client, &target.namespace).await?;
+    // one that can't be read tells nothing of commands
+    let store = knarr_image::ImageStore::open(&asked.paths.images()).ok();
     let mut rows = Vec::new();
     for c in &all {
         let ports: Vec<_> = published.iter().flat_map(|p| p.ports(c)).collect();
@@ -162,7 +164,8 @@ pub async fn ps(asked: &Asked<'_>, a: PsArguments) -> Result<u8, Error> {
             .iter()
             .map(|(ip, host, own, protocol)| format!("{ip}:{host}->{own}/{protocol}"))
             .collect();
-        let command = c.command().join(" ");
+        let image = store.as_ref().and_then(|s| s.resolve(&c.image()).ok()?);
+        let command = c.command(image.as_ref().map(|i| &i.config)).join(" ");
         if a.format == "json" {
             let publishers: Vec<Value> = ports
                 .iter()
