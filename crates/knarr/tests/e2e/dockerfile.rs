@@ -17,7 +17,7 @@ fn check(dockerfile: &str, arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn findings_and_mistakes_have_codes_of_their_own() {
+fn findings_and_mistakes_have_dockers_code() {
     let _turn = turn();
     let cases = [
         ("FROM a\nCMD [\"b\"]\n", &[][..], 0, "no warnings found"),
@@ -26,22 +26,22 @@ fn findings_and_mistakes_have_codes_of_their_own() {
         (
             "FROM a\nRUM b\n",
             &[],
-            2,
+            1,
             "dockerfile parse error on line 2: unknown instruction: RUM (did you mean RUN?)",
         ),
         (
             "FROM a AS b\n",
             &["--target", "c"],
-            2,
+            1,
             "\"c\" could not be found",
         ),
         (
             "FROM a\n",
             &["--file", "other"],
-            2,
+            1,
             "open other: no such file or directory",
         ),
-        ("FROM a\n", &["--platform", "x/y/z/q"], 2, "a platform is"),
+        ("FROM a\n", &["--platform", "x/y/z/q"], 1, "a platform is"),
     ];
     for (dockerfile, arguments, code, expected) in cases {
         let output = check(dockerfile, arguments);

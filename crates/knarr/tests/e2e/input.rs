@@ -333,7 +333,7 @@ fn arguments_that_can_not_be() {
         };
         check(
             &["build", "missing"],
-            2,
+            1, // as with Docker
             "unable to prepare context: path \"missing\" not found",
         );
         check(

@@ -96,7 +96,7 @@ fn from_up_to_purge() {
         });
 
         let refused = crew.knarr(&["image", "rm", "busybox:1"]);
-        assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
+        assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
         assert!(
             text(&refused).contains("is used by pod"),
             "{}",
