@@ -42,7 +42,7 @@ pub(crate) struct Inner {
     pub(crate) layout: Layout,
     pub(crate) hierarchies: Hierarchies,
     /// v2, on a kernel that takes no programs
-    no_device_lists: bool,
+    pub(crate) no_device_lists: bool,
     pub(crate) program: Program,
     pub(crate) boot: String,
     pub(crate) watcher: Watcher,

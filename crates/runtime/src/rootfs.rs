@@ -64,6 +64,8 @@ pub(crate) struct Tree {
     /// the container has the host's network namespace, hence no right to mount a sysfs of its own
     pub(crate) host_network: bool,
     pub(crate) host_ipc: bool,
+    /// nothing else keeps it from the devices that its files may hold: see `Inner::no_device_lists`
+    pub(crate) no_devices: bool,
 }
 
 trait Told<T> {

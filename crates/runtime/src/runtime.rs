@@ -176,6 +176,7 @@ impl Runtime {
                 shm: inner.layout.pin(&sandbox.id).join("shm"),
                 host_network: sandbox.host_network,
                 host_ipc: sandbox.host_ipc,
+                no_devices: inner.no_device_lists && !spec.privileged,
             },
             lean: false,
             cgroups: group.clone(),

@@ -99,10 +99,14 @@ pub(super) fn mount_overlay(
         "lowerdir={lower},upperdir={upper},workdir={work},index=off,redirect_dir=off,metacopy=off"
     );
     // Devices may stand in it, as with containerd and Docker (debootstrap, chroots with a /dev of their own): which of them
-    // can be opened is the control group's to say.
+    // can be opened is the control group's to say, where it can.
+    let flags = match tree.no_devices {
+        true => MountFlags::NODEV,
+        false => MountFlags::empty(),
+    };
     let mount = |data: String| -> io::Result<()> {
         let data = std::ffi::CString::new(data)?;
-        rustix::mount::mount("overlay", &target, "overlay", MountFlags::empty(), &*data)?;
+        rustix::mount::mount("overlay", &target, "overlay", flags, &*data)?;
         Ok(())
     };
     let mounted = match spec.kept_upper {
